@@ -1,0 +1,38 @@
+"""A declarative ATSS / Cascade R-CNN detection engine.
+
+The public names are loaded on first use, so that `import engine` (and every command's --help) is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "get_cfg": "engine.config",
+    "build_model": "engine.modeling.build",
+    "build_train_loader": "engine.data.build",
+    "build_test_loader": "engine.data.build",
+    "train": "engine.training.build",
+    "evaluate": "engine.evaluation.build",
+    "load_weights": "engine.checkpoint",
+    "Predictor": "engine.inference.build",
+    "Targets": "engine.structures",
+    "Detections": "engine.structures",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'engine' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,34 @@
+"""The one kind of error a user can cause, and the one way a command reports it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+class InputError(Exception):
+    """Bad input: a file, a line, an id or a key that the user can mend.
+
+    The message is one line that names the culprit and says what to do. Commands print it without a traceback.
+    """
+
+
+def run_tool(main: Callable[[], int | None]) -> NoReturn:
+    """Run a command's `main` and leave the process with its exit code.
+
+    `InputError` becomes `error: ...` on stderr and exit code 2, Ctrl-C exit code 130.
+    """
+    try:
+        code = main() or 0
+    except InputError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        code = EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    sys.exit(code)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class ImageBatch:
+    """N images of different sizes in one tensor.
+
+    Attributes:
+        tensor: (N, 3, H, W) float, normalised, padded with zeros below and to the right.
+        sizes: (height, width) of each image before padding.
+    """
+
+    tensor: Tensor
+    sizes: list[tuple[int, int]]
+
+    @classmethod
+    def from_list(cls, images: Sequence[Tensor], size_divisibility: int = 0) -> ImageBatch:
+        """Pad images (3, H_i, W_i) to a common size that `size_divisibility` divides (0: no such wish)."""
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        height, width = (max(side) for side in zip(*sizes, strict=True))
+        if size_divisibility > 1:
+            height = -(-height // size_divisibility) * size_divisibility
+            width = -(-width // size_divisibility) * size_divisibility
+        if all(size == (height, width) for size in sizes):
+            return cls(torch.stack(list(images)), sizes)
+        tensor = images[0].new_zeros((len(images), images[0].shape[0], height, width))
+        for slot, image in zip(tensor, images, strict=True):
+            slot[:, : image.shape[-2], : image.shape[-1]] = image
+        return cls(tensor, sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def to(self, device: torch.device | str) -> ImageBatch:
+        return replace(self, tensor=self.tensor.to(device, non_blocking=True))

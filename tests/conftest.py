@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+def _folder(variable: str, what: str) -> Path:
+    value = os.environ.get(variable)
+    if not value or not Path(value).is_dir():
+        pytest.skip(f"{what}: set {variable} to the folder that holds them")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Figures recorded from the original implementations."""
+    return _folder("DETECTION_GOLDEN", "golden figures are not here")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real data sets in COCO format."""
+    return _folder("DETECTION_DATA", "real data sets are not here")
