@@ -1,0 +1,64 @@
+# make quickstart   generate data, train, test, draw: the whole way in a few minutes of CPU
+# make setup        the environment with the development tools
+# make test         the environment, then the whole test suite
+# make check        ruff, ruff format, tests
+# make clean        remove builds and caches (not .venv, not outputs)
+#
+# The active virtual environment is used; without one, .venv is created with PYTHON.
+
+PYTHON ?= python3
+VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
+PY := $(VENV)/bin/python
+
+# Stamps say that this folder is installed in this environment, so that pip runs once.
+STAMP := $(VENV)/.engine-installed$(subst /,_,$(subst $() ,_,$(CURDIR)))
+DEV_STAMP := $(STAMP)-dev
+
+CONFIG := configs/quickstart/atss_R_18_fabric.yaml
+OUTPUT := outputs/quickstart
+
+.PHONY: quickstart setup test check clean
+.DEFAULT_GOAL := quickstart
+
+quickstart: $(STAMP)
+	$(PY) datasets/generate_fabric.py --output datasets/fabric
+	$(PY) tools/train_net.py --config-file $(CONFIG) OUTPUT_DIR $(OUTPUT)
+	$(PY) demo/atss_demo.py --config-file $(CONFIG) --weights $(OUTPUT)/model_final.pth \
+		--images-dir datasets/fabric/val --output-dir $(OUTPUT)/pictures
+	@echo "Done. Look at $(OUTPUT): pictures/ (detections), inference/fabric_val/ (metrics, thresholds), model_final.pth"
+
+setup: $(DEV_STAMP)
+
+test: $(DEV_STAMP)
+	@$(PY) -m pytest
+
+check: $(DEV_STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: $(PYTHON) is older than 3.10; call make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# opencv-python needs libGL, which bare machines lack: then its build without windows replaces its
+# files (docs/decisions/0002-opencv.md).
+define install
+	$(PY) -m pip install --disable-pip-version-check -q -e '.$(1)'
+	@$(PY) -c 'import cv2' 2> /dev/null || { \
+		echo "no libGL here: installing opencv-python-headless (everything works but windows)"; \
+		$(PY) -m pip install --disable-pip-version-check -q --no-deps --force-reinstall opencv-python-headless; }
+	@touch $@
+endef
+
+$(STAMP): pyproject.toml setup.py | $(PY)
+	$(call install,)
+
+$(DEV_STAMP): pyproject.toml setup.py | $(PY)
+	$(call install,[dev])
+	@touch $(STAMP)
