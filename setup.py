@@ -1,7 +1,7 @@
 """Set-up of the package; the metadata stands in pyproject.toml.
 
-Every `engine/**/*.pyx` becomes an extension that is built where a C compiler is found. Each one has a
-Python fallback, so an install without a compiler only prints a warning.
+Every `engine/**/*.pyx` becomes an extension that is built where a C compiler is found. Each one has
+a Python fallback, so an install without a compiler only prints a warning.
 """
 
 from __future__ import annotations

@@ -3,12 +3,15 @@
     python datasets/generate_fabric.py --output datasets/fabric --train 600 --val 100 --seed 0
 
 Each picture is a weave of warp (vertical) and weft (horizontal) threads under uneven light. Five
-kinds of defect are drawn into it, in this order of category id: hole, stain, broken_thread (slender,
-down to 1:50), knot (tiny, 7 to 14 pixels) and float (a patch whose threads are not interlaced). About
-one picture in ten has no defect. Boxes are the exact bounds of the drawn pixels.
+kinds of defect are drawn into it, in this order of category id:
 
-Image k of a split depends on the seed, the split and k alone: asking for more images does not change
-the first ones, and the same seed gives the same bytes.
+    1 hole, 2 stain, 3 broken_thread (slender, down to 1:50), 4 knot (tiny, 6 to 14 pixels),
+    5 float (a patch whose threads are not interlaced)
+
+About one picture in ten has no defect. Boxes are the exact bounds of the drawn pixels.
+
+Image k of a split depends on the seed, the split and k alone: asking for more images does not
+change the first ones, and the same seed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ class Threads:
     """Where every pixel lies in the weave.
 
     Attributes:
-        u, v: (H, W) float32, warp and weft coordinate in threads; the integer is the thread's index.
+        u, v: (H, W) float32, warp and weft coordinate; the integer part is the thread's index.
         warp_up: (H, W) bool, the warp thread is the upper one.
         warp_color, weft_color: (H, W, 3) float32 in 0..1.
     """
@@ -117,7 +120,7 @@ def roundness(position: np.ndarray) -> np.ndarray:
 
 
 def shade(threads: Threads) -> np.ndarray:
-    """(H, W, 3) float32: the upper thread's colour, dark between threads, bright where it bulges."""
+    """(H, W, 3) float32: the upper thread's colour, dark between threads, bright on its bulge."""
     across_warp, across_weft = roundness(threads.u), roundness(threads.v)
     warp = (0.5 + 0.38 * across_warp + 0.12 * across_weft)[..., None] * threads.warp_color
     weft = (0.46 + 0.38 * across_weft + 0.12 * across_warp)[..., None] * threads.weft_color
@@ -142,7 +145,7 @@ def light(rng: Rng, height: int, width: int) -> np.ndarray:
 
 
 def blob(rng: Rng, height: int, width: int, raggedness: float) -> np.ndarray:
-    """(height, width) float32: 1 in the middle, 0 on the outline of an irregular ellipse, then less."""
+    """(height, width) float32: 1 amid an irregular ellipse, 0 on its outline, below 0 outside."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     angle, ripple = np.arctan2(y, x), np.zeros((height, width), np.float32)
     for frequency in range(2, 6):
@@ -182,7 +185,7 @@ def draw_stain(rng: Rng, image: np.ndarray, threads: Threads, window: Window) ->
 
 
 def draw_broken_thread(rng: Rng, image: np.ndarray, threads: Threads, window: Window) -> np.ndarray:
-    """A missing stretch of yarn: a slender dark gap that the crossing threads span, bright edges."""
+    """A missing stretch of yarn: a slender dark gap, spanned by the crossing threads."""
     local, part = threads.crop(window), image[window]
     height, width = local.u.shape
     lying = width >= height
@@ -218,7 +221,7 @@ def draw_knot(rng: Rng, image: np.ndarray, threads: Threads, window: Window) -> 
 
 
 def draw_float(rng: Rng, image: np.ndarray, threads: Threads, window: Window) -> np.ndarray:
-    """Threads that were not interlaced: they lie side by side, loose and shiny, bound here and there."""
+    """Threads that were not interlaced: side by side, loose and shiny, bound here and there."""
     local, part = threads.crop(window), image[window]
     height, width = local.u.shape
     cover = np.clip((blob(rng, height, width, 0.2) + 0.05) * min(height, width) / 3, 0, 1)
@@ -237,12 +240,12 @@ def log_uniform(rng: Rng, low: float, high: float) -> float:
 
 
 def defect_size(rng: Rng, kind: int, side: int, max_ratio: float) -> tuple[int, int]:
-    """(height, width) in pixels for a defect of category `kind` in an image whose short side is `side`."""
+    """(height, width) in pixels of a defect of class `kind`; `side` is the image's short side."""
     name = CLASS_NAMES[kind]
     if name == "knot":
-        return int(rng.integers(7, 15)), int(rng.integers(7, 15))
+        return int(rng.integers(8, 15)), int(rng.integers(8, 15))
     if name == "broken_thread":
-        thickness = int(rng.integers(6, 13))
+        thickness = int(rng.integers(7, 14))
         length = int(min(thickness * log_uniform(rng, 6, max(6.0, max_ratio)), side - 8))
         return (thickness, length) if rng.random() < 0.5 else (length, thickness)
     low, high = {"hole": (14, 48), "stain": (24, 88), "float": (24, 72)}[name]
@@ -273,7 +276,7 @@ def place(rng: Rng, size: tuple[int, int], taken: np.ndarray) -> Window | None:
 
 
 def bounds(mask: np.ndarray, window: Window) -> list[int] | None:
-    """[x, y, width, height] of the True pixels of `mask`, which lies at `window`; None without any."""
+    """[x, y, width, height] of the True pixels of `mask`, drawn at `window`; None without any."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
