@@ -1,0 +1,70 @@
+"""Deformable convolution v1 (Dai et al., 2017) and v2, modulated (Zhu et al., 2018).
+
+Shapes: N images, C channels, G deformable groups, T = kernel height x kernel width taps, H W.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+
+class DeformConv2d(nn.Module):
+    """A convolution that learns where to look.
+
+    The offset branch gives 2 G T channels of offsets (dy, dx by tap, in input pixels) and, if `modulated`, G T
+    logits of masks after them. It starts at zero, so that the layer begins as a plain convolution (v1) or half of one
+    (v2: sigmoid(0) = 0.5), as both papers say.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        deformable_groups: int = 1,
+        modulated: bool = True,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stride, self.dilation = stride, dilation
+        self.padding = dilation * (kernel_size // 2)
+        self.num_offsets = 2 * deformable_groups * kernel_size**2
+        num_masks = deformable_groups * kernel_size**2 if modulated else 0
+        self.offset = nn.Conv2d(
+            in_channels,
+            self.num_offsets + num_masks,
+            kernel_size,
+            stride,
+            self.padding,
+            dilation,
+        )
+        # Holds weight and bias under the reference's names; its own forward is never called.
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, groups=groups, bias=bias)
+        self.reset_offsets()
+
+    def reset_offsets(self) -> None:
+        """Back to a plain convolution. Parents that initialise all their convolutions call it afterwards."""
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, out_channels, H', W'), computed in float32 under autocast."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.conv.weight.dtype)
+            offset_mask = self.offset(x)  # (N, 2GT + GT, H', W')
+            offset, mask = offset_mask[:, : self.num_offsets], offset_mask[:, self.num_offsets :]
+            return deform_conv2d(
+                x,
+                offset,
+                self.conv.weight,
+                self.conv.bias,
+                stride=self.stride,
+                padding=self.padding,
+                dilation=self.dilation,
+                mask=mask.sigmoid() if mask.shape[1] else None,
+            )

@@ -1,0 +1,36 @@
+"""Non-maximum suppression class by class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+
+def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Tensor:
+    """Indices of the boxes that survive within their class, by falling score.
+
+    A box is suppressed when its IoU with a better one of its class is larger than `iou_thresh`; with a threshold of 0 or
+    less none is (reference). Classes are kept apart by an offset, added in float64, where it does not blur the IoU.
+
+    Args:
+        boxes: (N, 4) float, xyxy.
+        scores: (N,) float.
+        labels: (N,) int64.
+
+    Returns:
+        (D,) int64.
+    """
+    if boxes.numel() == 0 or iou_thresh <= 0:
+        return scores.argsort(descending=True, stable=True)
+    boxes = boxes.double()
+    span = boxes.max() - boxes.min() + 1
+    return nms(boxes + (labels * span)[:, None], scores.double(), iou_thresh)
+
+
+def keep_best(scores: Tensor, limit: int) -> Tensor:
+    """Mask (N,) of the `limit` largest scores; ties with the last one stay, so that order never decides."""
+    if limit <= 0 or len(scores) <= limit:
+        return torch.ones_like(scores, dtype=torch.bool)
+    cut = scores.kthvalue(len(scores) - limit + 1).values
+    return scores >= cut

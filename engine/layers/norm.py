@@ -1,0 +1,41 @@
+"""Normalisation layers by name: `norm("GN", channels)`."""
+
+from __future__ import annotations
+
+from fvcore.common.registry import Registry
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+NORMS = Registry("NORMS")
+
+
+@NORMS.register()
+def FrozenBN(channels: int) -> nn.Module:
+    """Batch norm with fixed statistics and weights. The reference adds no epsilon to the variance."""
+    return FrozenBatchNorm2d(channels, eps=0.0)
+
+
+@NORMS.register()
+def BN(channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels)
+
+
+@NORMS.register()
+def SyncBN(channels: int) -> nn.Module:
+    """Batch norm over the batches of all processes; plain batch norm where there is no process group or no GPU."""
+    return nn.SyncBatchNorm(channels)
+
+
+@NORMS.register()
+def GN(channels: int, num_groups: int = 32, eps: float = 1e-5) -> nn.Module:
+    """Group normalisation (Wu & He, 2018).
+
+    Raises:
+        ValueError: `num_groups` does not divide `channels`.
+    """
+    return nn.GroupNorm(num_groups, channels, eps=eps)
+
+
+def norm(name: str, channels: int) -> nn.Module:
+    """The normalisation layer registered as `name` for a map of `channels`."""
+    return NORMS.get(name)(channels)

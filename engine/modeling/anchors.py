@@ -1,0 +1,118 @@
+"""Anchors: fixed boxes on a grid, and the coding of boxes relative to them.
+
+Shapes: L levels, A anchors a cell, R anchors an image, H W the grid of a level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+def cell_anchors_rounded(stride: int, sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
+    """Anchors (A, 4) of the first cell as the reference makes them; ratio-major, size-minor.
+
+    Width and height at the size of one cell are rounded to whole pixels (w = round(sqrt(s^2 / r)), h = round(w r)), then
+    scaled. The reference's centre stride / 2 - 0.5 in inclusive pixels is stride / 2 in ours plus half a pixel, see
+    `structures.boxes`.
+    """
+    anchors = []
+    for ratio in ratios:
+        width = round(math.sqrt(stride * stride / ratio))
+        height = round(width * ratio)
+        anchors += [(width * size / stride, height * size / stride) for size in sizes]
+    return _centered(anchors, stride / 2 + 0.5)
+
+
+def cell_anchors_exact(stride: int, sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
+    """Anchors (A, 4) of the first cell as mmdetection, detectron2 and torchvision make them, centred on (0, 0).
+
+    A size is the square root of the area, a ratio height / width; ratio-major, size-minor.
+    """
+    anchors = [
+        (size / math.sqrt(ratio), size * math.sqrt(ratio)) for ratio in ratios for size in sizes
+    ]
+    return _centered(anchors, 0.0)
+
+
+def _centered(widths_heights: list[tuple[float, float]], center: float) -> Tensor:
+    half = torch.tensor(widths_heights, dtype=torch.float64) / 2
+    return torch.cat([center - half, center + half], dim=1).float()
+
+
+@dataclass
+class AnchorGrid:
+    """Anchors of one batch; every image has the same.
+
+    Attributes:
+        boxes: (R, 4) float32 xyxy, level by level, row by row, anchor by anchor in a cell.
+        grids: (H, W) of each level.
+        strides: pixels between neighbouring cells of each level.
+        per_cell: A. The anchors of a cell share their centre.
+    """
+
+    boxes: Tensor
+    grids: list[tuple[int, int]]
+    strides: list[int]
+    per_cell: int
+
+    @property
+    def num_per_level(self) -> list[int]:
+        return [height * width * self.per_cell for height, width in self.grids]
+
+    @property
+    def boxes_per_level(self) -> list[Tensor]:
+        return list(self.boxes.split(self.num_per_level))
+
+
+class AnchorGenerator(nn.Module):
+    """Lays the anchors of a cell over the grid of each level.
+
+    Args:
+        sizes: for each level the side of its anchors in pixels (several for several scales).
+        ratios: height / width, the same at every level.
+        strides: pixels between cells, one a level.
+        inclusive: the reference's rounded anchors, half a pixel further (`cell_anchors_rounded`), or exact ones.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[Sequence[float]],
+        ratios: Sequence[float],
+        strides: Sequence[int],
+        inclusive: bool,
+    ) -> None:
+        super().__init__()
+        cell_anchors = cell_anchors_rounded if inclusive else cell_anchors_exact
+        self.strides = list(strides)
+        self.per_cell = len(ratios) * len(sizes[0])
+        self.register_buffer(
+            "cells",  # (L, A, 4)
+            torch.stack([cell_anchors(*args, ratios) for args in zip(strides, sizes, strict=True)]),
+            persistent=False,
+        )
+        self._cache: tuple[tuple, AnchorGrid] | None = None
+
+    def forward(self, features: Sequence[Tensor]) -> AnchorGrid:
+        """Anchors for maps (N, C, H_l, W_l). The last answer is kept: batches of one shape share it."""
+        grids = [(f.shape[-2], f.shape[-1]) for f in features]
+        key = (tuple(grids), self.cells.device)
+        if self._cache is None or self._cache[0] != key:
+            levels = [
+                self._level(cell, stride, grid)
+                for cell, stride, grid in zip(self.cells, self.strides, grids, strict=True)
+            ]
+            self._cache = (key, AnchorGrid(torch.cat(levels), grids, self.strides, self.per_cell))
+        return self._cache[1]
+
+    @staticmethod
+    def _level(cell: Tensor, stride: int, grid: tuple[int, int]) -> Tensor:
+        ys = torch.arange(grid[0], device=cell.device, dtype=cell.dtype) * stride
+        xs = torch.arange(grid[1], device=cell.device, dtype=cell.dtype) * stride
+        y, x = torch.meshgrid(ys, xs, indexing="ij")
+        shifts = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)  # (HW, 1, 4)
+        return (shifts + cell).reshape(-1, 4)  # (HWA, 4)

@@ -1,0 +1,251 @@
+"""Which anchor learns which box: one function a rule, looked up by its name (`MODEL.ATSS.POSITIVE_TYPE`).
+
+Every rule answers with (R,) int64: the index of the ground-truth box of each anchor, NEGATIVE or IGNORED. None keeps an
+anchors x boxes matrix: ATSS looks only at the nearest cells of each box, the others go through the boxes in chunks.
+
+`inset` is half a pixel in the inclusive convention and 0 in the continuous one: by so much lie the reference's box sides
+inside ours when it asks whether a centre is in a box (see `structures.boxes`).
+
+Shapes: L levels, A anchors a cell, R anchors an image, M gt boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from fvcore.common.registry import Registry
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from engine.modeling.anchors import AnchorGrid
+from engine.structures import boxes as box_ops
+
+NEGATIVE, IGNORED = -1, -2
+CENTER_MARGIN = 0.01
+"""A centre counts as inside a box from this many pixels on (reference)."""
+CHUNK_ELEMENTS = 1 << 21
+"""Largest anchors x boxes block held at a time: 8 MB in float32."""
+
+ASSIGNERS = Registry("ASSIGNERS")
+
+
+@ASSIGNERS.register()
+def atss(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.0) -> Tensor:
+    """Adaptive training sample selection (Zhang et al., 2020, algorithm 1).
+
+    On each level the anchors of the `topk` cells nearest to a box's centre are its candidates. Those whose IoU with it is
+    at least the candidates' mean + standard deviation, and whose centre lies in it, are positive; an anchor
+    wanted by several boxes goes to the one of largest IoU. Work and memory grow with M L A topk^2, not with R M.
+    """
+    if len(gt_boxes) == 0:
+        return _all_negative(anchors)
+    candidates = _nearest_anchors(anchors, box_ops.centers(gt_boxes), topk)  # (M, C)
+    boxes = anchors.boxes[candidates]  # (M, C, 4)
+    ious = _pairwise_iou(gt_boxes[:, None], boxes)  # (M, C)
+    threshold = ious.mean(dim=1) + ious.std(dim=1).nan_to_num(
+        0.0
+    )  # (M,); one candidate has no deviation
+    inside = (
+        _side_distances(box_ops.centers(boxes), gt_boxes[:, None], inset).amin(-1) > CENTER_MARGIN
+    )
+    is_positive = (ious >= threshold[:, None]) & inside
+    gt_idx, _ = is_positive.nonzero(as_tuple=True)
+    return _resolve(anchors, candidates[is_positive], gt_idx, ious[is_positive])
+
+
+@ASSIGNERS.register()
+def topk(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.0) -> Tensor:
+    """The `topk` anchors of largest IoU over all levels are positive, nearer ones first among equals (reference).
+
+    An anchor must have its centre inside the box; one wanted by several boxes goes to the one of largest IoU.
+    """
+    if len(gt_boxes) == 0:
+        return _all_negative(anchors)
+    anchor_centers = box_ops.centers(anchors.boxes)
+    gt_centers = box_ops.centers(gt_boxes)
+    farthest = max(
+        torch.cdist(anchor_centers, gt_centers[c]).max() for c in _chunks(anchors, gt_boxes)
+    )
+    found = []
+    for chunk in _chunks(anchors, gt_boxes):
+        ious = box_iou(gt_boxes[chunk], anchors.boxes)  # (m, R)
+        distances = torch.cdist(gt_centers[chunk], anchor_centers)
+        best = (ious - distances / farthest / 1000).topk(min(topk, ious.shape[1]), dim=1).indices
+        centers = anchor_centers[best]  # (m, topk, 2)
+        sides = _side_distances(centers, gt_boxes[chunk][:, None], inset)
+        is_positive = sides.amin(-1) > CENTER_MARGIN
+        gt_idx = is_positive.nonzero(as_tuple=True)[0] + chunk.start
+        found.append((best[is_positive], gt_idx, ious.gather(1, best)[is_positive]))
+    return _resolve(anchors, *(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+@ASSIGNERS.register()
+def iou(
+    anchors: AnchorGrid,
+    gt_boxes: Tensor,
+    fg_iou_thresh: float = 0.5,
+    bg_iou_thresh: float = 0.4,
+    inset: float = 0.0,
+) -> Tensor:
+    """RetinaNet's rule (Lin et al., 2017): positive from `fg_iou_thresh` on, negative below `bg_iou_thresh`.
+
+    The best anchors of every box are positive whatever their IoU. Anchors between the thresholds are ignored, and so
+    is a positive one whose centre lies outside its box (reference).
+    """
+    if len(gt_boxes) == 0:
+        return _all_negative(anchors)
+    best_iou = anchors.boxes.new_full((len(anchors.boxes),), -1.0)
+    best_gt = _all_negative(anchors)
+    is_best_of_a_box = torch.zeros_like(best_gt, dtype=torch.bool)
+    for chunk in _chunks(anchors, gt_boxes):
+        ious = box_iou(gt_boxes[chunk], anchors.boxes)  # (m, R)
+        is_best_of_a_box |= (ious == ious.amax(dim=1, keepdim=True)).any(dim=0)
+        iou, gt_idx = ious.max(dim=0)
+        better = iou > best_iou
+        best_iou = torch.where(better, iou, best_iou)
+        best_gt = torch.where(better, gt_idx + chunk.start, best_gt)
+    sides = _side_distances(box_ops.centers(anchors.boxes), gt_boxes[best_gt], inset)
+    is_inside = sides.amin(-1) > CENTER_MARGIN
+    is_positive = (best_iou >= fg_iou_thresh) | is_best_of_a_box
+    matched = torch.where(best_iou < bg_iou_thresh, NEGATIVE, IGNORED)
+    return torch.where(is_positive, torch.where(is_inside, best_gt, IGNORED), matched)
+
+
+@ASSIGNERS.register()
+def ssc(
+    anchors: AnchorGrid,
+    gt_boxes: Tensor,
+    level_ranges: Sequence[tuple[float, float]] = (
+        (-1, 64),
+        (64, 128),
+        (128, 256),
+        (256, 512),
+        (512, 1e8),
+    ),
+    inset: float = 0.0,
+) -> Tensor:
+    """Spatial and scale constraint (FCOS, Tian et al., 2019, section 3.2).
+
+    An anchor is positive if its centre lies in a box and the farthest side is within the range of its level (both ends
+    included); the box of smallest area wins, the first among equals.
+
+    Raises:
+        ValueError: `level_ranges` is shorter than the number of levels.
+    """
+    if len(gt_boxes) == 0:
+        return _all_negative(anchors)
+    limits = torch.cat(
+        [
+            anchors.boxes.new_tensor(limit).expand(count, 2)
+            for limit, count in zip(level_ranges, anchors.num_per_level, strict=True)
+        ]
+    )  # (R, 2)
+    centers = box_ops.centers(anchors.boxes)
+    areas = box_ops.area(gt_boxes)
+    best_area = anchors.boxes.new_full((len(anchors.boxes),), torch.inf)
+    matched = _all_negative(anchors)
+    for chunk in _chunks(anchors, gt_boxes):
+        sides = _side_distances(centers, gt_boxes[chunk][:, None], inset)  # (m, R, 4)
+        farthest = sides.amax(-1)
+        allowed = (
+            (sides.amin(-1) > CENTER_MARGIN)
+            & (farthest >= limits[:, 0])
+            & (farthest <= limits[:, 1])
+        )
+        area, gt_idx = torch.where(allowed, areas[chunk][:, None], torch.inf).min(dim=0)
+        better = area < best_area
+        best_area = torch.where(better, area, best_area)
+        matched = torch.where(better, gt_idx + chunk.start, matched)
+    return matched
+
+
+def ignore_regions(
+    matched: Tensor, anchors: AnchorGrid, regions: Tensor, min_overlap: float = 0.5
+) -> Tensor:
+    """`matched` (R,) with the negatives inside `regions` (M, 4) turned to IGNORED.
+
+    An anchor is inside when at least `min_overlap` of its area is, which is how COCO's evaluation forgives detections
+    in crowds.
+    """
+    if len(regions) == 0:
+        return matched
+    areas = box_ops.area(anchors.boxes)
+    covered = torch.zeros_like(matched, dtype=torch.bool)
+    for region in regions:
+        overlap = _intersection(anchors.boxes, region[None])
+        covered |= overlap >= min_overlap * areas
+    return torch.where(covered & (matched == NEGATIVE), IGNORED, matched)
+
+
+def _all_negative(anchors: AnchorGrid) -> Tensor:
+    return torch.full(
+        (len(anchors.boxes),), NEGATIVE, dtype=torch.int64, device=anchors.boxes.device
+    )
+
+
+def _chunks(anchors: AnchorGrid, gt_boxes: Tensor) -> Iterator[slice]:
+    step = max(1, CHUNK_ELEMENTS // len(anchors.boxes))
+    for start in range(0, len(gt_boxes), step):
+        yield slice(start, min(start + step, len(gt_boxes)))
+
+
+def _side_distances(centers: Tensor, boxes: Tensor, inset: float) -> Tensor:
+    """Distances (..., 4) from `centers` (..., 2) to the left, top, right and bottom of `boxes`; negative outside."""
+    return torch.cat([centers - boxes[..., :2], boxes[..., 2:] - centers], dim=-1) - inset
+
+
+def _intersection(boxes: Tensor, others: Tensor) -> Tensor:
+    sides = torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(
+        boxes[..., :2], others[..., :2]
+    )
+    return sides.clamp(min=0).prod(-1)
+
+
+def _pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    overlap = _intersection(boxes, others)
+    return overlap / (box_ops.area(boxes) + box_ops.area(others) - overlap)
+
+
+def _nearest_anchors(anchors: AnchorGrid, points: Tensor, topk: int) -> Tensor:
+    """Indices (M, C) of the anchors of the `topk` cells of each level nearest to `points` (M, 2).
+
+    The topk nearest cells of a grid lie in the topk nearest rows and the topk nearest columns, both runs of neighbours:
+    a cell outside them has topk nearer ones in its own row or column.
+    """
+    nearest, start = [], 0
+    for grid, stride, count in zip(
+        anchors.grids, anchors.strides, anchors.num_per_level, strict=True
+    ):
+        origin = box_ops.centers(anchors.boxes[start])  # (2,) centre of the first cell
+        position = (points - origin) / stride  # (M, 2) in cells
+        num_rows, num_cols = min(topk, grid[0]), min(topk, grid[1])
+        cols = _nearest_run(position[:, 0], num_cols, grid[1])  # (M, num_cols)
+        rows = _nearest_run(position[:, 1], num_rows, grid[0])  # (M, num_rows)
+        dx = position[:, 0:1] - cols
+        dy = position[:, 1:2] - rows
+        distances = (dy.square()[:, :, None] + dx.square()[:, None, :]).flatten(1)  # (M, rows*cols)
+        cells = (rows[:, :, None] * grid[1] + cols[:, None, :]).flatten(1)
+        best = distances.topk(min(topk, cells.shape[1]), dim=1, largest=False).indices
+        cells = cells.gather(1, best)  # (M, k)
+        in_cell = torch.arange(anchors.per_cell, device=cells.device)
+        nearest.append(start + (cells[:, :, None] * anchors.per_cell + in_cell).flatten(1))
+        start += count
+    return torch.cat(nearest, dim=1)
+
+
+def _nearest_run(position: Tensor, length: int, limit: int) -> Tensor:
+    """The `length` neighbouring integers of 0..limit-1 nearest to `position` (M,): (M, length) int64."""
+    first = (position - (length - 1) / 2).round().clamp(0, limit - length).long()
+    return first[:, None] + torch.arange(length, device=position.device)
+
+
+def _resolve(anchors: AnchorGrid, anchor_idx: Tensor, gt_idx: Tensor, ious: Tensor) -> Tensor:
+    """Give each anchor of the pairs (anchor_idx, gt_idx) to its box of largest IoU, the first among equals."""
+    best = anchors.boxes.new_full((len(anchors.boxes),), -1.0)
+    best.scatter_reduce_(0, anchor_idx, ious, "amax")
+    wins = ious == best[anchor_idx]
+    nobody = torch.iinfo(torch.int64).max
+    matched = torch.full_like(best, 0, dtype=torch.int64).fill_(nobody)
+    matched.scatter_reduce_(0, anchor_idx[wins], gt_idx[wins], "amin")
+    return torch.where(matched == nobody, NEGATIVE, matched)

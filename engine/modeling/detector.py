@@ -1,0 +1,47 @@
+"""The meta-architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from engine.structures import Detections, ImageBatch, Targets
+
+
+class GeneralizedRCNN(nn.Module):
+    """A backbone and a dense stage (named `rpn` as in the reference: with a second stage it proposes regions).
+
+    Args:
+        backbone: images (N, 3, H, W) -> pyramid.
+        rpn: dense stage, (features, images, targets) -> losses or detections.
+        size_divisibility: side of the padded batch when images come as a list.
+        class_names: names of labels 0..K-1, where known.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        rpn: nn.Module,
+        size_divisibility: int = 0,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.rpn = rpn
+        self.size_divisibility = size_divisibility
+        self.class_names = list(class_names)
+
+    def forward(
+        self, images: ImageBatch | Sequence[Tensor], targets: list[Targets] | None = None
+    ) -> dict[str, Tensor] | list[Detections]:
+        """Named losses in training, one `Detections` an image otherwise.
+
+        Args:
+            images: a batch, or float images (3, H_i, W_i), normalised.
+            targets: one an image; needed in training only.
+        """
+        if not isinstance(images, ImageBatch):
+            images = ImageBatch.from_list(images, self.size_divisibility)
+        features = self.backbone(images.tensor)
+        return self.rpn(features, images, targets)
