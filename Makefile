@@ -46,12 +46,12 @@ $(PY):
 		{ echo "error: $(PYTHON) is older than 3.10; call make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# opencv-python needs libGL, which bare machines lack: then its build without windows replaces its
-# files (docs/decisions/0002-opencv.md).
+# opencv-python needs libGL and libxcb, which bare machines lack: then its build without windows
+# replaces its files (docs/decisions/0002-opencv.md).
 define install
 	$(PY) -m pip install --disable-pip-version-check -q -e '.$(1)'
 	@$(PY) -c 'import cv2' 2> /dev/null || { \
-		echo "no libGL here: installing opencv-python-headless (everything works but windows)"; \
+		echo "cv2 does not import here (no libGL?): installing opencv-python-headless; all but windows works"; \
 		$(PY) -m pip install --disable-pip-version-check -q --no-deps --force-reinstall opencv-python-headless; }
 	@touch $@
 endef

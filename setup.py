@@ -9,14 +9,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+
+class OptionalBuildExt(build_ext):
+    """Leaves an extension out whatever goes wrong; `optional=True` alone lets a missing `cc` pass."""
+
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            super().build_extension(ext)
+        except Exception as error:
+            self.warn(f"{ext.name} is left out, its Python fallback is used: {error}")
 
 
 def optional_extensions() -> list[Extension]:
     """The Cython extensions of the package; none when Cython is missing or fails."""
-    sources = sorted(Path("engine").rglob("*.pyx"))
     extensions = [
         Extension(".".join(path.with_suffix("").parts), [path.as_posix()], optional=True)
-        for path in sources
+        for path in sorted(Path("engine").rglob("*.pyx"))
     ]
     if not extensions:
         return []
@@ -24,9 +34,9 @@ def optional_extensions() -> list[Extension]:
         from Cython.Build import cythonize
 
         return cythonize(extensions, language_level="3")
-    except Exception as error:  # the fallback is always there: an install must not fail here
+    except Exception as error:
         print(f"warning: the Cython extensions are left out: {error}")
         return []
 
 
-setup(ext_modules=optional_extensions())
+setup(ext_modules=optional_extensions(), cmdclass={"build_ext": OptionalBuildExt})

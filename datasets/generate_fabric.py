@@ -177,10 +177,14 @@ def draw_stain(rng: Rng, image: np.ndarray, threads: Threads, window: Window) ->
     depth = blob(rng, height, width, 0.3)
     cover = np.clip(depth * min(height, width) / 9, 0, 1)
     border = np.exp(-(((depth - 0.12) / 0.1) ** 2)) * rng.uniform(0, 0.35)
+    strength = np.clip(cover * (rng.uniform(0.5, 0.8) + border), 0, 1)[..., None]
+    if part.mean() < 0.25:  # on dark cloth a stain is seen only where it bleaches
+        pale = np.full(3, rng.uniform(0.6, 0.8)) * (0.5 + part / (2 * part.mean()))
+        part += 0.6 * strength * (pale.astype(np.float32) - part)
+        return cover
     inks = [(0.25, 0.45, 0.62), (0.65, 0.4, 0.3), (0.35, 0.35, 0.36), (0.3, 0.6, 0.45)]  # BGR
     ink = np.array(inks[rng.integers(len(inks))], np.float32) + rng.normal(0, 0.04, 3)
-    strength = cover * (rng.uniform(0.45, 0.75) + border)
-    part *= 1 - np.clip(strength, 0, 1)[..., None] * (1 - ink)
+    part *= 1 - strength * (1 - ink.astype(np.float32))
     return cover
 
 
@@ -229,7 +233,7 @@ def draw_float(rng: Rng, image: np.ndarray, threads: Threads, window: Window) ->
     bound = (local.u.astype(int) * 3 + local.v.astype(int)) % 9 == 0
     local.warp_up = bound ^ lengthwise
     sheen = roundness(local.u if lengthwise else local.v) ** 3
-    loose = shade(local) * (rng.uniform(0.9, 1.1) + rng.uniform(0.15, 0.5) * sheen[..., None])
+    loose = shade(local) * (rng.uniform(1.0, 1.15) + rng.uniform(0.25, 0.6) * sheen[..., None])
     part[:] = part * (1 - cover[..., None]) + loose * cover[..., None]
     return cover
 
