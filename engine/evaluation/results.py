@@ -1,0 +1,179 @@
+"""COCO result files: `[{"image_id", "category_id", "bbox": [x, y, w, h], "score"}, ...]`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.errors import InputError
+from engine.structures import Detections
+from engine.structures import boxes as box_ops
+
+KEYS = ("image_id", "category_id", "bbox", "score")
+
+
+def to_coco_results(
+    detections: Mapping[int | str, Detections], category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Result entries of many images, in the order given.
+
+    Args:
+        detections: image id -> detections in the coordinates of the image file.
+        category_ids: label k -> category id of the annotation file.
+
+    Raises:
+        InputError: a box or score is not finite; weights that diverged do that.
+
+    Example:
+        >>> import torch
+        >>> found = Detections(
+        ...     boxes=torch.tensor([[1.0, 2.0, 4.0, 6.0]]),
+        ...     scores=torch.tensor([0.5]),
+        ...     labels=torch.tensor([0]),
+        ...     size=(10, 10),
+        ... )
+        >>> to_coco_results({7: found}, [3])
+        [{'image_id': 7, 'category_id': 3, 'bbox': [1.0, 2.0, 3.0, 4.0], 'score': 0.5}]
+    """
+    results = []
+    for image_id, found in detections.items():
+        if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
+            raise InputError(
+                f"image {image_id}: a detection has a box or score that is not finite;"
+                " the weights have probably diverged, train with a lower SOLVER.BASE_LR"
+            )
+        boxes_xywh = box_ops.to_xywh(found.boxes).tolist()  # (D, 4)
+        rows = zip(boxes_xywh, found.scores.tolist(), found.labels.tolist(), strict=True)
+        results.extend(
+            {
+                "image_id": image_id,
+                "category_id": int(category_ids[label]),
+                "bbox": bbox,
+                "score": score,
+            }
+            for bbox, score, label in rows
+        )
+    return results
+
+
+def read_results(
+    path: str | Path, coco_dict: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Read and check a COCO result file.
+
+    Args:
+        path: the JSON file.
+        coco_dict: the annotations it belongs to; where given, ids must be in them.
+
+    Raises:
+        InputError: one line with the file and the index (from 0) of the entry at fault.
+    """
+    path = Path(path)
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the results file: {error.strerror}") from None
+    except ValueError as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a JSON file ({first}); write it again") from None
+    if not isinstance(results, list):
+        raise InputError(
+            f"{path}: must hold a list of COCO results, holds {type(results).__name__};"
+            " is this the annotation file?"
+        )
+    image_ids = category_ids = None
+    if coco_dict is not None:
+        image_ids = {image["id"] for image in coco_dict["images"]}
+        category_ids = {category["id"] for category in coco_dict["categories"]}
+    for index, entry in enumerate(results):
+        fault = _fault(entry, image_ids, category_ids)
+        if fault is not None:
+            raise InputError(f"{path}: entry {index}: {fault}")
+    return results
+
+
+def _fault(
+    entry: Any, image_ids: set[int | str] | None, category_ids: set[int] | None
+) -> str | None:
+    """What is wrong with one result entry, or None."""
+    if not isinstance(entry, dict):
+        return f"must be an object with {', '.join(KEYS)}, is {type(entry).__name__}"
+    missing = [key for key in KEYS if key not in entry]
+    if missing:
+        return f"lacks {', '.join(missing)}"
+    bbox, score = entry["bbox"], entry["score"]
+    if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(_is_finite, bbox))):
+        return f"bbox must be 4 finite numbers [x, y, width, height], is {_shown(bbox)}"
+    if bbox[2] < 0 or bbox[3] < 0:
+        return (
+            f"bbox {_shown(bbox)} has a negative width or height; it must be [x, y, width, height]"
+        )
+    if not _is_finite(score):
+        return f"score must be a finite number, is {_shown(score)}"
+    if image_ids is not None and not _is_known(entry["image_id"], image_ids):
+        return f"image_id {_shown(entry['image_id'])} is not in the annotations of this data set"
+    if category_ids is not None and not _is_known(entry["category_id"], category_ids):
+        known = sorted(category_ids)
+        some = ", ".join(map(str, known[:8])) + (", ..." if len(known) > 8 else "")
+        shown = _shown(entry["category_id"])
+        return f"category_id {shown} is not in the annotations, which have {some}"
+    return None
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        return False
+
+
+def _is_known(value: Any, known: set[Any]) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool) and value in known
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def write_json_atomic(path: str | Path, obj: Any) -> None:
+    """Write `obj` so that a reader finds the whole old file or the whole new one, never a part.
+
+    Raises:
+        InputError: the folder cannot be written to.
+        ValueError: `obj` holds a NaN or an infinity, which JSON does not have.
+    """
+    path = Path(path)
+    text = json.dumps(obj, ensure_ascii=False, allow_nan=False, indent=_indent(obj)) + "\n"
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot write: {error.strerror}") from None
+
+
+def _indent(obj: Any) -> int | None:
+    """Objects are read by people; a list of results is long and is read by programs."""
+    return 2 if isinstance(obj, dict) else None
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # the only way to read it is to set it
+    os.umask(mask)
+    return mask

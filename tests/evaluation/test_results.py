@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.errors import InputError
+from engine.evaluation.results import read_results, to_coco_results, write_json_atomic
+from engine.structures import Detections
+
+TRUTH = {"images": [{"id": 1}, {"id": "b"}], "categories": [{"id": 3}, {"id": 9}]}
+GOOD = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 1.5, 2], "score": 0.5}
+
+
+def detections(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Detections:
+    return Detections(
+        boxes=torch.tensor(boxes).reshape(-1, 4),
+        scores=torch.tensor(scores),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        size=(20, 20),
+    )
+
+
+def test_to_coco_results_maps_labels_to_sparse_unsorted_ids() -> None:
+    found = {
+        "b": detections([[1, 2, 4, 6], [0, 0, 1, 1]], [0.5, 0.25], [1, 0]),
+        1: detections([], [], []),
+    }
+    results = to_coco_results(found, [9, 3])
+    assert results == [
+        {"image_id": "b", "category_id": 3, "bbox": [1.0, 2.0, 3.0, 4.0], "score": 0.5},
+        {"image_id": "b", "category_id": 9, "bbox": [0.0, 0.0, 1.0, 1.0], "score": 0.25},
+    ]
+    assert json.loads(json.dumps(results)) == results
+
+
+def test_to_coco_results_names_the_image_of_a_score_that_is_not_finite() -> None:
+    with pytest.raises(InputError, match="image 7"):
+        to_coco_results({7: detections([[0, 0, 1, 1]], [float("nan")], [0])}, [1])
+
+
+def test_write_then_read(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "bbox.json"
+    write_json_atomic(path, [GOOD])
+    assert read_results(path, TRUTH) == [GOOD]
+    write_json_atomic(path, [])
+    assert read_results(path, TRUTH) == []
+    assert [p.name for p in path.parent.iterdir()] == ["bbox.json"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    write_json_atomic(path, {"AP": 0.5})
+    with pytest.raises(ValueError):
+        write_json_atomic(path, {"AP": float("nan")})
+    assert json.loads(path.read_text()) == {"AP": 0.5}
+
+
+def test_writing_into_a_file_as_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        write_json_atomic(tmp_path / "file" / "metrics.json", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{not json", "not a JSON file"),
+        ("", "not a JSON file"),
+        ('{"images": []}', "must hold a list"),
+    ],
+)
+def test_a_file_of_the_wrong_kind(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bbox.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        read_results(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        read_results(tmp_path / "none.json")
+    (tmp_path / "bbox.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not a JSON file"):
+        read_results(tmp_path / "bbox.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": 2}, "image_id 2 is not in"),
+        ({"image_id": "1"}, "image_id '1' is not in"),
+        ({"image_id": None}, "image_id None"),
+        ({"image_id": [1]}, "image_id"),
+        ({"category_id": 4}, "category_id 4 is not in the annotations, which have 3, 9"),
+        ({"bbox": [1, 2, 3]}, "4 finite numbers"),
+        ({"bbox": [1, 2, 3, "4"]}, "4 finite numbers"),
+        ({"bbox": [1, 2, 3, float("inf")]}, "4 finite numbers"),
+        ({"bbox": [5, 5, -1, 3]}, "negative"),
+        ({"score": float("nan")}, "score must be a finite number, is nan"),
+        ({"score": 10**400}, "score must be a finite number"),
+        ({"score": "high"}, "score"),
+        ({"score": True}, "score"),
+    ],
+)
+def test_a_bad_entry_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "bbox.json"
+    path.write_text(json.dumps([GOOD, GOOD | change]))
+    with pytest.raises(InputError, match="entry 1: .*" + message):
+        read_results(path, TRUTH)
+
+
+def test_an_entry_that_is_no_object_or_lacks_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "bbox.json"
+    path.write_text("[3]")
+    with pytest.raises(InputError, match="entry 0: must be an object"):
+        read_results(path)
+    path.write_text('[{"image_id": 1, "bbox": [0, 0, 1, 1]}]')
+    with pytest.raises(InputError, match="entry 0: lacks category_id, score"):
+        read_results(path)
