@@ -13,9 +13,12 @@ from setuptools.command.build_ext import build_ext
 
 
 class OptionalBuildExt(build_ext):
-    """Leaves an extension out whatever goes wrong; `optional=True` alone lets a missing `cc` pass."""
+    """Leaves an extension out whatever goes wrong; `optional` alone forgives no missing compiler."""
 
     def build_extension(self, ext: Extension) -> None:
+        ext.optional = (
+            True  # cythonize drops it, and an editable install copies what is not optional
+        )
         try:
             super().build_extension(ext)
         except Exception as error:
@@ -25,7 +28,7 @@ class OptionalBuildExt(build_ext):
 def optional_extensions() -> list[Extension]:
     """The Cython extensions of the package; none when Cython is missing or fails."""
     extensions = [
-        Extension(".".join(path.with_suffix("").parts), [path.as_posix()], optional=True)
+        Extension(".".join(path.with_suffix("").parts), [path.as_posix()])
         for path in sorted(Path("engine").rglob("*.pyx"))
     ]
     if not extensions:
