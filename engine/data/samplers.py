@@ -1,0 +1,131 @@
+"""Which images make up which batch, as pure functions of (seed, position).
+
+The training stream is endless: epoch after epoch, each a permutation of all images. Position p of the stream belongs to
+epoch p // n and to iteration p // B; so any iteration is found without replaying the ones before, on any rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from engine.errors import InputError
+
+
+def aspect_groups(sizes: np.ndarray) -> np.ndarray:
+    """(n,) int64: 1 for images at least as wide as high, else 0; sizes are (n, 2), (height, width)."""
+    return (sizes[:, 1] >= sizes[:, 0]).astype(np.int64)
+
+
+def epoch_order(
+    seed: int, epoch: int, num_images: int, batch_size: int = 1, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """The images of one epoch in the order of the stream: a permutation of range(num_images), int64.
+
+    With `groups`, batches are filled with images of one group as long as both groups last. What is left over fills
+    the epoch's end, and the head of the next epoch completes the batch that straddles them; so at most these two
+    batches of an epoch are mixed, and every image occurs exactly once an epoch.
+    """
+    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_images)
+    if groups is None or batch_size == 1:
+        return order
+    head = min(-epoch * num_images % batch_size, num_images)
+    full, rest = [], []
+    body = order[head:]
+    for group in np.unique(groups):
+        places = np.flatnonzero(groups[body] == group)  # in the order of the permutation
+        num_full = len(places) // batch_size * batch_size
+        full.append(places[:num_full].reshape(-1, batch_size))
+        rest.append(places[num_full:])
+    batches = np.concatenate(full) if full else np.zeros((0, batch_size), np.int64)
+    batches = batches[np.argsort(batches[:, -1])]  # a batch leaves when its last image arrives
+    places = np.concatenate([batches.reshape(-1), *rest])
+    return np.concatenate([order[:head], body[places]])
+
+
+class TrainBatchSampler:
+    """One rank's share of each global batch, as lists of (position, image index).
+
+    Rank r of R takes global_batch[r * B / R : (r + 1) * B / R], so R processes see what one would.
+
+    Args:
+        num_images: images in the data set.
+        batch_size: the global B.
+        max_iter: where the stream ends.
+        seed: non-negative.
+        start_iteration: the first one to yield; equal to an uninterrupted run from there on.
+        groups: see `aspect_groups`; None for no grouping.
+
+    Raises:
+        InputError: no images, or B is not divisible by R.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        max_iter: int,
+        seed: int,
+        start_iteration: int = 0,
+        groups: np.ndarray | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if num_images == 0:
+            raise InputError(
+                "there is no image to train on; see DATASETS.TRAIN and DATALOADER.FILTER_EMPTY"
+            )
+        if batch_size < 1 or batch_size % world_size:
+            raise InputError(
+                f"SOLVER.IMS_PER_BATCH ({batch_size}) must be a positive multiple of the number of processes "
+                f"({world_size}); change one of them"
+            )
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.seed = seed
+        self.start_iteration = start_iteration
+        self.groups = groups
+        share = batch_size // world_size
+        self._slots = range(rank * share, (rank + 1) * share)
+
+    def __len__(self) -> int:
+        return max(self.max_iter - self.start_iteration, 0)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, np.zeros(0, np.int64)
+        for iteration in range(self.start_iteration, self.max_iter):
+            batch = []
+            for slot in self._slots:
+                position = iteration * self.batch_size + slot
+                if position // self.num_images != epoch:
+                    epoch = position // self.num_images
+                    order = epoch_order(
+                        self.seed, epoch, self.num_images, self.batch_size, self.groups
+                    )
+                batch.append((position, int(order[position % self.num_images])))
+            yield batch
+
+
+class TestBatchSampler:
+    """One rank's contiguous part of range(num_images) in batches, in order; nothing is repeated, the end may be short.
+
+    Args:
+        batch_size: images a batch on this rank.
+    """
+
+    __test__ = False  # not a test class
+
+    def __init__(
+        self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.indices = range(num_images * rank // world_size, num_images * (rank + 1) // world_size)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, len(self.indices), self.batch_size):
+            yield list(self.indices[start : start + self.batch_size])

@@ -1,0 +1,223 @@
+"""From an image as read to what the model sees; boxes follow.
+
+A transform is a callable `(image, targets) -> (image, targets)` on a uint8 tensor (3, H, W), BGR; `normalize` ends the chain
+with a float tensor. Random ones draw from torch's default generator, as `torchvision.transforms.v2` does, so its transforms
+can stand in the same chain; `random_state` makes what they draw a function of a key.
+
+Pixels are handled by torchvision.transforms.v2; boxes by `box_ops`, since tv_tensors know no inclusive-pixel convention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from engine.structures import Targets
+from engine.structures import boxes as box_ops
+
+Step = Callable[[Tensor, Targets], tuple[Tensor, Targets]]
+
+
+@contextmanager
+def random_state(*key: int) -> Iterator[None]:
+    """Seed torch's CPU generator with `key` (non-negative integers) inside the block and restore it after."""
+    state = torch.get_rng_state()
+    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    torch.default_generator.manual_seed(int(seed))
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def resized_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[int, int]:
+    """(height, width) after scaling so that the short side is `min_size` and the long one at most `max_size`.
+
+    As the reference: the long side is floored; where it would pass `max_size`, the short side is the rounded
+    proportional one. Unlike there, the long side computed back from it never passes `max_size`, and no side is 0.
+
+    Example:
+        >>> resized_size((480, 640), 800, 1333), resized_size((200, 1000), 800, 1333)
+        ((800, 1066), (267, 1333))
+    """
+    height, width = size
+    short, long = min(size), max(size)
+    if long / short * min_size > max_size:
+        min_size = int(round(max_size * short / long))
+    new_short = max(min_size, 1)
+    new_long = max(min(int(new_short * long / short), max_size), 1)
+    return (new_short, new_long) if height <= width else (new_long, new_short)
+
+
+def resize(
+    image: Tensor, targets: Targets, size: tuple[int, int], pixel: float
+) -> tuple[Tensor, Targets]:
+    """Image and boxes scaled to `size` (height, width): antialiased bilinear, as Pillow's."""
+    old_height, old_width = image.shape[-2:]
+    if (old_height, old_width) != size:
+        image = F.resize(
+            image, list(size), interpolation=v2.InterpolationMode.BILINEAR, antialias=True
+        )
+    ratio_xy = (size[1] / old_width, size[0] / old_height)
+    # In the inclusive convention a box has at least one pixel; a thinner one would turn inside out when scaled up.
+    boxes = targets.boxes
+    boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + pixel)], dim=1)
+    boxes = box_ops.scale(boxes, ratio_xy, pixel)
+    return image, replace(targets, boxes=boxes, size=size)
+
+
+class Resize:
+    """Scale by short and long side to one of several sizes, drawn evenly.
+
+    Args:
+        min_sizes: short sides to draw from.
+        max_size: limit of the long side.
+        pixel: 1.0 in the inclusive-pixel convention, else 0.0.
+    """
+
+    def __init__(self, min_sizes: Sequence[int], max_size: int, pixel: float) -> None:
+        self.min_sizes = min_sizes
+        self.max_size = max_size
+        self.pixel = pixel
+
+    def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+        choice = int(torch.randint(len(self.min_sizes), ())) if len(self.min_sizes) > 1 else 0
+        height, width = image.shape[-2:]
+        size = resized_size((height, width), self.min_sizes[choice], self.max_size)
+        return resize(image, targets, size, self.pixel)
+
+
+class RandomHorizontalFlip:
+    """Mirror left and right with probability `prob`."""
+
+    def __init__(self, prob: float) -> None:
+        self.prob = prob
+
+    def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+        if torch.rand(()) >= self.prob:
+            return image, targets
+        boxes = box_ops.flip_horizontal(targets.boxes, image.shape[-1])
+        return F.horizontal_flip(image), replace(targets, boxes=boxes)
+
+
+class RandomVerticalFlip:
+    """Turn upside down with probability `prob`."""
+
+    def __init__(self, prob: float) -> None:
+        self.prob = prob
+
+    def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+        if torch.rand(()) >= self.prob:
+            return image, targets
+        boxes = box_ops.flip_vertical(targets.boxes, image.shape[-2])
+        return F.vertical_flip(image), replace(targets, boxes=boxes)
+
+
+class ColorJitter:
+    """`torchvision.transforms.v2.ColorJitter` on a BGR image."""
+
+    def __init__(self, brightness: float, contrast: float, saturation: float, hue: float) -> None:
+        self.jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
+
+    def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+        return self.jitter(image.flip(0)).flip(0), targets
+
+
+class Normalize:
+    """Uint8 BGR to float32, minus mean, over std.
+
+    Args:
+        mean, std: per channel, in the order and range of the output.
+        to_bgr255: output BGR in 0..255 (the reference), else RGB in 0..1.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], to_bgr255: bool) -> None:
+        self.mean = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
+        self.to_bgr255 = to_bgr255
+
+    def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+        if not self.to_bgr255:
+            image = image.flip(0)
+        # Channels first while still bytes: a quarter of the memory to reorder.
+        pixels = image.contiguous().to(torch.float32)
+        if not self.to_bgr255:
+            pixels /= 255.0
+        pixels -= self.mean
+        if (self.std != 1).any():
+            pixels /= self.std
+        return pixels, targets
+
+
+class Transform:
+    """A chain of steps on an image as read.
+
+    Call it with a BGR uint8 array (H, W, 3) and its targets; it returns a float32 tensor (3, H', W') and the targets in
+    its pixels. Without targets (an image to predict on) it returns None in their place.
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = list(steps)
+
+    def __call__(
+        self, image: np.ndarray, targets: Targets | None = None
+    ) -> tuple[Tensor, Targets | None]:
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(
+            2, 0, 1
+        )  # (3, H, W), no copy
+        current = _no_targets(image) if targets is None else targets
+        for step in self.steps:
+            tensor, current = step(tensor, current)
+        return tensor, None if targets is None else current
+
+
+def train_transform(
+    min_sizes: Sequence[int],
+    max_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    to_bgr255: bool = True,
+    horizontal_flip: float = 0.5,
+    vertical_flip: float = 0.0,
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
+    pixel: float = box_ops.INCLUSIVE,
+) -> Transform:
+    """Resize, flip, jitter colours (brightness, contrast, saturation, hue; if any is not 0), normalise."""
+    steps: list[Step] = [Resize(min_sizes, max_size, pixel)]
+    if horizontal_flip > 0:
+        steps.append(RandomHorizontalFlip(horizontal_flip))
+    if vertical_flip > 0:
+        steps.append(RandomVerticalFlip(vertical_flip))
+    if any(jitter):
+        steps.append(ColorJitter(*jitter))
+    steps.append(Normalize(mean, std, to_bgr255))
+    return Transform(steps)
+
+
+def test_transform(
+    min_size: int,
+    max_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    to_bgr255: bool = True,
+    pixel: float = box_ops.INCLUSIVE,
+) -> Transform:
+    """Resize and normalise; nothing random."""
+    return Transform([Resize([min_size], max_size, pixel), Normalize(mean, std, to_bgr255)])
+
+
+def _no_targets(image: np.ndarray) -> Targets:
+    return Targets(
+        boxes=torch.zeros(0, 4),
+        labels=torch.zeros(0, dtype=torch.int64),
+        ignore=torch.zeros(0, dtype=torch.bool),
+        image_id=-1,
+        size=image.shape[:2],
+    )
