@@ -13,7 +13,7 @@ from setuptools.command.build_ext import build_ext
 
 
 class OptionalBuildExt(build_ext):
-    """Leaves an extension out whatever goes wrong; `optional` alone forgives no missing compiler."""
+    """Leaves an extension out whatever goes wrong; `optional` alone is not enough without `cc`."""
 
     def build_extension(self, ext: Extension) -> None:
         ext.optional = (

@@ -165,7 +165,7 @@ def draw_hole(rng: Rng, image: np.ndarray, threads: Threads, window: Window) -> 
     inside = behind + 0.03 * smooth_noise(rng, height, width, 6)[..., None]
     loose = (smooth_noise(rng, height, width, 7) > 0.55) & (roundness(local.u) > 0.6)
     inside = np.where(loose[..., None], 0.45 * local.warp_color, inside)
-    rim = 1 - 0.3 * np.clip(1 - np.abs(depth) * 6, 0, 1)
+    rim = 1 - 0.25 * np.clip(1 - np.abs(depth) * 10, 0, 1)
     part[:] = (part * rim[..., None]) * (1 - cover[..., None]) + inside * cover[..., None]
     return cover
 
