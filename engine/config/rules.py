@@ -1,0 +1,195 @@
+"""Rules between keys, a sentence each; they are checked once everything is merged.
+
+A rule yields (keys, sentence): the sentence says what is wrong and the way out, the keys are the
+ones it speaks of, so that the error can point at the one that was written last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+from yacs.config import CfgNode
+
+from engine.config.catalog import missing_fields
+from engine.config.unsupported import NOT_YET
+
+Broken = Iterator[tuple[tuple[str, ...], str]]
+
+_DENSE = ("MODEL.ATSS_ON", "MODEL.RETINANET_ON", "MODEL.FCOS_ON")
+_CLASS_COUNTS = ("ATSS", "RETINANET", "FCOS", "ROI_BOX_HEAD")
+_PYRAMID_STRIDES = {"-FPN-RETINANET": (8, 16, 32, 64, 128), "-FPN": (4, 8, 16, 32, 64)}
+
+
+def broken_rules(cfg: CfgNode, is_complete: bool) -> Broken:
+    """The rules that a tree breaks.
+
+    Args:
+        is_complete: the tree is meant to describe a detector. The default tree is not: it is the
+        reference's, whose
+            default detector (R-50-C4) nobody builds.
+    """
+    if is_complete or any(_dense_stages(cfg)):
+        yield from _one_detector(cfg)
+        yield from _supported(cfg)
+        yield from _body(cfg)
+    yield from _device(cfg)
+    yield from _input(cfg)
+    yield from _norms(cfg)
+    yield from _class_counts(cfg)
+    yield from _atss(cfg)
+    yield from _solver(cfg)
+    yield from _augmentation(cfg)
+    yield from _data_sets(cfg)
+
+
+def _dense_stages(cfg: CfgNode) -> list[str]:
+    return [key for key in _DENSE if cfg.MODEL[key.removeprefix("MODEL.")]]
+
+
+def _one_detector(cfg: CfgNode) -> Broken:
+    stages = _dense_stages(cfg)
+    if len(stages) > 1:
+        yield _DENSE, f"{' and '.join(stages)} are on at once; keep one of them"
+    if not stages and cfg.MODEL.RPN_ONLY:
+        yield (*_DENSE, "MODEL.RPN_ONLY"), "no detector is on; write MODEL.ATSS_ON: True"
+
+
+def _supported(cfg: CfgNode) -> Broken:
+    for key, (is_asked_for, what, way_out) in NOT_YET.items():
+        *groups, name = key.split(".")
+        node = cfg
+        for group in groups:
+            node = node[group]
+        if is_asked_for(node[name]):
+            keys = (key, *_DENSE) if key == "MODEL.RPN_ONLY" else (key,)
+            yield keys, f"not supported yet in this version: {what} ({key}); {way_out}"
+
+
+def _body(cfg: CfgNode) -> Broken:
+    body = cfg.MODEL.BACKBONE.CONV_BODY
+    if body == "R-50-C4":
+        yield (
+            ("MODEL.BACKBONE.CONV_BODY", *_DENSE),
+            "MODEL.BACKBONE.CONV_BODY R-50-C4 (the default) has no pyramid of levels; "
+            "write R-50-FPN-RETINANET",
+        )
+    for suffix, strides in _PYRAMID_STRIDES.items():
+        is_plain = cfg.MODEL.RESNETS.RES5_DILATION == 1 and not cfg.IMPORTS
+        if body.endswith(suffix) and is_plain and strides != cfg.MODEL.ATSS.ANCHOR_STRIDES:
+            yield (
+                ("MODEL.ATSS.ANCHOR_STRIDES", "MODEL.BACKBONE.CONV_BODY"),
+                f"MODEL.ATSS.ANCHOR_STRIDES is {cfg.MODEL.ATSS.ANCHOR_STRIDES}, but the levels of "
+                f"{body} have the strides {strides}; write these",
+            )
+
+
+def _device(cfg: CfgNode) -> Broken:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", cfg.MODEL.DEVICE):
+        yield (
+            ("MODEL.DEVICE",),
+            f"MODEL.DEVICE must be cuda, cuda:N or cpu, got {cfg.MODEL.DEVICE!r}",
+        )
+
+
+def _input(cfg: CfgNode) -> Broken:
+    mean, is_bgr255 = cfg.INPUT.PIXEL_MEAN, cfg.INPUT.TO_BGR255
+    keys = ("INPUT.TO_BGR255", "INPUT.PIXEL_MEAN")
+    if not is_bgr255 and max(mean) > 1:
+        yield (
+            keys,
+            f"INPUT.TO_BGR255 false means RGB in 0..1, but INPUT.PIXEL_MEAN is {mean}, of 0..255; "
+            "divide it by 255 and put red first, PIXEL_STD too",
+        )
+    if is_bgr255 and 0 < max(mean) <= 1:
+        yield (
+            keys,
+            f"INPUT.TO_BGR255 true means BGR in 0..255, but INPUT.PIXEL_MEAN is {mean}, of 0..1; "
+            "multiply it by 255 and put blue first, or write TO_BGR255: False",
+        )
+    if min(cfg.INPUT.PIXEL_STD) <= 0:
+        yield ("INPUT.PIXEL_STD",), f"INPUT.PIXEL_STD is {cfg.INPUT.PIXEL_STD}; it must be above 0"
+    low, high = cfg.INPUT.MIN_SIZE_RANGE_TRAIN
+    if (low, high) != (-1, -1) and not 0 < low <= high:
+        yield (
+            ("INPUT.MIN_SIZE_RANGE_TRAIN",),
+            f"INPUT.MIN_SIZE_RANGE_TRAIN is ({low}, {high}); "
+            "it must be (low, high) with 0 < low <= high, or (-1, -1) for off",
+        )
+
+
+def _norms(cfg: CfgNode) -> Broken:
+    group_norm, resnets = cfg.MODEL.GROUP_NORM, cfg.MODEL.RESNETS
+    if (group_norm.DIM_PER_GP > 0) == (group_norm.NUM_GROUPS > 0):
+        yield (
+            ("MODEL.GROUP_NORM.DIM_PER_GP", "MODEL.GROUP_NORM.NUM_GROUPS"),
+            f"MODEL.GROUP_NORM.DIM_PER_GP is {group_norm.DIM_PER_GP} and NUM_GROUPS is "
+            f"{group_norm.NUM_GROUPS}; one of them must be -1 and the other positive",
+        )
+    is_gn = "GN" in (resnets.NORM or resnets.STEM_FUNC + resnets.TRANS_FUNC)
+    if cfg.MODEL.BACKBONE.USE_GN and not is_gn:
+        yield (
+            ("MODEL.BACKBONE.USE_GN", "MODEL.RESNETS.NORM"),
+            "MODEL.BACKBONE.USE_GN is on, but the body has no group norm; "
+            "write MODEL.RESNETS.NORM: GN",
+        )
+
+
+def _class_counts(cfg: CfgNode) -> Broken:
+    for group in _CLASS_COUNTS:
+        key, count = f"MODEL.{group}.NUM_CLASSES", cfg.MODEL[group].NUM_CLASSES
+        if count < 0 or count == 1:
+            yield (
+                (key,),
+                f"{key} is {count}; it counts the foreground classes + 1: "
+                "2 for one class, or 0 to take them from the data set",
+            )
+
+
+def _atss(cfg: CfgNode) -> Broken:
+    atss = cfg.MODEL.ATSS
+    sizes, strides = len(atss.ANCHOR_SIZES), len(atss.ANCHOR_STRIDES)
+    if sizes != strides:
+        yield (
+            ("MODEL.ATSS.ANCHOR_SIZES", "MODEL.ATSS.ANCHOR_STRIDES"),
+            f"MODEL.ATSS.ANCHOR_SIZES has {sizes} entries and MODEL.ATSS.ANCHOR_STRIDES has "
+            f"{strides}; each level needs one of both",
+        )
+    if atss.BG_IOU_THRESHOLD > atss.FG_IOU_THRESHOLD:
+        yield (
+            ("MODEL.ATSS.BG_IOU_THRESHOLD", "MODEL.ATSS.FG_IOU_THRESHOLD"),
+            f"MODEL.ATSS.BG_IOU_THRESHOLD {atss.BG_IOU_THRESHOLD} is above FG_IOU_THRESHOLD "
+            f"{atss.FG_IOU_THRESHOLD}; it must not be",
+        )
+
+
+def _solver(cfg: CfgNode) -> Broken:
+    if any(first >= second for first, second in pairwise(cfg.SOLVER.STEPS)):
+        yield ("SOLVER.STEPS",), f"SOLVER.STEPS must increase, got {cfg.SOLVER.STEPS}"
+
+
+def _augmentation(cfg: CfgNode) -> Broken:
+    scales, ranges = cfg.TEST.BBOX_AUG.SCALES, cfg.TEST.BBOX_AUG.SCALE_RANGES
+    if ranges and len(ranges) != len(scales):
+        yield (
+            ("TEST.BBOX_AUG.SCALE_RANGES", "TEST.BBOX_AUG.SCALES"),
+            f"TEST.BBOX_AUG.SCALE_RANGES has {len(ranges)} entries and TEST.BBOX_AUG.SCALES has "
+            f"{len(scales)}; write one (low, high) for each scale, or () for none",
+        )
+    for low, high in ranges:
+        if low >= high:
+            yield (
+                ("TEST.BBOX_AUG.SCALE_RANGES",),
+                f"TEST.BBOX_AUG.SCALE_RANGES has ({low}, {high}); low must be below high",
+            )
+
+
+def _data_sets(cfg: CfgNode) -> Broken:
+    for key, sentence in missing_fields(cfg.DATASETS.CATALOG):
+        yield (key,), sentence
+    for name in ("TEST", "VAL"):
+        names = cfg.DATASETS[name]
+        twice = sorted({each for each in names if names.count(each) > 1})
+        if twice:
+            yield (f"DATASETS.{name}",), f"DATASETS.{name} names {twice[0]} twice; keep one"

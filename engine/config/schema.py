@@ -1,0 +1,180 @@
+"""What a key's value may be: its type, its allowed words, its range, its length.
+
+A type is written as in a signature: `int`, `float`, `bool`, `str`, `tuple[int, ...]`,
+`tuple[tuple[int, int], ...]`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.config.defaults import DEFAULTS
+
+CATALOG_KEY = "DATASETS.CATALOG"
+CATALOG_FIELDS = ("img_dir", "ann_file")
+
+# Types that a default does not show: it is empty, or holds no element.
+TYPES: dict[str, Any] = {
+    "IMPORTS": tuple[str, ...],
+    "DATASETS.TRAIN": tuple[str, ...],
+    "DATASETS.TEST": tuple[str, ...],
+    "DATASETS.VAL": tuple[str, ...],
+    "TEST.BBOX_AUG.SCALES": tuple[int, ...],
+    "TEST.BBOX_AUG.SCALE_RANGES": tuple[tuple[int, int], ...],
+}
+
+
+@dataclass(frozen=True)
+class Words:
+    """Allowed words of a key. An open set may be extended by the modules named in `IMPORTS`."""
+
+    allowed: tuple[str, ...]
+    is_open: bool = False
+
+
+_BODIES = tuple(
+    f"R-{depth}-FPN{levels}" for depth in (18, 34, 50, 101, 152) for levels in ("-RETINANET", "")
+)
+
+# torch.optim but for the classes that need a closure, sparse gradients or matrices only; a test
+# compares.
+_OPTIMIZERS = (
+    *("SGD", "Adam", "AdamW", "Adadelta", "Adafactor", "Adagrad", "Adamax", "ASGD", "NAdam"),
+    *("RAdam", "RMSprop", "Rprop"),
+)
+
+WORDS: dict[str, Words] = {
+    "MODEL.META_ARCHITECTURE": Words(("GeneralizedRCNN",), is_open=True),
+    "MODEL.PIXEL_CONVENTION": Words(("inclusive", "continuous")),
+    "MODEL.BACKBONE.CONV_BODY": Words((*_BODIES, "R-50-C4"), is_open=True),
+    "MODEL.RESNETS.TRANS_FUNC": Words(
+        ("BottleneckWithFixedBatchNorm", "BottleneckWithGN"), is_open=True
+    ),
+    "MODEL.RESNETS.STEM_FUNC": Words(("StemWithFixedBatchNorm", "StemWithGN"), is_open=True),
+    "MODEL.RESNETS.NORM": Words(("", "FrozenBN", "BN", "SyncBN", "GN")),
+    "MODEL.ATSS.POSITIVE_TYPE": Words(("ATSS", "SSC", "IoU", "TOPK"), is_open=True),
+    "MODEL.ATSS.REGRESSION_TYPE": Words(("BOX", "POINT")),
+    "MODEL.FCOS.IOU_LOSS_TYPE": Words(("iou", "linear_iou", "giou"), is_open=True),
+    "SOLVER.OPTIMIZER": Words(_OPTIMIZERS, is_open=True),
+    "SOLVER.SCHEDULE": Words(("multistep", "cosine", "constant"), is_open=True),
+    "SOLVER.WARMUP_METHOD": Words(("constant", "linear"), is_open=True),
+    "SOLVER.AMP.DTYPE": Words(("bfloat16", "float16")),
+    "TEST.BBOX_AUG.MERGE_TYPE": Words(("vote", "soft-vote")),
+}
+
+_INF = math.inf
+
+# Both ends included; of a tuple, for each element.
+RANGES: dict[str, tuple[float, float]] = {
+    "SEED": (-1, _INF),
+    "INPUT.MIN_SIZE_TRAIN": (1, _INF),
+    "INPUT.MAX_SIZE_TRAIN": (1, _INF),
+    "INPUT.MIN_SIZE_TEST": (1, _INF),
+    "INPUT.MAX_SIZE_TEST": (1, _INF),
+    "INPUT.HORIZONTAL_FLIP_PROB_TRAIN": (0, 1),
+    "INPUT.VERTICAL_FLIP_PROB_TRAIN": (0, 1),
+    "INPUT.BRIGHTNESS": (0, _INF),
+    "INPUT.CONTRAST": (0, _INF),
+    "INPUT.SATURATION": (0, _INF),
+    "INPUT.HUE": (0, 0.5),
+    "DATALOADER.NUM_WORKERS": (0, _INF),
+    "DATALOADER.SIZE_DIVISIBILITY": (0, _INF),
+    "SOLVER.MAX_ITER": (0, _INF),
+    "SOLVER.BASE_LR": (0, _INF),
+    "SOLVER.BIAS_LR_FACTOR": (0, _INF),
+    "SOLVER.DCONV_OFFSETS_LR_FACTOR": (0, _INF),
+    "SOLVER.MOMENTUM": (0, 1),
+    "SOLVER.WEIGHT_DECAY": (0, _INF),
+    "SOLVER.WEIGHT_DECAY_BIAS": (0, _INF),
+    "SOLVER.GAMMA": (0, _INF),
+    "SOLVER.STEPS": (0, _INF),
+    "SOLVER.WARMUP_FACTOR": (0, _INF),
+    "SOLVER.WARMUP_ITERS": (0, _INF),
+    "SOLVER.CHECKPOINT_PERIOD": (1, _INF),
+    "SOLVER.IMS_PER_BATCH": (1, _INF),
+    "SOLVER.CLIP_GRAD_NORM": (0, _INF),
+    "SOLVER.LOG_PERIOD": (1, _INF),
+    "TEST.IMS_PER_BATCH": (1, _INF),
+    "TEST.THRESHOLD_IOU": (0, 1),
+    "TEST.THRESHOLD_BETA": (0, _INF),
+    "TEST.BBOX_AUG.VOTE_TH": (0, 1),
+    "TEST.BBOX_AUG.SCALES": (1, _INF),
+    "TEST.BBOX_AUG.MAX_SIZE": (1, _INF),
+    "MODEL.BACKBONE.FREEZE_CONV_BODY_AT": (0, 5),
+    "MODEL.GROUP_NORM.EPSILON": (0, _INF),
+    "MODEL.RESNETS.NUM_GROUPS": (1, _INF),
+    "MODEL.RESNETS.WIDTH_PER_GROUP": (1, _INF),
+    "MODEL.RESNETS.RES5_DILATION": (1, 2),
+    "MODEL.RESNETS.BACKBONE_OUT_CHANNELS": (1, _INF),
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": (1, _INF),
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": (1, _INF),
+    "MODEL.RESNETS.DEFORMABLE_GROUPS": (1, _INF),
+    "MODEL.ATSS.ANCHOR_SIZES": (1, _INF),
+    "MODEL.ATSS.ANCHOR_STRIDES": (1, _INF),
+    "MODEL.ATSS.ASPECT_RATIOS": (1e-3, 1e3),
+    "MODEL.ATSS.OCTAVE": (1, _INF),
+    "MODEL.ATSS.SCALES_PER_OCTAVE": (1, _INF),
+    "MODEL.ATSS.NUM_CONVS": (0, _INF),
+    "MODEL.ATSS.LOSS_ALPHA": (0, 1),
+    "MODEL.ATSS.LOSS_GAMMA": (0, _INF),
+    "MODEL.ATSS.FG_IOU_THRESHOLD": (0, 1),
+    "MODEL.ATSS.BG_IOU_THRESHOLD": (0, 1),
+    "MODEL.ATSS.TOPK": (1, _INF),
+    "MODEL.ATSS.REG_LOSS_WEIGHT": (0, _INF),
+    "MODEL.ATSS.PRIOR_PROB": (1e-9, 1 - 1e-9),
+    "MODEL.ATSS.INFERENCE_TH": (0, 1),
+    "MODEL.ATSS.NMS_TH": (0, 1),
+    "MODEL.ATSS.PRE_NMS_TOP_N": (1, _INF),
+}
+
+# Exact lengths: of what.
+LENGTHS: dict[str, tuple[int, str]] = {
+    "INPUT.PIXEL_MEAN": (3, "one for each channel"),
+    "INPUT.PIXEL_STD": (3, "one for each channel"),
+    "INPUT.MIN_SIZE_RANGE_TRAIN": (2, "low and high"),
+    "MODEL.RESNETS.STAGE_WITH_DCN": (4, "one for each stage"),
+    "MODEL.ROI_HEADS.BBOX_REG_WEIGHTS": (4, "for dx, dy, dw, dh"),
+}
+
+# Tuples that may not be empty: a detector or a transform without them is none.
+NOT_EMPTY = ("INPUT.MIN_SIZE_TRAIN", "MODEL.ATSS.ANCHOR_SIZES", "MODEL.ATSS.ASPECT_RATIOS")
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The (dotted key, value) pairs of a tree; the catalog counts as one value.
+
+    Example:
+        >>> list(leaves({"A": {"B": 1}, "C": 2}))
+        [('A.B', 1), ('C', 2)]
+    """
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and key != CATALOG_KEY:
+            yield from leaves(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def type_of(key: str, value: Any) -> Any:
+    """The declared type of a key; of a key that a user's code added, the type of its present value
+    `value`.
+
+    None when nothing tells it: such a key takes any value.
+    """
+    return TYPES.get(key) or _inferred(_defaults().get(key, value))
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return dict(leaves(DEFAULTS))
+
+
+def _inferred(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        element = _inferred(value[0]) if value else None
+        return None if element is None else tuple[element, ...]
+    return type(value) if type(value) in (bool, int, float, str) else None

@@ -1,0 +1,215 @@
+"""A YAML file as entries that know their line, with `_BASE_` inheritance.
+
+Only plain values are read: the file is composed to nodes, tags outside YAML's own scalars, lists
+and mappings are refused, and no object is ever constructed from a name in the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from engine.errors import InputError
+
+BASE_KEY = "_BASE_"
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{name}"
+    for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "value")
+}
+_DATE_TAG = "tag:yaml.org,2002:timestamp"
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, to which a date (a folder named 2024-05-01) is a string."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != _DATE_TAG]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`name: value` of a mapping; the value of a nested mapping is the list of its entries."""
+
+    name: str
+    value: Any
+    where: str  # "path/to/file.yaml:LINE"
+
+
+class Group(list[Entry]):
+    """The entries of a nested mapping, told apart from a YAML list."""
+
+
+@dataclass
+class YamlFile:
+    """The entries of one file, and a line for each mistake met while reading them."""
+
+    path: str
+    entries: list[Entry] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)
+
+
+def read_chain(path: str) -> list[YamlFile]:
+    """A file preceded by the files it inherits from through `_BASE_`, the most basic one first.
+
+    Raises:
+        InputError: a file is missing, is no YAML, holds a tag, or inherits from itself.
+    """
+    chain: list[YamlFile] = []
+    named_at = ""
+    while True:
+        _refuse_circle(path, [file.path for file in chain], named_at)
+        file = _read(path, named_at)
+        chain.append(file)
+        base = next((entry for entry in file.entries if entry.name == BASE_KEY), None)
+        if base is None:
+            return chain[::-1]
+        file.entries.remove(base)
+        if not isinstance(base.value, str) or not base.value:
+            raise InputError(f"{base.where}: {BASE_KEY} must be the path of one YAML file")
+        named_at = f"{base.where}: {BASE_KEY} "
+        folder = os.path.dirname(path)
+        path = os.path.normpath(os.path.join(folder, os.path.expanduser(base.value)))
+
+
+def _refuse_circle(path: str, before: list[str], named_at: str) -> None:
+    real = [os.path.realpath(each) for each in before]
+    if os.path.realpath(path) in real:
+        start = real.index(os.path.realpath(path))
+        circle = " -> ".join([*before[start:], path])
+        raise InputError(f"{named_at}goes in a circle: {circle}")
+
+
+def _read(path: str, named_at: str) -> YamlFile:
+    text = _text(path, named_at)
+    loader = _Loader(text)
+    file = YamlFile(path)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return file
+        _refuse_tags(root, path)
+        if not isinstance(root, yaml.MappingNode):
+            raise InputError(f"{path}:{_line(root)}: expected lines KEY: value, got {_kind(root)}")
+        file.entries = list(_entries(root, loader, file))
+    except yaml.MarkedYAMLError as error:
+        raise InputError(_syntax_message(path, text, error)) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not a YAML file: {str(error).splitlines()[0]}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a configuration: {error}") from None
+    finally:
+        loader.dispose()
+    return file
+
+
+def _text(path: str, named_at: str) -> str:
+    if path.endswith((".py", ".pyc")):
+        raise InputError(
+            f"{named_at}{path}: Python configurations are refused, since reading one runs it; "
+            "write the keys in a YAML file"
+        )
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise InputError(f"{named_at}{path}: no such file{_nearest_file(path)}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{named_at}{path}: not a text file in UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{named_at}{path}: cannot be read: {error.strerror}") from None
+
+
+def _nearest_file(path: str) -> str:
+    folder, name = os.path.split(path)
+    while folder and not os.path.isdir(folder):
+        folder, name = os.path.split(folder)
+    candidates = sorted(
+        each
+        for each in os.listdir(folder or ".")
+        if each.endswith((".yaml", ".yml")) or os.path.isdir(os.path.join(folder, each))
+    )
+    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    return f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
+
+
+def _refuse_tags(root: yaml.Node, path: str) -> None:
+    """Walks every node once, so that a file that refers to itself ends here too."""
+    stack: list[tuple[yaml.Node, frozenset[int]]] = [(root, frozenset())]
+    seen: set[int] = set()
+    while stack:
+        node, above = stack.pop()
+        if id(node) in above:
+            raise InputError(f"{path}:{_line(node)}: an anchor that contains itself")
+        if node.tag not in _PLAIN_TAGS:
+            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+            raise InputError(
+                f"{path}:{_line(node)}: YAML tag {tag} is refused; "
+                "a configuration holds plain values"
+            )
+        if id(node) in seen or isinstance(node, yaml.ScalarNode):
+            continue
+        seen.add(id(node))
+        below = above | {id(node)}
+        for child in node.value:
+            stack.extend((each, below) for each in (child if isinstance(child, tuple) else [child]))
+
+
+def _entries(node: yaml.MappingNode, loader: _Loader, file: YamlFile) -> Iterator[Entry]:
+    _note_duplicates(node, file)
+    loader.flatten_mapping(node)  # `<<: *anchor`
+    merged: dict[str, Entry] = {}
+    for name_node, value_node in node.value:
+        where = f"{file.path}:{_line(name_node)}"
+        name = loader.construct_object(name_node, deep=True)
+        if not isinstance(name, str):
+            file.mistakes.append(f"{where}: {name!r} is no key; a key is a name, quote it")
+            continue
+        if isinstance(value_node, yaml.MappingNode):
+            value: Any = Group(_entries(value_node, loader, file))
+        else:
+            value = loader.construct_object(value_node, deep=True)
+        merged[name] = Entry(name, value, where)
+    yield from merged.values()
+
+
+def _note_duplicates(node: yaml.MappingNode, file: YamlFile) -> None:
+    lines: dict[str, int] = {}
+    for name_node, _ in node.value:
+        if not isinstance(name_node, yaml.ScalarNode) or name_node.tag == _MERGE_TAG:
+            continue
+        name = name_node.value
+        if name in lines:
+            file.mistakes.append(
+                f"{file.path}:{_line(name_node)}: duplicate key {name}, "
+                f"already given on line {lines[name]}; keep one"
+            )
+        lines.setdefault(name, _line(name_node))
+
+
+def _syntax_message(path: str, text: str, error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return f"{path}: not a YAML file: {error.problem}"
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    if "\t" in line[: mark.column + 1]:
+        return f"{path}:{mark.line + 1}: a tab character; indent with spaces"
+    problem = error.problem or error.context or "not YAML"
+    context = f" {error.context}" if error.context and error.problem else ""
+    return f"{path}:{mark.line + 1}: YAML syntax: {problem}{context}"
+
+
+def _line(node: yaml.Node) -> int:
+    return node.start_mark.line + 1
+
+
+def _kind(node: yaml.Node) -> str:
+    return "a list" if isinstance(node, yaml.SequenceNode) else f"the value {node.value!r}"
