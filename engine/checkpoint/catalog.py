@@ -1,0 +1,194 @@
+"""Where weights come from: a path, a URL, `catalog://` (the reference's names) or `torchvision://resnet50`."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from engine.checkpoint.atomic import replacing
+from engine.checkpoint.io import nearest_file, not_weights
+from engine.errors import InputError
+
+_DETECTRON = "https://dl.fbaipublicfiles.com/detectron"
+_BASELINE = "12_2017_baselines/{name}.yaml.{signature}/output/train"
+_TIMEOUT_SECONDS = 30
+_CHUNK = 1 << 20
+
+_IMAGENET = {
+    "MSRA/R-50": "MSRA/R-50.pkl",
+    "MSRA/R-50-GN": "47261647/R-50-GN.pkl",
+    "MSRA/R-101": "MSRA/R-101.pkl",
+    "MSRA/R-101-GN": "47592356/R-101-GN.pkl",
+    "FAIR/20171220/X-101-32x8d": "20171220/X-101-32x8d.pkl",
+    "FAIR/20171220/X-101-64x4d": "FBResNeXt/X-101-64x4d.pkl",
+}
+
+# Model id and name -> signature in the URL, of Detectron's December 2017 baselines.
+_COCO = {
+    "35857197/e2e_faster_rcnn_R-50-C4_1x": "01_33_49.iAX0mXvW",
+    "35857345/e2e_faster_rcnn_R-50-FPN_1x": "01_36_30.cUF7QR7I",
+    "35857890/e2e_faster_rcnn_R-101-FPN_1x": "01_38_50.sNxI7sX7",
+    "36761737/e2e_faster_rcnn_X-101-32x8d-FPN_1x": "06_31_39.5MIHi1fZ",
+    "35858791/e2e_mask_rcnn_R-50-C4_1x": "01_45_57.ZgkA7hPB",
+    "35858933/e2e_mask_rcnn_R-50-FPN_1x": "01_48_14.DzEQe4wC",
+    "35861795/e2e_mask_rcnn_R-101-FPN_1x": "02_31_37.KqyEK4tT",
+    "36761843/e2e_mask_rcnn_X-101-32x8d-FPN_1x": "06_35_59.RZotkLKI",
+    "37129812/e2e_mask_rcnn_X-152-32x8d-FPN-IN5k_1.44x": "09_35_36.8pzTQKYK",
+}
+
+
+def _coco_url(entry: str, signature: str) -> str:
+    number, name = entry.split("/")
+    tail = "coco_2014_train%3Acoco_2014_valminusminival/generalized_rcnn/model_final.pkl"
+    return f"{_DETECTRON}/{number}/{_BASELINE.format(name=name, signature=signature)}/{tail}"
+
+
+CATALOG: dict[str, str] = {
+    **{
+        f"ImageNetPretrained/{name}": f"{_DETECTRON}/ImageNetPretrained/{file}"
+        for name, file in _IMAGENET.items()
+    },
+    **{
+        f"Caffe2Detectron/COCO/{entry}": _coco_url(entry, signature)
+        for entry, signature in _COCO.items()
+    },
+}
+
+
+def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
+    """The local file of a URI, downloaded once into the cache where it is remote.
+
+    Args:
+        uri: a path, `http(s)://...`, `catalog://ImageNetPretrained/MSRA/R-50`, `torchvision://resnet50`.
+        cache_dir: default `$ENGINE_CACHE`, else `~/.cache/engine/weights`. A file lies there under host and path of
+            its URL.
+
+    Raises:
+        InputError: unknown name (with the nearest), no such file, or no network: then with the URL and where to put
+            the file.
+    """
+    text = str(uri)
+    if not text:
+        raise InputError("no weights named: set MODEL.WEIGHT to a file or URI")
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return _existing(Path(text).expanduser())
+    if scheme == "file":
+        return _existing(Path(urllib.parse.unquote(rest)))
+    if scheme == "catalog":
+        url = CATALOG.get(rest.strip("/"))
+        if url is None:
+            raise InputError(f"{text}: not in the catalogue{_nearest(rest, CATALOG, 'catalog://')}")
+    elif scheme == "torchvision":
+        url = _torchvision_url(rest)
+    elif scheme in ("http", "https"):
+        url = text
+    else:
+        raise InputError(
+            f"{text}: unknown kind of URI; use a path, https://, catalog:// or torchvision://"
+        )
+    path = cache_path(url, cache_dir)
+    hub = Path(torch.hub.get_dir()) / "checkpoints" / path.name
+    if scheme == "torchvision" and not path.is_file() and hub.is_file():
+        return hub
+    if not path.is_file():
+        _download(url, path)
+    return path
+
+
+def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:
+    """Where the file of a URL lies in the cache.
+
+    Example:
+        >>> cache_path("https://host.org/a/b.pth", "/cache").as_posix()
+        '/cache/host.org/a/b.pth'
+    """
+    cache = (
+        cache_dir or os.environ.get("ENGINE_CACHE") or Path.home() / ".cache" / "engine" / "weights"
+    )
+    parts = urllib.parse.urlsplit(url)
+    segments = [urllib.parse.unquote(part) for part in parts.path.split("/")]
+    segments = [
+        re.sub(r"[^\w.%+=,-]", "_", part) for part in segments if part not in ("", ".", "..")
+    ]
+    name = segments.pop() if segments else "weights.pth"
+    if parts.query:  # https://host/get?id=1 and ?id=2 are two files
+        stem, dot, suffix = name.rpartition(".")
+        digest = hashlib.sha256(parts.query.encode()).hexdigest()[:8]
+        name = f"{stem}-{digest}.{suffix}" if dot else f"{name}-{digest}"
+    return Path(cache).expanduser().joinpath(re.sub(r"[^\w.-]", "_", parts.netloc), *segments, name)
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise InputError(f"{path}: no such weights file{nearest_file(path)}")
+    return path
+
+
+def _nearest(name: str, known: object, prefix: str = "") -> str:
+    names = sorted(known)  # type: ignore[call-overload]
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    return (
+        f"; did you mean {prefix}{close[0]}?" if close else f"; it has {', '.join(names[:6])}, ..."
+    )
+
+
+def _torchvision_url(name: str) -> str:
+    from torchvision import models  # takes a second, and most runs do not need it
+
+    try:
+        return models.get_model_weights(name).DEFAULT.url
+    except ValueError:
+        pass
+    known = [each for each in models.list_models(models) if each.startswith(("resnet", "resnext"))]
+    raise InputError(
+        f"torchvision://{name}: torchvision has no such model{_nearest(name, known, 'torchvision://')}"
+    )
+
+
+def _download(url: str, path: Path) -> None:
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "engine"})
+        with (
+            urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response,
+            replacing(path) as file,
+        ):
+            _copy(response, file, url, path)
+    except (OSError, ValueError) as error:  # URLError, HTTPError and timeouts are OSErrors
+        reason = getattr(error, "reason", None) or error
+        raise InputError(
+            f"cannot download {url} ({reason}); fetch it on another machine and put it at {path}"
+        ) from None
+
+
+def _copy(response: object, file: object, url: str, path: Path) -> None:
+    expected = int(response.headers.get("Content-Length") or 0)
+    digest, received = hashlib.sha256(), 0
+    with tqdm(
+        total=expected or None, unit="B", unit_scale=True, desc=path.name, leave=False
+    ) as bar:
+        while chunk := response.read(_CHUNK):
+            if received == 0 and (reason := not_weights(chunk[:512])):
+                raise InputError(f"{url}: {reason}")
+            file.write(chunk)
+            digest.update(chunk)
+            received += len(chunk)
+            bar.update(len(chunk))
+    if received == 0 or (expected and received != expected):
+        raise InputError(
+            f"{url}: the download broke off after {received} of {expected} bytes; try again"
+        )
+    named = re.search(
+        r"-([0-9a-f]{8,})\.", path.name
+    )  # torchvision's files carry their SHA-256 in the name
+    if named and "download.pytorch.org" in url and not digest.hexdigest().startswith(named[1]):
+        raise InputError(f"{url}: what arrived does not have the checksum in its name; try again")

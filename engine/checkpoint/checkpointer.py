@@ -1,0 +1,122 @@
+"""The checkpoints of one run in its output folder, and which of them is the last."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from engine.checkpoint import io
+from engine.checkpoint.atomic import write_text
+from engine.errors import InputError
+from engine.log import get_logger
+
+_POINTER = "last_checkpoint"
+_NUMBERED = re.compile(r"model_(\d+)\.pth")
+
+
+class Checkpointer:
+    """Saves and finds `model_0002500.pth`, ..., `model_final.pth` and the text file `last_checkpoint` beside them.
+
+    One process writes; with several, call `save` on the main one.
+    """
+
+    def __init__(self, output_dir: str | Path) -> None:
+        self.output_dir = Path(output_dir)
+        self._logger = get_logger("checkpoint")
+
+    def save(self, name: str, state: dict[str, Any]) -> Path:
+        """Write `name` (with or without `.pth`), then make it the last.
+
+        Raises:
+            InputError: disk full or not writable; the earlier checkpoints and `last_checkpoint` are untouched.
+        """
+        path = self.output_dir / (name if name.endswith(".pth") else f"{name}.pth")
+        io.save(path, state)
+        write_text(self.output_dir / _POINTER, path.name)
+        return path
+
+    def last(self) -> Path | None:
+        """The file that `last_checkpoint` names, if it exists.
+
+        The reference wrote a path there; a file of that name in this folder is preferred, since folders are moved.
+        """
+        named = self._named()
+        if not named:
+            return None
+        beside = self.output_dir / Path(named).name
+        for path in (beside, Path(named), self.output_dir / named):
+            if path.is_file():
+                return path
+        return None
+
+    def load_last(self) -> tuple[Path, dict[str, Any]] | None:
+        """The last checkpoint that can be read, or None where none was ever written.
+
+        A damaged or missing one is said aloud and the one before is taken.
+
+        Raises:
+            InputError: there are checkpoints, and none can be read.
+        """
+        named = self._named()
+        if named is None:
+            return None
+        problems = []
+        last = self.last()
+        if last is None:
+            problems.append(f"{self.output_dir / _POINTER}: names {named!r}, which does not exist")
+            self._logger.warning(problems[-1])
+        for path in [*([last] if last else []), *self._before(last)]:
+            try:
+                state = io.load(path)
+            except InputError as error:
+                problems.append(str(error))
+                self._logger.warning("%s", error)
+                continue
+            if problems:
+                self._logger.warning("falling back to the checkpoint before: %s", path)
+            return path, state
+        raise InputError(
+            f"{'; '.join(problems)}; no checkpoint before it can be read: start anew without --resume, "
+            f"or with MODEL.WEIGHT"
+        )
+
+    def prune(self, keep: int) -> list[Path]:
+        """Delete all but the newest `keep` (at least 1) numbered checkpoints; the last one is never deleted."""
+        last = self.last()
+        old = [path for path in self._numbered()[max(keep, 1) :] if path != last]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return old
+
+    def _named(self) -> str | None:
+        """The content of `last_checkpoint`; None where there is none, "" where it is empty or no text."""
+        try:
+            return (self.output_dir / _POINTER).read_text(encoding="utf-8").strip().strip("\0")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def _numbered(self) -> list[Path]:
+        """Numbered checkpoints, the newest first."""
+        found = {
+            path: _NUMBERED.fullmatch(path.name) for path in self.output_dir.glob("model_*.pth")
+        }
+        return sorted((path for path, match in found.items() if match), key=_number, reverse=True)
+
+    def _before(self, last: Path | None) -> list[Path]:
+        """What to try when `last` is damaged: numbered ones below it, newest first, then `model_final.pth`."""
+        limit = _number(last) if last else None
+        before = [
+            path
+            for path in self._numbered()
+            if path != last and (limit is None or _number(path) < limit)
+        ]
+        final = self.output_dir / "model_final.pth"
+        return before + ([final] if final.is_file() and final != last else [])
+
+
+def _number(path: Path) -> int | None:
+    match = _NUMBERED.fullmatch(path.name)
+    return int(match[1]) if match else None

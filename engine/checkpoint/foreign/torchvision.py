@@ -1,0 +1,26 @@
+"""torchvision's ImageNet ResNet and ResNeXt state dicts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from torch import Tensor
+
+_BODY = re.compile(r"(?:conv1|bn1|layer[1-4]\.\d+)\.")
+NORM_EPS = 1e-5
+
+
+def detect(names: Iterable[str]) -> bool:
+    return {"conv1.weight", "layer1.0.conv1.weight"} <= set(names)
+
+
+def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`conv1`, `bn1` under `backbone.body.stem`, `layer1` ... `layer4` under `backbone.body`; `fc` keeps its name."""
+    return {_rename(name): tensor for name, tensor in tensors.items()}
+
+
+def _rename(name: str) -> str:
+    if not _BODY.match(name):
+        return name
+    return f"backbone.body.{'' if name.startswith('layer') else 'stem.'}{name}"

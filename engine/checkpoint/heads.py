@@ -1,0 +1,112 @@
+"""Classification heads with another set of classes: which rows to take, and slicing to the first classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from engine.errors import InputError
+
+# Layers with one row a class: sigmoid heads repeat all classes for each anchor of a cell, softmax heads end with
+# the background.
+SIGMOID_HEADS = ("cls_logits",)
+SOFTMAX_HEADS = ("cls_score",)
+
+
+def head_kind(name: str) -> str | None:
+    """ "sigmoid" or "softmax" for a parameter of a classification layer, None for any other."""
+    parts = name.split(".")
+    if len(parts) < 2 or parts[-1] not in ("weight", "bias"):
+        return None
+    return (
+        "sigmoid"
+        if parts[-2] in SIGMOID_HEADS
+        else "softmax"
+        if parts[-2] in SOFTMAX_HEADS
+        else None
+    )
+
+
+def rows_by_class(name: str, num_rows: int, num_classes: int) -> Tensor | None:
+    """Row numbers of a classification head, arranged by class.
+
+    Returns:
+        int64 (K, A) for a sigmoid head of A anchors a cell, (K + 1, 1) with background last for a softmax head, None
+        where `num_rows` does not fit `num_classes` (K).
+    """
+    kind = head_kind(name)
+    if kind == "softmax" and num_rows == num_classes + 1:
+        return torch.arange(num_rows)[:, None]
+    if kind == "sigmoid" and num_classes > 0 and num_rows % num_classes == 0:
+        return torch.arange(num_rows).reshape(-1, num_classes).t()  # rows are anchor-major
+    return None
+
+
+def take_classes(
+    name: str,
+    file: Tensor,
+    model: Tensor,
+    file_classes: Sequence[str],
+    model_classes: Sequence[str],
+) -> tuple[Tensor, list[str]] | None:
+    """The model's head with the rows of the classes that the file knows too.
+
+    Args:
+        name: of the parameter.
+        file: (rows of the file, ...); model: (rows of the model, ...).
+
+    Returns:
+        The new value (shape and dtype of `model`) and the classes taken, or None where rows and classes do not fit.
+    """
+    from_rows = rows_by_class(name, len(file), len(file_classes))  # (K file, A)
+    to_rows = rows_by_class(name, len(model), len(model_classes))  # (K model, A)
+    if from_rows is None or to_rows is None or from_rows.shape[1] != to_rows.shape[1]:
+        return None
+    if file.shape[1:] != model.shape[1:]:
+        return None
+    value = model.detach().clone()
+    taken = [label for label in model_classes if label in file_classes]
+    pairs = [(file_classes.index(label), model_classes.index(label)) for label in taken]
+    if pairs and head_kind(name) == "softmax":
+        pairs.append((len(file_classes), len(model_classes)))
+    for source, target in pairs:
+        value[to_rows[target]] = file[from_rows[source]].to(value)
+    return value, taken
+
+
+def keep_first_classes(
+    tensors: dict[str, Tensor], num_classes: int, num_anchors: int = 1
+) -> dict[str, Tensor]:
+    """Weights whose classification heads keep their first `num_classes` classes (and background, where there is one).
+
+    The recipe for starting a model of few classes from a COCO model with nothing re-initialised.
+
+    Args:
+        tensors: by our names; not changed.
+        num_classes: foreground classes to keep.
+        num_anchors: anchors a cell of sigmoid heads (ASPECT_RATIOS x SCALES_PER_OCTAVE).
+
+    Raises:
+        InputError: there is no such head, or it has fewer classes.
+    """
+    result = dict(tensors)
+    heads = [name for name in tensors if head_kind(name)]
+    if not heads:
+        raise InputError(
+            "MODEL.WEIGHT_SURGERY: the weights hold no classification head (cls_logits, cls_score)"
+        )
+    for name in heads:
+        num_rows = len(tensors[name])
+        present = num_rows - 1 if head_kind(name) == "softmax" else num_rows // num_anchors
+        rows = rows_by_class(name, num_rows, present)
+        if rows is None or present < num_classes:
+            raise InputError(
+                f"MODEL.WEIGHT_SURGERY: {name} has {present} classes, {num_classes} are to be kept"
+            )
+        kept = rows[:num_classes]
+        if head_kind(name) == "softmax":
+            kept = torch.cat([kept, rows[-1:]])
+        result[name] = tensors[name][kept.t().reshape(-1)].clone()
+    return result

@@ -1,0 +1,251 @@
+"""Checkpoint files: written whole or not at all, read without running code, damage noticed.
+
+Every entry of PyTorch's zip format carries a CRC-32 that `torch.load` does not look at; `load` does
+(0.04 s for 200 MB, see docs/decisions/checkpoint.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import re
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from engine.checkpoint import restricted_pickle
+from engine.checkpoint.atomic import replacing
+from engine.errors import InputError
+
+_ZIP = b"PK\x03\x04"
+_LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number torch pickled first before it wrote zip files
+_CRC_KEY = "crc32"
+
+_multiarray = getattr(np, "_core", None) or np.core  # its name before and after NumPy 2
+_multiarray = _multiarray.multiarray
+
+# Random states and measured scalars in NumPy's clothes: data only, so they may pass.
+_NUMPY_GLOBALS: list[Any] = [
+    np.dtype,
+    np.ndarray,
+    *[
+        type(np.dtype(name))
+        for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
+    ],
+    *[
+        (getattr(_multiarray, name), f"numpy.{core}.multiarray.{name}")
+        for name in ("_reconstruct", "scalar")
+        for core in ("core", "_core")
+    ],
+]
+
+
+def save(path: str | Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint atomically: whatever happens, `path` holds the old content or the new one.
+
+    Args:
+        path: `.pth` / `.pt`, or `.safetensors`, which holds `state["model"]` and the small JSON-like rest of `state`
+            but no optimizer state.
+        state: nested dictionaries, lists, numbers, strings, tensors and NumPy arrays.
+
+    Raises:
+        InputError: disk full or not writable (the previous file is kept).
+        TypeError: `state` holds something that `load` would refuse to read back.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        blob = _to_safetensors(state)
+        with replacing(path) as file:
+            file.write(blob)
+        return
+    with replacing(path) as file:
+        torch.save(state, file)
+        file.flush()
+        with torch.serialization.safe_globals(_NUMPY_GLOBALS):
+            strange = torch.serialization.get_unsafe_globals_in_checkpoint(str(file.name))
+        if strange:
+            raise TypeError(
+                f"a checkpoint holds tensors and plain values only, not {', '.join(sorted(strange))}"
+            )
+
+
+def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU without running any code in it, whatever it is called.
+
+    Reads PyTorch files (zip and older), `.safetensors` and Caffe2 / Detectron pickles, told apart by content.
+
+    Args:
+        path: the file.
+        mmap: leave the tensors of a zip file on the disk until they are touched; halves the memory, for
+            callers that copy them and let go.
+
+    Raises:
+        InputError: one line naming the file: missing, empty, truncated, damaged, a web page, a pickle that asks
+            for code (by name), or no dictionary.
+    """
+    path = Path(path)
+    head = _head(path)
+    try:
+        if head.startswith(_ZIP):
+            _verify_zip(path)
+            content = _torch_load(path, mmap=mmap)
+        elif _LEGACY_TORCH in head[:16]:
+            content = _torch_load(path, mmap=False)
+        elif path.suffix == ".safetensors" or (head[8:9] == b"{" and head[:1] != b"\x80"):
+            content = _from_safetensors(path)
+        else:
+            with open(path, "rb") as file:
+                content = restricted_pickle.read(file, str(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a dictionary of weights")
+    return content
+
+
+def nearest_file(path: Path) -> str:
+    """`; did you mean X?` for a misspelt file name, or nothing."""
+    with contextlib.suppress(OSError):
+        names = [entry.name for entry in path.parent.iterdir()]
+        close = difflib.get_close_matches(path.name, names, n=1)
+        if close:
+            return f"; did you mean {path.with_name(close[0])}?"
+        if not names:
+            return f"; the folder {path.parent} is empty"
+    return "" if path.parent.is_dir() else f"; there is no folder {path.parent}"
+
+
+def not_weights(head: bytes) -> str | None:
+    """Why a file that begins so cannot be weights, or None."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
+    if not head:
+        return "is empty; fetch it again"
+    if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
+        return (
+            "this is a web page, not weights; download it again, with the link to the file itself"
+        )
+    if start.startswith(b"version https://git-lfs"):
+        return "this is a Git LFS pointer, not weights; fetch the file with 'git lfs pull'"
+    if not head.strip(b"\0"):
+        return "holds only zeros: the disk or the transfer failed; fetch it again"
+    return None
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        inside = sorted(
+            entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".pt", ".pkl")
+        )
+        hint = f", such as {path / inside[-1]}" if inside else ""
+        raise InputError(f"{path}: is a folder; name a weights file{hint}")
+    if not path.exists():
+        raise InputError(f"{path}: no such file{nearest_file(path)}")
+    if not path.is_file():
+        raise InputError(f"{path}: not a regular file")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    reason = not_weights(head)
+    if reason:
+        raise InputError(f"{path}: {reason}")
+    return head
+
+
+def _verify_zip(path: Path) -> None:
+    """Compare the CRC-32 of every entry with the one written beside it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+            names = archive.namelist()
+    except Exception:  # zipfile fails in many ways on damaged files
+        bad, names = "its directory", []
+    if bad:
+        raise InputError(
+            f"{path}: damaged or truncated (checksum of {bad} is wrong); use another copy"
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        raise InputError(
+            f"{path}: a zip archive but not a checkpoint; unpack it if the weights are inside"
+        )
+
+
+def _torch_load(path: Path, mmap: bool) -> object:
+    try:
+        with torch.serialization.safe_globals(_NUMPY_GLOBALS):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except OSError:
+        raise
+    except (
+        Exception
+    ) as error:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError, ...
+        raise InputError(f"{path}: {_torch_reason(str(error))}") from None
+
+
+def _torch_reason(message: str) -> str:
+    asked = re.search(r"GLOBAL ([\w.]+)", message)
+    if asked and asked[1].startswith("torch.nn."):
+        return (
+            f"holds a whole model object ({asked[1]}), not weights; save model.state_dict() instead"
+        )
+    if asked:
+        return (
+            f"refused, nothing in it was run: the pickle asks for {asked[1]}, which no weights need"
+        )
+    if "TorchScript" in message:
+        return "a TorchScript program, not weights; save its state_dict() instead"
+    return "damaged, truncated or not a checkpoint; use another copy"
+
+
+def _to_safetensors(state: dict[str, Any]) -> bytes:
+    """`state["model"]` as tensors and the rest as JSON in the metadata, with a CRC-32 over both."""
+    rest = {key: value for key, value in state.items() if key != "model"}
+    try:
+        metadata = {key: json.dumps(value) for key, value in rest.items()}
+    except TypeError as error:
+        raise TypeError(
+            f"a .safetensors file holds weights and plain values; leave out the optimizer state ({error})"
+        ) from None
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in state["model"].items()
+    }
+    metadata[_CRC_KEY] = str(_crc(tensors, metadata))
+    return safetensors.torch.save(tensors, metadata)
+
+
+def _from_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        expected = metadata.pop(_CRC_KEY, None)
+        if "format" not in metadata or expected is None:  # not ours
+            return tensors
+        if int(expected) != _crc(tensors, metadata):
+            raise InputError(f"{path}: damaged (its checksum is wrong); use another copy")
+        return {"model": tensors, **{key: json.loads(value) for key, value in metadata.items()}}
+    except (OSError, InputError):
+        raise
+    except Exception:  # safetensors raises its own error class, ValueError, UnicodeDecodeError, ...
+        raise InputError(
+            f"{path}: damaged, truncated or not a .safetensors file; use another copy"
+        ) from None
+
+
+def _crc(tensors: dict[str, Tensor], metadata: dict[str, str]) -> int:
+    crc = zlib.crc32(json.dumps(sorted(metadata.items())).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        crc = zlib.crc32(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode(), crc)
+        if tensor.numel():
+            crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
+    return crc

@@ -1,0 +1,117 @@
+"""What became of each tensor of a weights file and of each parameter of the model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tabulate import tabulate
+
+_SHOWN = 5  # names spelt out of each kind
+
+
+@dataclass(frozen=True)
+class Reshaped:
+    """A parameter whose shape, or whose classes, differ between file and model."""
+
+    name: str
+    file_shape: tuple[int, ...]
+    model_shape: tuple[int, ...]
+    outcome: str  # "left as initialised", "3 of 5 classes taken by name"
+
+    def __str__(self) -> str:
+        return f"{self.name}: file {list(self.file_shape)}, model {list(self.model_shape)}: {self.outcome}"
+
+
+@dataclass
+class LoadReport:
+    """The outcome of `load_weights`.
+
+    Attributes:
+        matched: parameters and buffers of the model that were filled.
+        missing: those that the file does not have; they keep their values.
+        unexpected: tensors of the file that the model does not have.
+        reshaped: those present on both sides in another shape or with other classes.
+        ignored: tensors of the file that nobody misses (ImageNet classifiers, batch counters).
+        notes: one-line remarks on what to mind.
+    """
+
+    source: str = ""
+    format: str = ""
+    matched: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    reshaped: list[Reshaped] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether file and model correspond one to one."""
+        return not (self.missing or self.unexpected or self.reshaped)
+
+    @property
+    def backbone_only(self) -> bool:
+        """Whether an ImageNet file filled the whole body, so that only the detector's own parts are new."""
+        outside = not any(_is_body(name) for name in [*self.missing, *self.unexpected])
+        return (
+            bool(self.matched)
+            and all(map(_is_body, self.matched))
+            and outside
+            and not self.reshaped
+        )
+
+    def summary(self) -> str:
+        """One line."""
+        if self.ok:
+            return f"{self.source} ({self.format}): all {len(self.matched)} tensors loaded"
+        if self.backbone_only:
+            new = ", ".join(sorted({_part(name) for name in self.missing})) or "nothing"
+            return f"{self.source} ({self.format}): backbone.body loaded ({len(self.matched)} tensors); new: {new}"
+        counts = {
+            "matched": self.matched,
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "reshaped": self.reshaped,
+        }
+        return f"{self.source} ({self.format}): " + ", ".join(
+            f"{len(v)} {k}" for k, v in counts.items() if v
+        )
+
+    def table(self) -> str:
+        """Counts by part of the model, then the first names of each kind of mismatch, then the notes."""
+        kinds = {
+            "matched": self.matched,
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "reshaped": [item.name for item in self.reshaped],
+            "ignored": self.ignored,
+        }
+        kinds = {kind: names for kind, names in kinds.items() if names}
+        counts = {kind: Counter(map(_part, names)) for kind, names in kinds.items()}
+        parts = sorted(set().union(*counts.values()))
+        rows = [[part, *(counter[part] or "" for counter in counts.values())] for part in parts]
+        lines = [tabulate(rows, headers=["part", *counts], tablefmt="simple")]
+        if not self.backbone_only:
+            lines += _first("missing, keep their values", self.missing)
+        lines += _first("unexpected, not used", self.unexpected)
+        lines += _first("of another shape", self.reshaped)
+        return "\n".join(lines + self.notes)
+
+
+def _part(name: str) -> str:
+    """`backbone.body.layer1.0.conv1.weight` -> `backbone.body`."""
+    return ".".join(name.split(".")[:-1][:2]) or name
+
+
+def _is_body(name: str) -> bool:
+    return name.startswith("backbone.body.")
+
+
+def _first(title: str, items: Iterable[object]) -> list[str]:
+    items = list(items)
+    lines = [f"  {item}" for item in items[:_SHOWN]]
+    if len(items) > _SHOWN:
+        lines.append(f"  ... and {len(items) - _SHOWN} more")
+    return [f"{title} ({len(items)}):", *lines] if items else []

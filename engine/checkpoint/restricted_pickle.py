@@ -1,0 +1,167 @@
+"""Reads the pickles of Caffe2 and Detectron without running anything in them.
+
+A pickle is a program; what it may call is what `find_class` hands out. Here that is an ordered dictionary and a few
+stand-ins that note what NumPy would be told and check it, so that not even NumPy's own code sees unchecked values.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import InputError
+
+_DTYPES = {
+    f"{kind}{size}"
+    for kind, sizes in {"f": "248", "i": "1248", "u": "1248"}.items()
+    for size in sizes
+} | {"b1"}
+
+
+class Refused(Exception):
+    """The pickle asked for something else than arrays; the message is its name."""
+
+
+class _DType:
+    """Stands for `numpy.dtype`."""
+
+    def __init__(self, name: object, *_: object) -> None:
+        if str(name) not in _DTYPES:
+            raise Refused(f"a NumPy array of type {str(name)[:40]!r}")
+        self.name = str(name)
+        self.order = "<"
+
+    def __setstate__(self, state: tuple) -> None:
+        order = state[1]
+        self.order = order if order in ("<", ">") else "<"
+
+    def numpy(self) -> np.dtype:
+        return np.dtype(self.order + self.name)
+
+
+class Array:
+    """Stands for `numpy.ndarray`."""
+
+    def __init__(self) -> None:
+        self.value = np.zeros(0, dtype=np.float32)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, data = state
+        self.fill(data, dtype, shape, "F" if fortran else "C")
+
+    def fill(self, data: object, dtype: object, shape: object, order: str) -> None:
+        if not isinstance(dtype, _DType):
+            raise Refused("a NumPy array of unknown type")
+        raw = (
+            data.encode("latin1") if isinstance(data, str) else bytes(data)
+        )  # Python 2 wrote strings
+        self.value = np.frombuffer(raw, dtype.numpy()).reshape(shape, order=order)
+
+    def tensor(self) -> Tensor:
+        native = np.array(self.value, dtype=self.value.dtype.newbyteorder("="), order="C")
+        return torch.from_numpy(native)
+
+
+def _reconstruct(*_: object) -> Array:
+    return Array()
+
+
+def _frombuffer(data: object, dtype: object, shape: object, order: str) -> Array:
+    array = Array()
+    array.fill(data, dtype, shape, order)
+    return array
+
+
+def _scalar(dtype: object, data: object) -> Array:
+    array = Array()
+    array.fill(data, dtype, (), "C")
+    return array
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise Refused(f"_codecs.encode to {str(encoding)[:40]!r}")
+    return text.encode("latin1")
+
+
+class _Callable:
+    """A callable whose attributes the pickle cannot set."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *arguments: object) -> object:
+        return self._function(*arguments)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise Refused(f"setting the attribute {name[:40]!r} of a function")
+
+
+_ALLOWED: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": OrderedDict,
+    "_codecs.encode": _encode,
+    "numpy.dtype": _DType,
+    "numpy.ndarray": Array,
+}
+for _package in ("numpy.core", "numpy._core"):
+    _ALLOWED[f"{_package}.multiarray._reconstruct"] = _reconstruct
+    _ALLOWED[f"{_package}.multiarray.scalar"] = _scalar
+    _ALLOWED[f"{_package}.numeric._frombuffer"] = _frombuffer
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> _Callable:
+        qualified = f"{module}.{name}"
+        if qualified not in _ALLOWED:
+            raise Refused(qualified)
+        return _Callable(_ALLOWED[qualified])
+
+
+def read(file: BinaryIO, source: str) -> dict[str, Any]:
+    """The dictionary pickled in `file`, its arrays as tensors, one level deep (`{"blobs": {name: tensor}}`).
+
+    Args:
+        file: positioned at the pickle.
+        source: what to call the file in errors.
+
+    Raises:
+        InputError: it asks for anything but arrays (named), is damaged, or holds no dictionary.
+    """
+    try:
+        # A damaged or hostile pickle can fail in any way; the point is that it can do nothing else.
+        content = _Unpickler(file, encoding="latin1").load()
+        if isinstance(content, dict):
+            return {_text(key): _tensors(value) for key, value in content.items()}
+    except Refused as refused:
+        raise InputError(
+            f"{source}: refused, nothing in it was run: the pickle asks for {refused}, which no weights need"
+        ) from None
+    except Exception as error:
+        reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+        raise InputError(
+            f"{source}: not a checkpoint, or a damaged one ({reason}); fetch it again"
+        ) from None
+    raise InputError(f"{source}: holds a {type(content).__name__}, not a dictionary of weights")
+
+
+def _tensors(value: object) -> object:
+    if isinstance(value, Array):
+        return value.tensor()
+    if isinstance(value, dict):
+        return {
+            _text(key): item.tensor() if isinstance(item, Array) else item
+            for key, item in value.items()
+        }
+    return value
+
+
+def _text(key: object) -> str:
+    return key.decode("latin1") if isinstance(key, bytes) else str(key)

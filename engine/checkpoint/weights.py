@@ -1,0 +1,264 @@
+"""Weights of any known format into a model: matched exactly by name and shape, and never silently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.checkpoint import catalog, foreign, io
+from engine.checkpoint.foreign import torchvision
+from engine.checkpoint.foreign.atss import strip_wrappers
+from engine.checkpoint.heads import head_kind, keep_first_classes, take_classes
+from engine.checkpoint.report import LoadReport, Reshaped
+from engine.errors import InputError
+from engine.log import get_logger
+
+FORMAT = "engine-1"
+Tensors = dict[str, Tensor]
+
+# By the name that MODEL.WEIGHT_SURGERY gives; each takes tensors and the model's number of foreground classes.
+SURGERIES: dict[str, Callable[..., Tensors]] = {"keep_first_classes": keep_first_classes}
+
+_IMAGENET_HEADS = ("fc.", "fc1000.")
+_COUNTER = "num_batches_tracked"
+_RESET = "left as initialised"
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A weights file under our names.
+
+    Attributes:
+        tensors: parameters and buffers by name, on the CPU.
+        class_names: foreground classes in the order of the labels, where the file knows them.
+        thresholds: the `thresholds.json` object, where the file has one.
+        source: the URI or path as given.
+        format: "engine", "atss", "caffe2", "torchvision" or "unknown".
+    """
+
+    tensors: Tensors
+    class_names: list[str] | None
+    thresholds: dict[str, Any] | None
+    source: str
+    format: str
+
+
+def read_weights(uri: str) -> WeightFile:
+    """Read weights of any known format from a path or URI (see `catalog.resolve`).
+
+    Raises:
+        InputError: not found, damaged, asks for code, or holds no tensors.
+    """
+    path = catalog.resolve(uri)
+    content = io.load(path, mmap=True)
+    tensors = {
+        name: value for name, value in _state_dict(content).items() if isinstance(value, Tensor)
+    }
+    if not tensors:
+        raise InputError(
+            f"{path}: holds no weights (its keys: {', '.join(map(str, list(content)[:5])) or 'none'})"
+        )
+    ours = content.get("format") == FORMAT
+    if ours:
+        tensors, name = {strip_wrappers(key): value for key, value in tensors.items()}, "engine"
+    else:
+        tensors, name = foreign.translate(tensors)
+    return WeightFile(
+        tensors=tensors,
+        class_names=list(content.get("class_names") or []) or None if ours else None,
+        thresholds=content.get("thresholds") if ours else None,
+        source=str(uri),
+        format=name,
+    )
+
+
+def load_weights(
+    model: nn.Module,
+    uri: str,
+    class_names: Sequence[str] | None = None,
+    surgery: Callable[[Tensors], Tensors] | None = None,
+) -> LoadReport:
+    """Fill a model with the weights of a file, by exact name and shape, and log what happened.
+
+    Args:
+        model: may be wrapped (DistributedDataParallel, torch.compile).
+        uri: anything `catalog.resolve` understands.
+        class_names: the model's foreground classes; with them a classification head takes the rows of the classes
+            that the file knows too, in the model's order. Default: `model.class_names`, if it has any.
+        surgery: applied to the file's tensors first, such as `functools.partial(keep_first_classes, num_classes=3)`.
+
+    Raises:
+        InputError: the file cannot be read, or nothing in it matches the model, which is then unchanged.
+    """
+    file = read_weights(uri)
+    names = class_names if class_names is not None else getattr(model, "class_names", None)
+    file_classes = None if surgery else file.class_names
+    tensors = surgery(dict(file.tensors)) if surgery else file.tensors
+    targets = {
+        strip_wrappers(name): value
+        for name, value in model.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+    tensors = place_deformable(tensors, targets)
+    tensors = align_variance(tensors, norm_eps_change(tensors, model, file.format))
+    values, report = match(tensors, targets, file_classes, names)
+    report.source, report.format = file.source, file.format
+    if not report.matched:
+        raise InputError(_nothing_matches(file, report, tensors, targets))
+    report.notes += _notes(model, values, file.format)
+    with torch.no_grad():
+        for name, value in values.items():
+            targets[name].copy_(value)
+    _log(report)
+    return report
+
+
+def match(
+    tensors: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    file_classes: Sequence[str] | None = None,
+    model_classes: Sequence[str] | None = None,
+) -> tuple[Tensors, LoadReport]:
+    """Which value each parameter gets, and the report. Nothing is changed.
+
+    A head whose classes differ takes the rows of the shared classes; one of another shape without known classes is
+    left as the model has it. A head with a row taken counts as matched and as reshaped.
+    """
+    report = LoadReport()
+    values: Tensors = {}
+    both = file_classes is not None and model_classes is not None
+    other_classes = both and list(file_classes) != list(model_classes)
+    for name, target in targets.items():
+        if name not in tensors:
+            if not name.endswith(_COUNTER):
+                report.missing.append(name)
+            continue
+        tensor = tensors[name]
+        if other_classes and head_kind(name):
+            taken = take_classes(name, tensor, target, file_classes, model_classes)
+            if taken is not None:
+                value, labels = taken
+                outcome = f"{len(labels)} of {len(model_classes)} classes taken by name, the others {_RESET}"
+                report.reshaped.append(
+                    Reshaped(name, tuple(tensor.shape), tuple(target.shape), outcome)
+                )
+                if labels:
+                    values[name] = value
+                    report.matched.append(name)
+                continue
+        if tensor.shape == target.shape:
+            values[name] = tensor
+            report.matched.append(name)
+        else:
+            report.reshaped.append(Reshaped(name, tuple(tensor.shape), tuple(target.shape), _RESET))
+    for name in tensors.keys() - targets.keys():
+        known = name.startswith(_IMAGENET_HEADS) or name.endswith(_COUNTER)
+        (report.ignored if known else report.unexpected).append(name)
+    report.unexpected.sort()
+    report.ignored.sort()
+    return values, report
+
+
+def place_deformable(tensors: Tensors, target_names: Iterable[str]) -> Tensors:
+    """Weights of a plain convolution `X.weight` moved to `X.conv.weight` where the model has a deformable one there."""
+    target_names = set(target_names)
+
+    def place(name: str) -> str:
+        layer, _, kind = name.rpartition(".")
+        moved = f"{layer}.conv.{kind}"
+        return moved if name not in target_names and moved in target_names else name
+
+    return {place(name): tensor for name, tensor in tensors.items()}
+
+
+def norm_eps_change(
+    tensors: Mapping[str, Tensor], model: nn.Module, file_format: str
+) -> dict[str, float]:
+    """By how much each running variance must grow so that the model's batch norm computes what the file's did.
+
+    Frozen batch norm adds no epsilon in the reference, in Caffe2 and in ours; trainable batch norm adds one. Which of
+    them a file of ours or the reference holds shows in its batch counters.
+    """
+    change = {}
+    for wrapped, module in model.named_modules():
+        if getattr(module, "running_var", None) is None:
+            continue
+        name = strip_wrappers(wrapped)
+        trained = f"{name}.{_COUNTER}" in tensors
+        if (
+            trained
+            and isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and file_format != "torchvision"
+        ):
+            continue  # the same layer on both sides
+        file_eps = torchvision.NORM_EPS if trained or file_format == "torchvision" else 0.0
+        change[f"{name}.running_var"] = file_eps - module.eps
+    return change
+
+
+def align_variance(tensors: Tensors, change: Mapping[str, float]) -> Tensors:
+    """Tensors with `change` added to the variances it names, not below 0."""
+    changed = {
+        name: (tensors[name].double() + delta).clamp(min=0).to(tensors[name].dtype)
+        for name, delta in change.items()
+        if delta and name in tensors
+    }
+    return {**tensors, **changed}
+
+
+def _state_dict(content: dict[str, Any]) -> dict[str, Any]:
+    """The state dict in a trainer's checkpoint, in Detectron's `blobs`, or the dictionary itself."""
+    for key in ("model", "blobs", "state_dict"):
+        if isinstance(content.get(key), dict):
+            return content[key]
+    return content
+
+
+def _nothing_matches(
+    file: WeightFile, report: LoadReport, tensors: Tensors, targets: Tensors
+) -> str:
+    message = f"nothing in {file.source} matches this model"
+    if report.reshaped:
+        return f"{message}: same names but other shapes, such as {report.reshaped[0]}; check MODEL.RESNETS and NUM_CLASSES"
+    return (
+        f"{message}: it holds {next(iter(tensors))}, ..., the model {next(iter(targets), 'no parameters')}, ...; "
+        f"use weights of this architecture"
+    )
+
+
+def _notes(model: nn.Module, values: Tensors, file_format: str) -> list[str]:
+    notes = []
+    broken = [
+        name
+        for name, value in values.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if broken:
+        notes.append(
+            f"{len(broken)} tensors hold NaN or infinity, the first {broken[0]}: the training had diverged"
+        )
+    if file_format == "torchvision":
+        for name, module in model.named_modules():
+            if (
+                name.endswith("backbone.body.layer2.0")
+                and hasattr(module, "conv3")
+                and module.conv1.stride[0] > 1
+            ):
+                notes.append(
+                    "torchvision's bottlenecks stride in the 3x3: set MODEL.RESNETS.STRIDE_IN_1X1 False"
+                )
+    return notes
+
+
+def _log(report: LoadReport) -> None:
+    logger = get_logger("checkpoint")
+    if report.ok or report.backbone_only:
+        logger.info("%s", report.summary())
+        for note in report.notes:
+            logger.warning("%s", note)
+    else:
+        logger.warning("%s\n%s", report.summary(), report.table())
