@@ -5,7 +5,14 @@ from engine.checkpoint.checkpointer import Checkpointer
 from engine.checkpoint.heads import keep_first_classes
 from engine.checkpoint.io import load, save
 from engine.checkpoint.report import LoadReport
-from engine.checkpoint.weights import FORMAT, SURGERIES, WeightFile, load_weights, read_weights
+from engine.checkpoint.weights import (
+    FORMAT,
+    SURGERIES,
+    WeightFile,
+    load_weights,
+    read_weights,
+    store_thresholds,
+)
 
 __all__ = [
     "FORMAT",
@@ -19,4 +26,5 @@ __all__ = [
     "read_weights",
     "resolve",
     "save",
+    "store_thresholds",
 ]

@@ -14,7 +14,7 @@ from engine.errors import InputError
 
 
 class _RememberingFile:
-    """Passes on to a binary file and remembers the OSError that a C++ caller would turn into something obscure."""
+    """A binary file that remembers its OSError, which a C++ caller turns into something obscure."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -38,10 +38,10 @@ class _RememberingFile:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[_RememberingFile]:
-    """A file to write to that takes the place of `path` when the block ends well, and leaves no trace when it does not.
+    """A file that takes the place of `path` if the block ends well, and else leaves no trace.
 
-    There is one writer per path: the temporary file has a fixed name, so that one left by a killed process is
-    overwritten by the next.
+    There is one writer per path: the temporary file has a fixed name, so that one left by a killed
+    process is overwritten by the next.
 
     Raises:
         InputError: the disk is full or not writable; what stood at `path` before is untouched.

@@ -53,14 +53,8 @@ def _coco_url(entry: str, signature: str) -> str:
 
 
 CATALOG: dict[str, str] = {
-    **{
-        f"ImageNetPretrained/{name}": f"{_DETECTRON}/ImageNetPretrained/{file}"
-        for name, file in _IMAGENET.items()
-    },
-    **{
-        f"Caffe2Detectron/COCO/{entry}": _coco_url(entry, signature)
-        for entry, signature in _COCO.items()
-    },
+    **{f"ImageNetPretrained/{name}": f"{_DETECTRON}/ImageNetPretrained/{file}" for name, file in _IMAGENET.items()},
+    **{f"Caffe2Detectron/COCO/{entry}": _coco_url(entry, signature) for entry, signature in _COCO.items()},
 }
 
 
@@ -68,13 +62,14 @@ def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
     """The local file of a URI, downloaded once into the cache where it is remote.
 
     Args:
-        uri: a path, `http(s)://...`, `catalog://ImageNetPretrained/MSRA/R-50`, `torchvision://resnet50`.
-        cache_dir: default `$ENGINE_CACHE`, else `~/.cache/engine/weights`. A file lies there under host and path of
-            its URL.
+        uri: a path, `http(s)://...`, `catalog://ImageNetPretrained/MSRA/R-50`,
+            `torchvision://resnet50`.
+        cache_dir: default `$ENGINE_CACHE`, else `~/.cache/engine/weights`. A file lies there under
+            host and path of its URL.
 
     Raises:
-        InputError: unknown name (with the nearest), no such file, or no network: then with the URL and where to put
-            the file.
+        InputError: unknown name (with the nearest), no such file, or no network: then with the URL
+            and where to put the file.
     """
     text = str(uri)
     if not text:
@@ -93,9 +88,7 @@ def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
     elif scheme in ("http", "https"):
         url = text
     else:
-        raise InputError(
-            f"{text}: unknown kind of URI; use a path, https://, catalog:// or torchvision://"
-        )
+        raise InputError(f"{text}: unknown kind of URI; use a path, https://, catalog:// or torchvision://")
     path = cache_path(url, cache_dir)
     hub = Path(torch.hub.get_dir()) / "checkpoints" / path.name
     if scheme == "torchvision" and not path.is_file() and hub.is_file():
@@ -112,14 +105,10 @@ def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:
         >>> cache_path("https://host.org/a/b.pth", "/cache").as_posix()
         '/cache/host.org/a/b.pth'
     """
-    cache = (
-        cache_dir or os.environ.get("ENGINE_CACHE") or Path.home() / ".cache" / "engine" / "weights"
-    )
+    cache = cache_dir or os.environ.get("ENGINE_CACHE") or Path.home() / ".cache" / "engine" / "weights"
     parts = urllib.parse.urlsplit(url)
     segments = [urllib.parse.unquote(part) for part in parts.path.split("/")]
-    segments = [
-        re.sub(r"[^\w.%+=,-]", "_", part) for part in segments if part not in ("", ".", "..")
-    ]
+    segments = [re.sub(r"[^\w.%+=,-]", "_", part) for part in segments if part not in ("", ".", "..")]
     name = segments.pop() if segments else "weights.pth"
     if parts.query:  # https://host/get?id=1 and ?id=2 are two files
         stem, dot, suffix = name.rpartition(".")
@@ -137,9 +126,7 @@ def _existing(path: Path) -> Path:
 def _nearest(name: str, known: object, prefix: str = "") -> str:
     names = sorted(known)  # type: ignore[call-overload]
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return (
-        f"; did you mean {prefix}{close[0]}?" if close else f"; it has {', '.join(names[:6])}, ..."
-    )
+    return f"; did you mean {prefix}{close[0]}?" if close else f"; it has {', '.join(names[:6])}, ..."
 
 
 def _torchvision_url(name: str) -> str:
@@ -150,9 +137,7 @@ def _torchvision_url(name: str) -> str:
     except ValueError:
         pass
     known = [each for each in models.list_models(models) if each.startswith(("resnet", "resnext"))]
-    raise InputError(
-        f"torchvision://{name}: torchvision has no such model{_nearest(name, known, 'torchvision://')}"
-    )
+    raise InputError(f"torchvision://{name}: torchvision has no such model{_nearest(name, known, 'torchvision://')}")
 
 
 def _download(url: str, path: Path) -> None:
@@ -173,9 +158,7 @@ def _download(url: str, path: Path) -> None:
 def _copy(response: object, file: object, url: str, path: Path) -> None:
     expected = int(response.headers.get("Content-Length") or 0)
     digest, received = hashlib.sha256(), 0
-    with tqdm(
-        total=expected or None, unit="B", unit_scale=True, desc=path.name, leave=False
-    ) as bar:
+    with tqdm(total=expected or None, unit="B", unit_scale=True, desc=path.name, leave=False) as bar:
         while chunk := response.read(_CHUNK):
             if received == 0 and (reason := not_weights(chunk[:512])):
                 raise InputError(f"{url}: {reason}")
@@ -184,11 +167,7 @@ def _copy(response: object, file: object, url: str, path: Path) -> None:
             received += len(chunk)
             bar.update(len(chunk))
     if received == 0 or (expected and received != expected):
-        raise InputError(
-            f"{url}: the download broke off after {received} of {expected} bytes; try again"
-        )
-    named = re.search(
-        r"-([0-9a-f]{8,})\.", path.name
-    )  # torchvision's files carry their SHA-256 in the name
+        raise InputError(f"{url}: the download broke off after {received} of {expected} bytes; try again")
+    named = re.search(r"-([0-9a-f]{8,})\.", path.name)  # torchvision's files carry their SHA-256 in the name
     if named and "download.pytorch.org" in url and not digest.hexdigest().startswith(named[1]):
         raise InputError(f"{url}: what arrived does not have the checksum in its name; try again")

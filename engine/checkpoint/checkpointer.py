@@ -16,7 +16,7 @@ _NUMBERED = re.compile(r"model_(\d+)\.pth")
 
 
 class Checkpointer:
-    """Saves and finds `model_0002500.pth`, ..., `model_final.pth` and the text file `last_checkpoint` beside them.
+    """Saves and finds `model_0002500.pth`, ... `model_final.pth`; `last_checkpoint` names the last.
 
     One process writes; with several, call `save` on the main one.
     """
@@ -29,7 +29,8 @@ class Checkpointer:
         """Write `name` (with or without `.pth`), then make it the last.
 
         Raises:
-            InputError: disk full or not writable; the earlier checkpoints and `last_checkpoint` are untouched.
+            InputError: disk full or not writable; the earlier checkpoints and `last_checkpoint` are
+                untouched.
         """
         path = self.output_dir / (name if name.endswith(".pth") else f"{name}.pth")
         io.save(path, state)
@@ -39,7 +40,8 @@ class Checkpointer:
     def last(self) -> Path | None:
         """The file that `last_checkpoint` names, if it exists.
 
-        The reference wrote a path there; a file of that name in this folder is preferred, since folders are moved.
+        The reference wrote a path there; a file of that name in this folder is preferred, since
+        folders are moved.
         """
         named = self._named()
         if not named:
@@ -76,13 +78,10 @@ class Checkpointer:
             if problems:
                 self._logger.warning("falling back to the checkpoint before: %s", path)
             return path, state
-        raise InputError(
-            f"{'; '.join(problems)}; no checkpoint before it can be read: start anew without --resume, "
-            f"or with MODEL.WEIGHT"
-        )
+        raise InputError(f"{'; '.join(problems)}; no other checkpoint can be read; start anew without --resume")
 
     def prune(self, keep: int) -> list[Path]:
-        """Delete all but the newest `keep` (at least 1) numbered checkpoints; the last one is never deleted."""
+        """Delete all but the newest `keep` (at least 1) numbered checkpoints; never the last."""
         last = self.last()
         old = [path for path in self._numbered()[max(keep, 1) :] if path != last]
         for path in old:
@@ -90,7 +89,7 @@ class Checkpointer:
         return old
 
     def _named(self) -> str | None:
-        """The content of `last_checkpoint`; None where there is none, "" where it is empty or no text."""
+        """The content of `last_checkpoint`: None if there is none, "" if it is empty or no text."""
         try:
             return (self.output_dir / _POINTER).read_text(encoding="utf-8").strip().strip("\0")
         except FileNotFoundError:
@@ -100,19 +99,13 @@ class Checkpointer:
 
     def _numbered(self) -> list[Path]:
         """Numbered checkpoints, the newest first."""
-        found = {
-            path: _NUMBERED.fullmatch(path.name) for path in self.output_dir.glob("model_*.pth")
-        }
+        found = {path: _NUMBERED.fullmatch(path.name) for path in self.output_dir.glob("model_*.pth")}
         return sorted((path for path, match in found.items() if match), key=_number, reverse=True)
 
     def _before(self, last: Path | None) -> list[Path]:
-        """What to try when `last` is damaged: numbered ones below it, newest first, then `model_final.pth`."""
+        """What to try if `last` is damaged: numbered ones below it, newest first; the final one."""
         limit = _number(last) if last else None
-        before = [
-            path
-            for path in self._numbered()
-            if path != last and (limit is None or _number(path) < limit)
-        ]
+        before = [path for path in self._numbered() if path != last and (limit is None or _number(path) < limit)]
         final = self.output_dir / "model_final.pth"
         return before + ([final] if final.is_file() and final != last else [])
 

@@ -1,4 +1,4 @@
-"""Classification heads with another set of classes: which rows to take, and slicing to the first classes."""
+"""Classification heads with other classes: rows taken by class name, or the first classes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from engine.errors import InputError
 
-# Layers with one row a class: sigmoid heads repeat all classes for each anchor of a cell, softmax heads end with
-# the background.
+# Layers with one row a class: sigmoid heads repeat all classes for each anchor of a cell, softmax
+# heads end with the background.
 SIGMOID_HEADS = ("cls_logits",)
 SOFTMAX_HEADS = ("cls_score",)
 
@@ -20,21 +20,15 @@ def head_kind(name: str) -> str | None:
     parts = name.split(".")
     if len(parts) < 2 or parts[-1] not in ("weight", "bias"):
         return None
-    return (
-        "sigmoid"
-        if parts[-2] in SIGMOID_HEADS
-        else "softmax"
-        if parts[-2] in SOFTMAX_HEADS
-        else None
-    )
+    return "sigmoid" if parts[-2] in SIGMOID_HEADS else "softmax" if parts[-2] in SOFTMAX_HEADS else None
 
 
 def rows_by_class(name: str, num_rows: int, num_classes: int) -> Tensor | None:
     """Row numbers of a classification head, arranged by class.
 
     Returns:
-        int64 (K, A) for a sigmoid head of A anchors a cell, (K + 1, 1) with background last for a softmax head, None
-        where `num_rows` does not fit `num_classes` (K).
+        int64 (K, A) for a sigmoid head of A anchors a cell, (K + 1, 1) with background last for a
+        softmax head, None where `num_rows` does not fit `num_classes` (K).
     """
     kind = head_kind(name)
     if kind == "softmax" and num_rows == num_classes + 1:
@@ -58,7 +52,8 @@ def take_classes(
         file: (rows of the file, ...); model: (rows of the model, ...).
 
     Returns:
-        The new value (shape and dtype of `model`) and the classes taken, or None where rows and classes do not fit.
+        The new value (shape and dtype of `model`) and the classes taken, or None where rows and
+        classes do not fit.
     """
     from_rows = rows_by_class(name, len(file), len(file_classes))  # (K file, A)
     to_rows = rows_by_class(name, len(model), len(model_classes))  # (K model, A)
@@ -76,10 +71,8 @@ def take_classes(
     return value, taken
 
 
-def keep_first_classes(
-    tensors: dict[str, Tensor], num_classes: int, num_anchors: int = 1
-) -> dict[str, Tensor]:
-    """Weights whose classification heads keep their first `num_classes` classes (and background, where there is one).
+def keep_first_classes(tensors: dict[str, Tensor], num_classes: int, num_anchors: int = 1) -> dict[str, Tensor]:
+    """Weights whose classification heads keep their first classes (and a softmax its background).
 
     The recipe for starting a model of few classes from a COCO model with nothing re-initialised.
 
@@ -94,17 +87,13 @@ def keep_first_classes(
     result = dict(tensors)
     heads = [name for name in tensors if head_kind(name)]
     if not heads:
-        raise InputError(
-            "MODEL.WEIGHT_SURGERY: the weights hold no classification head (cls_logits, cls_score)"
-        )
+        raise InputError("MODEL.WEIGHT_SURGERY: the weights hold no classification head (cls_logits, cls_score)")
     for name in heads:
         num_rows = len(tensors[name])
         present = num_rows - 1 if head_kind(name) == "softmax" else num_rows // num_anchors
         rows = rows_by_class(name, num_rows, present)
         if rows is None or present < num_classes:
-            raise InputError(
-                f"MODEL.WEIGHT_SURGERY: {name} has {present} classes, {num_classes} are to be kept"
-            )
+            raise InputError(f"MODEL.WEIGHT_SURGERY: {name} has {present} classes, {num_classes} are to be kept")
         kept = rows[:num_classes]
         if head_kind(name) == "softmax":
             kept = torch.cat([kept, rows[-1:]])

@@ -26,7 +26,8 @@ from engine.checkpoint.atomic import replacing
 from engine.errors import InputError
 
 _ZIP = b"PK\x03\x04"
-_LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number torch pickled first before it wrote zip files
+# The magic number that torch pickled first before it wrote zip files.
+_LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _CRC_KEY = "crc32"
 
 _multiarray = getattr(np, "_core", None) or np.core  # its name before and after NumPy 2
@@ -36,10 +37,7 @@ _multiarray = _multiarray.multiarray
 _NUMPY_GLOBALS: list[Any] = [
     np.dtype,
     np.ndarray,
-    *[
-        type(np.dtype(name))
-        for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
-    ],
+    *[type(np.dtype(name)) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")],
     *[
         (getattr(_multiarray, name), f"numpy.{core}.multiarray.{name}")
         for name in ("_reconstruct", "scalar")
@@ -52,8 +50,8 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
     """Write a checkpoint atomically: whatever happens, `path` holds the old content or the new one.
 
     Args:
-        path: `.pth` / `.pt`, or `.safetensors`, which holds `state["model"]` and the small JSON-like rest of `state`
-            but no optimizer state.
+        path: `.pth` / `.pt`, or `.safetensors`, which holds `state["model"]` and the small
+            JSON-like rest of `state` but no optimizer state.
         state: nested dictionaries, lists, numbers, strings, tensors and NumPy arrays.
 
     Raises:
@@ -72,24 +70,23 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
         with torch.serialization.safe_globals(_NUMPY_GLOBALS):
             strange = torch.serialization.get_unsafe_globals_in_checkpoint(str(file.name))
         if strange:
-            raise TypeError(
-                f"a checkpoint holds tensors and plain values only, not {', '.join(sorted(strange))}"
-            )
+            raise TypeError(f"a checkpoint holds tensors and plain values, not {', '.join(sorted(strange))}")
 
 
 def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint onto the CPU without running any code in it, whatever it is called.
 
-    Reads PyTorch files (zip and older), `.safetensors` and Caffe2 / Detectron pickles, told apart by content.
+    Reads PyTorch files (zip and older), `.safetensors` and Caffe2 / Detectron pickles, told apart
+    by content.
 
     Args:
         path: the file.
-        mmap: leave the tensors of a zip file on the disk until they are touched; halves the memory, for
-            callers that copy them and let go.
+        mmap: leave the tensors of a zip file on the disk until they are touched; halves the memory,
+            for callers that copy them and let go.
 
     Raises:
-        InputError: one line naming the file: missing, empty, truncated, damaged, a web page, a pickle that asks
-            for code (by name), or no dictionary.
+        InputError: one line naming the file: missing, empty, truncated, damaged, a web page, a
+            pickle that asks for code (by name), or no dictionary.
     """
     path = Path(path)
     head = _head(path)
@@ -129,9 +126,7 @@ def not_weights(head: bytes) -> str | None:
     if not head:
         return "is empty; fetch it again"
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
-        return (
-            "this is a web page, not weights; download it again, with the link to the file itself"
-        )
+        return "this is a web page, not weights; download it again, with the link to the file itself"
     if start.startswith(b"version https://git-lfs"):
         return "this is a Git LFS pointer, not weights; fetch the file with 'git lfs pull'"
     if not head.strip(b"\0"):
@@ -141,9 +136,7 @@ def not_weights(head: bytes) -> str | None:
 
 def _head(path: Path) -> bytes:
     if path.is_dir():
-        inside = sorted(
-            entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".pt", ".pkl")
-        )
+        inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".pt", ".pkl"))
         hint = f", such as {path / inside[-1]}" if inside else ""
         raise InputError(f"{path}: is a folder; name a weights file{hint}")
     if not path.exists():
@@ -170,13 +163,9 @@ def _verify_zip(path: Path) -> None:
     except Exception:  # zipfile fails in many ways on damaged files
         bad, names = "its directory", []
     if bad:
-        raise InputError(
-            f"{path}: damaged or truncated (checksum of {bad} is wrong); use another copy"
-        )
+        raise InputError(f"{path}: damaged or truncated (checksum of {bad} is wrong); use another copy")
     if not any(name.endswith("data.pkl") for name in names):
-        raise InputError(
-            f"{path}: a zip archive but not a checkpoint; unpack it if the weights are inside"
-        )
+        raise InputError(f"{path}: a zip archive but not a checkpoint; unpack it if the weights are inside")
 
 
 def _torch_load(path: Path, mmap: bool) -> object:
@@ -185,22 +174,16 @@ def _torch_load(path: Path, mmap: bool) -> object:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except OSError:
         raise
-    except (
-        Exception
-    ) as error:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError, ...
+    except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError, ...
         raise InputError(f"{path}: {_torch_reason(str(error))}") from None
 
 
 def _torch_reason(message: str) -> str:
     asked = re.search(r"GLOBAL ([\w.]+)", message)
     if asked and asked[1].startswith("torch.nn."):
-        return (
-            f"holds a whole model object ({asked[1]}), not weights; save model.state_dict() instead"
-        )
+        return f"holds a whole model object ({asked[1]}), not weights; save model.state_dict() instead"
     if asked:
-        return (
-            f"refused, nothing in it was run: the pickle asks for {asked[1]}, which no weights need"
-        )
+        return f"refused, nothing in it was run: the pickle asks for {asked[1]}, which no weights need"
     if "TorchScript" in message:
         return "a TorchScript program, not weights; save its state_dict() instead"
     return "damaged, truncated or not a checkpoint; use another copy"
@@ -212,12 +195,8 @@ def _to_safetensors(state: dict[str, Any]) -> bytes:
     try:
         metadata = {key: json.dumps(value) for key, value in rest.items()}
     except TypeError as error:
-        raise TypeError(
-            f"a .safetensors file holds weights and plain values; leave out the optimizer state ({error})"
-        ) from None
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone() for name, tensor in state["model"].items()
-    }
+        raise TypeError(f"a .safetensors file holds weights and plain values, no optimizer state: {error}") from None
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state["model"].items()}
     metadata[_CRC_KEY] = str(_crc(tensors, metadata))
     return safetensors.torch.save(tensors, metadata)
 
@@ -236,9 +215,7 @@ def _from_safetensors(path: Path) -> dict[str, Any]:
     except (OSError, InputError):
         raise
     except Exception:  # safetensors raises its own error class, ValueError, UnicodeDecodeError, ...
-        raise InputError(
-            f"{path}: damaged, truncated or not a .safetensors file; use another copy"
-        ) from None
+        raise InputError(f"{path}: damaged, truncated or not a .safetensors file; use another copy") from None
 
 
 def _crc(tensors: dict[str, Tensor], metadata: dict[str, str]) -> int:

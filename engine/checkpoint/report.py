@@ -21,7 +21,8 @@ class Reshaped:
     outcome: str  # "left as initialised", "3 of 5 classes taken by name"
 
     def __str__(self) -> str:
-        return f"{self.name}: file {list(self.file_shape)}, model {list(self.model_shape)}: {self.outcome}"
+        shapes = f"file {list(self.file_shape)}, model {list(self.model_shape)}"
+        return f"{self.name}: {shapes}: {self.outcome}"
 
 
 @dataclass
@@ -53,34 +54,28 @@ class LoadReport:
 
     @property
     def backbone_only(self) -> bool:
-        """Whether an ImageNet file filled the whole body, so that only the detector's own parts are new."""
+        """Whether an ImageNet file filled the whole body and only the detector's parts are new."""
         outside = not any(_is_body(name) for name in [*self.missing, *self.unexpected])
-        return (
-            bool(self.matched)
-            and all(map(_is_body, self.matched))
-            and outside
-            and not self.reshaped
-        )
+        return bool(self.matched) and all(map(_is_body, self.matched)) and outside and not self.reshaped
 
     def summary(self) -> str:
         """One line."""
+        start = f"{self.source} ({self.format})"
         if self.ok:
-            return f"{self.source} ({self.format}): all {len(self.matched)} tensors loaded"
+            return f"{start}: all {len(self.matched)} tensors loaded"
         if self.backbone_only:
             new = ", ".join(sorted({_part(name) for name in self.missing})) or "nothing"
-            return f"{self.source} ({self.format}): backbone.body loaded ({len(self.matched)} tensors); new: {new}"
+            return f"{start}: backbone.body loaded ({len(self.matched)} tensors); new: {new}"
         counts = {
             "matched": self.matched,
             "missing": self.missing,
             "unexpected": self.unexpected,
             "reshaped": self.reshaped,
         }
-        return f"{self.source} ({self.format}): " + ", ".join(
-            f"{len(v)} {k}" for k, v in counts.items() if v
-        )
+        return f"{start}: " + ", ".join(f"{len(v)} {k}" for k, v in counts.items() if v)
 
     def table(self) -> str:
-        """Counts by part of the model, then the first names of each kind of mismatch, then the notes."""
+        """Counts by part of the model, the first names of each kind of mismatch, and the notes."""
         kinds = {
             "matched": self.matched,
             "missing": self.missing,

@@ -1,7 +1,8 @@
 """Reads the pickles of Caffe2 and Detectron without running anything in them.
 
-A pickle is a program; what it may call is what `find_class` hands out. Here that is an ordered dictionary and a few
-stand-ins that note what NumPy would be told and check it, so that not even NumPy's own code sees unchecked values.
+A pickle is a program; what it may call is what `find_class` hands out. Here that is an ordered
+dictionary and a few stand-ins that note what NumPy would be told and check it, so that not even
+NumPy's own code sees unchecked values.
 """
 
 from __future__ import annotations
@@ -17,11 +18,7 @@ from torch import Tensor
 
 from engine.errors import InputError
 
-_DTYPES = {
-    f"{kind}{size}"
-    for kind, sizes in {"f": "248", "i": "1248", "u": "1248"}.items()
-    for size in sizes
-} | {"b1"}
+_DTYPES = {f"{kind}{size}" for kind, sizes in {"f": "248", "i": "1248", "u": "1248"}.items() for size in sizes} | {"b1"}
 
 
 class Refused(Exception):
@@ -58,9 +55,7 @@ class Array:
     def fill(self, data: object, dtype: object, shape: object, order: str) -> None:
         if not isinstance(dtype, _DType):
             raise Refused("a NumPy array of unknown type")
-        raw = (
-            data.encode("latin1") if isinstance(data, str) else bytes(data)
-        )  # Python 2 wrote strings
+        raw = data.encode("latin1") if isinstance(data, str) else bytes(data)  # Python 2 wrote strings
         self.value = np.frombuffer(raw, dtype.numpy()).reshape(shape, order=order)
 
     def tensor(self) -> Tensor:
@@ -126,7 +121,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read(file: BinaryIO, source: str) -> dict[str, Any]:
-    """The dictionary pickled in `file`, its arrays as tensors, one level deep (`{"blobs": {name: tensor}}`).
+    """The dictionary pickled in `file`, with tensors for arrays: `{"blobs": {name: tensor}}`.
 
     Args:
         file: positioned at the pickle.
@@ -146,9 +141,7 @@ def read(file: BinaryIO, source: str) -> dict[str, Any]:
         ) from None
     except Exception as error:
         reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
-        raise InputError(
-            f"{source}: not a checkpoint, or a damaged one ({reason}); fetch it again"
-        ) from None
+        raise InputError(f"{source}: not a checkpoint, or a damaged one ({reason}); fetch it again") from None
     raise InputError(f"{source}: holds a {type(content).__name__}, not a dictionary of weights")
 
 
@@ -156,10 +149,7 @@ def _tensors(value: object) -> object:
     if isinstance(value, Array):
         return value.tensor()
     if isinstance(value, dict):
-        return {
-            _text(key): item.tensor() if isinstance(item, Array) else item
-            for key, item in value.items()
-        }
+        return {_text(key): item.tensor() if isinstance(item, Array) else item for key, item in value.items()}
     return value
 
 

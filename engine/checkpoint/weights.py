@@ -1,9 +1,10 @@
-"""Weights of any known format into a model: matched exactly by name and shape, and never silently."""
+"""Weights of any known format into a model: matched by exact name and shape, never silently."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from engine.log import get_logger
 FORMAT = "engine-1"
 Tensors = dict[str, Tensor]
 
-# By the name that MODEL.WEIGHT_SURGERY gives; each takes tensors and the model's number of foreground classes.
+# By the name that MODEL.WEIGHT_SURGERY gives; each takes tensors and the model's number of
+# foreground classes.
 SURGERIES: dict[str, Callable[..., Tensors]] = {"keep_first_classes": keep_first_classes}
 
 _IMAGENET_HEADS = ("fc.", "fc1000.")
@@ -47,7 +49,7 @@ class WeightFile:
     format: str
 
 
-def read_weights(uri: str) -> WeightFile:
+def read_weights(uri: str | Path) -> WeightFile:
     """Read weights of any known format from a path or URI (see `catalog.resolve`).
 
     Raises:
@@ -55,13 +57,9 @@ def read_weights(uri: str) -> WeightFile:
     """
     path = catalog.resolve(uri)
     content = io.load(path, mmap=True)
-    tensors = {
-        name: value for name, value in _state_dict(content).items() if isinstance(value, Tensor)
-    }
+    tensors = {name: value for name, value in _state_dict(content).items() if isinstance(value, Tensor)}
     if not tensors:
-        raise InputError(
-            f"{path}: holds no weights (its keys: {', '.join(map(str, list(content)[:5])) or 'none'})"
-        )
+        raise InputError(f"{path}: holds no weights; keys: {', '.join(map(str, list(content)[:5])) or 'none'}")
     ours = content.get("format") == FORMAT
     if ours:
         tensors, name = {strip_wrappers(key): value for key, value in tensors.items()}, "engine"
@@ -78,7 +76,7 @@ def read_weights(uri: str) -> WeightFile:
 
 def load_weights(
     model: nn.Module,
-    uri: str,
+    weights: str | Path | WeightFile,
     class_names: Sequence[str] | None = None,
     surgery: Callable[[Tensors], Tensors] | None = None,
 ) -> LoadReport:
@@ -86,23 +84,22 @@ def load_weights(
 
     Args:
         model: may be wrapped (DistributedDataParallel, torch.compile).
-        uri: anything `catalog.resolve` understands.
-        class_names: the model's foreground classes; with them a classification head takes the rows of the classes
-            that the file knows too, in the model's order. Default: `model.class_names`, if it has any.
-        surgery: applied to the file's tensors first, such as `functools.partial(keep_first_classes, num_classes=3)`.
+        weights: anything `catalog.resolve` understands, or what `read_weights` returned.
+        class_names: the model's foreground classes; with them a classification head takes the rows
+            of the classes that the file knows too, in the model's order. Default:
+            `model.class_names`, if it has any.
+        surgery: applied to the file's tensors first, such as `functools.partial(keep_first_classes,
+            num_classes=3)`.
 
     Raises:
-        InputError: the file cannot be read, or nothing in it matches the model, which is then unchanged.
+        InputError: the file cannot be read, or nothing in it matches the model, which is then
+            unchanged.
     """
-    file = read_weights(uri)
-    names = class_names if class_names is not None else getattr(model, "class_names", None)
+    file = weights if isinstance(weights, WeightFile) else read_weights(weights)
+    names = class_names or getattr(model, "class_names", None) or None
     file_classes = None if surgery else file.class_names
     tensors = surgery(dict(file.tensors)) if surgery else file.tensors
-    targets = {
-        strip_wrappers(name): value
-        for name, value in model.state_dict().items()
-        if isinstance(value, Tensor)
-    }
+    targets = {strip_wrappers(name): value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     tensors = place_deformable(tensors, targets)
     tensors = align_variance(tensors, norm_eps_change(tensors, model, file.format))
     values, report = match(tensors, targets, file_classes, names)
@@ -117,6 +114,23 @@ def load_weights(
     return report
 
 
+def store_thresholds(path: str | Path, thresholds: dict[str, Any]) -> None:
+    """Write the `thresholds.json` object into a checkpoint of ours, atomically.
+
+    Raises:
+        InputError: not a file of ours, or it cannot be written.
+    """
+    if "://" in str(path):
+        raise InputError(f"{path}: thresholds can be stored in a local checkpoint only")
+    content = io.load(path)
+    if content.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: thresholds can be stored in checkpoints of this engine only; "
+            f"those of this test are in thresholds.json"
+        )
+    io.save(path, {**content, "thresholds": thresholds})
+
+
 def match(
     tensors: Mapping[str, Tensor],
     targets: Mapping[str, Tensor],
@@ -125,8 +139,9 @@ def match(
 ) -> tuple[Tensors, LoadReport]:
     """Which value each parameter gets, and the report. Nothing is changed.
 
-    A head whose classes differ takes the rows of the shared classes; one of another shape without known classes is
-    left as the model has it. A head with a row taken counts as matched and as reshaped.
+    A head whose classes differ takes the rows of the shared classes; one of another shape without
+    known classes is left as the model has it. A head with a row taken counts as matched and as
+    reshaped.
     """
     report = LoadReport()
     values: Tensors = {}
@@ -142,10 +157,8 @@ def match(
             taken = take_classes(name, tensor, target, file_classes, model_classes)
             if taken is not None:
                 value, labels = taken
-                outcome = f"{len(labels)} of {len(model_classes)} classes taken by name, the others {_RESET}"
-                report.reshaped.append(
-                    Reshaped(name, tuple(tensor.shape), tuple(target.shape), outcome)
-                )
+                outcome = f"{len(labels)} of {len(model_classes)} classes by name, others {_RESET}"
+                report.reshaped.append(Reshaped(name, tuple(tensor.shape), tuple(target.shape), outcome))
                 if labels:
                     values[name] = value
                     report.matched.append(name)
@@ -164,7 +177,7 @@ def match(
 
 
 def place_deformable(tensors: Tensors, target_names: Iterable[str]) -> Tensors:
-    """Weights of a plain convolution `X.weight` moved to `X.conv.weight` where the model has a deformable one there."""
+    """A plain convolution's `X.weight` as `X.conv.weight` where the model's is deformable."""
     target_names = set(target_names)
 
     def place(name: str) -> str:
@@ -175,13 +188,11 @@ def place_deformable(tensors: Tensors, target_names: Iterable[str]) -> Tensors:
     return {place(name): tensor for name, tensor in tensors.items()}
 
 
-def norm_eps_change(
-    tensors: Mapping[str, Tensor], model: nn.Module, file_format: str
-) -> dict[str, float]:
-    """By how much each running variance must grow so that the model's batch norm computes what the file's did.
+def norm_eps_change(tensors: Mapping[str, Tensor], model: nn.Module, file_format: str) -> dict[str, float]:
+    """What to add to each running variance for the model's batch norm to compute the file's.
 
-    Frozen batch norm adds no epsilon in the reference, in Caffe2 and in ours; trainable batch norm adds one. Which of
-    them a file of ours or the reference holds shows in its batch counters.
+    Frozen batch norm adds no epsilon in the reference, in Caffe2 and in ours; trainable batch norm
+    adds one. Which of them a file of ours or the reference holds shows in its batch counters.
     """
     change = {}
     for wrapped, module in model.named_modules():
@@ -189,11 +200,7 @@ def norm_eps_change(
             continue
         name = strip_wrappers(wrapped)
         trained = f"{name}.{_COUNTER}" in tensors
-        if (
-            trained
-            and isinstance(module, nn.modules.batchnorm._BatchNorm)
-            and file_format != "torchvision"
-        ):
+        if trained and isinstance(module, nn.modules.batchnorm._BatchNorm) and file_format != "torchvision":
             continue  # the same layer on both sides
         file_eps = torchvision.NORM_EPS if trained or file_format == "torchvision" else 0.0
         change[f"{name}.running_var"] = file_eps - module.eps
@@ -211,46 +218,33 @@ def align_variance(tensors: Tensors, change: Mapping[str, float]) -> Tensors:
 
 
 def _state_dict(content: dict[str, Any]) -> dict[str, Any]:
-    """The state dict in a trainer's checkpoint, in Detectron's `blobs`, or the dictionary itself."""
+    """The state dict in a trainer's checkpoint, Detectron's `blobs`, or the dictionary itself."""
     for key in ("model", "blobs", "state_dict"):
         if isinstance(content.get(key), dict):
             return content[key]
     return content
 
 
-def _nothing_matches(
-    file: WeightFile, report: LoadReport, tensors: Tensors, targets: Tensors
-) -> str:
+def _nothing_matches(file: WeightFile, report: LoadReport, tensors: Tensors, targets: Tensors) -> str:
     message = f"nothing in {file.source} matches this model"
     if report.reshaped:
-        return f"{message}: same names but other shapes, such as {report.reshaped[0]}; check MODEL.RESNETS and NUM_CLASSES"
+        return f"{message}: same names, other shapes, such as {report.reshaped[0]}"
     return (
-        f"{message}: it holds {next(iter(tensors))}, ..., the model {next(iter(targets), 'no parameters')}, ...; "
+        f"{message}: it holds {next(iter(tensors))}, ..., "
+        f"the model {next(iter(targets), 'no parameters')}, ...; "
         f"use weights of this architecture"
     )
 
 
 def _notes(model: nn.Module, values: Tensors, file_format: str) -> list[str]:
     notes = []
-    broken = [
-        name
-        for name, value in values.items()
-        if value.is_floating_point() and not value.isfinite().all()
-    ]
+    broken = [name for name, value in values.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        notes.append(
-            f"{len(broken)} tensors hold NaN or infinity, the first {broken[0]}: the training had diverged"
-        )
+        notes.append(f"{len(broken)} tensors hold NaN or infinity, the first {broken[0]}: training diverged")
     if file_format == "torchvision":
         for name, module in model.named_modules():
-            if (
-                name.endswith("backbone.body.layer2.0")
-                and hasattr(module, "conv3")
-                and module.conv1.stride[0] > 1
-            ):
-                notes.append(
-                    "torchvision's bottlenecks stride in the 3x3: set MODEL.RESNETS.STRIDE_IN_1X1 False"
-                )
+            if name.endswith("backbone.body.layer2.0") and hasattr(module, "conv3") and module.conv1.stride[0] > 1:
+                notes.append("torchvision strides in the 3x3: set MODEL.RESNETS.STRIDE_IN_1X1 False")
     return notes
 
 

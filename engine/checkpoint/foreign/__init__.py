@@ -1,4 +1,4 @@
-"""Weights of other projects, translated to our parameter names by pure functions, one file a format."""
+"""Weights of other projects, translated to our names by pure functions, one file a format."""
 
 from __future__ import annotations
 

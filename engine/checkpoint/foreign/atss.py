@@ -23,9 +23,7 @@ def strip_wrappers(name: str) -> str:
 
 
 def detect(names: Iterable[str]) -> bool:
-    return any(
-        strip_wrappers(name).startswith(("backbone.", "rpn.", "roi_heads.")) for name in names
-    )
+    return any(strip_wrappers(name).startswith(("backbone.", "rpn.", "roi_heads.")) for name in names)
 
 
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Caffe2 / Detectron blobs: ResNet and ResNeXt bodies of any depth, with affine or group normalisation.
+"""Caffe2 / Detectron blobs: ResNet and ResNeXt bodies of any depth, affine or group norm.
 
 conv1_w                 -> backbone.body.stem.conv1.weight
 res_conv1_bn_s          -> backbone.body.stem.bn1.weight
@@ -28,7 +28,7 @@ def detect(names: Iterable[str]) -> bool:
 
 
 def rename(blob: str) -> str | None:
-    """Our name of a Caffe2 blob; None for the optimizer's momentum; a blob of no body keeps its name.
+    """Our name of a Caffe2 blob; None for momentum; a blob of no body keeps its name.
 
     Example:
         >>> rename("res4_22_branch2c_bn_s")
@@ -51,7 +51,7 @@ def rename(blob: str) -> str | None:
 
 
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Blobs under our names. Batch norm is stored as scale and bias alone: mean 0 and variance 1 are filled in."""
+    """Blobs under our names. Batch norm is stored as scale and bias; mean 0, variance 1 join."""
     translated = {}
     for blob, tensor in tensors.items():
         name = rename(blob)

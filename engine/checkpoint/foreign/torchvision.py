@@ -16,7 +16,7 @@ def detect(names: Iterable[str]) -> bool:
 
 
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`conv1`, `bn1` under `backbone.body.stem`, `layer1` ... `layer4` under `backbone.body`; `fc` keeps its name."""
+    """The state dict under our names: the body below `backbone.body`, `fc` as it is called."""
     return {_rename(name): tensor for name, tensor in tensors.items()}
 
 
