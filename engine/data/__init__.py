@@ -1,1 +1,1 @@
-"""Data: from files on disk to batches; catalog, COCO data sets, image reader, transforms, samplers, loaders."""
+"""From files on disk to batches: catalog, COCO data sets, reader, transforms, samplers, loaders."""

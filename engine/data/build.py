@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 
@@ -39,22 +40,18 @@ def build_train_dataset(cfg: CfgNode) -> CocoDataset | ConcatDataset:
         raise InputError("DATASETS.TRAIN is empty; name at least one data set")
     filter_empty = cfg.DATALOADER.FILTER_EMPTY
     first = build_dataset(cfg, cfg.DATASETS.TRAIN[0], filter_empty=filter_empty)
-    others = [
-        build_dataset(cfg, name, first.class_names, filter_empty) for name in cfg.DATASETS.TRAIN[1:]
-    ]
+    others = [build_dataset(cfg, name, first.class_names, filter_empty) for name in cfg.DATASETS.TRAIN[1:]]
     return ConcatDataset([first, *others]) if others else first
 
 
 def build_train_transform(cfg: CfgNode) -> transforms.Transform:
-    """MIN_SIZE_RANGE_TRAIN, both ends included, goes before the set MIN_SIZE_TRAIN unless it starts with -1."""
+    """Short sides come from MIN_SIZE_RANGE_TRAIN (both ends included) unless it starts with -1."""
     source = cfg.INPUT
     min_sizes: Sequence[int] = _as_sizes(source.MIN_SIZE_TRAIN)
     if source.MIN_SIZE_RANGE_TRAIN[0] != -1:
         first, last = source.MIN_SIZE_RANGE_TRAIN
         if not 0 < first <= last:
-            raise InputError(
-                f"INPUT.MIN_SIZE_RANGE_TRAIN must be (smallest, largest), not {(first, last)}"
-            )
+            raise InputError(f"INPUT.MIN_SIZE_RANGE_TRAIN must be (smallest, largest), not {(first, last)}")
         min_sizes = range(first, last + 1)
     return transforms.train_transform(
         min_sizes=min_sizes,
@@ -107,10 +104,8 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0) -> BatchLoader:
     return _loader(cfg, dataset, samples, batch_sampler)
 
 
-def build_test_loader(
-    cfg: CfgNode, name: str, class_names: Sequence[str] | None = None
-) -> BatchLoader:
-    """This rank's part of a data set in order, in batches of TEST.IMS_PER_BATCH over all ranks (at least 1 each)."""
+def build_test_loader(cfg: CfgNode, name: str, class_names: Sequence[str] | None = None) -> BatchLoader:
+    """This rank's part of a data set, in order; TEST.IMS_PER_BATCH is shared by all ranks."""
     dataset = build_dataset(cfg, name, class_names)
     batch_sampler = samplers.TestBatchSampler(
         len(dataset), max(cfg.TEST.IMS_PER_BATCH // world_size(), 1), rank(), world_size()
@@ -129,9 +124,16 @@ def _loader(
         samples,
         batch_sampler,
         size_divisibility=cfg.DATALOADER.SIZE_DIVISIBILITY,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        num_workers=min(cfg.DATALOADER.NUM_WORKERS, _num_cpus()),
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
     )
+
+
+def _num_cpus() -> int:
+    """CPUs that this process may use; more workers than that only take turns."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _as_sizes(value: int | Sequence[int]) -> Sequence[int]:

@@ -26,9 +26,7 @@ def _builtin() -> dict[str, dict[str, str]]:
     for split, folder in images_2014.items():
         img_dir = f"coco/{folder}2014"
         entries[f"coco_2014_{split}"] = _entry(img_dir, f"{coco}/instances_{split}2014.json")
-        entries[f"keypoints_coco_2014_{split}"] = _entry(
-            img_dir, f"{coco}/person_keypoints_{split}2014.json"
-        )
+        entries[f"keypoints_coco_2014_{split}"] = _entry(img_dir, f"{coco}/person_keypoints_{split}2014.json")
     for year, split in (
         (2007, "train"),
         (2007, "val"),
@@ -60,9 +58,7 @@ class DatasetPaths:
     ann_file: Path
 
 
-def resolve(
-    name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]] | None = None
-) -> DatasetPaths:
+def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]] | None = None) -> DatasetPaths:
     """Find a data set by name; entries of `catalog` win over the built-in ones.
 
     Args:
@@ -78,14 +74,10 @@ def resolve(
         raise InputError(_unknown_name(name, known))
     entry = known[name]
     if not isinstance(entry, Mapping):
-        raise InputError(
-            f"DATASETS.CATALOG.{name} must be a mapping {{img_dir: ..., ann_file: ...}}"
-        )
+        raise InputError(f"DATASETS.CATALOG.{name} must be a mapping {{img_dir: ..., ann_file: ...}}")
     for field in ("img_dir", "ann_file"):
         if not isinstance(entry.get(field), str) or not entry[field]:
-            raise InputError(
-                f"DATASETS.CATALOG.{name} lacks {field}; write {{img_dir: FOLDER, ann_file: FILE.json}}"
-            )
+            raise InputError(f"DATASETS.CATALOG.{name} lacks {field}; write {{img_dir: FOLDER, ann_file: FILE.json}}")
     base = Path(root).expanduser()
     img_dir = base / Path(entry["img_dir"]).expanduser()
     ann_file = base / Path(entry["ann_file"]).expanduser()

@@ -1,6 +1,7 @@
-"""COCO-format data sets, held as flat arrays so that forked loader workers share them instead of copying them.
+"""COCO-format data sets, held as flat arrays that forked loader workers share without copying.
 
-(Python counts references inside each object, so merely reading a list of objects copies its memory pages into every worker.)
+(Python counts references inside each object, so merely reading a list of objects copies its memory
+pages into every worker.)
 """
 
 from __future__ import annotations
@@ -58,15 +59,16 @@ class StringTable:
 class CocoDataset(Dataset):
     """Images and boxes of one COCO file.
 
-    Boxes without area and boxes wholly outside their image are not trained on (counted, one warning); boxes that reach
-    outside are clipped to the image as read. Crowd annotations become ignore regions. `coco_dict` still holds all of them.
+    Boxes without area and boxes wholly outside their image are not trained on (counted, one
+    warning); boxes that reach outside are clipped to the image as read. Crowd annotations become
+    ignore regions. `coco_dict` still holds all of them.
 
     Args:
         name: for messages and output folders.
         img_dir: what `file_name` is relative to.
         ann_file: the annotation file.
-        class_names: the order of the labels, if it is given from elsewhere (another data set, a checkpoint); matched
-            by name. It may hold more classes than the file, not fewer.
+        class_names: the order of the labels, if it is given from elsewhere (another data set, a
+            checkpoint); matched by name. It may hold more classes than the file, not fewer.
         filter_empty: leave out images without boxes to train on (crowd regions do not count).
 
     Attributes:
@@ -90,9 +92,7 @@ class CocoDataset(Dataset):
         self.ann_file = Path(ann_file)
         data = coco_json.load_coco_json(self.ann_file)
         file_ids, file_names = coco_json.parse_categories(data, self.ann_file)
-        self.class_names, self.category_ids = _align_classes(
-            name, file_ids, file_names, class_names, self.ann_file
-        )
+        self.class_names, self.category_ids = _align_classes(name, file_ids, file_names, class_names, self.ann_file)
         images = coco_json.parse_images(data, self.ann_file)
         annotations = coco_json.parse_annotations(data, self.ann_file, images.ids, file_ids)
         boxes = _boxes_xyxy(annotations)
@@ -130,9 +130,7 @@ class CocoDataset(Dataset):
     def _store_images(self, images: coco_json.ImageTable, rows: np.ndarray) -> None:
         ids = [images.ids[row] for row in rows.tolist()]
         is_text = bool(ids) and isinstance(ids[0], str)
-        self._ids: StringTable | np.ndarray = (
-            StringTable(ids) if is_text else np.asarray(ids, dtype=np.int64)
-        )
+        self._ids: StringTable | np.ndarray = StringTable(ids) if is_text else np.asarray(ids, dtype=np.int64)
         self._file_names = StringTable(images.file_names[row] for row in rows.tolist())
         self._sizes = images.sizes[rows]
 
@@ -143,15 +141,13 @@ class CocoDataset(Dataset):
         rows: np.ndarray,
         new_image_rows: np.ndarray,
     ) -> None:
-        """Boxes of image i become rows offsets[i]:offsets[i + 1] of the arrays, in the order of the file."""
+        """Image i has rows offsets[i]:offsets[i + 1] of the arrays, in the order of the file."""
         image_rows = new_image_rows[annotations.image_rows[rows]]
         order = np.argsort(image_rows, kind="stable")
         rows = rows[order]
         label_of = {category_id: label for label, category_id in enumerate(self.category_ids)}
         unique_ids, inverse = np.unique(annotations.category_ids[rows], return_inverse=True)
-        labels = np.array(
-            [label_of[category_id] for category_id in unique_ids.tolist()], dtype=np.int64
-        )
+        labels = np.array([label_of[category_id] for category_id in unique_ids.tolist()], dtype=np.int64)
         self._boxes = boxes[rows].astype(np.float32)
         self._labels = labels[inverse.reshape(-1)] if len(rows) else np.zeros(0, np.int64)
         self._ignore = annotations.crowd[rows]
@@ -210,9 +206,7 @@ class CocoDataset(Dataset):
         try:
             image = read_image(self.image_path(index), stated if stated[0] else None)
         except InputError as error:
-            raise InputError(
-                f"{error} (data set {self.name}, image id {self.image_id(index)})"
-            ) from None
+            raise InputError(f"{error} (data set {self.name}, image id {self.image_id(index)})") from None
         size = image.shape[:2]
         span = slice(int(self._offsets[index]), int(self._offsets[index + 1]))
         boxes = self._boxes[span].clip(0, [size[1], size[0], size[1], size[0]]).astype(np.float32)
@@ -228,9 +222,10 @@ class CocoDataset(Dataset):
         return image, targets
 
     def coco_dict(self) -> dict[str, Any]:
-        """The annotation file's content, read again and completed for pycocotools; nothing is dropped or clipped.
+        """The annotation file, read again and completed for pycocotools; no box is dropped.
 
-        Classes that only `class_names` knows are added to its categories, so that ids in results have a meaning.
+        Classes that only `class_names` knows are added to its categories, so that ids in results
+        have a meaning.
         """
         data = coco_json.complete_for_pycocotools(coco_json.load_coco_json(self.ann_file))
         written = {category["id"] for category in data["categories"]}
@@ -255,7 +250,8 @@ class ConcatDataset(Dataset):
             if other.class_names != first.class_names:
                 raise InputError(
                     f"data sets {first.name} and {other.name} have different classes: "
-                    f"{', '.join(first.class_names)} / {', '.join(other.class_names)}; train on sets that agree"
+                    f"{', '.join(first.class_names)} / {', '.join(other.class_names)}; "
+                    "train on sets that agree"
                 )
         self.datasets = list(datasets)
         self.name = "+".join(dataset.name for dataset in datasets)
@@ -308,7 +304,7 @@ def _align_classes(
     class_names: Sequence[str] | None,
     ann_file: Path,
 ) -> tuple[list[str], list[int]]:
-    """Labels by name: (class_names, category id of each); a class that the file lacks gets an unused id."""
+    """Class names and their category ids; a class that the file lacks gets an unused id."""
     if class_names is None:
         return file_names, file_ids
     unknown = [category for category in file_names if category not in class_names]

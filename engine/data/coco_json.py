@@ -1,7 +1,8 @@
 """COCO annotation files: reading, checking and completing them.
 
-A file needs `images` (id, file_name), `categories` (id, name) and `annotations` (image_id, category_id, bbox); everything
-else may be missing. Every fault is one line that names the file and the id.
+A file needs `images` (id, file_name), `categories` (id, name) and `annotations` (image_id,
+category_id, bbox); everything else may be missing. Every fault is one line that names the file and
+the id.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ImageId = int | str
 
 @dataclass
 class ImageTable:
-    """The images of a file, in its order: ids, file names, sizes (n, 2) int32 (height, width), 0 where missing."""
+    """The images in the file's order; sizes (n, 2) int32 are (height, width), 0 where missing."""
 
     ids: list[ImageId]
     file_names: list[str]
@@ -50,8 +51,8 @@ def load_coco_json(path: str | Path) -> dict[str, Any]:
     """Parse a COCO file and check its outline.
 
     Raises:
-        InputError: unreadable, not JSON (names the line), or `images` / `categories` / `annotations` are not lists of
-            objects. `annotations` may be missing: a test set.
+        InputError: unreadable, not JSON (names the line), or `images` / `categories` /
+            `annotations` are not lists of objects. `annotations` may be missing: a test set.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -80,17 +81,16 @@ def parse_categories(data: Mapping[str, Any], path: str | Path) -> tuple[list[in
     """Category ids in ascending order and their names; ids may have gaps and come in any order.
 
     Raises:
-        InputError: no category, an id that is not an integer or occurs twice, a missing or repeated name.
+        InputError: no category, an id that is not an integer or occurs twice, a missing or repeated
+            name.
     """
     names: dict[int, str] = {}
     for row in data["categories"]:
         category_id, name = row.get("id"), row.get("name")
         if not _is_int(category_id):
-            raise InputError(f"{path}: category {row}: `id` must be an integer")
+            raise InputError(f"{path}: category {_short(row)}: `id` must be an integer")
         if category_id in names:
-            raise InputError(
-                f"{path}: category id {category_id} occurs twice; give each its own id"
-            )
+            raise InputError(f"{path}: category id {category_id} occurs twice; give each its own id")
         if not isinstance(name, str) or not name:
             raise InputError(f"{path}: category {category_id} has no `name`")
         if name in names.values():
@@ -106,7 +106,8 @@ def parse_images(data: Mapping[str, Any], path: str | Path) -> ImageTable:
     """The images; ids are all integers or all strings.
 
     Raises:
-        InputError: a missing or repeated id, a missing file name, a size that is not a positive number.
+        InputError: a missing or repeated id, a missing file name, a size that is not a positive
+            number.
     """
     ids: list[ImageId] = []
     file_names: list[str] = []
@@ -117,9 +118,7 @@ def parse_images(data: Mapping[str, Any], path: str | Path) -> ImageTable:
         if not (_is_int(image_id) or isinstance(image_id, str)):
             raise InputError(f"{path}: image number {row + 1} has no usable `id` (integer or text)")
         if image_id in seen:
-            raise InputError(
-                f"{path}: image id {image_id} occurs twice; give each image its own id"
-            )
+            raise InputError(f"{path}: image id {image_id} occurs twice; give each image its own id")
         if not isinstance(file_name, str) or not file_name:
             raise InputError(f"{path}: image {image_id} has no `file_name`")
         seen.add(image_id)
@@ -140,8 +139,8 @@ def parse_annotations(
     """Every annotation, checked; nothing is dropped here.
 
     Raises:
-        InputError: a repeated annotation id, an image or category that does not exist, a bbox that is not four
-            finite numbers.
+        InputError: a repeated annotation id, an image or category that does not exist, a bbox that
+            is not four finite numbers.
     """
     row_of_image = {image_id: row for row, image_id in enumerate(image_ids)}
     known_categories = set(category_ids)
@@ -152,42 +151,22 @@ def parse_annotations(
     crowd = np.zeros(len(annotations), dtype=bool)
     seen: set[Any] = set()
     for row, annotation in enumerate(annotations):
-        annotation_id = annotation.get("id")
-        if annotation_id is not None:
-            if not isinstance(annotation_id, (int, str)):
-                raise InputError(f"{_who(path, annotation, row)}: `id` must be an integer")
-            if annotation_id in seen:
-                raise InputError(f"{_who(path, annotation, row)}: this annotation id occurs twice")
-            seen.add(annotation_id)
-        image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-        if not isinstance(image_id, (int, str)) or image_id not in row_of_image:
-            raise InputError(
-                f"{_who(path, annotation, row)}: image_id {image_id!r} is not in `images`; "
-                "add the image or remove the annotation"
-            )
-        if not _is_int(category_id) or category_id not in known_categories:
-            raise InputError(
-                f"{_who(path, annotation, row)} (image {image_id}): category_id {category_id!r} is not in "
-                "`categories`; add the category or correct the id"
-            )
-        bbox = annotation.get("bbox")
-        if not _is_box(bbox):
-            raise InputError(
-                f"{_who(path, annotation, row)} (image {image_id}): bbox must be four finite numbers "
-                f"[x, y, width, height], not {_short(bbox)}"
-            )
-        image_rows[row] = row_of_image[image_id]
-        categories[row] = category_id
-        boxes_xywh[row] = bbox
+        fault = _annotation_fault(annotation, seen, row_of_image, known_categories)
+        if fault is not None:
+            raise InputError(f"{path}: annotation {_name_of(annotation, row)}: {fault}")
+        seen.add(annotation.get("id"))
+        image_rows[row] = row_of_image[annotation["image_id"]]
+        categories[row] = annotation["category_id"]
+        boxes_xywh[row] = annotation["bbox"]
         crowd[row] = bool(annotation.get("iscrowd"))
     return AnnotationTable(image_rows, categories, boxes_xywh, crowd)
 
 
 def complete_for_pycocotools(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy that has all that pycocotools reads: info, licenses, and area, iscrowd, id of each annotation.
+    """A copy with all that pycocotools reads: info, licenses; area, iscrowd, id of annotations.
 
-    Annotations are numbered anew, from 1, unless all have positive integer ids: pycocotools takes id 0 for "unmatched"
-    and cannot store text.
+    Annotations are numbered anew, from 1, unless all have positive integer ids: pycocotools takes
+    id 0 for "unmatched" and cannot store text.
     """
     annotations = [dict(annotation) for annotation in data["annotations"]]
     renumber = not all(_is_int(row.get("id")) and row["id"] > 0 for row in annotations)
@@ -218,13 +197,34 @@ def _stated_size(image: Mapping[str, Any], path: str | Path) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _who(path: str | Path, annotation: Mapping[str, Any], row: int) -> str:
+def _annotation_fault(
+    annotation: Mapping[str, Any],
+    seen: set[Any],
+    known_images: Mapping[ImageId, int],
+    known_categories: set[int],
+) -> str | None:
+    """What is wrong with an annotation, or None."""
+    annotation_id = annotation.get("id")
+    image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
+    if annotation_id is not None:
+        if not isinstance(annotation_id, (int, str)):
+            return "`id` must be an integer"
+        if annotation_id in seen:
+            return "this id occurs twice; give each annotation its own id, or none"
+    if not isinstance(image_id, (int, str)) or image_id not in known_images:
+        return f"image_id {_short(image_id)} is not in `images`; add it or drop the annotation"
+    where = f"(image {image_id})"
+    if not _is_int(category_id) or category_id not in known_categories:
+        return f"category_id {_short(category_id)} {where} is not in `categories`; add the category or correct the id"
+    bbox = annotation.get("bbox")
+    if not _is_box(bbox):
+        return f"bbox {where} must be four finite numbers [x, y, width, height], not {_short(bbox)}"
+    return None
+
+
+def _name_of(annotation: Mapping[str, Any], row: int) -> str:
     number = annotation.get("id")
-    return (
-        f"{path}: annotation {number}"
-        if number is not None
-        else f"{path}: annotation number {row + 1}"
-    )
+    return _short(number) if number is not None else f"number {row + 1} (it has no id)"
 
 
 def _is_int(value: Any) -> bool:

@@ -41,8 +41,10 @@ class Batch:
     Attributes:
         images: (N, 3, H, W) and the unpadded sizes.
         targets: one an image.
-        skipped: a line for each unreadable image that another one replaced; names file and image id.
-        resized_files: a line for each image whose size is not the one that the annotation file states.
+        skipped: a line for each unreadable image that another one replaced; names file and image
+            id.
+        resized_files: a line for each image whose size is not the one that the annotation file
+            states.
     """
 
     images: ImageBatch
@@ -64,7 +66,8 @@ class Batch:
         """Called by the DataLoader; the small target tensors are not worth pinning."""
         return replace(self, images=replace(self.images, tensor=self.images.tensor.pin_memory()))
 
-    # Between processes each tensor costs a file descriptor; the small ones travel by value, as arrays.
+    # Between processes each tensor costs a file descriptor; the small ones travel by value, as
+    # arrays.
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "targets": [_map_tensors(t, Tensor.numpy) for t in self.targets]}
 
@@ -82,9 +85,7 @@ def _map_tensors(targets: Targets, function: Callable[[Any], Any]) -> Targets:
     )
 
 
-def collate(
-    samples: Sequence[Sample | InputError], size_divisibility: int = 0
-) -> Batch | InputError:
+def collate(samples: Sequence[Sample | InputError], size_divisibility: int = 0) -> Batch | InputError:
     """Samples to a zero-padded batch; the first error among them takes its place."""
     for sample in samples:
         if isinstance(sample, InputError):
@@ -98,7 +99,7 @@ def collate(
 
 
 class TrainSamples(Dataset):
-    """Keys (position, index) to samples; everything random in one is a function of (seed, position).
+    """Keys (position, index) to samples; what is random in one is a function of (seed, position).
 
     An image that cannot be read is replaced by the next one that can.
     """
@@ -124,7 +125,7 @@ class TrainSamples(Dataset):
 
 
 class TestSamples(Dataset):
-    """Indices to samples; an image that cannot be read is an error, since a metric would hide it."""
+    """Indices to samples; an unreadable image is an error, since a metric would hide it."""
 
     __test__ = False  # not a test class
 
@@ -155,8 +156,8 @@ def _load(dataset: DetectionDataset, index: int, transform: Transform) -> Sample
 class BatchLoader:
     """An iterable of `Batch` over a torch DataLoader.
 
-    Errors in workers arrive as `InputError` with their own one-line message. Images whose size differs from the stated
-    one are reported at the 1st, 10th, 100th, ...
+    Errors in workers arrive as `InputError` with their own one-line message. Images whose size
+    differs from the stated one are reported at the 1st, 10th, 100th, ...
 
     Args:
         dataset: what `samples` draws from.

@@ -1,4 +1,4 @@
-"""Image files to arrays: BGR uint8 (H, W, 3), upright, complete, or an `InputError` that names the file."""
+"""Image files to BGR uint8 arrays (H, W, 3), upright and complete, or an error naming the file."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _TRANSPOSED_ORIENTATIONS = range(5, 9)
 def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -> np.ndarray:
     """Read an image as BGR uint8 (H, W, 3).
 
-    Grey, palette, 16-bit (its upper byte), CMYK and transparent images (alpha is dropped) become BGR. The EXIF
-    orientation is applied, unless `expected_size` agrees with the image as stored and not with the upright one: then
-    whoever wrote the annotations ignored it.
+    Grey, palette, 16-bit (its upper byte), CMYK and transparent images (alpha is dropped) become
+    BGR. The EXIF orientation is applied, unless `expected_size` agrees with the image as stored and
+    not with the upright one: then whoever wrote the annotations ignored it.
 
     Args:
         path: any format that OpenCV reads.
@@ -89,7 +89,7 @@ def _decode(data: bytes, flags: int) -> np.ndarray | None:
 
 
 def _is_truncated(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end; decoders fill the missing rows with grey without a word."""
+    """Whether a JPEG or PNG lacks its end; decoders may silently fill missing rows with grey."""
     if data.startswith(_JPEG_START):
         return data.rfind(_JPEG_END, _jpeg_scan_start(data)) < 0
     if data.startswith(_PNG_START):
@@ -98,14 +98,12 @@ def _is_truncated(data: bytes) -> bool:
 
 
 def _jpeg_scan_start(data: bytes) -> int:
-    """Where the compressed pixels begin, past headers whose thumbnail has an end marker of its own."""
+    """Where the pixels begin, past headers whose thumbnail has an end marker of its own."""
     position = 2
     while position + 4 <= len(data):
         marker = data[position + 1]
         if data[position] != 0xFF or marker == _JPEG_SCAN:
             return position
         is_fill_byte = marker == 0xFF
-        position += (
-            1 if is_fill_byte else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        )
+        position += 1 if is_fill_byte else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return len(data)

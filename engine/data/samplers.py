@@ -1,7 +1,8 @@
 """Which images make up which batch, as pure functions of (seed, position).
 
-The training stream is endless: epoch after epoch, each a permutation of all images. Position p of the stream belongs to
-epoch p // n and to iteration p // B; so any iteration is found without replaying the ones before, on any rank.
+The training stream is endless: epoch after epoch, each a permutation of all images. Position p of
+the stream belongs to epoch p // n and to iteration p // B; so any iteration is found without
+replaying the ones before, on any rank.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ from engine.errors import InputError
 
 
 def aspect_groups(sizes: np.ndarray) -> np.ndarray:
-    """(n,) int64: 1 for images at least as wide as high, else 0; sizes are (n, 2), (height, width)."""
+    """(n,) int64: 1 for images at least as wide as high, else 0; sizes (n, 2) = (height, width)."""
     return (sizes[:, 1] >= sizes[:, 0]).astype(np.int64)
 
 
 def epoch_order(
     seed: int, epoch: int, num_images: int, batch_size: int = 1, groups: np.ndarray | None = None
 ) -> np.ndarray:
-    """The images of one epoch in the order of the stream: a permutation of range(num_images), int64.
+    """The images of one epoch in the order of the stream: int64 permutation of range(num_images).
 
-    With `groups`, batches are filled with images of one group as long as both groups last. What is left over fills
-    the epoch's end, and the head of the next epoch completes the batch that straddles them; so at most these two
-    batches of an epoch are mixed, and every image occurs exactly once an epoch.
+    With `groups`, batches are filled with images of one group as long as both groups last. What is
+    left over fills the epoch's end, and the head of the next epoch completes the batch that
+    straddles them; so at most these two batches of an epoch are mixed, and every image occurs
+    exactly once an epoch.
     """
     order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_images)
     if groups is None or batch_size == 1:
@@ -73,13 +75,11 @@ class TrainBatchSampler:
         world_size: int = 1,
     ) -> None:
         if num_images == 0:
-            raise InputError(
-                "there is no image to train on; see DATASETS.TRAIN and DATALOADER.FILTER_EMPTY"
-            )
+            raise InputError("there is no image to train on; see DATASETS.TRAIN and DATALOADER.FILTER_EMPTY")
         if batch_size < 1 or batch_size % world_size:
             raise InputError(
-                f"SOLVER.IMS_PER_BATCH ({batch_size}) must be a positive multiple of the number of processes "
-                f"({world_size}); change one of them"
+                f"SOLVER.IMS_PER_BATCH ({batch_size}) must be a positive multiple of the number of "
+                f"processes ({world_size}); change one of them"
             )
         self.num_images = num_images
         self.batch_size = batch_size
@@ -101,15 +101,15 @@ class TrainBatchSampler:
                 position = iteration * self.batch_size + slot
                 if position // self.num_images != epoch:
                     epoch = position // self.num_images
-                    order = epoch_order(
-                        self.seed, epoch, self.num_images, self.batch_size, self.groups
-                    )
+                    order = epoch_order(self.seed, epoch, self.num_images, self.batch_size, self.groups)
                 batch.append((position, int(order[position % self.num_images])))
             yield batch
 
 
 class TestBatchSampler:
-    """One rank's contiguous part of range(num_images) in batches, in order; nothing is repeated, the end may be short.
+    """One rank's contiguous part of range(num_images) in batches, in order, without repetition.
+
+    The last batch may be smaller; a rank without images yields nothing.
 
     Args:
         batch_size: images a batch on this rank.
@@ -117,9 +117,7 @@ class TestBatchSampler:
 
     __test__ = False  # not a test class
 
-    def __init__(
-        self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.indices = range(num_images * rank // world_size, num_images * (rank + 1) // world_size)
         self.batch_size = batch_size
 

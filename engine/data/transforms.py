@@ -1,10 +1,12 @@
 """From an image as read to what the model sees; boxes follow.
 
-A transform is a callable `(image, targets) -> (image, targets)` on a uint8 tensor (3, H, W), BGR; `normalize` ends the chain
-with a float tensor. Random ones draw from torch's default generator, as `torchvision.transforms.v2` does, so its transforms
-can stand in the same chain; `random_state` makes what they draw a function of a key.
+A transform is a callable `(image, targets) -> (image, targets)` on a uint8 tensor (3, H, W), BGR;
+`Normalize` ends the chain with a float tensor. Random ones draw from torch's default generator, as
+`torchvision.transforms.v2` does, so its transforms can stand in the same chain; `random_state`
+makes what they draw a function of a key.
 
-Pixels are handled by torchvision.transforms.v2; boxes by `box_ops`, since tv_tensors know no inclusive-pixel convention.
+Pixels are handled by torchvision.transforms.v2; boxes by `box_ops`, since tv_tensors know no
+inclusive-pixel convention.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ Step = Callable[[Tensor, Targets], tuple[Tensor, Targets]]
 
 @contextmanager
 def random_state(*key: int) -> Iterator[None]:
-    """Seed torch's CPU generator with `key` (non-negative integers) inside the block and restore it after."""
+    """Seed torch's CPU generator with `key` (integers >= 0) inside the block, restore it after."""
     state = torch.get_rng_state()
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     torch.default_generator.manual_seed(int(seed))
@@ -38,10 +40,11 @@ def random_state(*key: int) -> Iterator[None]:
 
 
 def resized_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[int, int]:
-    """(height, width) after scaling so that the short side is `min_size` and the long one at most `max_size`.
+    """(height, width) scaled to a short side of `min_size`, the long one at most `max_size`.
 
-    As the reference: the long side is floored; where it would pass `max_size`, the short side is the rounded
-    proportional one. Unlike there, the long side computed back from it never passes `max_size`, and no side is 0.
+    As the reference: the long side is floored; where it would pass `max_size`, the short side is
+    the rounded proportional one. Unlike there, the long side computed back from it never passes
+    `max_size`, and no side is 0.
 
     Example:
         >>> resized_size((480, 640), 800, 1333), resized_size((200, 1000), 800, 1333)
@@ -56,17 +59,14 @@ def resized_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[i
     return (new_short, new_long) if height <= width else (new_long, new_short)
 
 
-def resize(
-    image: Tensor, targets: Targets, size: tuple[int, int], pixel: float
-) -> tuple[Tensor, Targets]:
+def resize(image: Tensor, targets: Targets, size: tuple[int, int], pixel: float) -> tuple[Tensor, Targets]:
     """Image and boxes scaled to `size` (height, width): antialiased bilinear, as Pillow's."""
     old_height, old_width = image.shape[-2:]
     if (old_height, old_width) != size:
-        image = F.resize(
-            image, list(size), interpolation=v2.InterpolationMode.BILINEAR, antialias=True
-        )
+        image = F.resize(image, list(size), interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
     ratio_xy = (size[1] / old_width, size[0] / old_height)
-    # In the inclusive convention a box has at least one pixel; a thinner one would turn inside out when scaled up.
+    # In the inclusive convention a box has at least one pixel; a thinner one would turn inside out
+    # when scaled up.
     boxes = targets.boxes
     boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + pixel)], dim=1)
     boxes = box_ops.scale(boxes, ratio_xy, pixel)
@@ -159,19 +159,16 @@ class Normalize:
 class Transform:
     """A chain of steps on an image as read.
 
-    Call it with a BGR uint8 array (H, W, 3) and its targets; it returns a float32 tensor (3, H', W') and the targets in
-    its pixels. Without targets (an image to predict on) it returns None in their place.
+    Call it with a BGR uint8 array (H, W, 3) and its targets; it returns a float32 tensor (3, H',
+    W') and the targets in its pixels. Without targets (an image to predict on) it returns None in
+    their place.
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.steps = list(steps)
 
-    def __call__(
-        self, image: np.ndarray, targets: Targets | None = None
-    ) -> tuple[Tensor, Targets | None]:
-        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(
-            2, 0, 1
-        )  # (3, H, W), no copy
+    def __call__(self, image: np.ndarray, targets: Targets | None = None) -> tuple[Tensor, Targets | None]:
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # (3, H, W), no copy
         current = _no_targets(image) if targets is None else targets
         for step in self.steps:
             tensor, current = step(tensor, current)
@@ -189,7 +186,7 @@ def train_transform(
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
     pixel: float = box_ops.INCLUSIVE,
 ) -> Transform:
-    """Resize, flip, jitter colours (brightness, contrast, saturation, hue; if any is not 0), normalise."""
+    """Resize, flip, jitter (brightness, contrast, saturation, hue; if any is not 0), normalise."""
     steps: list[Step] = [Resize(min_sizes, max_size, pixel)]
     if horizontal_flip > 0:
         steps.append(RandomHorizontalFlip(horizontal_flip))

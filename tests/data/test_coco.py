@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from engine.data.coco import CocoDataset, ConcatDataset, StringTable
+from engine.errors import InputError
+
+WriteCoco = Callable[..., Path]
+
+
+def _annotation(image_id: Any = 1, category_id: Any = 3, bbox: Any = None, **more: Any) -> dict:
+    return {
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": [1, 2, 3, 4] if bbox is None else bbox,
+        **more,
+    }
+
+
+def _open(folder: Path, **options: Any) -> CocoDataset:
+    return CocoDataset(folder.name, folder / "images", folder / "ann.json", **options)
+
+
+def test_labels_follow_sorted_category_ids(write_coco: WriteCoco) -> None:
+    folder = write_coco(
+        [(10, 20, 30), (4, 30, 20)],
+        [
+            _annotation(4, 7, [1, 2, 3, 4]),
+            _annotation(10, 3, [0, 0, 5, 5]),
+            _annotation(4, 3, [2, 2, 1.5, 2.5]),
+        ],
+    )
+    dataset = _open(folder)
+    assert (dataset.class_names, dataset.category_ids) == (["scratch", "hole"], [3, 7])
+    assert dataset.image_ids == [10, 4]  # the file's order
+    assert dataset.sizes.tolist() == [[20, 30], [30, 20]]
+    image, targets = dataset.read(1)
+    assert image.shape == (30, 20, 3)
+    assert targets.boxes.tolist() == [[1, 2, 4, 6], [2, 2, 3.5, 4.5]]
+    assert targets.labels.tolist() == [1, 0]
+    assert not targets.ignore.any()
+    assert (targets.image_id, targets.size, targets.original_size) == (4, (30, 20), (30, 20))
+
+
+def test_given_class_names_decide_the_order(write_coco: WriteCoco) -> None:
+    folder = write_coco([(1, 20, 20)], [_annotation(1, 3), _annotation(1, 7)])
+    dataset = _open(folder, class_names=["hole", "stain", "scratch"])
+    assert dataset.category_ids == [7, 8, 3]  # 8: not used in the file
+    assert dataset.read(0)[1].labels.tolist() == [2, 0]
+    assert {row["id"]: row["name"] for row in dataset.coco_dict()["categories"]} == {
+        7: "hole",
+        3: "scratch",
+        8: "stain",
+    }
+    with pytest.raises(InputError, match="not trained: scratch"):
+        _open(folder, class_names=["hole", "stain"])
+
+
+def test_boxes_are_clipped_and_empty_ones_dropped_with_one_warning(
+    write_coco: WriteCoco, caplog: pytest.LogCaptureFixture
+) -> None:
+    boxes = [[-5, -5, 10, 10], [15, 15, 50, 50], [3, 3, 0, 5], [3, 3, 5, -1], [20, 0, 5, 5]]
+    folder = write_coco([(1, 20, 20)], [_annotation(bbox=box) for box in boxes])
+    with caplog.at_level(logging.WARNING, "engine"):
+        dataset = _open(folder)
+    assert dataset.read(0)[1].boxes.tolist() == [[0, 0, 5, 5], [15, 15, 20, 20]]
+    assert dataset.num_boxes(0) == 2
+    assert len(caplog.records) == 2
+    assert "2 of 5 boxes have no area" in caplog.text
+    assert "1 of 5 boxes lie outside" in caplog.text
+    assert [row["bbox"] for row in dataset.coco_dict()["annotations"]] == boxes
+
+
+def test_crowds_become_ignore_regions_and_count_as_empty(write_coco: WriteCoco) -> None:
+    images = [(1, 20, 20), (2, 20, 20), (3, 20, 20), (4, 20, 20)]
+    annotations = [
+        _annotation(1, 3, [1, 1, 2, 2]),
+        _annotation(1, 7, [4, 4, 5, 5], iscrowd=1),
+        _annotation(2, 3, [4, 4, 5, 5], iscrowd=1),
+        _annotation(3, 3, [4, 4, 0, 5]),
+    ]
+    folder = write_coco(images, annotations)
+    full = _open(folder)
+    assert len(full) == 4 and [full.num_boxes(i) for i in range(4)] == [1, 0, 0, 0]
+    assert full.read(0)[1].ignore.tolist() == [False, True]
+    assert full.read(1)[1].ignore.tolist() == [True]
+    empty = full.read(3)[1]
+    assert empty.boxes.shape == (0, 4) and empty.labels.shape == (0,)
+    assert (str(empty.boxes.dtype), str(empty.labels.dtype)) == ("torch.float32", "torch.int64")
+    filtered = _open(folder, filter_empty=True)
+    assert filtered.image_ids == [1]
+    assert filtered.read(0)[1].boxes.tolist() == [[1, 1, 3, 3], [4, 4, 9, 9]]
+
+
+def test_sizes_may_be_missing_or_wrong(write_coco: WriteCoco) -> None:
+    folder = write_coco([(1, 20, 30), (2, 10, 40)], [_annotation()], with_sizes=False)
+    dataset = _open(folder)
+    assert dataset.sizes.tolist() == [[0, 0], [0, 0]]
+    assert dataset.measured_sizes().tolist() == [[20, 30], [10, 40]]
+    (folder / "images" / "1.png").unlink()
+    assert dataset.measured_sizes().tolist() == [[20, 30], [10, 40]]  # read once
+    assert _open(folder).measured_sizes().tolist() == [[20, 30], [0, 0]]
+
+    other = write_coco([(1, 20, 30)], [_annotation(bbox=[0, 0, 99, 99])], name="other")
+    cv2.imwrite(str(other / "images" / "0.png"), np.zeros((15, 25, 3), np.uint8))
+    _, targets = _open(other).read(0)
+    assert targets.size == (15, 25) and targets.boxes.tolist() == [[0, 0, 25, 15]]
+
+
+def test_coco_dict_is_complete_for_pycocotools(write_coco: WriteCoco) -> None:
+    folder = write_coco(
+        [(1, 20, 20), (2, 20, 20)],
+        [_annotation(1, 3, [1, 1, 2, 3], id=0), _annotation(2, 7, [1, 1, 2, 2], iscrowd=1)],
+    )
+    data = _open(folder).coco_dict()
+    assert [row["id"] for row in data["annotations"]] == [1, 2]  # pycocotools: 0 is "unmatched"
+    assert [row["area"] for row in data["annotations"]] == [6.0, 4.0]
+    assert [row["iscrowd"] for row in data["annotations"]] == [0, 1]
+    api = COCO()
+    api.dataset = data
+    api.createIndex()
+    result = {"image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 3], "score": 0.5}
+    assert len(api.loadRes([result]).anns) == 1
+
+    kept = write_coco([(1, 20, 20)], [_annotation(id=9, area=1.5)], name="other")
+    row = _open(kept).coco_dict()["annotations"][0]
+    assert (row["id"], row["area"]) == (9, 1.5)
+
+
+def test_text_image_ids_and_unicode_names(write_coco: WriteCoco) -> None:
+    folder = write_coco([("röll-1", 20, 20), ("b", 20, 20)], [_annotation("b")])
+    (folder / "images" / "1.png").rename(folder / "images" / "织物 1.png")
+    text = (folder / "ann.json").read_text().replace("1.png", "织物 1.png")
+    (folder / "ann.json").write_text(text, encoding="utf-8-sig")
+    dataset = _open(folder)
+    assert dataset.image_ids == ["röll-1", "b"]
+    assert dataset.read(1)[1].image_id == "b"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"images": None}, ["`images` must be a list"]),
+        ({"images": [{"file_name": "a.png"}]}, ["image number 1", "id"]),
+        ({"images": [{"id": 1}]}, ["image 1", "file_name"]),
+        ({"images": [{"id": 1, "file_name": "a"}] * 2}, ["image id 1 occurs twice"]),
+        (
+            {"images": [{"id": 1, "file_name": "a"}, {"id": "2", "file_name": "b"}]},
+            ["mixture"],
+        ),
+        ({"images": [{"id": 1, "file_name": "a", "height": -2, "width": 5}]}, ["image 1", "-2"]),
+        ({"images": [{"id": 1, "file_name": "a", "height": "x", "width": 5}]}, ["image 1", "'x'"]),
+        ({"categories": []}, ["`categories` is empty"]),
+        ({"categories": [{"id": 3, "name": "a"}] * 2}, ["category id 3 occurs twice"]),
+        (
+            {"categories": [{"id": 3, "name": "a"}, {"id": 4, "name": "a"}]},
+            ["category name 'a' occurs twice"],
+        ),
+        ({"categories": [{"id": 3}]}, ["category 3", "name"]),
+        ({"categories": [{"id": "3", "name": "a"}]}, ["category", "integer"]),
+        ({"annotations": [_annotation(99, id=5)]}, ["annotation 5", "image_id 99"]),
+        ({"annotations": [_annotation(99)]}, ["annotation number 1", "image_id 99"]),
+        ({"annotations": [_annotation(1, 99, id=5)]}, ["annotation 5", "category_id 99"]),
+        ({"annotations": [_annotation(1, None, id=5)]}, ["annotation 5", "category_id None"]),
+        ({"annotations": [_annotation(id=5)] * 2}, ["annotation 5", "twice"]),
+        ({"annotations": [_annotation(bbox=[1, 2, 3], id=5)]}, ["annotation 5", "image 1", "bbox"]),
+        ({"annotations": [_annotation(bbox=[1, 2, 3, float("nan")], id=5)]}, ["bbox", "nan"]),
+        ({"annotations": [_annotation(bbox=[1, 2, 3, float("inf")], id=5)]}, ["bbox", "inf"]),
+        ({"annotations": [_annotation(bbox=[1, 2, 3, "4"], id=5)]}, ["bbox", "'4'"]),
+        ({"annotations": [_annotation(bbox=[1, 2, 3, True], id=5)]}, ["bbox", "True"]),
+        ({"annotations": [_annotation(bbox="a\nb" * 50, id=5)]}, ["bbox"]),
+        ({"annotations": [{"id": 5}]}, ["annotation 5", "image_id None"]),
+        ({"annotations": [5]}, ["`annotations` must be a list of objects"]),
+    ],
+)
+def test_faults_are_one_line_with_file_and_id(write_coco: WriteCoco, changes: dict, words: list[str]) -> None:
+    folder = write_coco([(1, 20, 20)], [], changes=changes)
+    with pytest.raises(InputError) as caught:
+        _open(folder)
+    message = str(caught.value)
+    assert message.startswith(str(folder / "ann.json")) and "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ":1:"),
+        (b'{\n"images": [],\n"categories": [}', ":3:"),
+        (b"[]", "top level"),
+        (b'{"categories": []}', "`images` is missing"),
+        (b'{"images": []}', "`categories` is missing"),
+        (b'{"images": "\xff\xfe"}', "UTF-8"),
+    ],
+)
+def test_broken_files(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "ann.json").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        CocoDataset("x", tmp_path, tmp_path / "ann.json")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_test_set_without_annotations(write_coco: WriteCoco) -> None:
+    folder = write_coco([(1, 20, 20)], [])
+    data = json.loads((folder / "ann.json").read_text())
+    del data["annotations"]
+    (folder / "ann.json").write_text(json.dumps(data))
+    dataset = _open(folder)
+    assert dataset.num_boxes(0) == 0 and dataset.coco_dict()["annotations"] == []
+
+
+def test_unreadable_image_names_file_and_id(write_coco: WriteCoco) -> None:
+    folder = write_coco([(41, 20, 20)], [])
+    (folder / "images" / "0.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"0\.png.*data set toy, image id 41"):
+        _open(folder).read(0)
+
+
+def test_concatenation(write_coco: WriteCoco) -> None:
+    first = _open(write_coco([(1, 20, 20), (2, 20, 20)], [_annotation(1, 3)]))
+    second = _open(
+        write_coco(
+            [(1, 10, 30)],
+            [_annotation(1, 5, [1, 1, 2, 2])],
+            categories=((5, "scratch"), (9, "hole")),
+            name="other",
+        )
+    )
+    both = ConcatDataset([first, second])
+    assert len(both) == 3 and both.image_ids == [1, 2, 1]
+    assert both.sizes.tolist() == [[20, 20], [20, 20], [10, 30]]
+    assert [both.num_boxes(i) for i in range(3)] == [1, 0, 1]
+    assert both.read(2)[0].shape == (10, 30, 3)
+    third = _open(write_coco([(1, 5, 5)], [], categories=((1, "stain"),), name="third"))
+    with pytest.raises(InputError, match="toy and third.*scratch, hole / stain"):
+        ConcatDataset([first, third])
+
+
+def test_large_data_set_is_flat_and_small(tmp_path: Path) -> None:
+    num_images, num_boxes = 20_000, 200_000
+    images = [{"id": i, "file_name": f"train/{i:012d}.jpg"} for i in range(num_images)]
+    row = {"category_id": 1, "bbox": [1, 2, 3, 4]}
+    annotations = [{"image_id": i % num_images, **row} for i in range(num_boxes)]
+    categories = [{"id": 1, "name": "a"}]
+    path = tmp_path / "ann.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    dataset = CocoDataset("large", tmp_path, path)
+    assert len(pickle.dumps(dataset)) < 10e6
+    long_containers = [
+        name
+        for name, value in vars(dataset).items()
+        if isinstance(value, (list, tuple, dict, set)) and len(value) > 100
+    ]
+    assert long_containers == []
+    assert dataset.image_path(19_999) == tmp_path / "train/000000019999.jpg"
+
+
+def test_string_table_keeps_every_string() -> None:
+    strings = ["", "a", "织物", "b" * 300, "", "ü.jpg"]
+    table = StringTable(strings)
+    assert len(table) == 6 and [table[i] for i in range(6)] == strings
+    assert len(StringTable([])) == 0
+
+
+def test_real_sets(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny = data_dir / "tiny_coco"
+    dataset = CocoDataset("tiny", tiny / "train", tiny / "annotations" / "instances_train.json")
+    assert len(dataset) == 32 and len(dataset.class_names) == 80
+    assert dataset.category_ids[11] == 13
+    targets = [dataset.read(index)[1] for index in range(32)]
+    assert sum(int(target.ignore.sum()) for target in targets) == 4
+    assert sum(len(target) for target in targets) == 288
+    empty = [index for index in range(32) if dataset.num_boxes(index) == 0]
+    kept = CocoDataset("tiny", tiny / "train", tiny / "annotations" / "instances_train.json", filter_empty=True)
+    assert len(kept) == 32 - len(empty)
+
+    bccd = data_dir / "bccd"
+    with caplog.at_level(logging.WARNING, "engine"):
+        cells = CocoDataset("bccd", bccd / "val", bccd / "annotations" / "instances_val.json")
+    assert "2 of 966 boxes have no area" in caplog.text
+    assert sum(cells.num_boxes(index) for index in range(72)) == 964
+    assert len(cells.coco_dict()["annotations"]) == 966

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from engine.data import transforms
+from engine.data.coco import CocoDataset
+from engine.data.loader import Batch, BatchLoader, TestSamples, TrainSamples
+from engine.data.samplers import TestBatchSampler, TrainBatchSampler
+from engine.errors import InputError
+
+WriteCoco = Callable[..., Path]
+MEAN, STD = [1.0, 2.0, 3.0], [1.0, 1.0, 1.0]
+
+
+def _toy(write_coco: WriteCoco, num_images: int = 5) -> CocoDataset:
+    images = [(number + 10, 20, 24 if number % 2 else 16) for number in range(num_images)]
+    annotations = [
+        {"image_id": number + 10, "category_id": 3, "bbox": [1, 2, 3 + number, 4]} for number in range(1, num_images)
+    ]
+    folder = write_coco(images, annotations)
+    return CocoDataset("toy", folder / "images", folder / "ann.json")
+
+
+def _train_loader(dataset: CocoDataset, num_workers: int = 0, start: int = 0, iterations: int = 6) -> BatchLoader:
+    transform = transforms.train_transform([12, 16, 20], 32, MEAN, STD, vertical_flip=0.5, jitter=(0.2, 0.2, 0.2, 0.1))
+    sampler = TrainBatchSampler(len(dataset), 4, iterations, seed=3, start_iteration=start)
+    return BatchLoader(dataset, TrainSamples(dataset, transform, 3), sampler, 32, num_workers)
+
+
+def _test_loader(dataset: CocoDataset, num_workers: int = 0) -> BatchLoader:
+    transform = transforms.test_transform(16, 32, MEAN, STD)
+    sampler = TestBatchSampler(len(dataset), 2)
+    return BatchLoader(dataset, TestSamples(dataset, transform), sampler, 0, num_workers)
+
+
+def _same(first: Batch, second: Batch) -> bool:
+    return (
+        torch.equal(first.images.tensor, second.images.tensor)
+        and first.images.sizes == second.images.sizes
+        and [t.image_id for t in first.targets] == [t.image_id for t in second.targets]
+        and all(
+            torch.equal(a.boxes, b.boxes) and torch.equal(a.labels, b.labels)
+            for a, b in zip(first.targets, second.targets, strict=True)
+        )
+    )
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_any_number_of_workers_gives_the_same_batches(write_coco: WriteCoco) -> None:
+    dataset = _toy(write_coco)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    runs = [list(_train_loader(dataset, num_workers)) for num_workers in (0, 1, 4)]
+    assert torch.equal(torch.get_rng_state(), state)
+    for other in runs[1:]:
+        assert len(other) == len(runs[0]) == 6
+        assert all(_same(a, b) for a, b in zip(runs[0], other, strict=True))
+    resumed = list(_train_loader(dataset, start=4))
+    assert all(_same(a, b) for a, b in zip(runs[0][4:], resumed, strict=True))
+
+
+def test_batches_are_padded_to_the_divisor(write_coco: WriteCoco) -> None:
+    batch = next(iter(_train_loader(_toy(write_coco))))
+    assert batch.images.tensor.shape[-2:] == (32, 32) and len(batch) == 4
+    for image, (height, width), target in zip(batch.images.tensor, batch.images.sizes, batch.targets, strict=True):
+        assert target.size == (height, width)
+        assert not image[:, height:].any() and not image[:, :, width:].any()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_training_replaces_unreadable_images(write_coco: WriteCoco, num_workers: int) -> None:
+    dataset = _toy(write_coco)
+    dataset.image_path(1).write_bytes(dataset.image_path(1).read_bytes()[:-30])
+    dataset.image_path(2).unlink()
+    batches = list(_train_loader(dataset, num_workers, iterations=5))  # four epochs of five
+    ids = [target.image_id for batch in batches for target in batch.targets]
+    assert {ids.count(10), ids.count(13), ids.count(14)} == {4, 12}
+    skipped = [line for batch in batches for line in batch.skipped]
+    assert len(skipped) == 4 + 4 + 4  # image 11 falls on 12, which is unreadable too
+    assert sum("1.png" in line and "truncated" in line and "id 11" in line for line in skipped) == 4
+    assert sum("2.png" in line and "no such" in line and "id 12" in line for line in skipped) == 8
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_errors_reach_the_user_as_one_line(write_coco: WriteCoco, num_workers: int) -> None:
+    dataset = _toy(write_coco)
+    dataset.image_path(3).write_bytes(b"no image")
+    with pytest.raises(InputError) as caught:
+        list(_test_loader(dataset, num_workers))
+    message = str(caught.value)
+    assert "3.png" in message and "image id 13" in message and "\n" not in message
+    for index in range(5):
+        dataset.image_path(index).unlink(missing_ok=True)
+    with pytest.raises(InputError, match="none of 5 images can be read") as caught:
+        list(_train_loader(dataset, num_workers))
+    assert "\n" not in str(caught.value)
+
+
+def test_files_of_another_size_are_counted(write_coco: WriteCoco, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = _toy(write_coco)
+    for index in range(3):
+        cv2.imwrite(str(dataset.image_path(index)), np.zeros((40, 50, 3), np.uint8))
+    with caplog.at_level(logging.WARNING, "engine"):
+        batches = list(_test_loader(dataset))
+    assert len(caplog.records) == 1
+    assert "image 10 of toy is 50 x 40" in caplog.text and "16 x 20" in caplog.text
+    assert sum(len(batch.resized_files) for batch in batches) == 3
+
+
+def test_test_batches_keep_order_and_the_end_is_short(write_coco: WriteCoco) -> None:
+    loader = _test_loader(_toy(write_coco), num_workers=2)
+    for _ in range(2):  # workers persist
+        batches = list(loader)
+        assert [[t.image_id for t in b.targets] for b in batches] == [[10, 11], [12, 13], [14]]
+    assert len(loader) == 3
+    assert [len(target) for target in batches[0].targets] == [0, 1]
+
+
+def test_a_rank_without_images_yields_nothing(write_coco: WriteCoco) -> None:
+    dataset = _toy(write_coco)
+    samples = TestSamples(dataset, transforms.test_transform(16, 32, MEAN, STD))
+    loader = BatchLoader(dataset, samples, TestBatchSampler(5, 2, rank=0, world_size=9), 0, 2)
+    assert len(loader) == 0 and list(loader) == []
+
+
+def test_batches_travel_between_processes_unchanged(write_coco: WriteCoco) -> None:
+    batch = next(iter(_train_loader(_toy(write_coco))))
+    assert _same(pickle.loads(pickle.dumps(batch)), batch)
+    assert isinstance(batch.targets[0].boxes, torch.Tensor)
+    moved = batch.to("cpu")
+    assert _same(moved, batch)
