@@ -16,9 +16,7 @@ class OptionalBuildExt(build_ext):
     """Leaves an extension out whatever goes wrong; `optional` alone is not enough without `cc`."""
 
     def build_extension(self, ext: Extension) -> None:
-        ext.optional = (
-            True  # cythonize drops it, and an editable install copies what is not optional
-        )
+        ext.optional = True  # cythonize drops it, and an editable install copies what is not optional
         try:
             super().build_extension(ext)
         except Exception as error:

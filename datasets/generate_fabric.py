@@ -99,9 +99,7 @@ def lay_threads(rng: Rng, height: int, width: int) -> Threads:
     u = (x + wave * smooth_noise(rng, height, width, 90) + 20) / pitch_x
     v = (y + wave * smooth_noise(rng, height, width, 90) + 20) / pitch_y
     warp_idx, weft_idx = u.astype(np.int32), v.astype(np.int32)
-    hsv = np.array(
-        [[[rng.uniform(0, 360), rng.uniform(0.03, 0.5), rng.uniform(0.45, 0.85)]]], np.float32
-    )
+    hsv = np.array([[[rng.uniform(0, 360), rng.uniform(0.03, 0.5), rng.uniform(0.45, 0.85)]]], np.float32)
     base = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0]
     other = np.clip(base * rng.uniform(0.8, 1.15) + rng.normal(0, 0.03, 3), 0.1, 0.95)
     stripe = int(rng.integers(3, 9)) if rng.random() < 0.25 else 0
@@ -271,9 +269,7 @@ def place(rng: Rng, size: tuple[int, int], taken: np.ndarray) -> Window | None:
     for _ in range(PLACING_TRIES):
         top = int(rng.integers(2, height - rows - 1))
         left = int(rng.integers(2, width - columns - 1))
-        near = taken[
-            max(0, top - GAP) : top + rows + GAP, max(0, left - GAP) : left + columns + GAP
-        ]
+        near = taken[max(0, top - GAP) : top + rows + GAP, max(0, left - GAP) : left + columns + GAP]
         if not near.any():
             return slice(top, top + rows), slice(left, left + columns)
     return None
@@ -288,9 +284,7 @@ def bounds(mask: np.ndarray, window: Window) -> list[int] | None:
     return [x, y, int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1]
 
 
-def draw_image(
-    rng: Rng, height: int, width: int, max_ratio: float
-) -> tuple[np.ndarray, list[tuple[int, list[int]]]]:
+def draw_image(rng: Rng, height: int, width: int, max_ratio: float) -> tuple[np.ndarray, list[tuple[int, list[int]]]]:
     """One picture: BGR uint8 (H, W, 3), and (category index, [x, y, width, height]) a defect."""
     threads = lay_threads(rng, height, width)
     image = shade(threads)
@@ -325,9 +319,7 @@ def write_split(arguments: argparse.Namespace, split: str, count: int) -> int:
         name = f"{split}_{k:05d}.jpg"
         data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(88, 97))])[1]
         (folder / name).write_bytes(data.tobytes())
-        images.append(
-            {"id": k + 1, "file_name": name, "height": arguments.height, "width": arguments.width}
-        )
+        images.append({"id": k + 1, "file_name": name, "height": arguments.height, "width": arguments.width})
         for kind, box in defects:
             annotations.append(
                 {
@@ -349,9 +341,7 @@ def write_split(arguments: argparse.Namespace, split: str, count: int) -> int:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line, checked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("datasets/fabric"), help="folder")
     parser.add_argument("--train", type=int, default=600, help="training images (600)")
     parser.add_argument("--val", type=int, default=100, help="validation images (100)")
@@ -365,9 +355,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="other names for the five classes, any script, in the order of the text above",
     )
-    parser.add_argument(
-        "--max-ratio", type=float, default=50.0, help="longest side ratio of a broken_thread (50)"
-    )
+    parser.add_argument("--max-ratio", type=float, default=50.0, help="longest side ratio of a broken_thread (50)")
     arguments = parser.parse_args(argv)
     if min(arguments.height, arguments.width) < 96:
         parser.error("--height and --width must be at least 96 pixels")

@@ -74,9 +74,7 @@ def imported_modules(tree: ast.AST, module: str, is_package: bool) -> Iterator[t
             base = node.module or ""
             if node.level:
                 package = module.split(".") if is_package else module.split(".")[:-1]
-                base = ".".join(
-                    package[: len(package) - node.level + 1] + base.split(".") * bool(base)
-                )
+                base = ".".join(package[: len(package) - node.level + 1] + base.split(".") * bool(base))
             names = [f"{base}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
             names = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)]

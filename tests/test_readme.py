@@ -30,9 +30,7 @@ def commands() -> list[str]:
         for block in blocks((REPOSITORY / name).read_text(), "(?:bash|sh)"):
             lines = block.replace("\\\n", " ").splitlines()
             found += [line for line in lines if line.strip() and not line.startswith("#")]
-        inline = re.findall(
-            r"`((?:make|python|torchrun) [^`\n]+)`", (REPOSITORY / name).read_text()
-        )
+        inline = re.findall(r"`((?:make|python|torchrun) [^`\n]+)`", (REPOSITORY / name).read_text())
         found += inline
     return sorted(set(found))
 
@@ -62,11 +60,7 @@ def help_of(script: str) -> tuple[str, float]:
 
 def scripts() -> list[str]:
     named = {script_of(command) for command in commands()} - {None}
-    present = [
-        f"{p.parent.name}/{p.name}"
-        for d in ("tools", "demo")
-        for p in (REPOSITORY / d).glob("*.py")
-    ]
+    present = [f"{p.parent.name}/{p.name}" for d in ("tools", "demo") for p in (REPOSITORY / d).glob("*.py")]
     return sorted(named | set(present))
 
 
