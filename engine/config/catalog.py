@@ -35,9 +35,7 @@ def as_entries(entry: Entry) -> Group:
     if isinstance(value, Mapping):
         value = _group_of(value, entry.where)
     if not isinstance(value, Group):
-        raise BadCatalogError(
-            f"{CATALOG_KEY} must map names to {{img_dir: FOLDER, ann_file: FILE}}, got {value!r}"
-        )
+        raise BadCatalogError(f"{CATALOG_KEY} must map names to {{img_dir: FOLDER, ann_file: FILE}}, got {value!r}")
     return value
 
 
@@ -54,9 +52,7 @@ def fields(entry: Entry) -> Iterator[tuple[tuple[str, ...], Any, str]]:
     """
     key = f"{CATALOG_KEY}.{entry.name}"
     if not isinstance(entry.value, Group):
-        raise BadFieldError(
-            f"{entry.where}: {key} must be {{img_dir: FOLDER, ann_file: FILE}}, got {entry.value!r}"
-        )
+        raise BadFieldError(f"{entry.where}: {key} must be {{img_dir: FOLDER, ann_file: FILE}}, got {entry.value!r}")
     yield (entry.name,), {}, entry.where
     for each in entry.value:
         if each.name not in CATALOG_FIELDS:
@@ -64,9 +60,7 @@ def fields(entry: Entry) -> Iterator[tuple[tuple[str, ...], Any, str]]:
             hint = f"did you mean {nearest}?" if nearest else "a data set has img_dir and ann_file"
             raise BadFieldError(f"{each.where}: unknown key {key}.{each.name}; {hint}")
         if not isinstance(each.value, str) or not each.value:
-            raise BadFieldError(
-                f"{each.where}: {key}.{each.name} must be a path, got {each.value!r}"
-            )
+            raise BadFieldError(f"{each.where}: {key}.{each.name} must be a path, got {each.value!r}")
         yield (entry.name, each.name), each.value, each.where
 
 

@@ -33,9 +33,7 @@ def coerce(key: str, value: Any, type_: Any) -> Any:
     try:
         coerced = _convert(_literal(value, type_), type_)
     except (TypeError, OverflowError):
-        raise BadValueError(
-            f"must be {describe(type_)}, got {shown(value)}{_way_out(value, type_)}"
-        ) from None
+        raise BadValueError(f"must be {describe(type_)}, got {shown(value)}{_way_out(value, type_)}") from None
     _check_length(key, coerced)
     _check_range(key, coerced)
     if key in WORDS and not WORDS[key].is_open:

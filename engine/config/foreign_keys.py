@@ -43,22 +43,14 @@ FOREIGN_KEYS: dict[str, ForeignKey] = {
         "data sets are declared in DATASETS.CATALOG, not in a Python file; remove it",
     ),
     "MODEL.MASK_ON": ForeignKey(_is_false, "this engine predicts boxes, not masks; remove it"),
-    "MODEL.KEYPOINT_ON": ForeignKey(
-        _is_false, "this engine predicts boxes, not keypoints; remove it"
-    ),
+    "MODEL.KEYPOINT_ON": ForeignKey(_is_false, "this engine predicts boxes, not keypoints; remove it"),
     "MODEL.ROI_MASK_HEAD": ForeignKey(_always, "read only while MODEL.MASK_ON, which is refused"),
-    "MODEL.ROI_KEYPOINT_HEAD": ForeignKey(
-        _always, "read only while MODEL.KEYPOINT_ON, which is refused"
-    ),
-    "MODEL.FBNET": ForeignKey(
-        _always, "read only by the body FBNet, which MODEL.BACKBONE.CONV_BODY refuses"
-    ),
+    "MODEL.ROI_KEYPOINT_HEAD": ForeignKey(_always, "read only while MODEL.KEYPOINT_ON, which is refused"),
+    "MODEL.FBNET": ForeignKey(_always, "read only by the body FBNet, which MODEL.BACKBONE.CONV_BODY refuses"),
     "TEST.EXPECTED_RESULTS": ForeignKey(
         _is_empty, "results are not asserted after a test; compare inference/NAME/metrics.json"
     ),
-    "TEST.EXPECTED_RESULTS_SIGMA_TOL": ForeignKey(
-        _always, "read only with TEST.EXPECTED_RESULTS, which is refused"
-    ),
+    "TEST.EXPECTED_RESULTS_SIGMA_TOL": ForeignKey(_always, "read only with TEST.EXPECTED_RESULTS, which is refused"),
 }
 
 

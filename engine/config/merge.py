@@ -51,14 +51,14 @@ class Merge:
         above, node = path[:-1], _at(self.tree, path[:-1])
         if above[:2] == _CATALOG_PATH and len(path) == 4:
             self._take_data_set(Entry(path[2], Group([entry]), COMMAND_LINE))
-        elif isinstance(node, Mapping) and above[:2] != _CATALOG_PATH:
+        elif above[:2] == _CATALOG_PATH:
+            self._refuse(entry, f"{'.'.join(path)}: {CATALOG_KEY}.NAME.img_dir or .ann_file it is")
+        elif isinstance(node, Mapping):
             self._take(entry, above, node)
         else:
             self._refuse_unknown(".".join(path), entry)
 
-    def _walk(
-        self, entries: Iterable[Entry], above: tuple[str, ...], node: Mapping[str, Any]
-    ) -> None:
+    def _walk(self, entries: Iterable[Entry], above: tuple[str, ...], node: Mapping[str, Any]) -> None:
         for entry in entries:
             self._take(entry, above, node)
 
@@ -123,9 +123,7 @@ class Merge:
         elif "." in entry.name and _at(self.tree, key.split(".")) is not None:
             nested = ": {".join(key.split("."))
             closing = "}" * key.count(".")
-            self._refuse(
-                entry, f"{key} has dots; in YAML groups are nested: {nested}: ...{closing}"
-            )
+            self._refuse(entry, f"{key} has dots; in YAML groups are nested: {nested}: ...{closing}")
         elif entry.name == BASE_KEY:
             self._refuse(entry, f"{BASE_KEY} stands at the top level of a file, not in {path[-2]}")
         else:
@@ -144,11 +142,10 @@ class Merge:
         self._refuse(entry, f"unknown key {key}{hint}")
 
     def _neighbours(self, key: str) -> str:
-        above = key.rpartition(".")[0]
-        node = _at(self.tree, above.split(".") if above else [])
-        if not isinstance(node, Mapping):
-            return ""
-        return f"; {above or 'the top level'} has {', '.join(node)}"
+        path = key.split(".")[:-1]
+        while not isinstance(_at(self.tree, path), Mapping):
+            path = path[:-1]
+        return f"; {'.'.join(path) or 'the top level'} has {', '.join(_at(self.tree, path))}"
 
     def _refuse(self, entry: Entry, message: str) -> None:
         self.mistakes.append(f"{entry.where}: {message}")

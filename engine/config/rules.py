@@ -30,9 +30,8 @@ def broken_rules(cfg: CfgNode, is_complete: bool) -> Broken:
         reference's, whose
             default detector (R-50-C4) nobody builds.
     """
-    if is_complete or any(_dense_stages(cfg)):
+    if is_complete or _dense_stages(cfg):
         yield from _one_detector(cfg)
-        yield from _supported(cfg)
         yield from _body(cfg)
     yield from _device(cfg)
     yield from _input(cfg)
@@ -52,8 +51,10 @@ def _one_detector(cfg: CfgNode) -> Broken:
     stages = _dense_stages(cfg)
     if len(stages) > 1:
         yield _DENSE, f"{' and '.join(stages)} are on at once; keep one of them"
-    if not stages and cfg.MODEL.RPN_ONLY:
+    elif not stages and cfg.MODEL.RPN_ONLY:
         yield (*_DENSE, "MODEL.RPN_ONLY"), "no detector is on; write MODEL.ATSS_ON: True"
+    else:
+        yield from _supported(cfg)
 
 
 def _supported(cfg: CfgNode) -> Broken:
@@ -72,8 +73,7 @@ def _body(cfg: CfgNode) -> Broken:
     if body == "R-50-C4":
         yield (
             ("MODEL.BACKBONE.CONV_BODY", *_DENSE),
-            "MODEL.BACKBONE.CONV_BODY R-50-C4 (the default) has no pyramid of levels; "
-            "write R-50-FPN-RETINANET",
+            "MODEL.BACKBONE.CONV_BODY R-50-C4 (the default) has no pyramid of levels; write R-50-FPN-RETINANET",
         )
     for suffix, strides in _PYRAMID_STRIDES.items():
         is_plain = cfg.MODEL.RESNETS.RES5_DILATION == 1 and not cfg.IMPORTS
@@ -131,8 +131,7 @@ def _norms(cfg: CfgNode) -> Broken:
     if cfg.MODEL.BACKBONE.USE_GN and not is_gn:
         yield (
             ("MODEL.BACKBONE.USE_GN", "MODEL.RESNETS.NORM"),
-            "MODEL.BACKBONE.USE_GN is on, but the body has no group norm; "
-            "write MODEL.RESNETS.NORM: GN",
+            "MODEL.BACKBONE.USE_GN is on, but the body has no group norm; write MODEL.RESNETS.NORM: GN",
         )
 
 

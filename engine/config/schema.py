@@ -36,9 +36,7 @@ class Words:
     is_open: bool = False
 
 
-_BODIES = tuple(
-    f"R-{depth}-FPN{levels}" for depth in (18, 34, 50, 101, 152) for levels in ("-RETINANET", "")
-)
+_BODIES = tuple(f"R-{depth}-FPN{levels}" for depth in (18, 34, 50, 101, 152) for levels in ("-RETINANET", ""))
 
 # torch.optim but for the classes that need a closure, sparse gradients or matrices only; a test
 # compares.
@@ -51,9 +49,7 @@ WORDS: dict[str, Words] = {
     "MODEL.META_ARCHITECTURE": Words(("GeneralizedRCNN",), is_open=True),
     "MODEL.PIXEL_CONVENTION": Words(("inclusive", "continuous")),
     "MODEL.BACKBONE.CONV_BODY": Words((*_BODIES, "R-50-C4"), is_open=True),
-    "MODEL.RESNETS.TRANS_FUNC": Words(
-        ("BottleneckWithFixedBatchNorm", "BottleneckWithGN"), is_open=True
-    ),
+    "MODEL.RESNETS.TRANS_FUNC": Words(("BottleneckWithFixedBatchNorm", "BottleneckWithGN"), is_open=True),
     "MODEL.RESNETS.STEM_FUNC": Words(("StemWithFixedBatchNorm", "StemWithGN"), is_open=True),
     "MODEL.RESNETS.NORM": Words(("", "FrozenBN", "BN", "SyncBN", "GN")),
     "MODEL.ATSS.POSITIVE_TYPE": Words(("ATSS", "SSC", "IoU", "TOPK"), is_open=True),

@@ -19,8 +19,7 @@ from engine.errors import InputError
 BASE_KEY = "_BASE_"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _PLAIN_TAGS = {
-    f"tag:yaml.org,2002:{name}"
-    for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "value")
+    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "value")
 }
 _DATE_TAG = "tag:yaml.org,2002:timestamp"
 
@@ -89,9 +88,9 @@ def _refuse_circle(path: str, before: list[str], named_at: str) -> None:
 
 def _read(path: str, named_at: str) -> YamlFile:
     text = _text(path, named_at)
-    loader = _Loader(text)
     file = YamlFile(path)
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
             return file
@@ -101,12 +100,11 @@ def _read(path: str, named_at: str) -> YamlFile:
         file.entries = list(_entries(root, loader, file))
     except yaml.MarkedYAMLError as error:
         raise InputError(_syntax_message(path, text, error)) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not a YAML file: {str(error).splitlines()[0]}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise InputError(f"{path}:{line}: a character that is no text; remove it") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a configuration: {error}") from None
-    finally:
-        loader.dispose()
     return file
 
 
@@ -131,13 +129,13 @@ def _nearest_file(path: str) -> str:
     folder, name = os.path.split(path)
     while folder and not os.path.isdir(folder):
         folder, name = os.path.split(folder)
-    candidates = sorted(
-        each
-        for each in os.listdir(folder or ".")
+    stems = {
+        os.path.splitext(each)[0]: each
+        for each in sorted(os.listdir(folder or "."))
         if each.endswith((".yaml", ".yml")) or os.path.isdir(os.path.join(folder, each))
-    )
-    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
-    return f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
+    }
+    near = difflib.get_close_matches(os.path.splitext(name)[0], stems, n=1, cutoff=0.6)
+    return f"; did you mean {os.path.join(folder, stems[near[0]])}?" if near else ""
 
 
 def _refuse_tags(root: yaml.Node, path: str) -> None:
@@ -150,10 +148,7 @@ def _refuse_tags(root: yaml.Node, path: str) -> None:
             raise InputError(f"{path}:{_line(node)}: an anchor that contains itself")
         if node.tag not in _PLAIN_TAGS:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-            raise InputError(
-                f"{path}:{_line(node)}: YAML tag {tag} is refused; "
-                "a configuration holds plain values"
-            )
+            raise InputError(f"{path}:{_line(node)}: YAML tag {tag} is refused; a configuration holds plain values")
         if id(node) in seen or isinstance(node, yaml.ScalarNode):
             continue
         seen.add(id(node))
@@ -188,23 +183,25 @@ def _note_duplicates(node: yaml.MappingNode, file: YamlFile) -> None:
         name = name_node.value
         if name in lines:
             file.mistakes.append(
-                f"{file.path}:{_line(name_node)}: duplicate key {name}, "
-                f"already given on line {lines[name]}; keep one"
+                f"{file.path}:{_line(name_node)}: duplicate key {name}, already given on line {lines[name]}; keep one"
             )
         lines.setdefault(name, _line(name_node))
 
 
 def _syntax_message(path: str, text: str, error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
+    context = error.context or ""
+    is_left_open = "flow" in context or "quoted" in context  # then the end is far from the mistake
+    mark = error.context_mark if is_left_open else error.problem_mark
     if mark is None:
-        return f"{path}: not a YAML file: {error.problem}"
+        return f"{path}: YAML syntax: {error.problem}"
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
     if "\t" in line[: mark.column + 1]:
         return f"{path}:{mark.line + 1}: a tab character; indent with spaces"
-    problem = error.problem or error.context or "not YAML"
-    context = f" {error.context}" if error.context and error.problem else ""
-    return f"{path}:{mark.line + 1}: YAML syntax: {problem}{context}"
+    problem = (error.problem or "").replace("'<stream end>'", "the end of the file")
+    if problem.startswith("mapping values"):
+        problem = "a colon too many here, or one missing on the line above"
+    return f"{path}:{mark.line + 1}: YAML syntax: {' '.join(f'{problem} {context}'.split())}"
 
 
 def _line(node: yaml.Node) -> int:

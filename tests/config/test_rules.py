@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import pytest
+
+from engine.config import get_cfg
+from engine.errors import InputError
+
+BROKEN = {
+    "two dense stages": (
+        "  RETINANET_ON: True\n",
+        "6: MODEL.ATSS_ON and MODEL.RETINANET_ON are on at once; keep one of them",
+    ),
+    "lengths": (
+        "  ATSS:\n    ANCHOR_SIZES: [64, 128]\n",
+        "7: MODEL.ATSS.ANCHOR_SIZES has 2 entries and MODEL.ATSS.ANCHOR_STRIDES has 5; each level needs one of both",
+    ),
+    "strides": (
+        "  ATSS:\n    ANCHOR_STRIDES: [4, 8, 16, 32, 64]\n",
+        "7: MODEL.ATSS.ANCHOR_STRIDES is (4, 8, 16, 32, 64), but the levels of "
+        "R-50-FPN-RETINANET have the strides (8, 16, 32, 64, 128); write these",
+    ),
+    "thresholds": (
+        "  ATSS:\n    BG_IOU_THRESHOLD: 0.6\n",
+        "7: MODEL.ATSS.BG_IOU_THRESHOLD 0.6 is above FG_IOU_THRESHOLD 0.5; it must not be",
+    ),
+    "one class": (
+        "  ATSS:\n    NUM_CLASSES: 1\n",
+        "7: MODEL.ATSS.NUM_CLASSES is 1; it counts the foreground classes + 1: "
+        "2 for one class, or 0 to take them from the data set",
+    ),
+    "stages": (
+        "  RESNETS:\n    STAGE_WITH_DCN: (False, True)\n",
+        "7: MODEL.RESNETS.STAGE_WITH_DCN must have 4 entries (one for each stage), got (False, True)",
+    ),
+    "groups and channels": (
+        "  GROUP_NORM:\n    DIM_PER_GP: 8\n",
+        "7: MODEL.GROUP_NORM.DIM_PER_GP is 8 and NUM_GROUPS is 32; one of them must be -1 and the other positive",
+    ),
+    "device": ("  DEVICE: gpu\n", "6: MODEL.DEVICE must be cuda, cuda:N or cpu, got 'gpu'"),
+    "range 0..1, means of 0..255": (
+        "INPUT:\n  TO_BGR255: False\n",
+        "7: INPUT.TO_BGR255 false means RGB in 0..1, but INPUT.PIXEL_MEAN is "
+        "(102.9801, 115.9465, 122.7717), of 0..255; divide it by 255 and put red first, "
+        "PIXEL_STD too",
+    ),
+    "range 0..255, means of 0..1": (
+        "INPUT:\n  PIXEL_MEAN: [0.485, 0.456, 0.406]\n",
+        "7: INPUT.TO_BGR255 true means BGR in 0..255, but INPUT.PIXEL_MEAN is "
+        "(0.485, 0.456, 0.406), of 0..1; multiply it by 255 and put blue first, "
+        "or write TO_BGR255: False",
+    ),
+    "division by zero": (
+        "INPUT:\n  PIXEL_STD: [0, 1, 1]\n",
+        "7: INPUT.PIXEL_STD is (0.0, 1.0, 1.0); it must be above 0",
+    ),
+    "sizes": (
+        "INPUT:\n  MIN_SIZE_RANGE_TRAIN: [800, 640]\n",
+        "7: INPUT.MIN_SIZE_RANGE_TRAIN is (800, 640); it must be (low, high) with 0 < low <= high, or (-1, -1) for off",
+    ),
+    "steps": ("SOLVER:\n  STEPS: [20, 10]\n", "7: SOLVER.STEPS must increase, got (20, 10)"),
+    "scales": (
+        "TEST:\n  BBOX_AUG:\n    SCALES: [1, 2]\n    SCALE_RANGES: [[1, 2]]\n",
+        "9: TEST.BBOX_AUG.SCALE_RANGES has 1 entries and TEST.BBOX_AUG.SCALES has 2; "
+        "write one (low, high) for each scale, or () for none",
+    ),
+    "scale range": (
+        "TEST:\n  BBOX_AUG:\n    SCALES: [1]\n    SCALE_RANGES: [[2, 1]]\n",
+        "9: TEST.BBOX_AUG.SCALE_RANGES has (2, 1); low must be below high",
+    ),
+    "a data set twice": (
+        "DATASETS:\n  TEST: [a, a]\n",
+        "7: DATASETS.TEST names a twice; keep one",
+    ),
+    "an optimizer's slip": (
+        "SOLVER:\n  OPTIMIZER: AdmaW\n",
+        "7: SOLVER.OPTIMIZER must be one of SGD, Adam, AdamW, Adadelta, Adafactor, Adagrad, "
+        "Adamax, ASGD, NAdam, RAdam, RMSprop, Rprop, got 'AdmaW'; did you mean AdamW?",
+    ),
+    "augmented testing": (
+        "TEST:\n  BBOX_AUG:\n    ENABLED: True\n",
+        "8: not supported yet in this version: test-time augmentation (TEST.BBOX_AUG.ENABLED); write False",
+    ),
+}
+
+
+@pytest.mark.parametrize("text, expected", BROKEN.values(), ids=BROKEN)
+def test_broken_rule_is_answered_in_one_line(answer, text, expected):
+    assert answer(text) == f"my.yaml:{expected}"
+
+
+@pytest.mark.parametrize(
+    "head, expected",
+    [
+        (
+            "MODEL:\n  RPN_ONLY: True\n  RETINANET_ON: True\n  BACKBONE: {CONV_BODY: R-50-FPN-RETINANET}\n",
+            "my.yaml:3: not supported yet in this version: RetinaNet (MODEL.RETINANET_ON); use MODEL.ATSS_ON: True",
+        ),
+        (
+            "MODEL:\n  ATSS_ON: True\n  BACKBONE: {CONV_BODY: R-50-FPN-RETINANET}\n",
+            "my.yaml:2: not supported yet in this version: two-stage detectors (MODEL.RPN_ONLY); "
+            "write MODEL.RPN_ONLY: True with MODEL.ATSS_ON: True",
+        ),
+        (
+            "MODEL:\n  RPN_ONLY: True\n  BACKBONE: {CONV_BODY: R-50-FPN-RETINANET}\n",
+            "my.yaml:2: no detector is on; write MODEL.ATSS_ON: True",
+        ),
+        (
+            "MODEL:\n  RPN_ONLY: True\n  ATSS_ON: True\n",
+            "my.yaml:3: MODEL.BACKBONE.CONV_BODY R-50-C4 (the default) has no pyramid of levels; "
+            "write R-50-FPN-RETINANET",
+        ),
+    ],
+)
+def test_detectors_that_are_not_there(answer, head, expected):
+    assert answer(head=head) == expected
+
+
+def test_place_is_that_of_the_key_written_last(answer):
+    text = "  ATSS:\n    ANCHOR_STRIDES: [8]\nIMPORTS: [my.backbone]\n"
+    told = answer(text, ("MODEL.ATSS.ANCHOR_SIZES", "(64, 128)"))
+    assert told.startswith("command line: MODEL.ATSS.ANCHOR_SIZES has 2 entries")
+    told = answer(text)
+    assert told.startswith("my.yaml:7: MODEL.ATSS.ANCHOR_SIZES has 5 entries")
+
+
+def test_own_modules_may_add_words_and_levels(write_config):
+    cfg = get_cfg()
+    cfg.merge_from_file(write_config("SOLVER: {OPTIMIZER: Lion}\nIMPORTS: [my.lion]\n"))
+    cfg.freeze()
+    assert cfg.SOLVER.OPTIMIZER == "Lion"
+
+
+def test_group_norm_must_be_there_when_announced(answer):
+    body = "{USE_GN: True, CONV_BODY: R-50-FPN-RETINANET}"
+    told = answer(head=f"MODEL:\n  ATSS_ON: True\n  RPN_ONLY: True\n  BACKBONE: {body}\n")
+    assert told == (
+        "my.yaml:4: MODEL.BACKBONE.USE_GN is on, but the body has no group norm; write MODEL.RESNETS.NORM: GN"
+    )
+
+
+def test_values_set_in_code_are_checked_too():
+    cfg = get_cfg()
+    cfg.SOLVER.STEPS = [20, 10]
+    with pytest.raises(InputError, match=r"^in code: SOLVER.STEPS must increase, got \(20, 10\)$"):
+        cfg.freeze()
+    cfg.SOLVER.STEPS = "soon"
+    with pytest.raises(InputError, match=r"^in code: SOLVER.STEPS must be a tuple of int"):
+        cfg.freeze()
+    cfg.SOLVER.STEPS = [10, 20]
+    cfg.freeze()
+    assert cfg.SOLVER.STEPS == (10, 20)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.config.defaults import DEFAULTS
+from engine.config.schema import leaves
+from engine.config.spelling import nearest_key, nearest_word
+
+KEYS = [key for key, _ in leaves(DEFAULTS)]
+
+
+def _slips(name: str) -> set[str]:
+    """Every name that one letter left out, or two neighbours swapped, makes of a name."""
+    left_out = {name[:i] + name[i + 1 :] for i in range(len(name))}
+    swapped = {name[:i] + name[i + 1] + name[i] + name[i + 2 :] for i in range(len(name) - 1)}
+    return (left_out | swapped) - {name}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_slip_is_answered_with_the_key(data):
+    key = data.draw(st.sampled_from(KEYS))
+    group, dot, name = key.rpartition(".")
+    slip = data.draw(st.sampled_from(sorted(_slips(name))))
+    mistyped = f"{group}{dot}{slip}"
+    if mistyped in KEYS:
+        return
+    nearest = nearest_key(mistyped, KEYS)
+    equally_near = nearest is not None and slip in _slips(nearest.rpartition(".")[2])
+    assert nearest == key or equally_near  # G_IOU_THRESHOLD is FG_ or BG_
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(KEYS))
+def test_a_known_key_is_its_own_nearest(key):
+    assert nearest_key(key, KEYS) == key
+    assert nearest_key(key.lower(), KEYS) == key
+
+
+@pytest.mark.parametrize(
+    "mistaken, meant",
+    [
+        ("TOPK", "MODEL.ATSS.TOPK"),
+        ("MODEL.WEIGHTS", "MODEL.WEIGHT"),
+        ("MODEL.ATSS.NMS_THRESH", "MODEL.ATSS.NMS_TH"),
+        ("MODEL.RPN.NMS_TH", "MODEL.RPN.NMS_THRESH"),
+        ("MODEL.ATSS.ANCHOR_STRIDE", "MODEL.ATSS.ANCHOR_STRIDES"),
+        ("SOLVER.ENABLED", None),
+        ("FOO", None),
+    ],
+)
+def test_the_group_counts_more_than_the_exact_name(mistaken, meant):
+    keys = [key for key in KEYS if not key.endswith("ENABLED")]
+    assert nearest_key(mistaken, keys) == meant
+
+
+def test_nearest_word():
+    assert nearest_word("adamw", ["SGD", "Adam", "AdamW"]) == "AdamW"
+    assert nearest_word("zebra", ["SGD", "Adam"]) is None
