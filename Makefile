@@ -47,7 +47,7 @@ $(PY):
 	$(PYTHON) -m venv $(VENV)
 
 # opencv-python needs libGL and libxcb, which bare machines lack: then its build without windows
-# replaces its files (docs/decisions/0002-opencv.md).
+# replaces its files (docs/decisions/opencv.md).
 define install
 	$(PY) -m pip install --disable-pip-version-check -q -e '.$(1)'
 	@$(PY) -c 'import cv2' 2> /dev/null || { \
