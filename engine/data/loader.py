@@ -180,7 +180,8 @@ class BatchLoader:
         self.dataset = dataset
         self.batch_sampler = batch_sampler
         num_workers = min(num_workers, len(batch_sampler))
-        self._loader = DataLoader(
+        self._open = partial(
+            DataLoader,
             samples,
             batch_sampler=batch_sampler,
             collate_fn=partial(collate, size_divisibility=size_divisibility),
@@ -190,15 +191,21 @@ class BatchLoader:
             pin_memory=pin_memory,
             generator=torch.Generator(),  # else each epoch draws from the default one
         )
+        self._loader: DataLoader | None = None
         self._num_resized_files = 0
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
+        if self._loader is None:
+            self._loader = self._open()
         for batch in self._loader:
             if isinstance(batch, InputError):
-                raise batch
+                # Let go of the workers first: if the traceback keeps them alive, they end in a
+                # garbage collection that closes their pipes unsaid, and each takes 5 seconds.
+                self._loader = None
+                raise InputError(str(batch))
             self._report_resized_files(batch)
             yield batch
 
