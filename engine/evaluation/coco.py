@@ -46,10 +46,7 @@ def coco_metrics(
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
     num_gt = count_ground_truth(coco_dict, category_ids)
-    per_class = {
-        name: {**_figures(evaluation, slice(k, k + 1)), "num_gt": num_gt[k]}
-        for k, name in enumerate(names)
-    }
+    per_class = {name: {**_figures(evaluation, slice(k, k + 1)), "num_gt": num_gt[k]} for k, name in enumerate(names)}
     return {"bbox": _figures(evaluation, slice(None)), "per_class": per_class}
 
 
@@ -122,10 +119,7 @@ def unique_names(class_names: Sequence[str]) -> Sequence[str]:
     """`class_names`, proved to be different, since they are keys of the files we write."""
     doubled = sorted({name for name in class_names if class_names.count(name) > 1})
     if doubled:
-        raise InputError(
-            f"class name {doubled[0]!r} stands for several categories;"
-            " rename one in the annotation file"
-        )
+        raise InputError(f"class name {doubled[0]!r} stands for several categories; rename one in the annotation file")
     return class_names
 
 

@@ -17,9 +17,7 @@ from engine.structures import boxes as box_ops
 KEYS = ("image_id", "category_id", "bbox", "score")
 
 
-def to_coco_results(
-    detections: Mapping[int | str, Detections], category_ids: Sequence[int]
-) -> list[dict[str, Any]]:
+def to_coco_results(detections: Mapping[int | str, Detections], category_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Result entries of many images, in the order given.
 
     Args:
@@ -61,9 +59,7 @@ def to_coco_results(
     return results
 
 
-def read_results(
-    path: str | Path, coco_dict: Mapping[str, Any] | None = None
-) -> list[dict[str, Any]]:
+def read_results(path: str | Path, coco_dict: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """Read and check a COCO result file.
 
     Args:
@@ -83,8 +79,7 @@ def read_results(
         raise InputError(f"{path}: not a JSON file ({first}); write it again") from None
     if not isinstance(results, list):
         raise InputError(
-            f"{path}: must hold a list of COCO results, holds {type(results).__name__};"
-            " is this the annotation file?"
+            f"{path}: must hold a list of COCO results, holds {type(results).__name__}; is this the annotation file?"
         )
     image_ids = category_ids = None
     if coco_dict is not None:
@@ -97,9 +92,7 @@ def read_results(
     return results
 
 
-def _fault(
-    entry: Any, image_ids: set[int | str] | None, category_ids: set[int] | None
-) -> str | None:
+def _fault(entry: Any, image_ids: set[int | str] | None, category_ids: set[int] | None) -> str | None:
     """What is wrong with one result entry, or None."""
     if not isinstance(entry, dict):
         return f"must be an object with {', '.join(KEYS)}, is {type(entry).__name__}"
@@ -110,9 +103,7 @@ def _fault(
     if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(_is_finite, bbox))):
         return f"bbox must be 4 finite numbers [x, y, width, height], is {_shown(bbox)}"
     if bbox[2] < 0 or bbox[3] < 0:
-        return (
-            f"bbox {_shown(bbox)} has a negative width or height; it must be [x, y, width, height]"
-        )
+        return f"bbox {_shown(bbox)} has a negative width or height; it must be [x, y, width, height]"
     if not _is_finite(score):
         return f"score must be a finite number, is {_shown(score)}"
     if image_ids is not None and not _is_known(entry["image_id"], image_ids):

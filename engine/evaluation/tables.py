@@ -32,10 +32,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
         ]
         parts.append(_table(["class", "num_gt", *shown], rows))
     elif per_class:
-        rows = [
-            [name, _fraction(figures["AP"]), _fraction(figures["AP50"])]
-            for name, figures in per_class.items()
-        ]
+        rows = [[name, _fraction(figures["AP"]), _fraction(figures["AP50"])] for name, figures in per_class.items()]
         parts.append(_side_by_side(["class", "AP", "AP50"], rows))
     return "\n\n".join(parts)
 
@@ -81,18 +78,14 @@ def display_width(text: str) -> int:
 def _side_by_side(headers: Sequence[str], rows: list[_Row]) -> str:
     """Rows in as many groups of columns as fit, read downwards."""
     name_width = max(display_width(row[0]) for row in rows)
-    group_width = (
-        max(name_width, len(headers[0])) + sum(2 + max(len(h), 5) for h in headers[1:]) + 2
-    )
+    group_width = max(name_width, len(headers[0])) + sum(2 + max(len(h), 5) for h in headers[1:]) + 2
     groups = max(1, min(WIDTH // group_width, len(rows)))
     height = math.ceil(len(rows) / groups)
     groups = math.ceil(len(rows) / height)
     blank = [""] * len(headers)
     lines = []
     for i in range(height):
-        parts = [
-            rows[i + g * height] if i + g * height < len(rows) else blank for g in range(groups)
-        ]
+        parts = [rows[i + g * height] if i + g * height < len(rows) else blank for g in range(groups)]
         lines.append([cell for part in parts for cell in part])
     names = tuple(g * len(headers) for g in range(groups))
     return _table(list(headers) * groups, lines, text_columns=names)

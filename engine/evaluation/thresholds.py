@@ -86,15 +86,11 @@ def fmeasure_thresholds(
         points = [best_threshold(m.scores, m.is_true, m.num_gt, beta) for m in matches]
     else:
         points = _interpolated_thresholds(evaluation, beta)
-    classes = {
-        name: _entry(point, m) for name, point, m in zip(names, points, matches, strict=True)
-    }
+    classes = {name: _entry(point, m) for name, point, m in zip(names, points, matches, strict=True)}
     return {"iou": float(iou), "beta": float(beta), "classes": classes}
 
 
-def best_threshold(
-    scores: np.ndarray, is_true: np.ndarray, num_gt: int, beta: float = 1.0
-) -> Operating | None:
+def best_threshold(scores: np.ndarray, is_true: np.ndarray, num_gt: int, beta: float = 1.0) -> Operating | None:
     """The threshold with the largest f-measure on the raw curve; of equal ones the highest.
 
     Detections with the same score enter together, so that `score >= threshold` selects exactly the
@@ -160,9 +156,7 @@ def _interpolated_thresholds(evaluation: COCOeval, beta: float) -> list[Operatin
         scores = evaluation.eval["scores"][0, :, k, 0, -1]  # (R,)
         denominator = beta**2 * precision + recall
         f_measure = np.zeros_like(precision)
-        np.divide(
-            (1 + beta**2) * precision * recall, denominator, out=f_measure, where=precision > 0
-        )
+        np.divide((1 + beta**2) * precision * recall, denominator, out=f_measure, where=precision > 0)
         best = int(np.argmax(f_measure))
         if f_measure[best] <= 0:
             points.append(None)
@@ -175,16 +169,13 @@ def _interpolated_thresholds(evaluation: COCOeval, beta: float) -> list[Operatin
 def _entry(point: Operating | None, matches: ClassMatches) -> dict[str, Any]:
     if point is not None:
         return {**point._asdict(), "num_gt": matches.num_gt}
+    reason = NO_GROUND_TRUTH
     if matches.num_gt:
         reason = NO_TRUE_DETECTION
-    else:
-        reason = ONLY_CROWDS if matches.num_crowd else NO_GROUND_TRUTH
+    elif matches.num_crowd:
+        reason = ONLY_CROWDS
     return {**dict.fromkeys(Operating._fields), "num_gt": matches.num_gt, "reason": reason}
 
 
 def _joined(arrays: list[Any], dtype: type) -> np.ndarray:
-    return (
-        np.concatenate([np.asarray(a, dtype=dtype) for a in arrays])
-        if arrays
-        else np.zeros(0, dtype)
-    )
+    return np.concatenate([np.asarray(a, dtype=dtype) for a in arrays]) if arrays else np.zeros(0, dtype)

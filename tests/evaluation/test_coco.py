@@ -96,9 +96,7 @@ def test_an_annotation_of_id_zero_and_mixed_image_ids_are_matched() -> None:
     truth = copy.deepcopy(TRUTH)
     truth["images"][1]["id"] = "second"
     truth["annotations"][2]["image_id"] = "second"
-    assert coco_metrics(truth, as_results(truth), ["a", "b"], [5, 2])["bbox"][
-        "AP"
-    ] == pytest.approx(1)
+    assert coco_metrics(truth, as_results(truth), ["a", "b"], [5, 2])["bbox"]["AP"] == pytest.approx(1)
 
 
 def test_some_of_the_categories() -> None:
@@ -122,8 +120,7 @@ def test_classes_of_one_name_are_an_error() -> None:
 def test_equal_to_the_reference(golden_dir: Path) -> None:
     folder = golden_dir / "atss"
     truth, results, figures = (
-        json.loads((folder / f"coco_{name}_base.json").read_text())
-        for name in ("gt", "results", "eval")
+        json.loads((folder / f"coco_{name}_base.json").read_text()) for name in ("gt", "results", "eval")
     )
     metrics = coco_metrics(truth, results, ["a", "b", "c", "d"], figures["cat_ids"])
     assert list(metrics["bbox"]) == figures["stats_names"]
@@ -159,9 +156,7 @@ box = st.tuples(
 def test_equal_to_summarize(boxes: list[BOX], found: list[tuple[BOX, int]], crowd: set) -> None:
     """The oracle: pycocotools used as its manual says."""
     truth = annotations(boxes, crowd=tuple(crowd))
-    results = [
-        {"image_id": i, "category_id": c, "bbox": b, "score": s / 4} for (i, c, b), s in found
-    ]
+    results = [{"image_id": i, "category_id": c, "bbox": b, "score": s / 4} for (i, c, b), s in found]
     metrics = coco_metrics(truth, results, ["a", "b"], [5, 2])
     for gt in truth["annotations"]:
         gt["id"] += 1  # pycocotools takes 0 for "no match"

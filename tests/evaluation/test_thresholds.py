@@ -41,20 +41,14 @@ T, F = True, False
         ([0.0], [T], 1, 1, (0.0, 1, 1, 1)),
     ],
 )
-def test_best_threshold(
-    scores: list[float], is_true: list[bool], num_gt: int, beta: float, expected: tuple
-) -> None:
+def test_best_threshold(scores: list[float], is_true: list[bool], num_gt: int, beta: float, expected: tuple) -> None:
     found = best_threshold(np.array(scores), np.array(is_true), num_gt, beta)
     assert found == pytest.approx(expected)
     assert found.threshold in scores
 
 
-@pytest.mark.parametrize(
-    ("scores", "is_true", "num_gt"), [([], [], 0), ([], [], 3), ([0.5], [F], 0), ([0.5], [F], 2)]
-)
-def test_best_threshold_without_a_true_detection(
-    scores: list[float], is_true: list[bool], num_gt: int
-) -> None:
+@pytest.mark.parametrize(("scores", "is_true", "num_gt"), [([], [], 0), ([], [], 3), ([0.5], [F], 0), ([0.5], [F], 2)])
+def test_best_threshold_without_a_true_detection(scores: list[float], is_true: list[bool], num_gt: int) -> None:
     assert best_threshold(np.array(scores), np.array(is_true, dtype=bool), num_gt) is None
 
 
@@ -64,9 +58,7 @@ def test_best_threshold_without_a_true_detection(
     st.integers(0, 3),
     st.sampled_from([0.5, 1.0, 2.0]),
 )
-def test_equal_to_trying_every_threshold(
-    found: list[tuple[int, bool]], num_missed: int, beta: float
-) -> None:
+def test_equal_to_trying_every_threshold(found: list[tuple[int, bool]], num_missed: int, beta: float) -> None:
     scores = np.array([score / 7 for score, _ in found])
     is_true = np.array([true for _, true in found])
     num_gt = int(is_true.sum()) + num_missed
@@ -108,9 +100,7 @@ def thresholds(coco_dict: dict, results: list[dict], **options: Any) -> dict[str
 
 
 def test_perfect_detections() -> None:
-    found = thresholds(
-        truth((4, SQUARE, 0), (4, FAR, 0)), [result(4, SQUARE, 0.5), result(4, FAR, 0.7)]
-    )
+    found = thresholds(truth((4, SQUARE, 0), (4, FAR, 0)), [result(4, SQUARE, 0.5), result(4, FAR, 0.7)])
     a = {"threshold": 0.5, "f_measure": 1.0, "precision": 1.0, "recall": 1.0, "num_gt": 2}
     assert (found["iou"], found["beta"]) == (0.5, 1.0)
     assert found["classes"]["a"] == a
@@ -178,8 +168,7 @@ def test_matching_only_what_is_above_the_threshold_gives_the_same(
 def test_the_interpolated_rule_equals_the_reference(golden_dir: Path) -> None:
     folder = golden_dir / "atss"
     coco_dict, results, figures = (
-        json.loads((folder / f"coco_{name}_base.json").read_text())
-        for name in ("gt", "results", "eval")
+        json.loads((folder / f"coco_{name}_base.json").read_text()) for name in ("gt", "results", "eval")
     )
     arguments = coco_dict, results, ["a", "b", "c", "d"], figures["cat_ids"]
     entries = fmeasure_thresholds(*arguments, rule="interpolated")["classes"].values()

@@ -1,0 +1,6 @@
+"""Pictures of detections and ground truth. Nothing here opens a window."""
+
+from engine.visualize.draw import draw_comparison, draw_detections, draw_targets
+from engine.visualize.mosaic import mosaic
+
+__all__ = ["draw_comparison", "draw_detections", "draw_targets", "mosaic"]

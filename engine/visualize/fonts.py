@@ -1,0 +1,146 @@
+"""TrueType fonts of this machine, chosen by the characters that a text needs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import ImageFont
+
+from engine.log import get_logger
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+# File names without suffix, lower case; the first that has every character of a text is taken.
+PREFERRED = (
+    "dejavusans",
+    "notosans-regular",
+    "liberationsans-regular",
+    "arial",
+    "segoeui",
+    "helvetica",
+    "notosanscjk-regular",
+    "notosanscjksc-regular",
+    "notosanssc-regular",
+    "sourcehansans-regular",
+    "sourcehansanssc-regular",
+    "wqy-microhei",
+    "wqy-zenhei",
+    "droidsansfallbackfull",
+    "pingfang",
+    "hiragino sans gb",
+    "stheiti light",
+    "arial unicode",
+    "msyh",
+    "simhei",
+    "simsun",
+    "msgothic",
+    "malgun",
+)
+SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
+PROBE_SIZE = 16
+NO_SUCH_CHARACTER = "\U000effff"  # a private code point: what a font draws here is its "missing" box
+
+
+def font_for(text: str, size: int) -> Font:
+    """A font of `size` pixels that has the characters of `text`, or the one that has most of them.
+
+    When characters stay without a font, one log line says which and what to install.
+    """
+    shapes = frozenset(char for char in text if char.isprintable() and not char.isspace())
+    return _loaded(_font_path(shapes), size)
+
+
+@functools.lru_cache(maxsize=1)
+def font_files() -> tuple[Path, ...]:
+    """Every font file found, preferred ones first, then by name."""
+    found = {path for path in _from_fontconfig() if path.suffix.lower() in SUFFIXES}
+    for folder in _folders():
+        if folder.is_dir():
+            files = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found.update(file.resolve() for file in files)
+    rank = {name: index for index, name in enumerate(PREFERRED)}
+    return tuple(sorted(found, key=lambda p: (rank.get(p.stem.lower(), len(rank)), p.name, str(p))))
+
+
+def missing_characters(path: Path | None, characters: frozenset[str]) -> frozenset[str]:
+    """The characters for which the font draws nothing but its "missing" box."""
+    try:
+        font = _loaded(path, PROBE_SIZE)
+        absent = _drawn(font, NO_SUCH_CHARACTER)
+        return frozenset(char for char in characters if _drawn(font, char) == absent)
+    except (OSError, UnicodeError):  # a broken font file, or a bitmap font
+        return characters
+
+
+@functools.lru_cache(maxsize=4096)
+def _font_path(characters: frozenset[str]) -> Path | None:
+    """File of the first font with all `characters` (None: Pillow's own Latin font)."""
+    best: tuple[frozenset[str], Path | None] | None = None
+    for path in (*font_files(), None):
+        missing = missing_characters(path, characters)
+        if not missing:
+            return path
+        if best is None or len(missing) < len(best[0]):
+            best = missing, path
+    _warn_once("".join(sorted(best[0])[:10]))
+    return best[1]
+
+
+_warned: list[str] = []
+
+
+def _warn_once(characters: str) -> None:
+    if _warned:
+        return
+    _warned.append(characters)
+    get_logger(__name__).warning(
+        "no font on this machine has %s: such characters are drawn as boxes. Install one, for"
+        " example: apt-get install fonts-noto-cjk (Chinese, Japanese, Korean) or fonts-noto-core"
+        " (other scripts), or put a .ttf file into %s",
+        characters,
+        Path.home() / ".local/share/fonts",
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _loaded(path: Path | None, size: int) -> Font:
+    if path is None:
+        return ImageFont.load_default(size)
+    return ImageFont.truetype(str(path), size)
+
+
+def _drawn(font: Font, char: str) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(char)
+    return mask.size, bytes(mask)
+
+
+def _from_fontconfig() -> list[Path]:
+    """What `fc-list` knows, which includes folders set up by the user."""
+    command = shutil.which("fc-list")
+    if command is None:
+        return []
+    try:
+        answer = subprocess.run([command, "--format", "%{file}\n"], capture_output=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [Path(line).resolve() for line in os.fsdecode(answer.stdout).splitlines() if line]
+
+
+def _folders() -> list[Path]:
+    home = Path.home()
+    folders = [home / ".local/share/fonts", home / ".fonts"]
+    if sys.platform == "win32":
+        folders += [
+            Path(os.environ.get("WINDIR", r"C:\Windows")) / "Fonts",
+            home / "AppData/Local/Microsoft/Windows/Fonts",
+        ]
+    elif sys.platform == "darwin":
+        folders += [Path("/System/Library/Fonts"), Path("/Library/Fonts"), home / "Library/Fonts"]
+    else:
+        folders += [Path("/usr/share/fonts"), Path("/usr/local/share/fonts")]
+    return folders

@@ -1,0 +1,94 @@
+"""Where labels go: beside their box, inside the image, not over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels, right and bottom excluded
+
+MAX_COVERED = 0.1  # part of a label that an earlier one may share before a shorter text is tried
+MAX_COVERED_LAST = 0.25  # the same for the shortest text, which then goes
+MAX_IMAGE_COVERED = 0.35  # part of the image that labels may hide; the first one may more
+COST_COVERED = 4.0  # for the covered part of a label
+COST_HIDING = 1.0  # for the hidden part of a box
+COST_LATER = 0.02  # for each place further down the list of preferences
+
+
+def place_labels(
+    frames: Sequence[Rectangle],
+    sizes: Sequence[Sequence[tuple[int, int]]],
+    image_size: tuple[int, int],
+) -> list[tuple[int, int, int] | None]:
+    """A place for the label of each frame, the earlier ones first.
+
+    Args:
+        frames: D outer edges of drawn boxes.
+        sizes: for each frame the (width, height) of its label's texts, the longest first.
+        image_size: (height, width).
+
+    Returns:
+        For each frame (which text, left, top), or None where no text fits between earlier labels
+        or they hide too much of the image already. The first frame always has a label.
+    """
+    boxes = np.asarray(frames, dtype=np.float64).reshape(-1, 4)  # (D, 4)
+    box_areas = np.maximum(_areas(boxes), 1.0)
+    taken = np.empty((len(boxes), 4))
+    num_taken, room = 0, MAX_IMAGE_COVERED * image_size[0] * image_size[1]
+    places: list[tuple[int, int, int] | None] = []
+    for index, options in enumerate(sizes):
+        place = None
+        for option, (width, height) in enumerate(options):
+            if num_taken and width * height > room:
+                continue
+            spots = _spots(boxes[index], width, height, image_size)  # (P, 4)
+            covered = _overlaps(spots, taken[:num_taken]).sum(axis=1) / (width * height)
+            hiding = (_overlaps(spots, boxes) / box_areas).sum(axis=1)
+            limit = MAX_COVERED_LAST if option == len(options) - 1 else MAX_COVERED
+            if covered.min() > limit:
+                continue
+            cost = COST_COVERED * covered + COST_HIDING * hiding + COST_LATER * np.arange(len(spots))
+            best = int(np.argmin(np.where(covered <= limit, cost, np.inf)))
+            place = option, int(spots[best, 0]), int(spots[best, 1])
+            taken[num_taken] = spots[best]
+            num_taken += 1
+            room -= width * height
+            break
+        places.append(place)
+    return places
+
+
+def _spots(box: np.ndarray, width: int, height: int, image_size: tuple[int, int]) -> np.ndarray:
+    """Places (P, 4) beside and in the corners of `box`, preferred first, moved into the image."""
+    left, top, right, bottom = box
+    corners = np.array(
+        [
+            (left, top - height),
+            (left, bottom),
+            (right - width, top - height),
+            (right - width, bottom),
+            (right, top),
+            (left - width, top),
+            (right, bottom - height),
+            (left - width, bottom - height),
+            (left, top),
+            (left, bottom - height),
+            (right - width, top),
+            (right - width, bottom - height),
+        ]
+    )
+    limit = np.maximum([image_size[1] - width, image_size[0] - height], 0)
+    corners = np.clip(corners, 0, limit)
+    return np.concatenate([corners, corners + (width, height)], axis=1)
+
+
+def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Areas (A, B) shared by rectangles (A, 4) and (B, 4)."""
+    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
+    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    return np.clip(bottom_right - top_left, 0, None).prod(axis=2)
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

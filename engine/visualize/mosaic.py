@@ -1,0 +1,61 @@
+"""Several pictures on one sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+BACKGROUND = 34  # grey level
+
+
+def mosaic(images: Sequence[np.ndarray], columns: int = 4, cell_width: int = 480, gap: int = 8) -> np.ndarray:
+    """One contact sheet of BGR uint8 pictures, row by row.
+
+    Each picture keeps its proportions and fills the width of its column; a row is as high as its
+    highest picture.
+
+    Args:
+        images: (H, W, 3) each, of any sizes; at least one.
+        columns: at most this many pictures in a row.
+        cell_width: pixels of a column.
+        gap: pixels between pictures and around the sheet.
+
+    Raises:
+        ValueError: no pictures, or a count or width that is not positive.
+
+    Example:
+        >>> mosaic([np.zeros((10, 20, 3), np.uint8)] * 3, columns=2, cell_width=40, gap=2).shape
+        (46, 86, 3)
+    """
+    if not images or columns < 1 or cell_width < 1 or gap < 0:
+        raise ValueError("mosaic needs pictures, columns >= 1, cell_width >= 1 and gap >= 0")
+    columns = min(columns, len(images))
+    cells = [_fit(image, cell_width) for image in images]
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    heights = [max(cell.shape[0] for cell in row) for row in rows]
+    width = columns * (cell_width + gap) + gap
+    sheet = np.full((sum(heights) + gap * (len(rows) + 1), width, 3), BACKGROUND, dtype=np.uint8)
+    top = gap
+    for row, height in zip(rows, heights, strict=True):
+        for column, cell in enumerate(row):
+            left = gap + column * (cell_width + gap)
+            y = top + (height - cell.shape[0]) // 2
+            sheet[y : y + cell.shape[0], left : left + cell_width] = cell
+        top += height + gap
+    return sheet
+
+
+def _fit(image: np.ndarray, width: int) -> np.ndarray:
+    """Scaled to `width`; a very high picture is limited to twice that height and centred."""
+    scale = width / image.shape[1]
+    scale = min(scale, 2 * width / image.shape[0])
+    size = max(1, round(image.shape[1] * scale)), max(1, math.floor(image.shape[0] * scale + 0.5))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    scaled = cv2.resize(image, size, interpolation=how)
+    left = (width - size[0]) // 2
+    right = width - size[0] - left
+    grey = (BACKGROUND,) * 3
+    return cv2.copyMakeBorder(scaled, 0, 0, left, right, cv2.BORDER_CONSTANT, value=grey)

@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Metrics, per-class table and score thresholds from a COCO results file; no model, no network.
+
+Example: python tools/evaluate_results.py --config-file configs/my.yaml --results out/bbox.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    summary = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(description=f"{summary} Writes metrics.json and thresholds.json.")
+    parser.add_argument("--config-file", required=True, type=Path, help="the YAML file of the run")
+    parser.add_argument("--results", required=True, type=Path, help="COCO results, a JSON list")
+    parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TEST")
+    parser.add_argument("--output-dir", type=Path, help="default: the folder of the results file")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="changes to the configuration")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_args(arguments)
+
+    from engine.config import load_config
+    from engine.data.build import build_dataset
+    from engine.errors import InputError
+    from engine.evaluation import (
+        coco_metrics,
+        fmeasure_thresholds,
+        metrics_table,
+        read_results,
+        thresholds_table,
+        write_json_atomic,
+    )
+
+    cfg = load_config(args.config_file, args.opts)
+    names = (args.dataset,) if args.dataset else tuple(cfg.DATASETS.TEST)
+    if not names:
+        raise InputError(f"{args.config_file}: DATASETS.TEST is empty; name a data set (--dataset)")
+    dataset = build_dataset(cfg, names[0])
+    truth = dataset.coco_dict()
+    results = read_results(args.results, truth)
+    problem = truth, results, dataset.class_names, dataset.category_ids
+    metrics = coco_metrics(*problem)
+    thresholds = fmeasure_thresholds(*problem, iou=cfg.TEST.THRESHOLD_IOU, beta=cfg.TEST.THRESHOLD_BETA)
+    output_dir = args.output_dir or args.results.parent
+    files = output_dir / "metrics.json", output_dir / "thresholds.json"
+    for file, content in zip(files, (metrics, thresholds), strict=True):
+        write_json_atomic(file, content)
+    print(f"{names[0]}: {len(dataset)} images, {len(results)} detections\n")
+    print(metrics_table(metrics), end="\n\n")
+    print(thresholds_table(thresholds), end="\n\n")
+    print("written:", ", ".join(map(str, files)))
+
+
+if __name__ == "__main__":
+    from engine.errors import run_tool
+
+    run_tool(main)
