@@ -85,6 +85,11 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _empty_bytes() -> bytes:
+    """What protocols below 3 write for `b""`: a call without arguments."""
+    return b""
+
+
 class _Callable:
     """A callable whose attributes the pickle cannot set."""
 
@@ -103,6 +108,7 @@ class _Callable:
 _ALLOWED: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": OrderedDict,
     "_codecs.encode": _encode,
+    "__builtin__.bytes": _empty_bytes,
     "numpy.dtype": _DType,
     "numpy.ndarray": Array,
 }
