@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.checkpoint import Checkpointer, io
+from engine.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two checkpoints, 1 and 2."""
+    checkpointer = Checkpointer(tmp_path)
+    for i in (1, 2):
+        checkpointer.save(f"model_{i:07d}", {"model": {"w": torch.full((2000,), float(i))}, "iteration": i})
+    return tmp_path
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("engine"), "propagate", True)
+    caplog.set_level(logging.INFO, "engine")
+    return caplog
+
+
+def test_nothing_saved_yet(tmp_path: Path) -> None:
+    assert Checkpointer(tmp_path).last() is None
+    assert Checkpointer(tmp_path / "nowhere").load_last() is None
+
+
+def test_save_and_load(folder: Path, said: pytest.LogCaptureFixture) -> None:
+    assert (folder / "last_checkpoint").read_text() == "model_0000002.pth"
+    path, state = Checkpointer(folder).load_last()
+    assert path == Checkpointer(folder).last() == folder / "model_0000002.pth"
+    assert state["iteration"] == 2
+    assert not said.messages
+
+
+def damage(path: Path, how: str) -> None:
+    whole = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(whole[:3000] + bytes([whole[3000] ^ 1]) + whole[3001:])
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "flipped", "missing"])
+def test_damaged_last_falls_back_aloud(folder: Path, how: str, said: pytest.LogCaptureFixture) -> None:
+    damage(folder / "model_0000002.pth", how)
+    path, state = Checkpointer(folder).load_last()
+    assert path.name == "model_0000001.pth" and state["iteration"] == 1
+    assert "model_0000002.pth" in said.messages[0]
+    assert "falling back" in said.messages[-1] and "model_0000001.pth" in said.messages[-1]
+
+
+def test_a_damaged_final_falls_back_to_the_highest_number(folder: Path) -> None:
+    Checkpointer(folder).save("model_final", {"model": {}, "iteration": 3})
+    damage(folder / "model_final.pth", "truncated")
+    assert Checkpointer(folder).load_last()[1]["iteration"] == 2
+
+
+def test_none_can_be_read(folder: Path) -> None:
+    for path in folder.glob("*.pth"):
+        damage(path, "flipped")
+    with pytest.raises(InputError, match=r"(?s)^(?!.*\n).*0000002.*0000001.*start anew"):
+        Checkpointer(folder).load_last()
+
+
+@pytest.mark.parametrize("content", ["", "\0\0\0"])
+def test_an_empty_pointer_is_not_the_start_of_a_run(folder: Path, content: str) -> None:
+    (folder / "last_checkpoint").write_text(content)
+    assert Checkpointer(folder).last() is None
+    assert Checkpointer(folder).load_last()[1]["iteration"] == 2
+
+
+def test_pointers_of_the_reference(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """It wrote the path as given, relative to where the command ran, or absolute; folders get moved."""
+    pointer, expected = folder / "last_checkpoint", folder / "model_0000001.pth"
+    for named in ("output/run/model_0000001.pth", "/gone/model_0000001.pth", str(expected), "model_0000001.pth\n"):
+        pointer.write_text(named)
+        assert Checkpointer(folder).last() == expected
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "other.pth"
+    io.save(elsewhere, {"iteration": 9})
+    pointer.write_text(str(elsewhere))
+    assert Checkpointer(folder).last() == elsewhere
+    pointer.write_text("gone.pth")
+    assert Checkpointer(folder).last() is None
+
+
+def test_a_failed_save_keeps_the_pointer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io, "_seal", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(InputError, match="No space left.*make room"):
+        Checkpointer(folder).save("model_0000003", {"model": {}})
+    assert Checkpointer(folder).load_last()[1]["iteration"] == 2
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "last_checkpoint",
+        "model_0000001.pth",
+        "model_0000002.pth",
+    ]
+
+
+def test_prune(folder: Path) -> None:
+    checkpointer = Checkpointer(folder)
+    checkpointer.save("model_0000003.pth", {"iteration": 3})
+    assert [path.name for path in checkpointer.prune(keep=2)] == ["model_0000001.pth"]
+    (folder / "last_checkpoint").write_text("model_0000002.pth")
+    checkpointer.prune(keep=0)
+    assert sorted(path.name for path in folder.glob("*.pth")) == ["model_0000002.pth", "model_0000003.pth"]
