@@ -33,9 +33,7 @@ def cell_anchors_exact(stride: int, sizes: Sequence[float], ratios: Sequence[flo
 
     A size is the square root of the area, a ratio height / width; ratio-major, size-minor.
     """
-    anchors = [
-        (size / math.sqrt(ratio), size * math.sqrt(ratio)) for ratio in ratios for size in sizes
-    ]
+    anchors = [(size / math.sqrt(ratio), size * math.sqrt(ratio)) for ratio in ratios for size in sizes]
     return _centered(anchors, 0.0)
 
 

@@ -43,12 +43,8 @@ def atss(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.
     candidates = _nearest_anchors(anchors, box_ops.centers(gt_boxes), topk)  # (M, C)
     boxes = anchors.boxes[candidates]  # (M, C, 4)
     ious = _pairwise_iou(gt_boxes[:, None], boxes)  # (M, C)
-    threshold = ious.mean(dim=1) + ious.std(dim=1).nan_to_num(
-        0.0
-    )  # (M,); one candidate has no deviation
-    inside = (
-        _side_distances(box_ops.centers(boxes), gt_boxes[:, None], inset).amin(-1) > CENTER_MARGIN
-    )
+    threshold = ious.mean(dim=1) + ious.std(dim=1).nan_to_num(0.0)  # (M,); one candidate has no deviation
+    inside = _side_distances(box_ops.centers(boxes), gt_boxes[:, None], inset).amin(-1) > CENTER_MARGIN
     is_positive = (ious >= threshold[:, None]) & inside
     gt_idx, _ = is_positive.nonzero(as_tuple=True)
     return _resolve(anchors, candidates[is_positive], gt_idx, ious[is_positive])
@@ -64,9 +60,7 @@ def topk(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.
         return _all_negative(anchors)
     anchor_centers = box_ops.centers(anchors.boxes)
     gt_centers = box_ops.centers(gt_boxes)
-    farthest = max(
-        torch.cdist(anchor_centers, gt_centers[c]).max() for c in _chunks(anchors, gt_boxes)
-    )
+    farthest = max(torch.cdist(anchor_centers, gt_centers[c]).max() for c in _chunks(anchors, gt_boxes))
     found = []
     for chunk in _chunks(anchors, gt_boxes):
         ious = box_iou(gt_boxes[chunk], anchors.boxes)  # (m, R)
@@ -148,11 +142,7 @@ def ssc(
     for chunk in _chunks(anchors, gt_boxes):
         sides = _side_distances(centers, gt_boxes[chunk][:, None], inset)  # (m, R, 4)
         farthest = sides.amax(-1)
-        allowed = (
-            (sides.amin(-1) > CENTER_MARGIN)
-            & (farthest >= limits[:, 0])
-            & (farthest <= limits[:, 1])
-        )
+        allowed = (sides.amin(-1) > CENTER_MARGIN) & (farthest >= limits[:, 0]) & (farthest <= limits[:, 1])
         area, gt_idx = torch.where(allowed, areas[chunk][:, None], torch.inf).min(dim=0)
         better = area < best_area
         best_area = torch.where(better, area, best_area)
@@ -160,9 +150,7 @@ def ssc(
     return matched
 
 
-def ignore_regions(
-    matched: Tensor, anchors: AnchorGrid, regions: Tensor, min_overlap: float = 0.5
-) -> Tensor:
+def ignore_regions(matched: Tensor, anchors: AnchorGrid, regions: Tensor, min_overlap: float = 0.5) -> Tensor:
     """`matched` (R,) with the negatives inside `regions` (M, 4) turned to IGNORED.
 
     An anchor is inside when at least `min_overlap` of its area is, which is how COCO's evaluation forgives detections
@@ -179,9 +167,7 @@ def ignore_regions(
 
 
 def _all_negative(anchors: AnchorGrid) -> Tensor:
-    return torch.full(
-        (len(anchors.boxes),), NEGATIVE, dtype=torch.int64, device=anchors.boxes.device
-    )
+    return torch.full((len(anchors.boxes),), NEGATIVE, dtype=torch.int64, device=anchors.boxes.device)
 
 
 def _chunks(anchors: AnchorGrid, gt_boxes: Tensor) -> Iterator[slice]:
@@ -196,9 +182,7 @@ def _side_distances(centers: Tensor, boxes: Tensor, inset: float) -> Tensor:
 
 
 def _intersection(boxes: Tensor, others: Tensor) -> Tensor:
-    sides = torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(
-        boxes[..., :2], others[..., :2]
-    )
+    sides = torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])
     return sides.clamp(min=0).prod(-1)
 
 
@@ -214,9 +198,7 @@ def _nearest_anchors(anchors: AnchorGrid, points: Tensor, topk: int) -> Tensor:
     a cell outside them has topk nearer ones in its own row or column.
     """
     nearest, start = [], 0
-    for grid, stride, count in zip(
-        anchors.grids, anchors.strides, anchors.num_per_level, strict=True
-    ):
+    for grid, stride, count in zip(anchors.grids, anchors.strides, anchors.num_per_level, strict=True):
         origin = box_ops.centers(anchors.boxes[start])  # (2,) centre of the first cell
         position = (points - origin) / stride  # (M, 2) in cells
         num_rows, num_cols = min(topk, grid[0]), min(topk, grid[1])

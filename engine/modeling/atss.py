@@ -121,9 +121,7 @@ class ATSSHead(nn.Module):
             logits.append(_flatten(self.cls_logits(cls), self.num_classes))
             codes.append(_flatten(F.relu(code) if self.distances else code, 4))
             centerness.append(_flatten(self.centerness(box), 1))
-        return HeadOutputs(
-            torch.cat(logits, 1), torch.cat(codes, 1), torch.cat(centerness, 1)[..., 0]
-        )
+        return HeadOutputs(torch.cat(logits, 1), torch.cat(codes, 1), torch.cat(centerness, 1)[..., 0])
 
 
 def _flatten(x: Tensor, per_anchor: int) -> Tensor:
@@ -205,9 +203,7 @@ class ATSS(nn.Module):
         anchor_boxes[is_positive] = boxes[matched[is_positive]]
         return anchor_labels, anchor_boxes
 
-    def losses(
-        self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]
-    ) -> dict[str, Tensor]:
+    def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
         """Focal loss over all anchors, GIoU loss weighted by centerness and centerness BCE over the positives.
 
         The normalisers are averages over all processes, so that any split of a batch gives the same gradient.
@@ -243,16 +239,12 @@ class ATSS(nn.Module):
 
     # -- testing ----------------------------------------------------------------------------------------------------
 
-    def detect(
-        self, outputs: HeadOutputs, anchors: AnchorGrid, sizes: list[tuple[int, int]]
-    ) -> list[Detections]:
+    def detect(self, outputs: HeadOutputs, anchors: AnchorGrid, sizes: list[tuple[int, int]]) -> list[Detections]:
         """Detections of each image, in the coordinates of the (resized, unpadded) image of `sizes`."""
         cls_scores = outputs.logits.float().sigmoid()  # (N, R, K)
         centerness = outputs.centerness.float().sigmoid()  # (N, R)
         return [
-            self._detect_image(
-                cls_scores[i], centerness[i], outputs.codes[i].float(), anchors, size
-            )
+            self._detect_image(cls_scores[i], centerness[i], outputs.codes[i].float(), anchors, size)
             for i, size in enumerate(sizes)
         ]
 
@@ -280,9 +272,7 @@ class ATSS(nn.Module):
         idx = torch.cat(anchor_idx)
         boxes = box_ops.clip(self.decode(codes[idx], anchors.boxes[idx]), size, self.pixel)
         scores = torch.cat(ranks).sqrt()
-        return select_detections(
-            boxes, scores, torch.cat(labels), size, self.nms_thresh, self.max_detections
-        )
+        return select_detections(boxes, scores, torch.cat(labels), size, self.nms_thresh, self.max_detections)
 
 
 def centerness_targets(anchors: Tensor, gt_boxes: Tensor, inset: float = 0.0) -> Tensor:

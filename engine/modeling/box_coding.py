@@ -22,9 +22,7 @@ def encode_deltas(boxes: Tensor, anchors: Tensor, weights: Sequence[float]) -> T
     anchor_sizes = anchors[:, 2:] - anchors[:, :2]
     box_sizes = boxes[:, 2:] - boxes[:, :2]
     shifts = (boxes[:, :2] + box_sizes / 2 - anchors[:, :2] - anchor_sizes / 2) / anchor_sizes
-    return torch.cat([shifts, torch.log(box_sizes / anchor_sizes)], dim=1) * boxes.new_tensor(
-        weights
-    )
+    return torch.cat([shifts, torch.log(box_sizes / anchor_sizes)], dim=1) * boxes.new_tensor(weights)
 
 
 def decode_deltas(deltas: Tensor, anchors: Tensor, weights: Sequence[float]) -> Tensor:

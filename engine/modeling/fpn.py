@@ -13,12 +13,8 @@ from torch import Tensor, nn
 from engine.layers.norm import norm
 
 
-def _conv(
-    in_channels: int, out_channels: int, kernel_size: int, use_gn: bool, use_relu: bool
-) -> nn.Module:
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=not use_gn
-    )
+def _conv(in_channels: int, out_channels: int, kernel_size: int, use_gn: bool, use_relu: bool) -> nn.Module:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=not use_gn)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -77,9 +73,7 @@ class FPN(nn.Module):
         super().__init__()
         self.levels = [i for i, channels in enumerate(in_channels, 1) if channels]
         for i in self.levels:
-            self.add_module(
-                f"fpn_inner{i}", _conv(in_channels[i - 1], out_channels, 1, use_gn, use_relu)
-            )
+            self.add_module(f"fpn_inner{i}", _conv(in_channels[i - 1], out_channels, 1, use_gn, use_relu))
             self.add_module(f"fpn_layer{i}", _conv(out_channels, out_channels, 3, use_gn, use_relu))
         self.top_blocks = top
         self.num_levels = len(self.levels) + top.num_levels

@@ -48,9 +48,7 @@ def conv3x3(
 ) -> nn.Module:
     """A 3x3 convolution without bias; `deform` is "" (plain), "v1" or "v2" (modulated)."""
     if not deform:
-        return nn.Conv2d(
-            in_channels, out_channels, 3, stride, dilation, dilation, groups, bias=False
-        )
+        return nn.Conv2d(in_channels, out_channels, 3, stride, dilation, dilation, groups, bias=False)
     return DeformConv2d(
         in_channels,
         out_channels,
@@ -65,9 +63,7 @@ def conv3x3(
 def _shortcut(in_channels: int, out_channels: int, stride: int, norm_name: str) -> nn.Module | None:
     if in_channels == out_channels and stride == 1:
         return None
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(norm_name, out_channels)
-    )
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(norm_name, out_channels))
 
 
 class BasicBlock(nn.Module):

@@ -31,9 +31,7 @@ class Detections:
         return replace(self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index])
 
     def to(self, device: torch.device | str) -> Detections:
-        return replace(
-            self, boxes=self.boxes.to(device), scores=self.scores.to(device), labels=self.labels.to(device)
-        )
+        return replace(self, boxes=self.boxes.to(device), scores=self.scores.to(device), labels=self.labels.to(device))
 
     def resize(self, size: tuple[int, int], pixel: float = box_ops.CONTINUOUS) -> Detections:
         """The same detections in the image scaled to `size` (height, width); see `boxes.scale` for `pixel`."""

@@ -1,0 +1,79 @@
+"""cfg -> the process: user modules, process group, log, seeds, the output folder."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from yacs.config import CfgNode
+
+from engine import distributed
+from engine.errors import InputError
+from engine.log import get_logger, setup_logging
+from engine.modeling.build import build_device
+
+CONFIG_FILE = "config.yaml"
+
+
+def prepare(cfg: CfgNode, resume: bool = False) -> None:
+    """Make the process ready for a run in `OUTPUT_DIR`.
+
+    Imports the modules of `IMPORTS`, joins the process group that a launcher announced, starts the log, settles `SEED`
+    (-1: the one of the run to resume, else a random one) and seeds every random number generator.
+
+    Raises:
+        InputError: a module of `IMPORTS` cannot be imported.
+    """
+    import_user_modules(cfg)
+    device = build_device(cfg)
+    distributed.init_process_group(device)
+    output_dir = Path(cfg.OUTPUT_DIR)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    setup_logging(output_dir, distributed.rank())
+    if cfg.SEED < 0:
+        cfg.defrost()
+        cfg.SEED = distributed.broadcast_object(_choose_seed(output_dir, resume))
+        cfg.freeze()
+        get_logger(__name__).info("SEED is %d", cfg.SEED)
+    seed_everything(cfg)
+
+
+def write_config(cfg: CfgNode) -> None:
+    """Leave the resolved configuration of a training run in `OUTPUT_DIR/config.yaml`."""
+    if distributed.is_main():
+        (Path(cfg.OUTPUT_DIR) / CONFIG_FILE).write_text(cfg.dump(), encoding="utf-8")
+
+
+def _choose_seed(output_dir: Path, resume: bool) -> int:
+    previous = output_dir / CONFIG_FILE
+    if resume and previous.exists():
+        settings = yaml.safe_load(previous.read_text(encoding="utf-8"))
+        if isinstance(settings, dict) and isinstance(settings.get("SEED"), int) and settings["SEED"] >= 0:
+            return settings["SEED"]
+    return random.SystemRandom().randrange(2**31)
+
+
+def import_user_modules(cfg: CfgNode) -> None:
+    """Import what `IMPORTS` names, so that its registrations are known; the working folder is searched too."""
+    if cfg.IMPORTS and "" not in sys.path:
+        sys.path.insert(0, "")
+    for name in cfg.IMPORTS:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise InputError(f"IMPORTS: cannot import {name} ({error}); is its folder on PYTHONPATH?") from error
+
+
+def seed_everything(cfg: CfgNode) -> None:
+    """Seed Python, NumPy and torch with `SEED`, and ask for deterministic kernels if `DETERMINISTIC`."""
+    if cfg.DETERMINISTIC:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    random.seed(cfg.SEED)
+    np.random.seed(cfg.SEED)
+    torch.manual_seed(cfg.SEED)

@@ -1,0 +1,1 @@
+"""Detecting: over a data set, or image by image."""

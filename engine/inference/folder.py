@@ -1,0 +1,105 @@
+"""Detections drawn on a folder of images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+from engine.data.reader import read_image
+from engine.errors import InputError
+from engine.inference.predictor import ImagePredictor
+from engine.log import get_logger
+from engine.visualize.draw import draw_detections
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+ESCAPE_KEY = 27
+
+logger = get_logger(__name__)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of `folder` by name.
+
+    Raises:
+        InputError: no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: name the folder of the images")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise InputError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return paths
+
+
+def draw_folder(
+    predictor: ImagePredictor, paths: Sequence[Path], output_dir: Path, show: bool = False
+) -> dict[Path, np.ndarray]:
+    """Write each image with its detections to `output_dir` under its own name, and log a table of counts.
+
+    An unreadable file is named and skipped.
+
+    Args:
+        predictor: gives the detections.
+        paths: image files.
+        output_dir: made where it does not exist.
+        show: also show each in a window; Esc closes the window for the rest.
+
+    Returns:
+        Number of detections of each class (K,) by path of the images that could be read.
+
+    Raises:
+        InputError: none of the files can be read, or a picture cannot be written.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    counts: dict[Path, np.ndarray] = {}
+    unreadable = 0
+    for path in tqdm(paths, desc="draw", disable=not sys.stderr.isatty()):
+        try:
+            image = read_image(path)
+        except InputError as error:
+            logger.warning("skipped: %s", error)
+            unreadable += 1
+            continue
+        detections = predictor(image)
+        drawn = draw_detections(image, detections, predictor.class_names)
+        write_image(output_dir / path.name, drawn)
+        counts[path] = np.bincount(detections.labels.numpy(), minlength=len(predictor.class_names))
+        show = show and _show(path.name, drawn)
+    if not counts:
+        raise InputError(f"none of the {unreadable} images could be read")
+    logger.info("%s", counts_table(counts, predictor))
+    skipped = f", {unreadable} unreadable skipped" if unreadable else ""
+    logger.info("%d images drawn to %s%s", len(counts), output_dir, skipped)
+    return counts
+
+
+def counts_table(counts: dict[Path, np.ndarray], predictor: ImagePredictor) -> str:
+    """Detections of each class, the images they are in, and the threshold they passed."""
+    table = np.stack(list(counts.values()))  # (images, K)
+    rows = [
+        (name, int(table[:, k].sum()), int((table[:, k] > 0).sum()), float(predictor.thresholds[k]))
+        for k, name in enumerate(predictor.class_names)
+    ]
+    rows.append(("all", int(table.sum()), int((table.sum(axis=1) > 0).sum()), None))
+    return tabulate(rows, headers=("class", "detections", "images", "threshold"), floatfmt=".3f")
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write `image` (BGR uint8) in the format of the suffix of `path`, which may hold any characters."""
+    ok, data = cv2.imencode(path.suffix, image)
+    if not ok:
+        raise InputError(f"{path}: cannot write an image of this kind")
+    path.write_bytes(data.tobytes())
+
+
+def _show(name: str, image: np.ndarray) -> bool:
+    cv2.imshow(name, image)
+    key = cv2.waitKey(0)
+    cv2.destroyWindow(name)
+    return key != ESCAPE_KEY

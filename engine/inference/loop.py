@@ -1,0 +1,51 @@
+"""Detection over a whole data set."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from engine import distributed
+from engine.data.loader import Batch
+from engine.structures import Detections
+from engine.structures import boxes as box_ops
+
+
+@torch.inference_mode()
+def detect(
+    model: nn.Module,
+    loader: Iterable[Batch],
+    device: torch.device,
+    autocast_dtype: torch.dtype | None = None,
+    pixel: float = box_ops.CONTINUOUS,
+) -> dict[int | str, Detections] | None:
+    """Detections of every image by image id, on the CPU, in the coordinates of the original images.
+
+    Each process works on its own shard; the main process receives all of them, the others None. The model is put into
+    evaluation mode and given back in the mode it was in.
+
+    Args:
+        model: images -> detections.
+        loader: batches whose targets carry `original_size`.
+        device: where the model lives.
+        autocast_dtype: type of mixed precision, None for float32.
+        pixel: 1.0 in the inclusive convention, see `structures.boxes`.
+    """
+    was_training = model.training
+    model.eval()
+    found: dict[int | str, Detections] = {}
+    bar = tqdm(loader, desc="test", disable=not (distributed.is_main() and sys.stderr.isatty()))
+    for batch in bar:
+        with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+            detections = model(batch.images.to(device))
+        for target, detection in zip(batch.targets, detections, strict=True):
+            found[target.image_id] = detection.to("cpu").resize(target.original_size, pixel)
+    model.train(was_training)
+    shards = distributed.gather_objects(found)
+    if shards is None:
+        return None
+    return {image_id: detection for shard in shards for image_id, detection in shard.items()}

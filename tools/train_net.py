@@ -1,0 +1,45 @@
+"""Train a model from a YAML file, then test it.
+
+python tools/train_net.py --config-file configs/quickstart/atss_R_18_fabric.yaml OUTPUT_DIR outputs/mine
+torchrun --nproc-per-node=2 tools/train_net.py --config-file ...
+python -m torch.distributed.launch --nproc_per_node=2 tools/train_net.py --config-file ...
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.errors import run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train a model from a YAML file, then test it.")
+    parser.add_argument("--config-file", required=True, metavar="F", help="YAML configuration")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint of OUTPUT_DIR")
+    parser.add_argument("--skip-test", action="store_true", help="do not test the final model")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    from engine.config import load_config
+
+    cfg = load_config(args.config_file, args.opts)  # mistakes are answered before torch is loaded
+
+    from engine import distributed, evaluate, train
+    from engine.checkpoint import store_thresholds
+
+    try:
+        model = train(cfg, resume=args.resume)
+        if cfg.DATASETS.TEST and not args.skip_test:
+            outcomes = evaluate(cfg, model)
+            if distributed.is_main():
+                store_thresholds(f"{cfg.OUTPUT_DIR}/model_final.pth", outcomes[cfg.DATASETS.TEST[0]]["thresholds"])
+    finally:
+        distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    run_tool(main)
