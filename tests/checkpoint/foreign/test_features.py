@@ -1,4 +1,7 @@
-"""A translated body computes what the original computes, whatever normalisation it is built with."""
+"""A translated body computes what the original computes, whatever normalisation it is built with.
+
+In float64, so that a forgotten epsilon cannot hide in rounding.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class Detector(nn.Module):
 
 @pytest.fixture
 def image() -> Tensor:
-    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
@@ -45,8 +48,8 @@ def with_statistics(model: nn.Module) -> nn.Module:
             module.bias.data = torch.randn(module.num_features, generator=generator) * 0.1
             module.running_mean = torch.randn(module.num_features, generator=generator) * 0.1
             module.running_var = torch.rand(module.num_features, generator=generator) + 0.01
-            module.running_var[0] = 1e-5
-    return model.eval()
+            module.running_var[0] = 1e-3
+    return model.double().eval()
 
 
 @torch.no_grad()
@@ -65,13 +68,13 @@ def stages(model: nn.Module, image: Tensor) -> list[Tensor]:
 def test_torchvision_body(tmp_path: Path, image: Tensor, name: str, norm_name: str) -> None:
     theirs = with_statistics(getattr(torchvision.models, name)(num_classes=2))
     torch.save(theirs.state_dict(), tmp_path / "imagenet.pth")
-    model = Detector(**MODELS[name], norm_name=norm_name, stride_in_1x1=False).eval()
+    model = Detector(**MODELS[name], norm_name=norm_name, stride_in_1x1=False).double().eval()
     report = load_weights(model, tmp_path / "imagenet.pth")
     assert report.format == "torchvision" and report.backbone_only and not report.notes
     with torch.no_grad():
         features = model.backbone.body(image)
     for one, other in zip(features, stages(theirs, image), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * other.abs().max().item())
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9 * other.abs().max().item())
 
 
 def test_wrong_stride_is_noted(tmp_path: Path) -> None:
@@ -86,13 +89,13 @@ def test_caffe2_body(tmp_path: Path, image: Tensor, norm_name: str) -> None:
     theirs = with_statistics(torchvision.models.resnet50(num_classes=2))
     blobs = {name: tensor.numpy() for name, tensor in blobs_of(theirs).items()}
     (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
-    model = Detector(depth=50, norm_name=norm_name, stride_in_1x1=False).eval()
+    model = Detector(depth=50, norm_name=norm_name, stride_in_1x1=False).double().eval()
     report = load_weights(model, tmp_path / "R-50.pkl")
     assert report.format == "caffe2" and report.backbone_only
     with torch.no_grad():
         features = model.backbone.body(image)
     for one, other in zip(features, stages(theirs, image), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9 * other.abs().max().item())
 
 
 @torch.no_grad()
@@ -121,17 +124,17 @@ def blobs_of(model: nn.Module) -> dict[str, Tensor]:
 def test_trained_norm_into_frozen_norm_and_back(tmp_path: Path, image: Tensor) -> None:
     trained = with_statistics(Detector(depth=18, norm_name="BN"))
     torch.save({"model": trained.state_dict(), "format": "engine-1"}, tmp_path / "trained.pth")
-    frozen = Detector(depth=18, norm_name="FrozenBN")
+    frozen = Detector(depth=18, norm_name="FrozenBN").double()
     assert load_weights(frozen, tmp_path / "trained.pth").ok
     torch.save({"model": frozen.state_dict(), "format": "engine-1"}, tmp_path / "frozen.pth")
-    again = Detector(depth=18, norm_name="BN").eval()
+    again = Detector(depth=18, norm_name="BN").double().eval()
     assert load_weights(again, tmp_path / "frozen.pth").ok
-    same = Detector(depth=18, norm_name="BN").eval()
+    same = Detector(depth=18, norm_name="BN").double().eval()
     load_weights(same, tmp_path / "trained.pth")
     with torch.no_grad():
         expected = trained.backbone.body(image)[-1]
         for model in (frozen, again):
             result = model.backbone.body(image)[-1]
-            torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+            torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item())
     for name, value in trained.state_dict().items():
         assert torch.equal(value, same.state_dict()[name]), name
