@@ -37,16 +37,16 @@ class _RememberingFile:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[_RememberingFile]:
+def replacing(path: Path, suffix: str = ".tmp") -> Iterator[_RememberingFile]:
     """A file that takes the place of `path` if the block ends well, and else leaves no trace.
 
-    There is one writer per path: the temporary file has a fixed name, so that one left by a killed
-    process is overwritten by the next.
+    With the default suffix the temporary file has a fixed name, so that one left by a killed process is overwritten by
+    the next. Where several processes may write the same path at once, each needs a `suffix` of its own.
 
     Raises:
         InputError: the disk is full or not writable; what stood at `path` before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}{suffix}")
     remembering: _RememberingFile | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 from pathlib import Path
 
 import torch
@@ -145,7 +146,7 @@ def _download(url: str, path: Path) -> None:
         request = urllib.request.Request(url, headers={"User-Agent": "engine"})
         with (
             urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response,
-            replacing(path) as file,
+            replacing(path, f".{uuid.uuid4().hex}.tmp") as file,
         ):
             _copy(response, file, url, path)
     except (OSError, ValueError) as error:  # URLError, HTTPError and timeouts are OSErrors

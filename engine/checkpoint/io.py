@@ -31,8 +31,9 @@ from engine.errors import InputError
 _ZIP = b"PK\x03\x04"
 # The magic number that torch pickled first before it wrote zip files.
 _LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+FORMAT = "engine-1"  # what `format` says in our files
+
 _CRC_KEY = "crc32"
-_OUR_FORMAT = json.dumps("engine-1")
 _SEAL = b"engine-crc32:"  # and eight hexadecimal digits
 _SEAL_LENGTH = len(_SEAL) + 8
 _END_LENGTH = 22  # of a zip file's last record without its comment
@@ -202,7 +203,9 @@ def _verify_entries(path: Path) -> None:
     except Exception:  # zipfile fails in many ways on damaged files
         bad, names = "its directory", []
     if bad:
-        raise InputError(f"{path}: damaged or truncated (checksum of {bad} is wrong); use another copy")
+        raise InputError(
+            f"{path}: damaged or truncated (checksum of {restricted_pickle.printable(bad)} is wrong); use another copy"
+        )
     if not any(name.endswith("data.pkl") for name in names):
         raise InputError(f"{path}: a zip archive but not a checkpoint; unpack it if the weights are inside")
 
@@ -246,7 +249,7 @@ def _from_safetensors(path: Path) -> dict[str, Any]:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         expected = metadata.pop(_CRC_KEY, None)
-        if expected is None and metadata.get("format") != _OUR_FORMAT:
+        if expected is None and metadata.get("format") != json.dumps(FORMAT):
             return tensors  # of another program
         if expected != str(_crc(tensors, metadata)):
             raise InputError(f"{path}: damaged (its checksum is wrong); use another copy")

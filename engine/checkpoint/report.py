@@ -55,7 +55,7 @@ class LoadReport:
     @property
     def backbone_only(self) -> bool:
         """Whether an ImageNet file filled the whole body and only the detector's parts are new."""
-        outside = not any(_is_body(name) for name in [*self.missing, *self.unexpected])
+        outside = not any(_is_body(name) and not _is_offset(name) for name in [*self.missing, *self.unexpected])
         return bool(self.matched) and all(map(_is_body, self.matched)) and outside and not self.reshaped
 
     def summary(self) -> str:
@@ -64,8 +64,8 @@ class LoadReport:
         if self.ok:
             return f"{start}: all {len(self.matched)} tensors loaded"
         if self.backbone_only:
-            new = ", ".join(sorted({_part(name) for name in self.missing})) or "nothing"
-            return f"{start}: backbone.body loaded ({len(self.matched)} tensors); new: {new}"
+            new = sorted({"deformable offsets" if _is_offset(name) else _part(name) for name in self.missing})
+            return f"{start}: backbone.body loaded ({len(self.matched)} tensors); new: {', '.join(new) or 'nothing'}"
         counts = {
             "matched": self.matched,
             "missing": self.missing,
@@ -102,6 +102,11 @@ def _part(name: str) -> str:
 
 def _is_body(name: str) -> bool:
     return name.startswith("backbone.body.")
+
+
+def _is_offset(name: str) -> bool:
+    """Of a deformable convolution: starts at zero, where it computes what the plain one does."""
+    return ".offset." in name
 
 
 def _first(title: str, items: Iterable[object]) -> list[str]:

@@ -21,8 +21,16 @@ from engine.errors import InputError
 _DTYPES = {f"{kind}{size}" for kind, sizes in {"f": "248", "i": "1248", "u": "1248"}.items() for size in sizes} | {"b1"}
 
 
+def printable(text: object, limit: int = 80) -> str:
+    """Text from an untrusted file, fit to be shown on one line: no line breaks, no terminal commands."""
+    return str(text)[:limit].encode("unicode_escape", "replace").decode("ascii")
+
+
 class Refused(Exception):
     """The pickle asked for something else than arrays; the message is its name."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(printable(what))
 
 
 class _DType:
@@ -30,7 +38,7 @@ class _DType:
 
     def __init__(self, name: object, *_: object) -> None:
         if str(name) not in _DTYPES:
-            raise Refused(f"a NumPy array of type {str(name)[:40]!r}")
+            raise Refused(f"a NumPy array of type {str(name)!r}")
         self.name = str(name)
         self.order = "<"
 
@@ -81,7 +89,7 @@ def _scalar(dtype: object, data: object) -> Array:
 
 def _encode(text: str, encoding: str) -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        raise Refused(f"_codecs.encode to {str(encoding)[:40]!r}")
+        raise Refused(f"_codecs.encode to {str(encoding)!r}")
     return text.encode("latin1")
 
 
@@ -102,7 +110,7 @@ class _Callable:
         return self._function(*arguments)
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise Refused(f"setting the attribute {name[:40]!r} of a function")
+        raise Refused(f"setting the attribute {name!r} of a function")
 
 
 _ALLOWED: dict[str, Callable[..., Any]] = {
@@ -118,7 +126,9 @@ for _package in ("numpy.core", "numpy._core"):
     _ALLOWED[f"{_package}.numeric._frombuffer"] = _frombuffer
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The pure Python one: the C one allocates whatever memo index a pickle names."""
+
     def find_class(self, module: str, name: str) -> _Callable:
         qualified = f"{module}.{name}"
         if qualified not in _ALLOWED:
@@ -146,7 +156,7 @@ def read(file: BinaryIO, source: str) -> dict[str, Any]:
             f"{source}: refused, nothing in it was run: the pickle asks for {refused}, which no weights need"
         ) from None
     except Exception as error:
-        reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+        reason = printable(error) or type(error).__name__
         raise InputError(f"{source}: not a checkpoint, or a damaged one ({reason}); fetch it again") from None
     raise InputError(f"{source}: holds a {type(content).__name__}, not a dictionary of weights")
 

@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine import distributed
 from engine.checkpoint import catalog, foreign, io
 from engine.checkpoint.foreign import torchvision
 from engine.checkpoint.foreign.atss import strip_wrappers
 from engine.checkpoint.heads import head_kind, keep_first_classes, take_classes
+from engine.checkpoint.io import FORMAT
 from engine.checkpoint.report import LoadReport, Reshaped
+from engine.checkpoint.restricted_pickle import printable
 from engine.errors import InputError
 from engine.log import get_logger
 
-FORMAT = "engine-1"
 Tensors = dict[str, Tensor]
 
 # By the name that MODEL.WEIGHT_SURGERY gives; each takes tensors and the model's number of
@@ -57,9 +59,9 @@ def read_weights(uri: str | Path) -> WeightFile:
     """
     path = catalog.resolve(uri)
     content = io.load(path, mmap=True)
-    tensors = {name: value for name, value in _state_dict(content).items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in _state_dict(content).items() if _is_weight(name, value)}
     if not tensors:
-        raise InputError(f"{path}: holds no weights; keys: {', '.join(map(str, list(content)[:5])) or 'none'}")
+        raise InputError(f"{path}: holds no weights; keys: {', '.join(map(printable, list(content)[:5])) or 'none'}")
     ours = content.get("format") == FORMAT
     if ours:
         tensors, name = {strip_wrappers(key): value for key, value in tensors.items()}, "engine"
@@ -217,6 +219,10 @@ def align_variance(tensors: Tensors, change: Mapping[str, float]) -> Tensors:
     return {**tensors, **changed}
 
 
+def _is_weight(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
 def _state_dict(content: dict[str, Any]) -> dict[str, Any]:
     """The state dict in a trainer's checkpoint, Detectron's `blobs`, or the dictionary itself."""
     for key in ("model", "blobs", "state_dict"):
@@ -230,7 +236,7 @@ def _nothing_matches(file: WeightFile, report: LoadReport, tensors: Tensors, tar
     if report.reshaped:
         return f"{message}: same names, other shapes, such as {report.reshaped[0]}"
     return (
-        f"{message}: it holds {next(iter(tensors))}, ..., "
+        f"{message}: it holds {printable(next(iter(tensors)))}, ..., "
         f"the model {next(iter(targets), 'no parameters')}, ...; "
         f"use weights of this architecture"
     )
@@ -249,6 +255,8 @@ def _notes(model: nn.Module, values: Tensors, file_format: str) -> list[str]:
 
 
 def _log(report: LoadReport) -> None:
+    if not distributed.is_main():
+        return
     logger = get_logger("checkpoint")
     if report.ok or report.backbone_only:
         logger.info("%s", report.summary())

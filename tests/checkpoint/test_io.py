@@ -7,6 +7,7 @@ import pickle
 import random
 import subprocess
 import sys
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -315,3 +316,44 @@ def test_interrupt_while_writing_leaves_no_trace(tmp_path: Path, monkeypatch: py
         io.save(path, {"model": {}})
     assert_same(io.load(path), state())
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_a_file_says_cannot_break_the_line(tmp_path: Path) -> None:
+    name = b"posix\n\x1b[2J"
+    path = tmp_path / "w.pkl"
+    path.write_bytes(b"\x80\x04\x8c" + bytes([len(name)]) + name + b"\x8c\x06system\x93.")
+    message = one_line(path)
+    assert "\x1b" not in message and r"posix\n\x1b[2J.system" in message
+
+
+def test_a_memo_index_does_not_allocate(tmp_path: Path) -> None:
+    (tmp_path / "w.pkl").write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
+    assert io.load(tmp_path / "w.pkl") == {}
+
+
+KILLED = """
+import sys, torch
+from engine.checkpoint import Checkpointer
+checkpointer, state = Checkpointer(sys.argv[1]), {"model": {"w": torch.arange(1_000_000)}}
+print("ready", flush=True)
+for i in range(10**6):
+    checkpointer.save(f"model_{i % 3:07d}", {**state, "iteration": i})
+"""
+
+
+def test_a_kill_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
+    from engine.checkpoint import Checkpointer
+
+    for wait in (0.05, 0.23):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        )
+        process.stdout.readline()
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    for path in tmp_path.glob("model_*.pth"):
+        assert len(io.load(path)["model"]["w"]) == 1_000_000
+    path, _ = Checkpointer(tmp_path).load_last()
+    assert path == Checkpointer(tmp_path).last()

@@ -138,3 +138,11 @@ def test_trained_norm_into_frozen_norm_and_back(tmp_path: Path, image: Tensor) -
             torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item())
     for name, value in trained.state_dict().items():
         assert torch.equal(value, same.state_dict()[name]), name
+
+
+def test_offsets_of_a_deformable_body_are_new_but_expected(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18(num_classes=2).state_dict(), tmp_path / "imagenet.pth")
+    model = Detector(depth=18, stride_in_1x1=False, deform_stages=(False, False, False, True), modulated=True)
+    report = load_weights(model, tmp_path / "imagenet.pth")
+    assert report.backbone_only and report.summary().endswith("new: deformable offsets, rpn.head")
+    assert "backbone.body.layer4.0.conv2.conv.weight" in report.matched
