@@ -27,7 +27,8 @@ _C.RETINANET_ON = False
 _C.DEVICE = "cuda"
 # Initial weights: catalog://NAME, torchvision://NAME, a URL or a file; "" trains from scratch.
 _C.WEIGHT = ""
-# (ours) How to fit loaded weights whose shapes differ from the model's; "" demands that they fit.
+# (ours) What to do to the weights before they are matched: "keep_first_classes" slices a head of more classes (such as
+# COCO's 80) to this model's number; "" leaves them.
 _C.WEIGHT_SURGERY = ""
 # Replace trainable batch norms by ones that average over all processes.
 _C.USE_SYNCBN = False

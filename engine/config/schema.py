@@ -48,6 +48,7 @@ _OPTIMIZERS = (
 WORDS: dict[str, Words] = {
     "MODEL.META_ARCHITECTURE": Words(("GeneralizedRCNN",), is_open=True),
     "MODEL.PIXEL_CONVENTION": Words(("inclusive", "continuous")),
+    "MODEL.WEIGHT_SURGERY": Words(("", "keep_first_classes")),
     "MODEL.BACKBONE.CONV_BODY": Words((*_BODIES, "R-50-C4"), is_open=True),
     "MODEL.RESNETS.TRANS_FUNC": Words(("BottleneckWithFixedBatchNorm", "BottleneckWithGN"), is_open=True),
     "MODEL.RESNETS.STEM_FUNC": Words(("StemWithFixedBatchNorm", "StemWithGN"), is_open=True),

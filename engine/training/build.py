@@ -12,7 +12,8 @@ from yacs.config import CfgNode
 
 from engine import distributed
 from engine.build import prepare, write_config
-from engine.checkpoint import FORMAT, Checkpointer, load_weights
+from engine.checkpoint import FORMAT, Checkpointer
+from engine.checkpoint.build import load_initial_weights
 from engine.data.build import build_train_loader
 from engine.errors import InputError
 from engine.log import get_logger
@@ -54,7 +55,7 @@ def train(cfg: CfgNode, resume: bool = False) -> nn.Module:
         logger.info("resuming from %s at iteration %d", last[0], start)
         _restore(last, model, optimizer, precision)
     elif cfg.MODEL.WEIGHT:
-        load_weights(model, cfg.MODEL.WEIGHT)
+        load_initial_weights(cfg, model)
     else:
         logger.info("MODEL.WEIGHT is empty: training from scratch")
 
