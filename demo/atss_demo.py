@@ -6,7 +6,10 @@ python demo/atss_demo.py --config-file F --weights W --images-dir D --output-dir
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import run_tool
 

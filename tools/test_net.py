@@ -6,6 +6,10 @@ python tools/test_net.py --config-file F MODEL.WEIGHT outputs/mine/model_final.p
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import InputError, run_tool
 

@@ -8,6 +8,10 @@ python -m torch.distributed.launch --nproc_per_node=2 tools/train_net.py --confi
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import run_tool
 

@@ -6,9 +6,8 @@ Shapes: P rows, K classes.
 from __future__ import annotations
 
 import torch
-from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
-from torchvision.ops import generalized_box_iou_loss
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 
 def focal_loss_sum(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:

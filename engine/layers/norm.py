@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from fvcore.common.registry import Registry
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 NORMS = Registry("NORMS")
@@ -26,6 +27,13 @@ def SyncBN(channels: int) -> nn.Module:
     return nn.SyncBatchNorm(channels)
 
 
+class GroupNorm(nn.GroupNorm):
+    """torch's, but that it accepts a single pixel of a single image (the top level of a small image)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 @NORMS.register()
 def GN(channels: int, num_groups: int = 32, eps: float = 1e-5) -> nn.Module:
     """Group normalisation (Wu & He, 2018).
@@ -33,7 +41,7 @@ def GN(channels: int, num_groups: int = 32, eps: float = 1e-5) -> nn.Module:
     Raises:
         ValueError: `num_groups` does not divide `channels`.
     """
-    return nn.GroupNorm(num_groups, channels, eps=eps)
+    return GroupNorm(num_groups, channels, eps=eps)
 
 
 def norm(name: str, channels: int) -> nn.Module:
