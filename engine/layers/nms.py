@@ -10,8 +10,8 @@ from torchvision.ops import nms
 def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Tensor:
     """Indices of the boxes that survive within their class, by falling score.
 
-    A box is suppressed when its IoU with a better one of its class is larger than `iou_thresh`; with a threshold of 0 or
-    less none is (reference). Classes are kept apart by an offset, added in float64, where it does not blur the IoU.
+    A box is suppressed when its IoU with a better one of its class is larger than `iou_thresh`; with a threshold of 0
+    or less none is (reference). Classes are kept apart by an offset, added in float64, where it does not blur the IoU.
 
     Args:
         boxes: (N, 4) float, xyxy.

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 def cell_anchors_rounded(stride: int, sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
     """Anchors (A, 4) of the first cell as the reference makes them; ratio-major, size-minor.
 
-    Width and height at the size of one cell are rounded to whole pixels (w = round(sqrt(s^2 / r)), h = round(w r)), then
-    scaled. The reference's centre stride / 2 - 0.5 in inclusive pixels is stride / 2 in ours plus half a pixel, see
-    `structures.boxes`.
+    Width and height at the size of one cell are rounded to whole pixels (w = round(sqrt(s^2 / r)), h = round(w r)),
+    then scaled. The centre, stride / 2 in the reference's inclusive pixels, lies half a pixel further in our storage,
+    see `structures.boxes`.
     """
     anchors = []
     for ratio in ratios:

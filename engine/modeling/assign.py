@@ -3,7 +3,7 @@
 Every rule answers with (R,) int64: the index of the ground-truth box of each anchor, NEGATIVE or IGNORED. None keeps an
 anchors x boxes matrix: ATSS looks only at the nearest cells of each box, the others go through the boxes in chunks.
 
-`inset` is half a pixel in the inclusive convention and 0 in the continuous one: by so much lie the reference's box sides
+`inset` is half a pixel in the inclusive convention and 0 in the continuous one: by so much the reference's box sides lie
 inside ours when it asks whether a centre is in a box (see `structures.boxes`).
 
 Shapes: L levels, A anchors a cell, R anchors an image, M gt boxes.
@@ -34,9 +34,9 @@ ASSIGNERS = Registry("ASSIGNERS")
 def atss(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.0) -> Tensor:
     """Adaptive training sample selection (Zhang et al., 2020, algorithm 1).
 
-    On each level the anchors of the `topk` cells nearest to a box's centre are its candidates. Those whose IoU with it is
-    at least the candidates' mean + standard deviation, and whose centre lies in it, are positive; an anchor
-    wanted by several boxes goes to the one of largest IoU. Work and memory grow with M L A topk^2, not with R M.
+    On each level the anchors of the `topk` cells nearest to a box's centre are its candidates. Those whose IoU with it
+    is at least the candidates' mean + standard deviation, and whose centre lies in it, are positive; an anchor wanted
+    by several boxes goes to the one of largest IoU. Work and memory grow with M L A topk^2, not with R M.
     """
     if len(gt_boxes) == 0:
         return _all_negative(anchors)

@@ -116,6 +116,6 @@ def _restore(
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{path} does not fit this configuration ({reason}); to start anew from its weights, leave out --resume and "
-            f"set MODEL.WEIGHT {path}"
+            f"{path} does not fit this configuration ({reason}); to start anew from its weights, leave out --resume "
+            f"and set MODEL.WEIGHT {path}"
         ) from error
