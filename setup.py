@@ -34,7 +34,7 @@ def optional_extensions() -> list[Extension]:
     try:
         from Cython.Build import cythonize
 
-        return cythonize(extensions, language_level="3")
+        return cythonize(extensions, build_dir="build", language_level="3")
     except Exception as error:
         print(f"warning: the Cython extensions are left out: {error}")
         return []

@@ -136,20 +136,21 @@ _C.TEST.THRESHOLD_BETA = 1.0
 _C.TEST.BBOX_AUG = CN()
 # Turns it on.
 _C.TEST.BBOX_AUG.ENABLED = False
-# Merge the passes by box voting (True) or by plain NMS (False).
+# True: suppress and cut each pass to detections, keep those in SCALE_RANGES, merge them by MERGE_TYPE.
+# False: suppress the candidates of all passes together (plain NMS).
 _C.TEST.BBOX_AUG.VOTE = False
 # Boxes vote together from this IoU on.
 _C.TEST.BBOX_AUG.VOTE_TH = 0.66
-# vote: mean box, largest score; soft-vote: besides, each voter stays with a lowered score.
+# vote: mean box, largest score; soft-vote: besides, each voter stays with a lowered score; nms: plain NMS.
 _C.TEST.BBOX_AUG.MERGE_TYPE = "vote"
 # Add a mirrored pass at the plain scale.
 _C.TEST.BBOX_AUG.H_FLIP = False
 # Short sides of the further passes, pixels.
 _C.TEST.BBOX_AUG.SCALES = ()
-# For each of SCALES the (low, high) of the box sizes, sqrt(area) in pixels, kept there; () keeps
-# all.
+# With VOTE: for each of SCALES the (low, high) of the box sizes, sqrt(area) in pixels of the scaled image, kept
+# there, both ends excluded; () keeps all.
 _C.TEST.BBOX_AUG.SCALE_RANGES = ()
-# Limit of the long side for scales of 800 and more; smaller ones use INPUT.MAX_SIZE_TEST.
+# Limit of the long side of SCALES; with VOTE, scales below 800 use INPUT.MAX_SIZE_TEST instead.
 _C.TEST.BBOX_AUG.MAX_SIZE = 4000
 # Add a mirrored pass at each of SCALES.
 _C.TEST.BBOX_AUG.SCALE_H_FLIP = False

@@ -60,7 +60,7 @@ WORDS: dict[str, Words] = {
     "SOLVER.SCHEDULE": Words(("multistep", "cosine", "constant"), is_open=True),
     "SOLVER.WARMUP_METHOD": Words(("constant", "linear"), is_open=True),
     "SOLVER.AMP.DTYPE": Words(("bfloat16", "float16")),
-    "TEST.BBOX_AUG.MERGE_TYPE": Words(("vote", "soft-vote")),
+    "TEST.BBOX_AUG.MERGE_TYPE": Words(("vote", "soft-vote", "nms"), is_open=True),
 }
 
 _INF = math.inf

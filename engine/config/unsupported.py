@@ -14,5 +14,4 @@ NOT_YET: dict[str, tuple[Callable[[Any], bool], str, str]] = {
         "two-stage detectors",
         "write MODEL.RPN_ONLY: True with MODEL.ATSS_ON: True",
     ),
-    "TEST.BBOX_AUG.ENABLED": (lambda on: on, "test-time augmentation", "write False"),
 }

@@ -104,13 +104,18 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0) -> BatchLoader:
     return _loader(cfg, dataset, samples, batch_sampler)
 
 
-def build_test_loader(cfg: CfgNode, name: str, class_names: Sequence[str] | None = None) -> BatchLoader:
-    """This rank's part of a data set, in order; TEST.IMS_PER_BATCH is shared by all ranks."""
+def build_test_loader(
+    cfg: CfgNode, name: str, class_names: Sequence[str] | None = None, transform: transforms.Transform | None = None
+) -> BatchLoader:
+    """This rank's part of a data set, in order; TEST.IMS_PER_BATCH is shared by all ranks.
+
+    Images take `transform`, by default the one of `build_test_transform`.
+    """
     dataset = build_dataset(cfg, name, class_names)
     batch_sampler = samplers.TestBatchSampler(
         len(dataset), max(cfg.TEST.IMS_PER_BATCH // world_size(), 1), rank(), world_size()
     )
-    return _loader(cfg, dataset, TestSamples(dataset, build_test_transform(cfg)), batch_sampler)
+    return _loader(cfg, dataset, TestSamples(dataset, transform or build_test_transform(cfg)), batch_sampler)
 
 
 def _loader(

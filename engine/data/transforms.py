@@ -59,11 +59,17 @@ def resized_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[i
     return (new_short, new_long) if height <= width else (new_long, new_short)
 
 
+def resize_pixels(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Image (3, H, W) scaled to `size` (height, width): antialiased bilinear, as Pillow's."""
+    if image.shape[-2:] == size:
+        return image
+    return F.resize(image, list(size), interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
+
+
 def resize(image: Tensor, targets: Targets, size: tuple[int, int], pixel: float) -> tuple[Tensor, Targets]:
-    """Image and boxes scaled to `size` (height, width): antialiased bilinear, as Pillow's."""
+    """Image and boxes scaled to `size` (height, width), see `resize_pixels`."""
     old_height, old_width = image.shape[-2:]
-    if (old_height, old_width) != size:
-        image = F.resize(image, list(size), interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
+    image = resize_pixels(image, size)
     ratio_xy = (size[1] / old_width, size[0] / old_height)
     # In the inclusive convention a box has at least one pixel; a thinner one would turn inside out
     # when scaled up.
@@ -144,16 +150,20 @@ class Normalize:
         self.to_bgr255 = to_bgr255
 
     def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+        return self.pixels(image), targets
+
+    def pixels(self, image: Tensor) -> Tensor:
+        """The normalised image, on the device of `image`."""
         if not self.to_bgr255:
             image = image.flip(0)
         # Channels first while still bytes: a quarter of the memory to reorder.
         pixels = image.contiguous().to(torch.float32)
         if not self.to_bgr255:
             pixels /= 255.0
-        pixels -= self.mean
+        pixels -= self.mean.to(pixels.device)
         if (self.std != 1).any():
-            pixels /= self.std
-        return pixels, targets
+            pixels /= self.std.to(pixels.device)
+        return pixels
 
 
 class Transform:

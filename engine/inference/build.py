@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from yacs.config import CfgNode
 
 from engine.build import import_user_modules, prepare
 from engine.checkpoint import WeightFile, load_weights, read_weights
 from engine.config import load_config
 from engine.data.build import build_test_transform
+from engine.data.transforms import Normalize, Transform
+from engine.inference.augment import AugmentedDetector, View
 from engine.inference.predictor import ImagePredictor
+from engine.layers.voting import MERGERS, Merged
+from engine.log import get_logger
 from engine.modeling.build import build_device, build_model, num_classes, pixel_of
 from engine.modeling.detector import GeneralizedRCNN
 
 DEFAULT_THRESHOLD = 0.3
 """For a class without a stored threshold."""
+LARGE_SCALE = 800
+"""From this short side on, pixels, TEST.BBOX_AUG.MAX_SIZE limits the long one, not INPUT.MAX_SIZE_TEST (reference)."""
 
 
 def build_trained_model(cfg: CfgNode) -> GeneralizedRCNN:
@@ -29,6 +38,57 @@ def _load_trained(cfg: CfgNode, file: WeightFile) -> GeneralizedRCNN:
     model = build_model(cfg, file.class_names or ())
     load_weights(model, file)
     return model.eval()
+
+
+def build_detector(cfg: CfgNode, model: GeneralizedRCNN) -> tuple[nn.Module, Transform]:
+    """What detects in test images, and the transform they take first: `model`, augmented where `TEST.BBOX_AUG` says."""
+    if not cfg.TEST.BBOX_AUG.ENABLED:
+        return model, build_test_transform(cfg)
+    return build_augmented(cfg, model), Transform([])
+
+
+def build_augmented(cfg: CfgNode, model: GeneralizedRCNN) -> AugmentedDetector:
+    """`model` with the test-time augmentation of `TEST.BBOX_AUG`, on images as read.
+
+    As the reference: with VOTE, each pass is suppressed and cut before its detections are merged by MERGE_TYPE; without
+    it, all candidates are suppressed together, and neither SCALE_RANGES nor the smaller limit of small scales is used.
+    """
+    augmentation, source = cfg.TEST.BBOX_AUG, cfg.INPUT
+    if augmentation.SCALE_RANGES and not augmentation.VOTE:
+        get_logger(__name__).warning("TEST.BBOX_AUG.SCALE_RANGES is used with TEST.BBOX_AUG.VOTE: True only")
+    return AugmentedDetector(
+        model,
+        build_views(cfg),
+        Normalize(source.PIXEL_MEAN, source.PIXEL_STD, source.TO_BGR255).pixels,
+        build_merge(cfg),
+        max_detections=cfg.TEST.DETECTIONS_PER_IMG,
+        suppress_first=augmentation.VOTE,
+        pixel=pixel_of(cfg),
+    )
+
+
+def build_views(cfg: CfgNode) -> list[View]:
+    """The plain scale of `INPUT` and those of `TEST.BBOX_AUG.SCALES`."""
+    augmentation, source = cfg.TEST.BBOX_AUG, cfg.INPUT
+    ranges = augmentation.SCALE_RANGES if augmentation.VOTE else ()
+    views = [View(source.MIN_SIZE_TEST, source.MAX_SIZE_TEST, augmentation.H_FLIP)]
+    for scale, size_range in zip_longest(augmentation.SCALES, ranges):
+        is_small = augmentation.VOTE and scale < LARGE_SCALE
+        max_size = source.MAX_SIZE_TEST if is_small else augmentation.MAX_SIZE
+        views.append(View(scale, max_size, augmentation.SCALE_H_FLIP, size_range))
+    return views
+
+
+def build_merge(cfg: CfgNode) -> partial[Merged]:
+    """The rule of `TEST.BBOX_AUG.MERGE_TYPE` with its parameters bound; plain NMS without VOTE."""
+    augmentation, atss = cfg.TEST.BBOX_AUG, cfg.MODEL.ATSS
+    name = augmentation.MERGE_TYPE.replace("-", "_") if augmentation.VOTE else "nms"
+    parameters = {
+        "vote": {"iou_thresh": augmentation.VOTE_TH},
+        "soft_vote": {"iou_thresh": augmentation.VOTE_TH, "score_thresh": atss.INFERENCE_TH},
+        "nms": {"iou_thresh": atss.NMS_TH},
+    }
+    return partial(MERGERS.get(name), **parameters.get(name, {}))
 
 
 class Predictor(ImagePredictor):
@@ -55,8 +115,7 @@ class Predictor(ImagePredictor):
         file = read_weights(str(weights))
         self.stored_thresholds = usable_thresholds(file.thresholds)
         super().__init__(
-            _load_trained(cfg, file),
-            build_test_transform(cfg),
+            *build_detector(cfg, _load_trained(cfg, file)),
             build_device(cfg),
             file.class_names or [f"class {k + 1}" for k in range(num_classes(cfg))],
             self.stored_thresholds if threshold is None else {},

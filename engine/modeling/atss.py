@@ -183,6 +183,10 @@ class ATSS(nn.Module):
             return self.losses(outputs, anchors, targets)
         return self.detect(outputs, anchors, images.sizes)
 
+    def candidates(self, features: list[Tensor], images: ImageBatch) -> list[Detections]:
+        """What `forward` suppresses and cuts to detections: the scored boxes of all levels."""
+        return self.find_candidates(self.head(features), self.anchor_generator(features), images.sizes)
+
     def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
         """Boxes (P, 4) of the head's `codes` (P, 4) on `anchors` (P, 4)."""
         if self.distance_unit is None:
@@ -241,14 +245,23 @@ class ATSS(nn.Module):
 
     def detect(self, outputs: HeadOutputs, anchors: AnchorGrid, sizes: list[tuple[int, int]]) -> list[Detections]:
         """Detections of each image, in the coordinates of the (resized, unpadded) image of `sizes`."""
+        return [
+            select_detections(candidates, self.nms_thresh, self.max_detections)
+            for candidates in self.find_candidates(outputs, anchors, sizes)
+        ]
+
+    def find_candidates(
+        self, outputs: HeadOutputs, anchors: AnchorGrid, sizes: list[tuple[int, int]]
+    ) -> list[Detections]:
+        """At most `pre_nms_top_n` scored boxes a level of each image, clipped to the image of `sizes`."""
         cls_scores = outputs.logits.float().sigmoid()  # (N, R, K)
         centerness = outputs.centerness.float().sigmoid()  # (N, R)
         return [
-            self._detect_image(cls_scores[i], centerness[i], outputs.codes[i].float(), anchors, size)
+            self._find_in_image(cls_scores[i], centerness[i], outputs.codes[i].float(), anchors, size)
             for i, size in enumerate(sizes)
         ]
 
-    def _detect_image(
+    def _find_in_image(
         self,
         cls_scores: Tensor,
         centerness: Tensor,
@@ -271,8 +284,7 @@ class ATSS(nn.Module):
             start += count
         idx = torch.cat(anchor_idx)
         boxes = box_ops.clip(self.decode(codes[idx], anchors.boxes[idx]), size, self.pixel)
-        scores = torch.cat(ranks).sqrt()
-        return select_detections(boxes, scores, torch.cat(labels), size, self.nms_thresh, self.max_detections)
+        return Detections(boxes, torch.cat(ranks).sqrt(), torch.cat(labels), size)
 
 
 def centerness_targets(anchors: Tensor, gt_boxes: Tensor, inset: float = 0.0) -> Tensor:

@@ -41,7 +41,14 @@ class GeneralizedRCNN(nn.Module):
             images: a batch, or float images (3, H_i, W_i), normalised.
             targets: one an image; needed in training only.
         """
-        if not isinstance(images, ImageBatch):
-            images = ImageBatch.from_list(images, self.size_divisibility)
+        images = self._batch(images)
         features = self.backbone(images.tensor)
         return self.rpn(features, images, targets)
+
+    def candidates(self, images: ImageBatch | Sequence[Tensor]) -> list[Detections]:
+        """The scored boxes of each image that `forward` would suppress and cut, for who merges several passes first."""
+        images = self._batch(images)
+        return self.rpn.candidates(self.backbone(images.tensor), images)
+
+    def _batch(self, images: ImageBatch | Sequence[Tensor]) -> ImageBatch:
+        return images if isinstance(images, ImageBatch) else ImageBatch.from_list(images, self.size_divisibility)

@@ -76,9 +76,9 @@ BROKEN = {
         "7: SOLVER.OPTIMIZER must be one of SGD, Adam, AdamW, Adadelta, Adafactor, Adagrad, "
         "Adamax, ASGD, NAdam, RAdam, RMSprop, Rprop, got 'AdmaW'; did you mean AdamW?",
     ),
-    "augmented testing": (
-        "TEST:\n  BBOX_AUG:\n    ENABLED: True\n",
-        "8: not supported yet in this version: test-time augmentation (TEST.BBOX_AUG.ENABLED); write False",
+    "a way to merge": (
+        "TEST:\n  BBOX_AUG:\n    MERGE_TYPE: softvote\n",
+        "8: TEST.BBOX_AUG.MERGE_TYPE must be one of vote, soft-vote, nms, got 'softvote'; did you mean soft-vote?",
     ),
 }
 

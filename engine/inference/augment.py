@@ -1,0 +1,129 @@
+"""Test-time augmentation: a model looks at scaled and mirrored copies of each image, and what it found is merged.
+
+Shapes: N images, H W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engine.data.transforms import resize_pixels, resized_size
+from engine.layers.nms import keep_best
+from engine.layers.voting import Merged
+from engine.structures import Detections, ImageBatch
+from engine.structures import boxes as box_ops
+
+Size = tuple[int, int]
+"""(height, width)."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A scale at which every image is looked at.
+
+    Attributes:
+        min_size, max_size: of the sides, pixels, see `data.transforms.resized_size`.
+        mirrored: look at the mirrored image, too.
+        size_range: detections stay whose sqrt(area), in pixels of the scaled image, lies strictly between these.
+    """
+
+    min_size: int
+    max_size: int
+    mirrored: bool = False
+    size_range: tuple[float, float] | None = None
+
+    def select(self, detections: Detections) -> Detections:
+        """Those of `detections`, which are in pixels of the scaled image, whose size is in `size_range`."""
+        if self.size_range is None:
+            return detections
+        low, high = self.size_range
+        sizes = box_ops.area(detections.boxes).sqrt()
+        return detections[(sizes > low) & (sizes < high)]
+
+
+class AugmentedDetector(nn.Module):
+    """Images as read in, merged detections out: in the place of a model wherever one is tested.
+
+    The images of a batch go through the model together, once for each view; a mirrored copy shares the forward pass of
+    its original, and views in which all images have the same sizes share one, too. Images come as read and are scaled
+    here, on the model's device, so that one scale is in memory at a time.
+
+    Args:
+        model: normalised images (a list) -> detections; for `suppress_first=False` with a method `candidates`, see
+            `modeling.detector`.
+        views: the first one is the plain pass; boxes are merged in its pixels.
+        normalize: uint8 BGR image (3, H, W) -> the float image that the model sees.
+        merge: boxes, scores, labels of all views -> of one image, by falling score; see `layers.voting`.
+        max_detections: of an image after merging (more where scores tie with the last one), 0 for no limit.
+        suppress_first: merge each pass's detections; else its candidates before suppression.
+        pixel: 1.0 in the inclusive convention, see `structures.boxes`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        views: Sequence[View],
+        normalize: Callable[[Tensor], Tensor],
+        merge: Callable[[Tensor, Tensor, Tensor], Merged],
+        max_detections: int = 100,
+        suppress_first: bool = True,
+        pixel: float = box_ops.CONTINUOUS,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.views, self.normalize, self.merge = tuple(views), normalize, merge
+        self.max_detections, self.suppress_first, self.pixel = max_detections, suppress_first, pixel
+        self.train(model.training)
+
+    def forward(self, images: ImageBatch | Sequence[Tensor]) -> list[Detections]:
+        """Detections of each image, in its own pixels, by falling score.
+
+        Args:
+            images: N uint8 images BGR (3, H_i, W_i), or a batch of such.
+        """
+        if isinstance(images, ImageBatch):
+            images = [
+                image[:, :height, :width] for image, (height, width) in zip(images.tensor, images.sizes, strict=True)
+            ]
+        found: list[list[Detections]] = [[] for _ in images]
+        for sizes, views in self._views_by_sizes(images).items():
+            passes = self._detect(images, sizes, mirrored=any(view.mirrored for view in views))
+            for view in views:
+                for detections in passes[: 1 + view.mirrored]:
+                    for of_image, detection in zip(found, detections, strict=True):
+                        of_image.append(view.select(detection))
+        return [self._merge(passes, image.shape[-2:]) for passes, image in zip(found, images, strict=True)]
+
+    def _views_by_sizes(self, images: Sequence[Tensor]) -> dict[tuple[Size, ...], list[View]]:
+        """The views that share a forward pass, by the sizes of the images in it; the plain one first."""
+        groups: dict[tuple[Size, ...], list[View]] = {}
+        for view in self.views:
+            sizes = tuple(resized_size(tuple(image.shape[-2:]), view.min_size, view.max_size) for image in images)
+            groups.setdefault(sizes, []).append(view)
+        return groups
+
+    def _detect(self, images: Sequence[Tensor], sizes: Sequence[Size], mirrored: bool) -> list[list[Detections]]:
+        """What the model finds in the images scaled to `sizes`, and in the mirrored ones (mapped back)."""
+        scaled = [self.normalize(resize_pixels(image, size)) for image, size in zip(images, sizes, strict=True)]
+        if mirrored:
+            scaled += [image.flip(-1) for image in scaled]
+        detections = self.model(scaled) if self.suppress_first else self.model.candidates(scaled)
+        straight, flipped = detections[: len(images)], detections[len(images) :]
+        for detection in flipped:
+            detection.boxes = box_ops.flip_horizontal(detection.boxes, detection.size[1])
+        return [straight, flipped]
+
+    def _merge(self, passes: list[Detections], size: Size) -> Detections:
+        frame = passes[0].size
+        passes = [passes[0], *(detections.resize(frame, self.pixel) for detections in passes[1:])]
+        boxes, scores, labels = self.merge(
+            torch.cat([detections.boxes for detections in passes]),
+            torch.cat([detections.scores for detections in passes]),
+            torch.cat([detections.labels for detections in passes]),
+        )
+        merged = Detections(boxes, scores, labels, frame)[keep_best(scores, self.max_detections)]
+        return merged.resize(tuple(size), self.pixel)

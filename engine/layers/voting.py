@@ -1,0 +1,213 @@
+"""Box voting: overlapping boxes of a class become one, weighted by their scores (Gidaris & Komodakis, 2015).
+
+The best box leads all boxes of its class that overlap it enough, the best of the rest leads again, and so on. Only
+that greedy grouping is sequential (`find_leaders`): a compiled loop, or NumPy where there is no compiler, equal to the
+bit. Means and lowered scores are sums over groups. Computed in float64 on the CPU, for all classes at once.
+
+Shapes: P boxes going in, D coming out.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from fvcore.common.registry import Registry
+from torch import Tensor
+
+from engine.layers.nms import class_nms
+
+try:
+    from engine.layers._voting import find_leaders as _find_leaders_compiled
+except ImportError:  # no compiler when the package was installed
+    _find_leaders_compiled = None
+
+Merged = tuple[Tensor, Tensor, Tensor]
+"""Boxes (D, 4), scores (D,) by falling score, labels (D,)."""
+
+MERGERS = Registry("MERGERS")
+"""(boxes, scores, labels, ...) -> Merged, by the name in `TEST.BBOX_AUG.MERGE_TYPE` with - as _."""
+
+SLACK = 1e-9
+"""Relative widening of a search window, far above float64's rounding."""
+MIN_THRESH = 1e-6
+"""Below this IoU a window would hold everything."""
+
+
+@MERGERS.register()
+def vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Merged:
+    """One box a group: the mean box, weighted by score (evenly where all scores are 0), with the largest score.
+
+    A group holds the boxes of a class whose IoU with its best one is at least `iou_thresh`. The order of the input does
+    not matter: equal scores are ranked by label and coordinates. A box alone passes unchanged, one without extent
+    overlaps none, and boxes or scores that are not finite are dropped.
+
+    Args:
+        boxes: (P, 4) float, xyxy.
+        scores: (P,) float, not negative.
+        labels: (P,) int64.
+        iou_thresh: from 0 (all of a class are one group) on.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0]])
+        >>> mean, scores, _ = vote(boxes, torch.tensor([0.75, 0.25]), torch.tensor([0, 0]), 0.5)
+        >>> mean.tolist(), scores.tolist()
+        ([[0.0, 0.0, 10.0, 9.5]], [0.75])
+    """
+    return _merge(boxes, scores, labels, iou_thresh, score_thresh=None)
+
+
+@MERGERS.register()
+def soft_vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, score_thresh: float) -> Merged:
+    """`vote`, and the boxes of each group stay, too, where score * (1 - IoU with its best box) is enough.
+
+    Args:
+        boxes, scores, labels, iou_thresh: see `vote`.
+        score_thresh: a lowered score stays from here on; one of 0 never does.
+    """
+    return _merge(boxes, scores, labels, iou_thresh, score_thresh)
+
+
+@MERGERS.register()
+def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Merged:
+    """Plain class-wise suppression, see `layers.nms.class_nms`."""
+    is_finite = _is_finite(boxes, scores)
+    boxes, scores, labels = boxes[is_finite], scores[is_finite], labels[is_finite]
+    kept = class_nms(boxes, scores, labels, iou_thresh)
+    return boxes[kept], scores[kept], labels[kept]
+
+
+def _is_finite(boxes: Tensor, scores: Tensor) -> Tensor:
+    return boxes.isfinite().all(dim=1) & scores.isfinite()
+
+
+def _merge(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, score_thresh: float | None) -> Merged:
+    is_finite = _is_finite(boxes, scores)
+    corners = boxes[is_finite].detach().double().cpu().numpy()
+    weights = scores[is_finite].detach().double().cpu().numpy()
+    classes = labels[is_finite].cpu().numpy()
+
+    leaders, ious = find_leaders(corners, weights, classes, iou_thresh)
+    is_leader = leaders == np.arange(len(leaders))
+    merged = _mean_boxes(corners, weights, leaders)[is_leader]
+    merged_scores, merged_classes = weights[is_leader], classes[is_leader]
+    if score_thresh is not None:
+        lowered = weights * (1 - ious)
+        stays = ~is_leader & (lowered >= score_thresh) & (lowered > 0)
+        merged = np.concatenate([merged, corners[stays]])
+        merged_scores = np.concatenate([merged_scores, lowered[stays]])
+        merged_classes = np.concatenate([merged_classes, classes[stays]])
+
+    ranking = _rank(merged, merged_scores, merged_classes)
+    return (
+        torch.from_numpy(merged[ranking]).to(boxes),
+        torch.from_numpy(merged_scores[ranking]).to(scores),
+        torch.from_numpy(merged_classes[ranking]).to(labels),
+    )
+
+
+def _mean_boxes(corners: np.ndarray, weights: np.ndarray, leaders: np.ndarray) -> np.ndarray:
+    """Weighted mean (P, 4) of each leader's group; rows of boxes that lead none are meaningless.
+
+    Offsets from the leader are averaged, so that a box alone keeps its bits.
+    """
+    count = len(corners)
+    totals = np.bincount(leaders, weights, count)
+    weights = np.where(totals[leaders] > 0, weights, 1.0)
+    totals = np.bincount(leaders, weights, count)
+    offsets = (corners - corners[leaders]) * weights[:, None]
+    sums = np.stack([np.bincount(leaders, offsets[:, side], count) for side in range(4)], axis=1)
+    return corners + sums / np.where(totals > 0, totals, 1.0)[:, None]
+
+
+def _rank(corners: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Indices by falling score; equal ones by label and coordinates, so that the order of the input never decides."""
+    ranking = np.argsort(-scores, kind="stable")
+    ranked = scores[ranking]
+    if (ranked[1:] == ranked[:-1]).any():
+        return np.lexsort((*corners.T[::-1], classes, -scores))
+    return ranking
+
+
+# -- groups ---------------------------------------------------------------------------------------------------------
+
+
+def find_leaders(
+    corners: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou_thresh: float, compiled: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """The box that leads each box, and the IoU with it.
+
+    By falling score, each box that has no leader yet leads itself and all boxes of its class without one whose IoU with
+    it is at least `iou_thresh`. An IoU of t needs an overlap of at least t times the wider width, which leaves a window
+    of x1 to search: work grows with the boxes in reach of a leader, not with all.
+
+    Args:
+        corners: (P, 4) float64 xyxy, finite.
+        scores: (P,) float64.
+        classes: (P,) int64.
+        compiled: whether to use the compiled loop if there is one.
+
+    Returns:
+        leaders (P,) int64 indices; ious (P,) float64, 1 for a leader itself.
+    """
+    by_x = np.lexsort((corners[:, 0], classes))  # by class, then x1
+    position = np.empty_like(by_x)
+    position[by_x] = np.arange(len(by_x))
+    order = position[_rank(corners, scores, classes)]
+    corners, classes = np.ascontiguousarray(corners[by_x]), classes[by_x]
+    extents = np.maximum(corners[:, 2:] - corners[:, :2], 0.0)
+    first, stop = _reach(corners[:, 0], extents[:, 0], classes, iou_thresh)
+    loop = _find_leaders_compiled if compiled and _find_leaders_compiled else _find_leaders_numpy
+    leaders, ious = loop(corners, extents.prod(axis=1), order, first, stop, iou_thresh)
+    return by_x[leaders[position]], ious[position]
+
+
+def _reach(x1: np.ndarray, widths: np.ndarray, classes: np.ndarray, iou_thresh: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions [first, stop) (P,) that hold every box with an IoU of at least `iou_thresh` with the box at a position.
+
+    Such a box is at most 1 / iou_thresh times as wide and overlaps iou_thresh times the wider of both, so its x1 lies
+    at most (1 - t) / t widths to the left and 1 - t widths to the right.
+
+    Args:
+        x1, widths, classes: (P,), sorted by class, then x1.
+    """
+    first, stop = np.zeros(len(x1), np.int64), np.zeros(len(x1), np.int64)
+    bounds = np.r_[0, np.flatnonzero(classes[1:] != classes[:-1]) + 1, len(classes)]
+    reach_left = widths * (1 - iou_thresh) / max(iou_thresh, MIN_THRESH)
+    slack = SLACK * (np.abs(x1) + widths + reach_left)
+    low, high = x1 - reach_left - slack, x1 + widths * (1 - iou_thresh) + slack
+    for begin, end in pairwise(bounds.tolist()):
+        of_class = slice(begin, end)
+        if iou_thresh < MIN_THRESH:
+            first[of_class], stop[of_class] = begin, end
+        else:
+            first[of_class] = begin + np.searchsorted(x1[of_class], low[of_class], side="left")
+            stop[of_class] = begin + np.searchsorted(x1[of_class], high[of_class], side="right")
+    return first, stop
+
+
+def _find_leaders_numpy(
+    corners: np.ndarray,
+    areas: np.ndarray,
+    order: np.ndarray,
+    first: np.ndarray,
+    stop: np.ndarray,
+    iou_thresh: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The loop of `find_leaders` without a compiler; arguments as `_voting.find_leaders`."""
+    leaders, ious = np.full(len(corners), -1, dtype=np.int64), np.ones(len(corners))
+    lefts, tops, rights, bottoms = np.ascontiguousarray(corners.T)
+    for best, begin, end in zip(order.tolist(), first[order].tolist(), stop[order].tolist(), strict=True):
+        if leaders[best] >= 0:
+            continue
+        leaders[best] = best
+        reach = slice(begin, end)
+        width = np.minimum(rights[reach], rights[best]) - np.maximum(lefts[reach], lefts[best])
+        height = np.minimum(bottoms[reach], bottoms[best]) - np.maximum(tops[reach], tops[best])
+        inter = np.maximum(width, 0.0) * np.maximum(height, 0.0)
+        union = areas[reach] + areas[best] - inter
+        iou = np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
+        led = begin + np.flatnonzero((iou >= iou_thresh) & (leaders[reach] < 0))
+        leaders[led], ious[led] = best, iou[led - begin]
+    return leaders, ious
