@@ -3,8 +3,8 @@
 Every rule answers with (R,) int64: the index of the ground-truth box of each anchor, NEGATIVE or IGNORED. None keeps an
 anchors x boxes matrix: ATSS looks only at the nearest cells of each box, the others go through the boxes in chunks.
 
-`inset` is half a pixel in the inclusive convention and 0 in the continuous one: by so much the reference's box sides lie
-inside ours when it asks whether a centre is in a box (see `structures.boxes`).
+`inset` is half a pixel in the inclusive convention and 0 in the continuous one: by so much the reference's box sides
+lie inside ours when it asks whether a centre is in a box (see `structures.boxes`).
 
 Shapes: L levels, A anchors a cell, R anchors an image, M gt boxes.
 """
@@ -75,17 +75,16 @@ def topk(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.
 
 
 @ASSIGNERS.register()
-def iou(
+def max_iou(
     anchors: AnchorGrid,
     gt_boxes: Tensor,
     fg_iou_thresh: float = 0.5,
     bg_iou_thresh: float = 0.4,
-    inset: float = 0.0,
 ) -> Tensor:
-    """RetinaNet's rule (Lin et al., 2017): positive from `fg_iou_thresh` on, negative below `bg_iou_thresh`.
+    """The rule of Faster R-CNN and RetinaNet: positive from `fg_iou_thresh` on, negative below `bg_iou_thresh`.
 
-    The best anchors of every box are positive whatever their IoU. Anchors between the thresholds are ignored, and so
-    is a positive one whose centre lies outside its box (reference).
+    An anchor learns the box of its largest IoU. The best anchors of every box are positive whatever their IoU, but each
+    learns its own best box even then. Those between the thresholds are ignored.
     """
     if len(gt_boxes) == 0:
         return _all_negative(anchors)
@@ -99,11 +98,26 @@ def iou(
         better = iou > best_iou
         best_iou = torch.where(better, iou, best_iou)
         best_gt = torch.where(better, gt_idx + chunk.start, best_gt)
-    sides = _side_distances(box_ops.centers(anchors.boxes), gt_boxes[best_gt], inset)
-    is_inside = sides.amin(-1) > CENTER_MARGIN
     is_positive = (best_iou >= fg_iou_thresh) | is_best_of_a_box
     matched = torch.where(best_iou < bg_iou_thresh, NEGATIVE, IGNORED)
-    return torch.where(is_positive, torch.where(is_inside, best_gt, IGNORED), matched)
+    return torch.where(is_positive, best_gt, matched)
+
+
+@ASSIGNERS.register()
+def iou(
+    anchors: AnchorGrid,
+    gt_boxes: Tensor,
+    fg_iou_thresh: float = 0.5,
+    bg_iou_thresh: float = 0.4,
+    inset: float = 0.0,
+) -> Tensor:
+    """`max_iou`, but that a positive anchor whose centre lies outside its box is ignored (ATSS's ablation)."""
+    matched = max_iou(anchors, gt_boxes, fg_iou_thresh, bg_iou_thresh)
+    if len(gt_boxes) == 0:
+        return matched
+    sides = _side_distances(box_ops.centers(anchors.boxes), gt_boxes[matched.clamp(min=0)], inset)
+    is_outside = sides.amin(-1) <= CENTER_MARGIN
+    return torch.where((matched >= 0) & is_outside, IGNORED, matched)
 
 
 @ASSIGNERS.register()
@@ -118,31 +132,37 @@ def ssc(
         (512, 1e8),
     ),
     inset: float = 0.0,
+    margin: float = CENTER_MARGIN,
+    radius: float = 0.0,
 ) -> Tensor:
     """Spatial and scale constraint (FCOS, Tian et al., 2019, section 3.2).
 
     An anchor is positive if its centre lies in a box and the farthest side is within the range of its level (both ends
     included); the box of smallest area wins, the first among equals.
 
+    Args:
+        level_ranges: smallest and largest distance of the farthest side on each level, pixels.
+        margin: a centre counts as inside from this many pixels on.
+        radius: besides, the centre must be within this many strides of the box's centre, along both axes; 0 for
+            anywhere in the box (FCOS's centre sampling).
+
     Raises:
         ValueError: `level_ranges` is shorter than the number of levels.
     """
     if len(gt_boxes) == 0:
         return _all_negative(anchors)
-    limits = torch.cat(
-        [
-            anchors.boxes.new_tensor(limit).expand(count, 2)
-            for limit, count in zip(level_ranges, anchors.num_per_level, strict=True)
-        ]
-    )  # (R, 2)
+    limits = torch.stack([_per_anchor(anchors, ends) for ends in zip(*level_ranges, strict=True)], dim=1)  # (R, 2)
     centers = box_ops.centers(anchors.boxes)
+    reach = _per_anchor(anchors, [radius * stride if radius > 0 else torch.inf for stride in anchors.strides])
+    gt_centers = box_ops.centers(gt_boxes)
     areas = box_ops.area(gt_boxes)
     best_area = anchors.boxes.new_full((len(anchors.boxes),), torch.inf)
     matched = _all_negative(anchors)
     for chunk in _chunks(anchors, gt_boxes):
         sides = _side_distances(centers, gt_boxes[chunk][:, None], inset)  # (m, R, 4)
         farthest = sides.amax(-1)
-        allowed = (sides.amin(-1) > CENTER_MARGIN) & (farthest >= limits[:, 0]) & (farthest <= limits[:, 1])
+        allowed = (sides.amin(-1) > margin) & (farthest >= limits[:, 0]) & (farthest <= limits[:, 1])
+        allowed &= (centers - gt_centers[chunk][:, None]).abs().amax(-1) < reach
         area, gt_idx = torch.where(allowed, areas[chunk][:, None], torch.inf).min(dim=0)
         better = area < best_area
         best_area = torch.where(better, area, best_area)
@@ -168,6 +188,14 @@ def ignore_regions(matched: Tensor, anchors: AnchorGrid, regions: Tensor, min_ov
 
 def _all_negative(anchors: AnchorGrid) -> Tensor:
     return torch.full((len(anchors.boxes),), NEGATIVE, dtype=torch.int64, device=anchors.boxes.device)
+
+
+def _per_anchor(anchors: AnchorGrid, per_level: Sequence[float]) -> Tensor:
+    """(R,): a value of each level, for each of its anchors."""
+    values = [
+        anchors.boxes.new_full((count,), value) for value, count in zip(per_level, anchors.num_per_level, strict=True)
+    ]
+    return torch.cat(values)
 
 
 def _chunks(anchors: AnchorGrid, gt_boxes: Tensor) -> Iterator[slice]:
