@@ -37,6 +37,15 @@ def cell_anchors_exact(stride: int, sizes: Sequence[float], ratios: Sequence[flo
     return _centered(anchors, 0.0)
 
 
+def cell_anchors_whole(stride: int, sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
+    """`cell_anchors_exact` with sides at whole pixels, as torchvision makes them."""
+    return cell_anchors_exact(stride, sizes, ratios).round()
+
+
+CELL_ANCHORS = {"reference": cell_anchors_rounded, "exact": cell_anchors_exact, "torchvision": cell_anchors_whole}
+"""By the name that `MODEL.ANCHOR_CONVENTION` gives."""
+
+
 def _centered(widths_heights: list[tuple[float, float]], center: float) -> Tensor:
     half = torch.tensor(widths_heights, dtype=torch.float64) / 2
     return torch.cat([center - half, center + half], dim=1).float()
@@ -75,6 +84,8 @@ class AnchorGenerator(nn.Module):
         ratios: height / width, the same at every level.
         strides: pixels between cells, one a level.
         inclusive: the reference's rounded anchors, half a pixel further (`cell_anchors_rounded`), or exact ones.
+        convention: key of `CELL_ANCHORS`, instead of what `inclusive` says. In "torchvision" cells lie as many pixels
+            apart as the padded image has for each, rounded down; `strides` are those of an image that they divide.
     """
 
     def __init__(
@@ -83,9 +94,12 @@ class AnchorGenerator(nn.Module):
         ratios: Sequence[float],
         strides: Sequence[int],
         inclusive: bool,
+        convention: str = "",
     ) -> None:
         super().__init__()
-        cell_anchors = cell_anchors_rounded if inclusive else cell_anchors_exact
+        convention = convention or ("reference" if inclusive else "exact")
+        cell_anchors = CELL_ANCHORS[convention]
+        self.fits_strides = convention == "torchvision"
         self.strides = list(strides)
         self.per_cell = len(ratios) * len(sizes[0])
         self.register_buffer(
@@ -95,22 +109,27 @@ class AnchorGenerator(nn.Module):
         )
         self._cache: tuple[tuple, AnchorGrid] | None = None
 
-    def forward(self, features: Sequence[Tensor]) -> AnchorGrid:
-        """Anchors for maps (N, C, H_l, W_l). The last answer is kept: batches of one shape share it."""
+    def forward(self, features: Sequence[Tensor], image_size: tuple[int, int] | None = None) -> AnchorGrid:
+        """Anchors for maps (N, C, H_l, W_l). The last answer is kept: batches of one shape share it.
+
+        Args:
+            features: the pyramid.
+            image_size: (height, width) of the padded images; needed in the convention of torchvision only.
+        """
         grids = [(f.shape[-2], f.shape[-1]) for f in features]
-        key = (tuple(grids), self.cells.device)
+        steps = [(stride, stride) for stride in self.strides]
+        if self.fits_strides and image_size is not None:
+            steps = [(image_size[0] // height, image_size[1] // width) for height, width in grids]
+        key = (tuple(grids), tuple(steps), self.cells.device)
         if self._cache is None or self._cache[0] != key:
-            levels = [
-                self._level(cell, stride, grid)
-                for cell, stride, grid in zip(self.cells, self.strides, grids, strict=True)
-            ]
+            levels = [self._level(*level) for level in zip(self.cells, steps, grids, strict=True)]
             self._cache = (key, AnchorGrid(torch.cat(levels), grids, self.strides, self.per_cell))
         return self._cache[1]
 
     @staticmethod
-    def _level(cell: Tensor, stride: int, grid: tuple[int, int]) -> Tensor:
-        ys = torch.arange(grid[0], device=cell.device, dtype=cell.dtype) * stride
-        xs = torch.arange(grid[1], device=cell.device, dtype=cell.dtype) * stride
+    def _level(cell: Tensor, step: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+        ys = torch.arange(grid[0], device=cell.device, dtype=cell.dtype) * step[0]
+        xs = torch.arange(grid[1], device=cell.device, dtype=cell.dtype) * step[1]
         y, x = torch.meshgrid(ys, xs, indexing="ij")
         shifts = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)  # (HW, 1, 4)
         return (shifts + cell).reshape(-1, 4)  # (HWA, 4)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from engine.config import load_config
-from engine.modeling.atss import HeadOutputs
 from engine.modeling.build import build_model
+from engine.modeling.dense import HeadOutputs
 from engine.structures import ImageBatch, Targets
 
 LAST_PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])
