@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 MAX_LOG_RATIO = math.log(1000 / 16)
-"""Limit of dw and dh in decoding: beyond it exp() would overflow (Girshick et al., Detectron)."""
+"""Limit of dw and dh in decoding: beyond it exp() would overflow (Girshick et al., Detectron). mmdetection limits -dw and
+-dh, too: its boxes are never narrower than 1.6 % of their anchor."""
 
 
 def encode_deltas(boxes: Tensor, anchors: Tensor, weights: Sequence[float]) -> Tensor:
@@ -25,12 +26,18 @@ def encode_deltas(boxes: Tensor, anchors: Tensor, weights: Sequence[float]) -> T
     return torch.cat([shifts, torch.log(box_sizes / anchor_sizes)], dim=1) * boxes.new_tensor(weights)
 
 
-def decode_deltas(deltas: Tensor, anchors: Tensor, weights: Sequence[float]) -> Tensor:
-    """Boxes (P, 4) that `deltas` (P, 4) mean relative to `anchors`; inverse of `encode_deltas`."""
+def decode_deltas(
+    deltas: Tensor, anchors: Tensor, weights: Sequence[float], min_log_ratio: float | None = None
+) -> Tensor:
+    """Boxes (P, 4) that `deltas` (P, 4) mean relative to `anchors`; inverse of `encode_deltas`.
+
+    Args:
+        min_log_ratio: lower limit of dw and dh, None for none; the upper one is MAX_LOG_RATIO.
+    """
     deltas = deltas / deltas.new_tensor(weights)
     anchor_sizes = anchors[:, 2:] - anchors[:, :2]
     centers = deltas[:, :2] * anchor_sizes + anchors[:, :2] + anchor_sizes / 2
-    half_sizes = deltas[:, 2:].clamp(max=MAX_LOG_RATIO).exp() * anchor_sizes / 2
+    half_sizes = deltas[:, 2:].clamp(min_log_ratio, MAX_LOG_RATIO).exp() * anchor_sizes / 2
     return torch.cat([centers - half_sizes, centers + half_sizes], dim=1)
 
 

@@ -24,13 +24,17 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, use_gn: bool, u
 
 
 class LevelsP6P7(nn.Module):
-    """P6 by a strided convolution of C5 (`use_c5`) or P5, P7 by one of relu(P6) (RetinaNet)."""
+    """P6 by a strided convolution of C5 (`use_c5`) or P5, P7 by one of relu(P6) (RetinaNet).
+
+    Args:
+        relu: False takes P7 from P6 itself (mmdetection).
+    """
 
     num_levels = 2
 
-    def __init__(self, c5_channels: int, out_channels: int, use_c5: bool) -> None:
+    def __init__(self, c5_channels: int, out_channels: int, use_c5: bool, relu: bool = True) -> None:
         super().__init__()
-        self.use_c5 = use_c5
+        self.use_c5, self.relu = use_c5, relu
         self.p6 = nn.Conv2d(c5_channels if use_c5 else out_channels, out_channels, 3, 2, 1)
         self.p7 = nn.Conv2d(out_channels, out_channels, 3, 2, 1)
         for conv in (self.p6, self.p7):
@@ -39,7 +43,7 @@ class LevelsP6P7(nn.Module):
 
     def forward(self, c5: Tensor, p5: Tensor) -> list[Tensor]:
         p6 = self.p6(c5 if self.use_c5 else p5)
-        p7 = self.p7(F.relu(p6))
+        p7 = self.p7(F.relu(p6) if self.relu else p6)
         return [p6, p7]
 
 

@@ -1,0 +1,195 @@
+"""From pooled regions to class logits and boxes: extractors by name (`MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR`), one stage.
+
+Parameter names follow the reference: `feature_extractor.fc6`, `feature_extractor.xconvs.0`, `predictor.cls_score`, ...
+
+Shapes: P regions, K classes, D = 1 (class-agnostic) or K boxes a region, C channels, S cells along a side, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from fvcore.common.registry import Registry
+from torch import Tensor, nn
+
+from engine import distributed
+from engine.layers.norm import norm
+from engine.modeling import box_coding
+
+FEATURE_EXTRACTORS = Registry("FEATURE_EXTRACTORS")
+
+
+@dataclass(frozen=True)
+class ExtractorShape:
+    """Sizes of an extractor; each takes the ones it has.
+
+    Attributes:
+        channels: C.
+        resolution: S.
+        fc_dim: F.
+        conv_dim, num_convs, dilation: of its convolutions.
+        use_gn: group norm after each layer.
+    """
+
+    channels: int
+    resolution: int
+    fc_dim: int = 1024
+    conv_dim: int = 256
+    num_convs: int = 4
+    dilation: int = 1
+    use_gn: bool = False
+
+
+def _fc(in_features: int, out_features: int, use_gn: bool = False) -> nn.Module:
+    layer = nn.Linear(in_features, out_features, bias=not use_gn)
+    nn.init.kaiming_uniform_(layer.weight, a=1)
+    if use_gn:
+        return nn.Sequential(layer, norm("GN", out_features))
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+@FEATURE_EXTRACTORS.register()
+class FPN2MLPFeatureExtractor(nn.Module):
+    """Two fully connected layers (Lin et al., 2017: FPN)."""
+
+    def __init__(self, shape: ExtractorShape) -> None:
+        super().__init__()
+        self.fc6 = _fc(shape.channels * shape.resolution**2, shape.fc_dim, shape.use_gn)
+        self.fc7 = _fc(shape.fc_dim, shape.fc_dim, shape.use_gn)
+        self.out_features = shape.fc_dim
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(P, C, S, S) -> (P, F)."""
+        return F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(1)))))
+
+
+@FEATURE_EXTRACTORS.register()
+class FPNXconv1fcFeatureExtractor(nn.Module):
+    """Some 3x3 convolutions and a fully connected layer (Wu & He, 2018: with group norm)."""
+
+    def __init__(self, shape: ExtractorShape) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = shape.channels
+        for _ in range(shape.num_convs):
+            conv = nn.Conv2d(
+                channels, shape.conv_dim, 3, padding=shape.dilation, dilation=shape.dilation, bias=not shape.use_gn
+            )
+            nn.init.normal_(conv.weight, std=0.01)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+            layers += [conv, norm("GN", shape.conv_dim)] if shape.use_gn else [conv]
+            layers.append(nn.ReLU(inplace=True))
+            channels = shape.conv_dim
+        self.xconvs = nn.Sequential(*layers)
+        self.fc6 = _fc(channels * shape.resolution**2, shape.fc_dim)
+        self.out_features = shape.fc_dim
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(P, C, S, S) -> (P, F)."""
+        return F.relu(self.fc6(self.xconvs(pooled).flatten(1)))
+
+
+class FPNPredictor(nn.Module):
+    """Class logits and deltas from features (P, F).
+
+    Args:
+        in_features: F.
+        num_classes: K.
+        class_agnostic: one box for all classes.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, class_agnostic: bool) -> None:
+        super().__init__()
+        self.cls_score = nn.Linear(in_features, num_classes + 1)
+        self.bbox_pred = nn.Linear(in_features, 4 if class_agnostic else 4 * num_classes)
+        nn.init.normal_(self.cls_score.weight, std=0.01)
+        nn.init.normal_(self.bbox_pred.weight, std=0.001)
+        for layer in (self.cls_score, self.bbox_pred):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (P, K + 1) with the background last, deltas (P, D, 4)."""
+        return self.cls_score(features), self.bbox_pred(features).unflatten(1, (-1, 4))
+
+
+@dataclass
+class RegionTargets:
+    """The regions of a batch and what they learn; they keep the order of their images.
+
+    Attributes:
+        boxes: (P_i, 4) regions of each image.
+        labels: (P,) int64 in 0..K, K is the background.
+        gt_boxes: (P, 4), of no meaning for the background.
+        is_gt: (P,) bool, the region is itself a ground truth box.
+    """
+
+    boxes: list[Tensor]
+    labels: Tensor
+    gt_boxes: Tensor
+    is_gt: Tensor
+
+
+class BoxHead(nn.Module):
+    """One stage: features, predictions, what they mean and cost.
+
+    Args:
+        feature_extractor: (P, C, S, S) -> (P, F).
+        predictor: (P, F) -> logits (P, K + 1), deltas (P, D, 4).
+        delta_weights: see `box_coding.encode_deltas`.
+        cls_loss, box_loss: from `roi_losses`.
+        cls_loss_weight, box_loss_weight: their factors.
+        min_log_ratio: see `box_coding.decode_deltas`.
+    """
+
+    def __init__(
+        self,
+        feature_extractor: nn.Module,
+        predictor: nn.Module,
+        delta_weights: Sequence[float],
+        cls_loss: Callable[[Tensor, Tensor], Tensor],
+        box_loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+        cls_loss_weight: float = 1.0,
+        box_loss_weight: float = 1.0,
+        min_log_ratio: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.feature_extractor, self.predictor = feature_extractor, predictor
+        self.delta_weights, self.min_log_ratio = tuple(delta_weights), min_log_ratio
+        self.cls_loss, self.box_loss = cls_loss, box_loss
+        self.cls_loss_weight, self.box_loss_weight = cls_loss_weight, box_loss_weight
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """(P, C, S, S) -> logits (P, K + 1), deltas (P, D, 4), in float32."""
+        logits, deltas = self.predictor(self.feature_extractor(pooled))
+        return logits.float(), deltas.float()
+
+    def decode(self, deltas: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
+        """Boxes (P, 4) that `deltas` (P, D, 4) mean for regions `boxes` (P, 4) of classes `labels` (P,) in 0..K-1."""
+        return self._decode(self._of_class(deltas, labels), boxes)
+
+    def _of_class(self, deltas: Tensor, labels: Tensor) -> Tensor:
+        if deltas.shape[1] == 1:
+            return deltas[:, 0]
+        return deltas[torch.arange(len(deltas), device=deltas.device), labels]
+
+    def _decode(self, deltas: Tensor, boxes: Tensor) -> Tensor:
+        return box_coding.decode_deltas(deltas, boxes, self.delta_weights, self.min_log_ratio)
+
+    def losses(self, logits: Tensor, deltas: Tensor, regions: RegionTargets) -> dict[str, Tensor]:
+        """Class loss over all regions, box loss over those of the foreground, both divided by the number of regions."""
+        is_object = regions.labels < logits.shape[1] - 1
+        boxes, gt_boxes = torch.cat(regions.boxes)[is_object], regions.gt_boxes[is_object]
+        deltas = self._of_class(deltas[is_object], regions.labels[is_object])
+        gt_deltas = box_coding.encode_deltas(gt_boxes, boxes, self.delta_weights)
+        loss_cls = self.cls_loss(logits, regions.labels).sum()
+        loss_box = self.box_loss(deltas, gt_deltas, self._decode(deltas, boxes), gt_boxes).sum()
+        num = distributed.all_reduce_mean(logits.new_tensor(float(len(logits)))).clamp(min=1)
+        return {
+            "loss_classifier": self.cls_loss_weight * loss_cls / num,
+            "loss_box_reg": self.box_loss_weight * loss_box / num,
+        }

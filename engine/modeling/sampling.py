@@ -1,0 +1,113 @@
+"""Which boxes of an image are trained on: samplers, looked up by name (`MODEL.ROI_HEADS.SAMPLER`).
+
+Chance comes from generators seeded by the step and the image, not by the process, so that one process draws what two do.
+
+Shapes: P boxes (anchors or proposals), S of them to choose from.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from fvcore.common.registry import Registry
+from torch import Tensor
+
+from engine.modeling.assign import NEGATIVE
+
+IOU_BINS = 3
+"""`balanced` draws evenly from so many ranges of IoU (Pang et al., 2019: Libra R-CNN, section 3.1)."""
+
+SAMPLERS = Registry("SAMPLERS")
+
+
+@dataclass
+class Candidates:
+    """The boxes of one image.
+
+    Attributes:
+        matched: (P,) int64, index of a gt box, NEGATIVE or IGNORED.
+        ious: (P,) IoU with the nearest gt box.
+        losses: (S,) indices -> (S,) present loss of these boxes.
+        generator: on the device of the boxes.
+    """
+
+    matched: Tensor
+    ious: Tensor
+    losses: Callable[[Tensor], Tensor]
+    generator: torch.Generator
+
+
+Sampler = Callable[[Candidates, Tensor, int], Tensor]
+"""(candidates, indices (S,) of positives or of negatives, how many) -> the chosen indices."""
+
+
+@SAMPLERS.register()
+def random(candidates: Candidates, indices: Tensor, num: int) -> Tensor:
+    """Any, with equal chance."""
+    return indices[_permutation(candidates, len(indices))[:num]]
+
+
+@SAMPLERS.register()
+def ohem(candidates: Candidates, indices: Tensor, num: int) -> Tensor:
+    """Those of largest loss (Shrivastava et al., 2016: online hard example mining)."""
+    return indices[candidates.losses(indices).topk(num).indices]
+
+
+@SAMPLERS.register()
+def balanced(candidates: Candidates, indices: Tensor, num: int) -> Tensor:
+    """Positives evenly from all gt boxes, negatives evenly from ranges of IoU (Libra R-CNN), at random within each.
+
+    A group with fewer boxes than its share gives all it has; the others fill up.
+    """
+    ious = candidates.ious[indices]
+    bins = (ious / ious.amax().clamp(min=1e-6) * IOU_BINS).long().clamp(max=IOU_BINS - 1)
+    matched = candidates.matched[indices]
+    groups = torch.where(matched >= 0, matched, bins)  # (S,)
+    shuffled = _permutation(candidates, len(indices))
+    members = groups[shuffled, None] == groups.unique()[None]  # (S, groups)
+    turns = torch.where(members, members.cumsum(dim=0), 0).sum(dim=1)  # 1 for the first of its group, ...
+    return indices[shuffled[turns.argsort(stable=True)[:num]]]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many boxes of an image are trained on, and which.
+
+    Attributes:
+        num: positives and negatives together.
+        positive_fraction: largest part of them that is positive.
+        choose: from the registry SAMPLERS.
+    """
+
+    num: int
+    positive_fraction: float
+    choose: Sampler
+
+    @torch.no_grad()
+    def __call__(self, candidates: Candidates) -> Tensor:
+        """Indices of the chosen boxes, positives first; at most `num`. Negatives take the place of missing positives."""
+        positives = (candidates.matched >= 0).nonzero()[:, 0]
+        negatives = (candidates.matched == NEGATIVE).nonzero()[:, 0]
+        num_positive = min(len(positives), int(self.num * self.positive_fraction))
+        num_negative = min(len(negatives), self.num - num_positive)
+        return torch.cat([self._some(candidates, positives, num_positive), self._some(candidates, negatives, num_negative)])
+
+    def _some(self, candidates: Candidates, indices: Tensor, num: int) -> Tensor:
+        return indices if num == len(indices) else self.choose(candidates, indices, num)
+
+
+def draw_seed() -> int:
+    """A seed for this step, from torch's own generator, which is in the same state on every process."""
+    return int(torch.randint(2**31, ()))
+
+
+def generator_of(seed: int, image_id: int | str, device: torch.device) -> torch.Generator:
+    """The source of chance of one image in a step."""
+    return torch.Generator(device).manual_seed(zlib.crc32(str(image_id).encode(), seed))
+
+
+def _permutation(candidates: Candidates, length: int) -> Tensor:
+    return torch.randperm(length, generator=candidates.generator, device=candidates.matched.device)
