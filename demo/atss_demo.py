@@ -38,7 +38,7 @@ def main() -> None:
     args = parse_args()
     from engine.config import load_config
 
-    size = ["INPUT.MIN_SIZE_TEST", str(args.min_image_size)] if args.min_image_size else []
+    size = ["INPUT.MIN_SIZE_TEST", str(args.min_image_size)] if args.min_image_size is not None else []
     cfg = load_config(args.config_file, [*size, *args.opts])  # mistakes are answered before torch is loaded
 
     from engine import Predictor

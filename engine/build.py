@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 from engine import distributed
 from engine.errors import InputError
 from engine.log import get_logger, setup_logging
-from engine.modeling.build import build_device
+from engine.modeling.build import build_device, warn_without_gpu
 
 CONFIG_FILE = "config.yaml"
 
@@ -27,7 +27,7 @@ def prepare(cfg: CfgNode, resume: bool = False) -> None:
     (-1: the one of the run to resume, else a random one) and seeds every random number generator.
 
     Raises:
-        InputError: a module of `IMPORTS` cannot be imported.
+        InputError: a module of `IMPORTS` cannot be imported, or `OUTPUT_DIR` cannot be created.
     """
     # Numbers below 1e-38 (moments of AdamW, gradients of a fresh head) take a CPU ten times as long as zeros do. New
     # threads inherit the setting, so it comes before the first parallel operation.
@@ -36,14 +36,23 @@ def prepare(cfg: CfgNode, resume: bool = False) -> None:
     device = build_device(cfg)
     distributed.init_process_group(device)
     output_dir = Path(cfg.OUTPUT_DIR)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    create_output_dir(output_dir)
     setup_logging(output_dir, distributed.rank())
+    if distributed.is_main():
+        warn_without_gpu(cfg)
     if cfg.SEED < 0:
         cfg.defrost()
         cfg.SEED = distributed.broadcast_object(_choose_seed(output_dir, resume))
         cfg.freeze()
         get_logger(__name__).info("SEED is %d", cfg.SEED)
     seed_everything(cfg)
+
+
+def create_output_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"OUTPUT_DIR {path} cannot be created ({error.strerror}); choose another folder") from error
 
 
 def write_config(cfg: CfgNode) -> None:

@@ -35,7 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
         fmeasure_thresholds,
         metrics_table,
         read_results,
+        read_skipped_images,
         thresholds_table,
+        without_images,
         write_json_atomic,
     )
 
@@ -46,14 +48,16 @@ def main(arguments: list[str] | None = None) -> None:
     dataset = build_dataset(cfg, names[0])
     truth = dataset.coco_dict()
     results = read_results(args.results, truth)
-    problem = truth, results, dataset.class_names, dataset.category_ids
-    metrics = coco_metrics(*problem)
+    skipped = read_skipped_images(args.results.parent / "metrics.json")
+    problem = without_images(truth, skipped), results, dataset.class_names, dataset.category_ids
+    metrics = {**coco_metrics(*problem), "num_images": len(dataset) - len(skipped), "skipped_images": skipped}
     thresholds = fmeasure_thresholds(*problem, iou=cfg.TEST.THRESHOLD_IOU, beta=cfg.TEST.THRESHOLD_BETA)
     output_dir = args.output_dir or args.results.parent
     files = output_dir / "metrics.json", output_dir / "thresholds.json"
     for file, content in zip(files, (metrics, thresholds), strict=True):
         write_json_atomic(file, content)
-    print(f"{names[0]}: {len(dataset)} images, {len(results)} detections\n")
+    left_out = f", without {len(skipped)} that could not be read in the test" if skipped else ""
+    print(f"{names[0]}: {metrics['num_images']} images{left_out}, {len(results)} detections\n")
     print(metrics_table(metrics), end="\n\n")
     print(thresholds_table(thresholds), end="\n\n")
     print("written:", ", ".join(map(str, files)))

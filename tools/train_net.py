@@ -36,7 +36,7 @@ def main() -> None:
     from engine.checkpoint import store_thresholds
 
     try:
-        model = train(cfg, resume=args.resume)
+        model = train(cfg, resume=args.resume, will_test=not args.skip_test)
         if cfg.DATASETS.TEST and not args.skip_test:
             outcomes = evaluate(cfg, model)
             if distributed.is_main():

@@ -32,6 +32,8 @@ class DetectionDataset(Protocol):
 
     def __len__(self) -> int: ...
 
+    def image_id(self, index: int) -> ImageId: ...
+
     def read(self, index: int) -> tuple[np.ndarray, Targets]: ...
 
     @property
@@ -279,6 +281,10 @@ class ConcatDataset(Dataset):
 
     def measured_sizes(self) -> np.ndarray:
         return np.concatenate([dataset.measured_sizes() for dataset in self.datasets])
+
+    def image_id(self, index: int) -> ImageId:
+        dataset, local_index = self._locate(index)
+        return dataset.image_id(local_index)
 
     def read(self, index: int) -> tuple[np.ndarray, Targets]:
         dataset, local_index = self._locate(index)

@@ -35,6 +35,14 @@ class Sample:
 
 
 @dataclass
+class Unreadable:
+    """What stands in for a test image that cannot be read."""
+
+    image_id: int | str
+    reason: str
+
+
+@dataclass
 class Batch:
     """N images and their targets.
 
@@ -43,6 +51,7 @@ class Batch:
         targets: one an image.
         skipped: a line for each unreadable image that another one replaced; names file and image
             id.
+        unreadable: test images that should be here and cannot be read: image id -> why.
         resized_files: a line for each image whose size is not the one that the annotation file
             states.
     """
@@ -50,6 +59,7 @@ class Batch:
     images: ImageBatch
     targets: list[Targets]
     skipped: list[str] = field(default_factory=list)
+    unreadable: dict[int | str, str] = field(default_factory=dict)
     resized_files: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -85,16 +95,19 @@ def _map_tensors(targets: Targets, function: Callable[[Any], Any]) -> Targets:
     )
 
 
-def collate(samples: Sequence[Sample | InputError], size_divisibility: int = 0) -> Batch | InputError:
-    """Samples to a zero-padded batch; the first error among them takes its place."""
+def collate(samples: Sequence[Sample | Unreadable | InputError], size_divisibility: int = 0) -> Batch | InputError:
+    """Samples to a zero-padded batch, empty if none can be read; the first error among them takes its place."""
     for sample in samples:
         if isinstance(sample, InputError):
             return sample
+    images = [sample for sample in samples if isinstance(sample, Sample)]
+    tensors = [sample.image for sample in images]
     return Batch(
-        images=ImageBatch.from_list([sample.image for sample in samples], size_divisibility),
-        targets=[sample.targets for sample in samples],
-        skipped=[line for sample in samples for line in sample.skipped],
-        resized_files=[sample.resized_file for sample in samples if sample.resized_file],
+        images=ImageBatch.from_list(tensors, size_divisibility) if images else ImageBatch(torch.zeros(0, 3, 0, 0), []),
+        targets=[sample.targets for sample in images],
+        skipped=[line for sample in images for line in sample.skipped],
+        unreadable={sample.image_id: sample.reason for sample in samples if isinstance(sample, Unreadable)},
+        resized_files=[sample.resized_file for sample in images if sample.resized_file],
     )
 
 
@@ -125,7 +138,7 @@ class TrainSamples(Dataset):
 
 
 class TestSamples(Dataset):
-    """Indices to samples; an unreadable image is an error, since a metric would hide it."""
+    """Indices to samples; an unreadable image is said to be one, for whoever evaluates must know."""
 
     __test__ = False  # not a test class
 
@@ -133,11 +146,11 @@ class TestSamples(Dataset):
         self.dataset = dataset
         self.transform = transform
 
-    def __getitem__(self, index: int) -> Sample | InputError:
+    def __getitem__(self, index: int) -> Sample | Unreadable:
         try:
             return _load(self.dataset, index, self.transform)
         except InputError as error:
-            return error
+            return Unreadable(self.dataset.image_id(index), str(error))
 
 
 def _load(dataset: DetectionDataset, index: int, transform: Transform) -> Sample:

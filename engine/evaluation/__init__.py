@@ -1,7 +1,13 @@
 """COCO figures, f-measure thresholds and the tables that show them."""
 
 from engine.evaluation.coco import coco_metrics
-from engine.evaluation.results import read_results, to_coco_results, write_json_atomic
+from engine.evaluation.results import (
+    read_results,
+    read_skipped_images,
+    to_coco_results,
+    without_images,
+    write_json_atomic,
+)
 from engine.evaluation.tables import metrics_table, thresholds_table
 from engine.evaluation.thresholds import fmeasure_thresholds
 
@@ -10,7 +16,9 @@ __all__ = [
     "fmeasure_thresholds",
     "metrics_table",
     "read_results",
+    "read_skipped_images",
     "thresholds_table",
     "to_coco_results",
+    "without_images",
     "write_json_atomic",
 ]

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,31 @@ def to_coco_results(detections: Mapping[int | str, Detections], category_ids: Se
             for bbox, score, label in rows
         )
     return results
+
+
+def without_images(coco_dict: Mapping[str, Any], image_ids: Collection[int | str]) -> dict[str, Any]:
+    """The annotations without these images and their boxes; the argument is not changed.
+
+    Example:
+        >>> rows = {"images": [{"id": 1}, {"id": 2}], "annotations": [{"image_id": 1}, {"image_id": 2}]}
+        >>> without_images(rows, [2])
+        {'images': [{'id': 1}], 'annotations': [{'image_id': 1}]}
+    """
+    dropped = set(image_ids)
+    return {
+        **coco_dict,
+        "images": [image for image in coco_dict["images"] if image["id"] not in dropped],
+        "annotations": [row for row in coco_dict["annotations"] if row["image_id"] not in dropped],
+    }
+
+
+def read_skipped_images(metrics_file: Path) -> list[int | str]:
+    """The ids that a `metrics.json` beside a results file says were not detected in; [] if there is no such file."""
+    try:
+        metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return metrics.get("skipped_images", []) if isinstance(metrics, dict) else []
 
 
 def read_results(path: str | Path, coco_dict: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:

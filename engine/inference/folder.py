@@ -54,9 +54,10 @@ def draw_folder(
         Number of detections of each class (K,) by path of the images that could be read.
 
     Raises:
-        InputError: none of the files can be read, or a picture cannot be written.
+        InputError: none of the files can be read, a picture cannot be written or shown, or `output_dir` holds the
+            images themselves.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
+    _create_output_dir(output_dir, paths)
     counts: dict[Path, np.ndarray] = {}
     unreadable = 0
     for path in tqdm(paths, desc="draw", disable=not sys.stderr.isatty()):
@@ -79,6 +80,15 @@ def draw_folder(
     return counts
 
 
+def _create_output_dir(output_dir: Path, paths: Sequence[Path]) -> None:
+    if any(path.parent.resolve() == output_dir.resolve() for path in paths):
+        raise InputError(f"{output_dir} holds the images themselves, which would be overwritten; name another folder")
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output_dir} cannot be created ({error.strerror}); name another folder") from error
+
+
 def counts_table(counts: dict[Path, np.ndarray], predictor: ImagePredictor) -> str:
     """Detections of each class, the images they are in, and the threshold they passed."""
     table = np.stack(list(counts.values()))  # (images, K)
@@ -95,11 +105,17 @@ def write_image(path: Path, image: np.ndarray) -> None:
     ok, data = cv2.imencode(path.suffix, image)
     if not ok:
         raise InputError(f"{path}: cannot write an image of this kind")
-    path.write_bytes(data.tobytes())
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _show(name: str, image: np.ndarray) -> bool:
-    cv2.imshow(name, image)
+    try:
+        cv2.imshow(name, image)
+    except cv2.error as error:
+        raise InputError("no window can be opened here (no display, or OpenCV without windows): omit --show") from error
     key = cv2.waitKey(0)
     cv2.destroyWindow(name)
     return key != ESCAPE_KEY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -15,6 +16,19 @@ from engine.structures import Detections
 from engine.structures import boxes as box_ops
 
 
+@dataclass
+class Findings:
+    """What was found in a data set.
+
+    Attributes:
+        detections: of every image by image id, on the CPU, in the coordinates of the original images.
+        unreadable: image id -> why, of the images that could not be read.
+    """
+
+    detections: dict[int | str, Detections] = field(default_factory=dict)
+    unreadable: dict[int | str, str] = field(default_factory=dict)
+
+
 @torch.inference_mode()
 def detect(
     model: nn.Module,
@@ -22,8 +36,8 @@ def detect(
     device: torch.device,
     autocast_dtype: torch.dtype | None = None,
     pixel: float = box_ops.CONTINUOUS,
-) -> dict[int | str, Detections] | None:
-    """Detections of every image by image id, on the CPU, in the coordinates of the original images.
+) -> Findings | None:
+    """Detect in every image of `loader` that can be read.
 
     Each process works on its own shard; the main process receives all of them, the others None. The model is put into
     evaluation mode and given back in the mode it was in.
@@ -37,15 +51,22 @@ def detect(
     """
     was_training = model.training
     model.eval()
-    found: dict[int | str, Detections] = {}
+    found = Findings()
     bar = tqdm(loader, desc="test", disable=not (distributed.is_main() and sys.stderr.isatty()))
     for batch in bar:
+        found.unreadable |= batch.unreadable
+        if not len(batch):
+            continue
         with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
             detections = model(batch.images.to(device))
         for target, detection in zip(batch.targets, detections, strict=True):
-            found[target.image_id] = detection.to("cpu").resize(target.original_size, pixel)
+            found.detections[target.image_id] = detection.to("cpu").resize(target.original_size, pixel)
     model.train(was_training)
     shards = distributed.gather_objects(found)
     if shards is None:
         return None
-    return {image_id: detection for shard in shards for image_id, detection in shard.items()}
+    merged = Findings()
+    for shard in shards:
+        merged.detections |= shard.detections
+        merged.unreadable |= shard.unreadable
+    return merged

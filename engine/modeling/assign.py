@@ -43,7 +43,7 @@ def atss(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.
     candidates = _nearest_anchors(anchors, box_ops.centers(gt_boxes), topk)  # (M, C)
     boxes = anchors.boxes[candidates]  # (M, C, 4)
     ious = _pairwise_iou(gt_boxes[:, None], boxes)  # (M, C)
-    threshold = ious.mean(dim=1) + ious.std(dim=1).nan_to_num(0.0)  # (M,); one candidate has no deviation
+    threshold = ious.mean(dim=1) + _std(ious)  # (M,)
     inside = _side_distances(box_ops.centers(boxes), gt_boxes[:, None], inset).amin(-1) > CENTER_MARGIN
     is_positive = (ious >= threshold[:, None]) & inside
     gt_idx, _ = is_positive.nonzero(as_tuple=True)
@@ -217,6 +217,11 @@ def _intersection(boxes: Tensor, others: Tensor) -> Tensor:
 def _pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     overlap = _intersection(boxes, others)
     return overlap / (box_ops.area(boxes) + box_ops.area(others) - overlap)
+
+
+def _std(x: Tensor) -> Tensor:
+    """Unbiased standard deviation (M,) of rows (M, C); of one value it is 0."""
+    return x.std(dim=1) if x.shape[1] > 1 else x.new_zeros(len(x))
 
 
 def _nearest_anchors(anchors: AnchorGrid, points: Tensor, topk: int) -> Tensor:

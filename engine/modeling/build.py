@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -12,12 +12,16 @@ from yacs.config import CfgNode
 
 from engine.errors import InputError
 from engine.log import get_logger
-from engine.modeling.anchors import AnchorGenerator
-from engine.modeling.assign import ASSIGNERS
+from engine.layers.iou_losses import IOU_LOSSES
+from engine.modeling.anchors import AnchorGenerator, octave_sizes
+from engine.modeling.assign import ASSIGNERS, max_iou, ssc
 from engine.modeling.atss import ATSS, ATSSHead
+from engine.modeling.dense import DenseStage
 from engine.modeling.detector import GeneralizedRCNN
+from engine.modeling.fcos import FCOS, FCOSHead
 from engine.modeling.fpn import FPN, Backbone, LevelP6Pool, LevelsP6P7
 from engine.modeling.resnet import BLOCKS_PER_STAGE, ResNet
+from engine.modeling.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
 from engine.structures import boxes as box_ops
 
 NORM_OF_FUNC = {"FixedBatchNorm": "FrozenBN", "BatchNorm": "BN", "GN": "GN"}
@@ -35,7 +39,7 @@ def build_model(cfg: CfgNode, class_names: Sequence[str] = ()) -> GeneralizedRCN
         InputError: a body, a rule or a number of classes that cannot be built.
     """
     backbone = build_backbone(cfg)
-    rpn = build_atss(cfg, backbone, num_classes(cfg, class_names))
+    rpn = build_dense(cfg, backbone, num_classes(cfg, class_names))
     model = GeneralizedRCNN(backbone, rpn, cfg.DATALOADER.SIZE_DIVISIBILITY, class_names)
     if cfg.MODEL.USE_SYNCBN:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -44,12 +48,15 @@ def build_model(cfg: CfgNode, class_names: Sequence[str] = ()) -> GeneralizedRCN
 
 
 def build_device(cfg: CfgNode) -> torch.device:
-    """`MODEL.DEVICE`, or the CPU with a warning where there is no GPU."""
+    """`MODEL.DEVICE`, or the CPU where there is no GPU, see `warn_without_gpu`."""
     device = torch.device(cfg.MODEL.DEVICE)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        get_logger(__name__).warning("MODEL.DEVICE is %s but no GPU is usable here: using the CPU", device)
-        return torch.device("cpu")
-    return device
+    return torch.device("cpu") if device.type == "cuda" and not torch.cuda.is_available() else device
+
+
+def warn_without_gpu(cfg: CfgNode) -> None:
+    """Say that `build_device` falls back to the CPU, if it does; called once a run."""
+    if cfg.MODEL.DEVICE != "cpu" and build_device(cfg).type == "cpu":
+        get_logger(__name__).warning("MODEL.DEVICE is %s but no GPU is usable here: using the CPU", cfg.MODEL.DEVICE)
 
 
 def pixel_of(cfg: CfgNode) -> float:
@@ -63,12 +70,13 @@ def num_classes(cfg: CfgNode, class_names: Sequence[str] = ()) -> int:
     Raises:
         InputError: the configuration and the class names disagree, or neither knows.
     """
-    configured = cfg.MODEL.ATSS.NUM_CLASSES
+    group = dense_group(cfg) if cfg.MODEL.RPN_ONLY else "ROI_BOX_HEAD"
+    key, configured = f"MODEL.{group}.NUM_CLASSES", cfg.MODEL[group].NUM_CLASSES
     if not configured and not class_names:
-        raise InputError("MODEL.ATSS.NUM_CLASSES is 0, but neither a data set nor a checkpoint names the classes")
+        raise InputError(f"{key} is 0, but neither a data set nor a checkpoint names the classes")
     if configured and class_names and configured - 1 != len(class_names):
         raise InputError(
-            f"MODEL.ATSS.NUM_CLASSES is {configured} (background included), but the data set has {len(class_names)} "
+            f"{key} is {configured} (background included), but the data set has {len(class_names)} "
             f"classes: set it to {len(class_names) + 1}, or to 0 to take the data set's"
         )
     return configured - 1 if configured else len(class_names)
@@ -121,21 +129,18 @@ def _norm_of(trans_func: str) -> str:
     raise InputError(f"MODEL.RESNETS.TRANS_FUNC {trans_func} is not known: set MODEL.RESNETS.NORM instead")
 
 
+def build_dense(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> DenseStage:
+    """The dense stage that is on: ATSS, RetinaNet or FCOS."""
+    group = dense_group(cfg)
+    if group not in DENSE_STAGES:
+        raise InputError("no dense stage is on; write MODEL.ATSS_ON: True (or RETINANET_ON, FCOS_ON)")
+    return DENSE_STAGES[group](cfg, backbone, num_foreground)
+
+
 def build_atss(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> ATSS:
-    """The ATSS dense stage of `MODEL.ATSS`."""
-    atss, pixel = cfg.MODEL.ATSS, pixel_of(cfg)
-    if len(atss.ANCHOR_STRIDES) != backbone.fpn.num_levels:
-        raise InputError(
-            f"MODEL.ATSS.ANCHOR_STRIDES has {len(atss.ANCHOR_STRIDES)} entries, but {cfg.MODEL.BACKBONE.CONV_BODY} "
-            f"gives {backbone.fpn.num_levels} levels"
-        )
-    octave_scales = [atss.OCTAVE ** (i / atss.SCALES_PER_OCTAVE) for i in range(atss.SCALES_PER_OCTAVE)]
-    anchor_generator = AnchorGenerator(
-        [[size * scale for scale in octave_scales] for size in atss.ANCHOR_SIZES],
-        atss.ASPECT_RATIOS,
-        atss.ANCHOR_STRIDES,
-        inclusive=pixel == box_ops.INCLUSIVE,
-    )
+    """The dense stage of `MODEL.ATSS`."""
+    atss = cfg.MODEL.ATSS
+    anchor_generator = build_anchors(cfg, "ATSS", backbone)
     distances = atss.REGRESSION_TYPE == "POINT"
     head = ATSSHead(
         backbone.fpn.out_channels,
@@ -150,17 +155,113 @@ def build_atss(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> ATSS:
     return ATSS(
         head,
         anchor_generator,
-        build_assigner(cfg, pixel / 2),
+        build_assigner(cfg, pixel_of(cfg) / 2),
         distance_unit=atss.ANCHOR_SIZES[0] / atss.ANCHOR_STRIDES[0] if distances else None,
-        pixel=pixel,
-        focal_alpha=atss.LOSS_ALPHA,
-        focal_gamma=atss.LOSS_GAMMA,
         reg_loss_weight=atss.REG_LOSS_WEIGHT,
-        score_thresh=atss.INFERENCE_TH,
-        pre_nms_top_n=atss.PRE_NMS_TOP_N,
-        nms_thresh=atss.NMS_TH,
-        max_detections=cfg.TEST.DETECTIONS_PER_IMG,
+        **_loss_and_selection(cfg, "ATSS"),
     )
+
+
+def build_retinanet(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> RetinaNet:
+    """The dense stage of `MODEL.RETINANET`."""
+    retinanet = cfg.MODEL.RETINANET
+    anchor_generator = build_anchors(cfg, "RETINANET", backbone)
+    head = RetinaNetHead(
+        backbone.fpn.out_channels,
+        num_foreground,
+        anchor_generator.per_cell,
+        retinanet.NUM_CONVS,
+        retinanet.PRIOR_PROB,
+        "GN" if retinanet.USE_GN else "",
+    )
+    return RetinaNet(
+        head,
+        anchor_generator,
+        partial(max_iou, fg_iou_thresh=retinanet.FG_IOU_THRESHOLD, bg_iou_thresh=retinanet.BG_IOU_THRESHOLD),
+        delta_weights=retinanet.BBOX_REG_WEIGHTS,
+        reg_beta=retinanet.BBOX_REG_BETA,
+        normalizer=NORMALIZERS.get(retinanet.LOSS_NORMALIZER)(reg_weight=retinanet.BBOX_REG_WEIGHT),
+        **_loss_and_selection(cfg, "RETINANET"),
+    )
+
+
+def build_fcos(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> FCOS:
+    """The dense stage of `MODEL.FCOS`."""
+    fcos, pixel = cfg.MODEL.FCOS, pixel_of(cfg)
+    _check_levels("MODEL.FCOS.FPN_STRIDES", fcos.FPN_STRIDES, cfg, backbone)
+    head = FCOSHead(
+        backbone.fpn.out_channels,
+        num_foreground,
+        backbone.fpn.num_levels,
+        fcos.NUM_CONVS,
+        fcos.USE_DCN_IN_TOWER,
+        fcos.PRIOR_PROB,
+        fcos.CENTERNESS_ON_REG,
+        exponential=not fcos.NORM_REG_TARGETS,
+    )
+    points = AnchorGenerator(
+        [[stride if fcos.NORM_REG_TARGETS else 1] for stride in fcos.FPN_STRIDES],
+        [1.0],
+        fcos.FPN_STRIDES,
+        pixel == box_ops.INCLUSIVE,
+        cfg.MODEL.ANCHOR_CONVENTION,
+    )
+    return FCOS(
+        head,
+        points,
+        partial(ssc, inset=pixel / 2, margin=0.0, radius=fcos.CENTER_SAMPLING_RADIUS),
+        iou_loss=IOU_LOSSES.get(fcos.IOU_LOSS_TYPE),
+        thresh_joint_score=fcos.THRESH_JOINT_SCORE,
+        **_loss_and_selection(cfg, "FCOS"),
+    )
+
+
+DENSE_STAGES: dict[str, Callable[[CfgNode, Backbone, int], DenseStage]] = {
+    "ATSS": build_atss,
+    "RETINANET": build_retinanet,
+    "FCOS": build_fcos,
+}
+"""By the group of keys under MODEL; `MODEL.<group>_ON` chooses one."""
+
+
+def dense_group(cfg: CfgNode) -> str:
+    """The group of keys of the dense stage that is on, "" for none."""
+    return next((group for group in DENSE_STAGES if cfg.MODEL[f"{group}_ON"]), "")
+
+
+def build_anchors(cfg: CfgNode, group: str, backbone: Backbone) -> AnchorGenerator:
+    """The anchors of `MODEL.<group>`, several sizes an octave."""
+    keys, convention = cfg.MODEL[group], cfg.MODEL.ANCHOR_CONVENTION
+    _check_levels(f"MODEL.{group}.ANCHOR_STRIDES", keys.ANCHOR_STRIDES, cfg, backbone)
+    return AnchorGenerator(
+        octave_sizes(keys.ANCHOR_SIZES, keys.OCTAVE, keys.SCALES_PER_OCTAVE, whole=convention == "torchvision"),
+        keys.ASPECT_RATIOS,
+        keys.ANCHOR_STRIDES,
+        pixel_of(cfg) == box_ops.INCLUSIVE,
+        convention,
+    )
+
+
+def _check_levels(key: str, strides: Sequence[int], cfg: CfgNode, backbone: Backbone) -> None:
+    if len(strides) != backbone.fpn.num_levels:
+        raise InputError(
+            f"{key} has {len(strides)} entries, but {cfg.MODEL.BACKBONE.CONV_BODY} gives "
+            f"{backbone.fpn.num_levels} levels"
+        )
+
+
+def _loss_and_selection(cfg: CfgNode, group: str) -> dict[str, float]:
+    """Arguments of `DenseStage` that all groups name alike."""
+    keys = cfg.MODEL[group]
+    return {
+        "pixel": pixel_of(cfg),
+        "focal_alpha": keys.LOSS_ALPHA,
+        "focal_gamma": keys.LOSS_GAMMA,
+        "score_thresh": keys.INFERENCE_TH,
+        "pre_nms_top_n": keys.PRE_NMS_TOP_N,
+        "nms_thresh": keys.NMS_TH,
+        "max_detections": cfg.TEST.DETECTIONS_PER_IMG,
+    }
 
 
 def build_assigner(cfg: CfgNode, inset: float) -> partial:

@@ -19,6 +19,7 @@ from engine.log import get_logger
 from engine.training.loop import Hook, Step
 
 METRICS_FILE = "metrics.jsonl"
+FINAL = "model_final"
 
 
 class CheckpointHook(Hook):
@@ -40,11 +41,11 @@ class CheckpointHook(Hook):
 
     def after_train(self, iteration: int) -> None:
         if distributed.is_main():
-            self.checkpointer.save("model_final", self.state(iteration))
+            self.checkpointer.save(FINAL, self.state(iteration))
 
 
 class LogHook(Hook):
-    """Averages the steps of a period into one line of the log and one object of `metrics.jsonl`.
+    """Averages the steps of a period, over all processes, into one line of the log and one object of `metrics.jsonl`.
 
     On a terminal a bar shows the progress. Unreadable images are named once each and counted. After a resume the
     lines of iterations that will be done again are dropped from the file.
@@ -61,7 +62,8 @@ class LogHook(Hook):
         self.logger = get_logger(__name__)
         self.sums: defaultdict[str, Any] = defaultdict(float)
         self.num_steps = 0
-        self.unreadable: set[str] = set()
+        self.skipped: list[str] = []  # on this process since the last line
+        self.unreadable: set[str] = set()  # named so far
         self.num_skipped = 0
         self.file: TextIO | None = None
         self.bar: tqdm | None = None
@@ -76,7 +78,7 @@ class LogHook(Hook):
         )
 
     def after_step(self, step: Step) -> None:
-        self._note_skipped(step.skipped)
+        self.skipped += step.skipped
         for name, value in step.losses.items():
             self.sums[name] += value
         self.sums["loss"] += sum(step.losses.values())
@@ -99,11 +101,15 @@ class LogHook(Hook):
                 self.logger.warning("unreadable image skipped: %s", line)
 
     def _write(self, done: int, lr: float) -> None:
-        means = {name: float(total) / self.num_steps for name, total in self.sums.items()}
+        own = {name: float(total) / self.num_steps for name, total in self.sums.items()}
+        shares = distributed.gather_objects((own, self.skipped))
         self.sums.clear()
-        self.num_steps = 0
-        if self.file is None:
+        self.num_steps, self.skipped = 0, []
+        if shares is None or self.file is None:
             return
+        # The loss normalisers are averages over the processes, so the mean of the losses is what one process would see.
+        means = {name: sum(share[name] for share, _ in shares) / len(shares) for name in own}
+        self._note_skipped([line for _, lines in shares for line in lines])
         seconds_left = means["time"] * (self.max_iter - done)
         record = {"iteration": done, "lr": lr, **means, "eta_seconds": round(seconds_left)}
         if torch.cuda.is_available():

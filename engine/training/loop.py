@@ -72,7 +72,7 @@ def train_step(
         losses = model(images, targets)
     total = sum(losses.values())
     if not torch.isfinite(total):
-        parts = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+        parts = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
         ids = ", ".join(str(target.image_id) for target in targets)
         raise InputError(
             f"the loss is not finite ({parts}) at images {ids}: lower SOLVER.BASE_LR or check these images"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,15 @@ class Precision:
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loss scale and its history; empty where no scale is used."""
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a loss scale up again; an empty `state` (a run without one) leaves the present scale."""
+        if state:
+            self.scaler.load_state_dict(state)
 
     def step(self, loss: Tensor, optimizer: torch.optim.Optimizer, model: nn.Module, clip_norm: float) -> Tensor | None:
         """Backward pass, clipping to `clip_norm` (0: none) and update; returns the norm before clipping."""

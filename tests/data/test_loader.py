@@ -90,13 +90,21 @@ def test_training_replaces_unreadable_images(write_coco: WriteCoco, num_workers:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_errors_reach_the_user_as_one_line(write_coco: WriteCoco, num_workers: int) -> None:
+def test_unreadable_test_images_are_reported_and_left_out(write_coco: WriteCoco, num_workers: int) -> None:
     dataset = _toy(write_coco)
     dataset.image_path(3).write_bytes(b"no image")
-    with pytest.raises(InputError) as caught:
-        list(_test_loader(dataset, num_workers))
-    message = str(caught.value)
-    assert "3.png" in message and "image id 13" in message and "\n" not in message
+    dataset.image_path(4).unlink()
+    batches = list(_test_loader(dataset, num_workers))
+    assert [[target.image_id for target in batch.targets] for batch in batches] == [[10, 11], [12], []]
+    assert [len(batch.images) for batch in batches] == [2, 1, 0] and batches[2].images.tensor.shape[0] == 0
+    unreadable = {image_id: reason for batch in batches for image_id, reason in batch.unreadable.items()}
+    assert set(unreadable) == {13, 14}
+    assert "3.png" in unreadable[13] and "image id 13" in unreadable[13] and "\n" not in unreadable[13]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_errors_reach_the_user_as_one_line(write_coco: WriteCoco, num_workers: int) -> None:
+    dataset = _toy(write_coco)
     for index in range(5):
         dataset.image_path(index).unlink(missing_ok=True)
     with pytest.raises(InputError, match="none of 5 images can be read") as caught:
