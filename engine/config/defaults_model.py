@@ -36,6 +36,12 @@ _C.USE_SYNCBN = False
 _C.CLS_AGNOSTIC_BBOX_REG = False
 # (ours) inclusive: widths are x2 - x1 + 1, as the reference's weights expect; continuous: x2 - x1.
 _C.PIXEL_CONVENTION = "inclusive"
+# (ours) What limits the deltas dw and dh of boxes: "upper" log(1000 / 16) above only, as everybody but mmdetection,
+# which limits them below, too ("both").
+_C.DELTA_LIMIT = "upper"
+# (ours) Where anchors lie and how they are rounded: reference, exact (mmdetection, detectron2), torchvision; "" is the
+# reference's with inclusive pixels and exact with continuous ones.
+_C.ANCHOR_CONVENTION = ""
 # (ours) Keep feature maps in channels-last memory, which is faster; the numbers agree.
 _C.CHANNELS_LAST = True
 
@@ -54,6 +60,8 @@ _C.FPN = CN()
 _C.FPN.USE_GN = False
 # ReLU after the pyramid's convolutions.
 _C.FPN.USE_RELU = False
+# (ours) P7 comes from relu(P6), as in RetinaNet; mmdetection takes P6 itself (False).
+_C.FPN.RELU_BEFORE_P7 = True
 
 # Group norm, wherever it is used: either the number of groups or the channels of each, the other
 # one -1.
@@ -138,6 +146,9 @@ _C.ATSS.INFERENCE_TH = 0.05
 _C.ATSS.NMS_TH = 0.6
 # Candidates of a level that reach the NMS.
 _C.ATSS.PRE_NMS_TOP_N = 1000
+# (ours) Score of a box: "sqrt" of class score x centerness, by which candidates are ranked, too; "product" of the two,
+# candidates ranked by class score (mmdetection).
+_C.ATSS.SCORE = "sqrt"
 
 _C.RETINANET = CN()
 # Foreground classes + 1; 0: from the data set or the checkpoint.
@@ -158,8 +169,15 @@ _C.RETINANET.SCALES_PER_OCTAVE = 3
 _C.RETINANET.USE_C5 = True
 # 3x3 convolutions of each tower of the head.
 _C.RETINANET.NUM_CONVS = 4
-# Weight of the box loss.
+# (ours) Group norm in the towers.
+_C.RETINANET.USE_GN = False
+# (ours) Factors of (dx, dy, dw, dh).
+_C.RETINANET.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+# The box loss is divided by this.
 _C.RETINANET.BBOX_REG_WEIGHT = 4.0
+# (ours) What the losses are divided by: positives of the batch (the reference's), moving_average of them (detectron2's)
+# or those of each image, per_image (torchvision's); only the first one uses BBOX_REG_WEIGHT.
+_C.RETINANET.LOSS_NORMALIZER = "positives"
 # Error at which the smooth L1 loss turns from square to straight.
 _C.RETINANET.BBOX_REG_BETA = 0.11
 # Candidates of a level that reach the NMS.
@@ -202,18 +220,21 @@ _C.FCOS.NUM_CONVS = 4
 _C.FCOS.CENTER_SAMPLING_RADIUS = 0.0
 # Box loss: iou, linear_iou or giou.
 _C.FCOS.IOU_LOSS_TYPE = "iou"
-# Regress distances in strides instead of pixels.
+# Regress distances in strides, relu(prediction), instead of pixels, exp(prediction).
 _C.FCOS.NORM_REG_TARGETS = False
 # Centerness is read off the regression tower instead of the classification tower.
 _C.FCOS.CENTERNESS_ON_REG = False
 # The last convolution of each tower is deformable.
 _C.FCOS.USE_DCN_IN_TOWER = False
+# (ours) INFERENCE_TH applies to sqrt(class score x centerness) (torchvision) instead of the class score.
+_C.FCOS.THRESH_JOINT_SCORE = False
 
-# First stage of a two-stage detector.
+# First stage of a two-stage detector (RPN_ONLY: False): the region proposal network, or ATSS with ATSS_ON, which then
+# tells objects from background only; then of these keys NMS_THRESH and FPN_POST_NMS_TOP_N_* count.
 _C.RPN = CN()
 # The first stage looks at all levels of a pyramid.
 _C.RPN.USE_FPN = False
-# Anchor size of each level, or all sizes of the only level.
+# Anchor sizes, as many for each level: the first ones belong to the first level, and so on.
 _C.RPN.ANCHOR_SIZES = (32, 64, 128, 256, 512)
 # Stride of each level.
 _C.RPN.ANCHOR_STRIDE = (16,)
@@ -241,18 +262,33 @@ _C.RPN.POST_NMS_TOP_N_TEST = 1000
 _C.RPN.NMS_THRESH = 0.7
 # Proposals with a shorter side are dropped, pixels.
 _C.RPN.MIN_SIZE = 0
-# Proposals of all levels together kept in training.
+# Proposals of all levels together kept for an image in training. (The reference counts them over the images of a process.)
 _C.RPN.FPN_POST_NMS_TOP_N_TRAIN = 2000
 # Proposals of all levels together kept in testing.
 _C.RPN.FPN_POST_NMS_TOP_N_TEST = 2000
 # Head of the first stage.
 _C.RPN.RPN_HEAD = "SingleConvRPNHead"
+# (ours) Which anchors are sampled: random, ohem (largest loss) or balanced (evenly over boxes and ranges of IoU).
+_C.RPN.SAMPLER = "random"
+# (ours) Box loss: smooth_l1, l1 or giou.
+_C.RPN.BBOX_LOSS = "smooth_l1"
+# (ours) Error at which the smooth L1 loss turns from square to straight.
+_C.RPN.BBOX_LOSS_BETA = 1.0 / 9
+# (ours) The best anchors of a box are positive from this IoU on, where FG_IOU_THRESHOLD is not reached; 1 is off.
+_C.RPN.LOW_QUALITY_IOU = 0.0
+# (ours) Such an anchor learns the box it is best for (True, mmdetection) or the one it overlaps most itself (False).
+_C.RPN.LOW_QUALITY_OWN = False
+# (ours) The losses are sums divided by the number of sampled anchors (True) or by BATCH_SIZE_PER_IMAGE an image (False,
+# detectron2).
+_C.RPN.COUNT_SAMPLED = True
 
 # Second stage of a two-stage detector.
 _C.ROI_HEADS = CN()
+# (ours) StandardROIHeads (Faster R-CNN) or CascadeROIHeads (Cascade R-CNN, see ROI_BOX_CASCADE_HEAD).
+_C.ROI_HEADS.NAME = "StandardROIHeads"
 # The second stage pools each proposal from the level that suits its size.
 _C.ROI_HEADS.USE_FPN = False
-# A proposal is foreground from this IoU on.
+# A proposal is foreground from this IoU on. (A cascade has IOUS instead of both thresholds.)
 _C.ROI_HEADS.FG_IOU_THRESHOLD = 0.5
 # A proposal is background below this IoU.
 _C.ROI_HEADS.BG_IOU_THRESHOLD = 0.5
@@ -268,11 +304,16 @@ _C.ROI_HEADS.SCORE_THRESH = 0.05
 _C.ROI_HEADS.NMS = 0.5
 # Largest number of detections kept for an image.
 _C.ROI_HEADS.DETECTIONS_PER_IMG = 100
+# (ours) Which proposals are sampled: random, ohem (largest loss) or balanced (evenly over boxes and ranges of IoU).
+_C.ROI_HEADS.SAMPLER = "random"
+# (ours) The boxes of the annotation join the proposals in training.
+_C.ROI_HEADS.PROPOSAL_APPEND_GT = True
 
 _C.ROI_BOX_HEAD = CN()
-# What turns a pooled proposal into a vector.
+# What turns a pooled proposal into a vector: FPN2MLPFeatureExtractor (two layers) or FPNXconv1fcFeatureExtractor
+# (convolutions and a layer). The default is the reference's and cannot be built.
 _C.ROI_BOX_HEAD.FEATURE_EXTRACTOR = "ResNet50Conv5ROIFeatureExtractor"
-# What turns the vector into logits and deltas.
+# What turns the vector into logits and deltas: FPNPredictor. The default is the reference's and cannot be built.
 _C.ROI_BOX_HEAD.PREDICTOR = "FastRCNNPredictor"
 # Height and width of a pooled proposal, cells.
 _C.ROI_BOX_HEAD.POOLER_RESOLUTION = 14
@@ -292,5 +333,41 @@ _C.ROI_BOX_HEAD.DILATION = 1
 _C.ROI_BOX_HEAD.CONV_HEAD_DIM = 256
 # Number of the head's convolutions.
 _C.ROI_BOX_HEAD.NUM_STACKED_CONVS = 4
+# (ours) RoIAlign with pixel centres at half-integers, as detectron2 and mmdetection 2; False is the reference's.
+_C.ROI_BOX_HEAD.POOLER_ALIGNED = False
+# (ours) Class loss: cross_entropy or focal (of the softmax).
+_C.ROI_BOX_HEAD.CLS_LOSS = "cross_entropy"
+# (ours) Weight of the class loss.
+_C.ROI_BOX_HEAD.CLS_LOSS_WEIGHT = 1.0
+# (ours) focal: weight of the foreground.
+_C.ROI_BOX_HEAD.LOSS_ALPHA = 0.25
+# (ours) focal: exponent that fades out easy examples.
+_C.ROI_BOX_HEAD.LOSS_GAMMA = 2.0
+# (ours) Box loss: smooth_l1, l1 or giou.
+_C.ROI_BOX_HEAD.BBOX_LOSS = "smooth_l1"
+# (ours) Weight of the box loss.
+_C.ROI_BOX_HEAD.BBOX_LOSS_WEIGHT = 1.0
+# (ours) Error at which the smooth L1 loss turns from square to straight.
+_C.ROI_BOX_HEAD.BBOX_LOSS_BETA = 1.0
+
+# (ours) Second stage ROI_HEADS.NAME CascadeROIHeads: heads in a row, each with its own entry of the tuples.
+_C.ROI_BOX_CASCADE_HEAD = CN()
+# (ours) A region is foreground from this IoU on, background below.
+_C.ROI_BOX_CASCADE_HEAD.IOUS = (0.5, 0.6, 0.7)
+# (ours) Factors of (dx, dy, dw, dh): 1 / the standard deviations that mmdetection writes.
+_C.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS = (
+    (10.0, 10.0, 5.0, 5.0),
+    (20.0, 20.0, 10.0, 10.0),
+    (30.0, 30.0, 15.0, 15.0),
+)
+# (ours) Weights of both losses.
+_C.ROI_BOX_CASCADE_HEAD.LOSS_WEIGHTS = (1.0, 0.5, 0.25)
+# (ours) Mean over the heads: of their probabilities (detectron2) or of their logits (mmdetection).
+_C.ROI_BOX_CASCADE_HEAD.SCORE_MEAN = "logits"
+# (ours) Every head samples its regions anew, joined by the boxes of the annotation (mmdetection); False: the first one
+# samples, the others learn from all that it refined (detectron2).
+_C.ROI_BOX_CASCADE_HEAD.RESAMPLE = True
+# (ours) Factor of the gradient from each head into the pyramid; detectron2 has 1 / 3.
+_C.ROI_BOX_CASCADE_HEAD.FEATURE_GRADIENT = 1.0
 
 MODEL = _C

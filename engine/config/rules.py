@@ -13,11 +13,17 @@ from itertools import pairwise
 from yacs.config import CfgNode
 
 from engine.config.catalog import missing_fields
+from engine.config.rules_two_stage import two_stage
 from engine.config.unsupported import NOT_YET
 
 Broken = Iterator[tuple[tuple[str, ...], str]]
 
 _DENSE = ("MODEL.ATSS_ON", "MODEL.RETINANET_ON", "MODEL.FCOS_ON")
+_STRIDES = {
+    "MODEL.ATSS_ON": "MODEL.ATSS.ANCHOR_STRIDES",
+    "MODEL.RETINANET_ON": "MODEL.RETINANET.ANCHOR_STRIDES",
+    "MODEL.FCOS_ON": "MODEL.FCOS.FPN_STRIDES",
+}
 _CLASS_COUNTS = ("ATSS", "RETINANET", "FCOS", "ROI_BOX_HEAD")
 _PYRAMID_STRIDES = {"-FPN-RETINANET": (8, 16, 32, 64, 128), "-FPN": (4, 8, 16, 32, 64)}
 
@@ -33,11 +39,13 @@ def broken_rules(cfg: CfgNode, is_complete: bool) -> Broken:
     if is_complete or _dense_stages(cfg):
         yield from _one_detector(cfg)
         yield from _body(cfg)
+        if not cfg.MODEL.RPN_ONLY:
+            yield from two_stage(cfg, _pyramid_strides(cfg))
     yield from _device(cfg)
     yield from _input(cfg)
     yield from _norms(cfg)
     yield from _class_counts(cfg)
-    yield from _atss(cfg)
+    yield from _anchors(cfg)
     yield from _solver(cfg)
     yield from _augmentation(cfg)
     yield from _data_sets(cfg)
@@ -75,14 +83,24 @@ def _body(cfg: CfgNode) -> Broken:
             ("MODEL.BACKBONE.CONV_BODY", *_DENSE),
             "MODEL.BACKBONE.CONV_BODY R-50-C4 (the default) has no pyramid of levels; write R-50-FPN-RETINANET",
         )
-    for suffix, strides in _PYRAMID_STRIDES.items():
-        is_plain = cfg.MODEL.RESNETS.RES5_DILATION == 1 and not cfg.IMPORTS
-        if body.endswith(suffix) and is_plain and strides != cfg.MODEL.ATSS.ANCHOR_STRIDES:
+    strides = _pyramid_strides(cfg)
+    for stage in _dense_stages(cfg) if strides else ():
+        key = _STRIDES[stage]
+        *_, group, name = key.split(".")
+        written = cfg.MODEL[group][name]
+        if strides != written:
             yield (
-                ("MODEL.ATSS.ANCHOR_STRIDES", "MODEL.BACKBONE.CONV_BODY"),
-                f"MODEL.ATSS.ANCHOR_STRIDES is {cfg.MODEL.ATSS.ANCHOR_STRIDES}, but the levels of "
-                f"{body} have the strides {strides}; write these",
+                (key, "MODEL.BACKBONE.CONV_BODY"),
+                f"{key} is {written}, but the levels of {body} have the strides {strides}; write these",
             )
+
+
+def _pyramid_strides(cfg: CfgNode) -> tuple[int, ...] | None:
+    """Strides of the body's levels; None where a user's module may have changed them."""
+    if cfg.MODEL.RESNETS.RES5_DILATION != 1 or cfg.IMPORTS:
+        return None
+    found = (strides for suffix, strides in _PYRAMID_STRIDES.items() if cfg.MODEL.BACKBONE.CONV_BODY.endswith(suffix))
+    return next(found, None)
 
 
 def _device(cfg: CfgNode) -> Broken:
@@ -146,21 +164,22 @@ def _class_counts(cfg: CfgNode) -> Broken:
             )
 
 
-def _atss(cfg: CfgNode) -> Broken:
-    atss = cfg.MODEL.ATSS
-    sizes, strides = len(atss.ANCHOR_SIZES), len(atss.ANCHOR_STRIDES)
-    if sizes != strides:
-        yield (
-            ("MODEL.ATSS.ANCHOR_SIZES", "MODEL.ATSS.ANCHOR_STRIDES"),
-            f"MODEL.ATSS.ANCHOR_SIZES has {sizes} entries and MODEL.ATSS.ANCHOR_STRIDES has "
-            f"{strides}; each level needs one of both",
-        )
-    if atss.BG_IOU_THRESHOLD > atss.FG_IOU_THRESHOLD:
-        yield (
-            ("MODEL.ATSS.BG_IOU_THRESHOLD", "MODEL.ATSS.FG_IOU_THRESHOLD"),
-            f"MODEL.ATSS.BG_IOU_THRESHOLD {atss.BG_IOU_THRESHOLD} is above FG_IOU_THRESHOLD "
-            f"{atss.FG_IOU_THRESHOLD}; it must not be",
-        )
+def _anchors(cfg: CfgNode) -> Broken:
+    for group in ("ATSS", "RETINANET"):
+        keys, path = cfg.MODEL[group], f"MODEL.{group}"
+        sizes, strides = len(keys.ANCHOR_SIZES), len(keys.ANCHOR_STRIDES)
+        if sizes != strides:
+            yield (
+                (f"{path}.ANCHOR_SIZES", f"{path}.ANCHOR_STRIDES"),
+                f"{path}.ANCHOR_SIZES has {sizes} entries and {path}.ANCHOR_STRIDES has "
+                f"{strides}; each level needs one of both",
+            )
+        if keys.BG_IOU_THRESHOLD > keys.FG_IOU_THRESHOLD:
+            yield (
+                (f"{path}.BG_IOU_THRESHOLD", f"{path}.FG_IOU_THRESHOLD"),
+                f"{path}.BG_IOU_THRESHOLD {keys.BG_IOU_THRESHOLD} is above FG_IOU_THRESHOLD "
+                f"{keys.FG_IOU_THRESHOLD}; it must not be",
+            )
 
 
 def _solver(cfg: CfgNode) -> Broken:

@@ -92,13 +92,24 @@ def test_broken_rule_is_answered_in_one_line(answer, text, expected):
     "head, expected",
     [
         (
-            "MODEL:\n  RPN_ONLY: True\n  RETINANET_ON: True\n  BACKBONE: {CONV_BODY: R-50-FPN-RETINANET}\n",
-            "my.yaml:3: not supported yet in this version: RetinaNet (MODEL.RETINANET_ON); use MODEL.ATSS_ON: True",
+            "MODEL:\n  RPN_ONLY: True\n  RETINANET_ON: True\n  BACKBONE: {CONV_BODY: R-50-FPN}\n",
+            "my.yaml:4: MODEL.RETINANET.ANCHOR_STRIDES is (8, 16, 32, 64, 128), but the levels of R-50-FPN have the "
+            "strides (4, 8, 16, 32, 64); write these",
         ),
         (
-            "MODEL:\n  ATSS_ON: True\n  BACKBONE: {CONV_BODY: R-50-FPN-RETINANET}\n",
-            "my.yaml:2: not supported yet in this version: two-stage detectors (MODEL.RPN_ONLY); "
-            "write MODEL.RPN_ONLY: True with MODEL.ATSS_ON: True",
+            "MODEL:\n  RPN_ONLY: True\n  FCOS_ON: True\n  FCOS: {FPN_STRIDES: [8]}\n"
+            "  BACKBONE: {CONV_BODY: R-50-FPN-RETINANET}\n",
+            "my.yaml:5: MODEL.FCOS.FPN_STRIDES is (8,), but the levels of R-50-FPN-RETINANET have the "
+            "strides (8, 16, 32, 64, 128); write these",
+        ),
+        (
+            "MODEL:\n  RPN_ONLY: True\n  RETINANET_ON: True\n  FCOS_ON: True\n"
+            "  BACKBONE: {CONV_BODY: R-50-FPN-RETINANET}\n",
+            "my.yaml:4: MODEL.RETINANET_ON and MODEL.FCOS_ON are on at once; keep one of them",
+        ),
+        (
+            "MODEL:\n  RETINANET_ON: True\n  BACKBONE: {CONV_BODY: R-50-FPN-RETINANET}\n",
+            "my.yaml:2: MODEL.RETINANET_ON cannot propose boxes to a second stage; write MODEL.RPN_ONLY: True",
         ),
         (
             "MODEL:\n  RPN_ONLY: True\n  BACKBONE: {CONV_BODY: R-50-FPN-RETINANET}\n",
