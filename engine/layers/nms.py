@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+MANY_BOXES_CPU, MANY_BOXES_GPU = 4000, 20000
+"""Above, classes are suppressed one after the other."""
+
 
 def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Tensor:
     """Indices of the boxes that survive within their class, by falling score.
@@ -23,9 +26,19 @@ def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) 
     """
     if boxes.numel() == 0 or iou_thresh <= 0:
         return scores.argsort(descending=True, stable=True)
-    boxes = boxes.double()
+    boxes, scores = boxes.double(), scores.double()
+    if len(boxes) > (MANY_BOXES_CPU if boxes.device.type == "cpu" else MANY_BOXES_GPU):
+        return _nms_by_class(boxes, scores, labels, iou_thresh)
     span = boxes.max() - boxes.min() + 1
-    return nms(boxes + (labels * span)[:, None], scores.double(), iou_thresh)
+    return nms(boxes + (labels * span)[:, None], scores, iou_thresh)
+
+
+def _nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Tensor:
+    """One call a class, for suppression takes time (and memory on a GPU) by the square of the boxes."""
+    by_class = labels.argsort(stable=True)
+    counts = labels.unique(return_counts=True)[1].tolist()
+    kept = torch.cat([idx[nms(boxes[idx], scores[idx], iou_thresh)] for idx in by_class.split(counts)]).sort().values
+    return kept[scores[kept].argsort(descending=True, stable=True)]
 
 
 def keep_best(scores: Tensor, limit: int) -> Tensor:

@@ -123,7 +123,7 @@ def _mean_boxes(corners: np.ndarray, weights: np.ndarray, leaders: np.ndarray) -
 
 def _rank(corners: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Indices by falling score; equal ones by label and coordinates, so that the order of the input never decides."""
-    ranking = np.argsort(-scores, kind="stable")
+    ranking = np.argsort(-scores)
     ranked = scores[ranking]
     if (ranked[1:] == ranked[:-1]).any():
         return np.lexsort((*corners.T[::-1], classes, -scores))
@@ -134,80 +134,81 @@ def _rank(corners: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> np.nd
 
 
 def find_leaders(
-    corners: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou_thresh: float, compiled: bool = True
+    corners: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou_thresh: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The box that leads each box, and the IoU with it.
 
     By falling score, each box that has no leader yet leads itself and all boxes of its class without one whose IoU with
-    it is at least `iou_thresh`. An IoU of t needs an overlap of at least t times the wider width, which leaves a window
-    of x1 to search: work grows with the boxes in reach of a leader, not with all.
+    it is at least `iou_thresh`. An IoU of t needs an overlap of at least t times the wider width and the larger height,
+    which leaves a window of x1 and y1 to search: work grows with the boxes in reach of a leader, not with all.
 
     Args:
         corners: (P, 4) float64 xyxy, finite.
         scores: (P,) float64.
         classes: (P,) int64.
-        compiled: whether to use the compiled loop if there is one.
 
     Returns:
         leaders (P,) int64 indices; ious (P,) float64, 1 for a leader itself.
     """
-    by_x = np.lexsort((corners[:, 0], classes))  # by class, then x1
+    by_x = np.argsort(corners[:, 0])
+    by_x = by_x[np.argsort(classes[by_x], kind="stable")]  # by class, then x1
     position = np.empty_like(by_x)
     position[by_x] = np.arange(len(by_x))
     order = position[_rank(corners, scores, classes)]
-    corners, classes = np.ascontiguousarray(corners[by_x]), classes[by_x]
+    corners, classes = corners[by_x], classes[by_x]
+    class_bounds = np.r_[0, np.flatnonzero(classes[1:] != classes[:-1]) + 1, len(classes)]
     extents = np.maximum(corners[:, 2:] - corners[:, :2], 0.0)
-    first, stop = _reach(corners[:, 0], extents[:, 0], classes, iou_thresh)
-    loop = _find_leaders_compiled if compiled and _find_leaders_compiled else _find_leaders_numpy
-    leaders, ious = loop(corners, extents.prod(axis=1), order, first, stop, iou_thresh)
+    low, high = _reach(corners[:, :2], extents, iou_thresh)
+    loop = _find_leaders_compiled or _find_leaders_numpy
+    leaders, ious = loop(corners, extents[:, 0] * extents[:, 1], order, class_bounds, low, high, iou_thresh)
     return by_x[leaders[position]], ious[position]
 
 
-def _reach(x1: np.ndarray, widths: np.ndarray, classes: np.ndarray, iou_thresh: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions [first, stop) (P,) that hold every box with an IoU of at least `iou_thresh` with the box at a position.
+def _reach(starts: np.ndarray, extents: np.ndarray, iou_thresh: float) -> tuple[np.ndarray, np.ndarray]:
+    """Limits (P, 2) of where a box starts whose IoU with the box of that row is at least `iou_thresh` (t).
 
-    Such a box is at most 1 / iou_thresh times as wide and overlaps iou_thresh times the wider of both, so its x1 lies
-    at most (1 - t) / t widths to the left and 1 - t widths to the right.
+    On each axis such a box is at most 1 / t times as long and overlaps t times the longer of both, so it starts at most
+    (1 - t) / t lengths before and 1 - t lengths after.
 
     Args:
-        x1, widths, classes: (P,), sorted by class, then x1.
+        starts: (P, 2) x1, y1.
+        extents: (P, 2) width, height.
     """
-    first, stop = np.zeros(len(x1), np.int64), np.zeros(len(x1), np.int64)
-    bounds = np.r_[0, np.flatnonzero(classes[1:] != classes[:-1]) + 1, len(classes)]
-    reach_left = widths * (1 - iou_thresh) / max(iou_thresh, MIN_THRESH)
-    slack = SLACK * (np.abs(x1) + widths + reach_left)
-    low, high = x1 - reach_left - slack, x1 + widths * (1 - iou_thresh) + slack
-    for begin, end in pairwise(bounds.tolist()):
-        of_class = slice(begin, end)
-        if iou_thresh < MIN_THRESH:
-            first[of_class], stop[of_class] = begin, end
-        else:
-            first[of_class] = begin + np.searchsorted(x1[of_class], low[of_class], side="left")
-            stop[of_class] = begin + np.searchsorted(x1[of_class], high[of_class], side="right")
-    return first, stop
+    if iou_thresh < MIN_THRESH:
+        return np.full_like(starts, -np.inf), np.full_like(starts, np.inf)
+    before, after = extents * (1 - iou_thresh) / iou_thresh, extents * (1 - iou_thresh)
+    slack = SLACK * (np.abs(starts) + extents + before)
+    return starts - before - slack, starts + after + slack
 
 
 def _find_leaders_numpy(
     corners: np.ndarray,
     areas: np.ndarray,
     order: np.ndarray,
-    first: np.ndarray,
-    stop: np.ndarray,
+    class_bounds: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
     iou_thresh: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The loop of `find_leaders` without a compiler; arguments as `_voting.find_leaders`."""
     leaders, ious = np.full(len(corners), -1, dtype=np.int64), np.ones(len(corners))
     lefts, tops, rights, bottoms = np.ascontiguousarray(corners.T)
+    first, stop = np.empty_like(order), np.empty_like(order)
+    for begin, end in pairwise(class_bounds.tolist()):
+        of_class = slice(begin, end)
+        first[of_class] = begin + np.searchsorted(lefts[of_class], low[of_class, 0], side="right")
+        stop[of_class] = begin + np.searchsorted(lefts[of_class], high[of_class, 0], side="right")
     for best, begin, end in zip(order.tolist(), first[order].tolist(), stop[order].tolist(), strict=True):
         if leaders[best] >= 0:
             continue
         leaders[best] = best
-        reach = slice(begin, end)
-        width = np.minimum(rights[reach], rights[best]) - np.maximum(lefts[reach], lefts[best])
-        height = np.minimum(bottoms[reach], bottoms[best]) - np.maximum(tops[reach], tops[best])
+        near = tops[begin:end]
+        near = begin + np.flatnonzero((near > low[best, 1]) & (near <= high[best, 1]) & (leaders[begin:end] < 0))
+        width = np.minimum(rights[near], rights[best]) - np.maximum(lefts[near], lefts[best])
+        height = np.minimum(bottoms[near], bottoms[best]) - np.maximum(tops[near], tops[best])
         inter = np.maximum(width, 0.0) * np.maximum(height, 0.0)
-        union = areas[reach] + areas[best] - inter
+        union = areas[near] + areas[best] - inter
         iou = np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
-        led = begin + np.flatnonzero((iou >= iou_thresh) & (leaders[reach] < 0))
-        leaders[led], ious[led] = best, iou[led - begin]
+        is_led = iou >= iou_thresh
+        leaders[near[is_led]], ious[near[is_led]] = best, iou[is_led]
     return leaders, ious
