@@ -21,10 +21,9 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
     name = cfg.MODEL.WEIGHT_SURGERY
     if not name:
         return load_weights(model, cfg.MODEL.WEIGHT)
-    atss = cfg.MODEL.ATSS
     surgery = partial(
         SURGERIES[name],
         num_classes=num_classes(cfg, model.class_names),
-        num_anchors=len(atss.ASPECT_RATIOS) * atss.SCALES_PER_OCTAVE,
+        num_anchors=model.rpn.anchor_generator.per_cell if cfg.MODEL.RPN_ONLY else 1,
     )
     return load_weights(model, cfg.MODEL.WEIGHT, surgery=surgery)

@@ -19,7 +19,7 @@ from engine.inference.augment import AugmentedDetector, View
 from engine.inference.predictor import ImagePredictor
 from engine.layers.voting import MERGERS, Merged
 from engine.log import get_logger
-from engine.modeling.build import build_device, build_model, num_classes, pixel_of
+from engine.modeling.build import build_device, build_model, final_thresholds, num_classes, pixel_of
 from engine.modeling.detector import GeneralizedRCNN
 
 DEFAULT_THRESHOLD = 0.3
@@ -81,12 +81,12 @@ def build_views(cfg: CfgNode) -> list[View]:
 
 def build_merge(cfg: CfgNode) -> partial[Merged]:
     """The rule of `TEST.BBOX_AUG.MERGE_TYPE` with its parameters bound; plain NMS without VOTE."""
-    augmentation, atss = cfg.TEST.BBOX_AUG, cfg.MODEL.ATSS
+    augmentation, (score_thresh, nms_thresh) = cfg.TEST.BBOX_AUG, final_thresholds(cfg)
     name = augmentation.MERGE_TYPE.replace("-", "_") if augmentation.VOTE else "nms"
     parameters = {
         "vote": {"iou_thresh": augmentation.VOTE_TH},
-        "soft_vote": {"iou_thresh": augmentation.VOTE_TH, "score_thresh": atss.INFERENCE_TH},
-        "nms": {"iou_thresh": atss.NMS_TH},
+        "soft_vote": {"iou_thresh": augmentation.VOTE_TH, "score_thresh": score_thresh},
+        "nms": {"iou_thresh": nms_thresh},
     }
     return partial(MERGERS.get(name), **parameters.get(name, {}))
 

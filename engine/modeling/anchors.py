@@ -46,6 +46,22 @@ CELL_ANCHORS = {"reference": cell_anchors_rounded, "exact": cell_anchors_exact, 
 """By the name that `MODEL.ANCHOR_CONVENTION` gives."""
 
 
+def octave_sizes(
+    sizes: Sequence[float], octave: float = 2.0, num_scales: int = 1, whole: bool = False
+) -> list[list[float]]:
+    """For each level's first size all its sizes: size * octave ** (i / num_scales), i = 0, 1, ...
+
+    Args:
+        whole: round each down to whole pixels (torchvision).
+
+    Example:
+        >>> octave_sizes([32], 2.0, 3, whole=True)
+        [[32, 40, 50]]
+    """
+    levels = [[size * octave ** (i / num_scales) for i in range(num_scales)] for size in sizes]
+    return [[int(size) for size in level] for level in levels] if whole else levels
+
+
 def _centered(widths_heights: list[tuple[float, float]], center: float) -> Tensor:
     half = torch.tensor(widths_heights, dtype=torch.float64) / 2
     return torch.cat([center - half, center + half], dim=1).float()

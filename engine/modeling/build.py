@@ -11,8 +11,8 @@ from torch import nn
 from yacs.config import CfgNode
 
 from engine.errors import InputError
-from engine.log import get_logger
 from engine.layers.iou_losses import IOU_LOSSES
+from engine.log import get_logger
 from engine.modeling.anchors import AnchorGenerator, octave_sizes
 from engine.modeling.assign import ASSIGNERS, max_iou, ssc
 from engine.modeling.atss import ATSS, ATSSHead
@@ -227,6 +227,14 @@ DENSE_STAGES: dict[str, Callable[[CfgNode, Backbone, int], DenseStage]] = {
 def dense_group(cfg: CfgNode) -> str:
     """The group of keys of the dense stage that is on, "" for none."""
     return next((group for group in DENSE_STAGES if cfg.MODEL[f"{group}_ON"]), "")
+
+
+def final_thresholds(cfg: CfgNode) -> tuple[float, float]:
+    """Lowest score and IoU of the suppression in the stage that answers."""
+    if not cfg.MODEL.RPN_ONLY:
+        return cfg.MODEL.ROI_HEADS.SCORE_THRESH, cfg.MODEL.ROI_HEADS.NMS
+    keys = cfg.MODEL[dense_group(cfg)]
+    return keys.INFERENCE_TH, keys.NMS_TH
 
 
 def build_anchors(cfg: CfgNode, group: str, backbone: Backbone) -> AnchorGenerator:
