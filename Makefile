@@ -21,7 +21,7 @@ OUTPUT := outputs/quickstart
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(STAMP)
-	$(PY) datasets/generate_fabric.py --output datasets/fabric
+	$(PY) datasets/generate_fabric.py --output datasets/fabric --max-ratio 12
 	$(PY) tools/train_net.py --config-file $(CONFIG) OUTPUT_DIR $(OUTPUT)
 	$(PY) demo/atss_demo.py --config-file $(CONFIG) --weights $(OUTPUT)/model_final.pth \
 		--images-dir datasets/fabric/val --output-dir $(OUTPUT)/pictures
