@@ -262,7 +262,8 @@ _C.RPN.POST_NMS_TOP_N_TEST = 1000
 _C.RPN.NMS_THRESH = 0.7
 # Proposals with a shorter side are dropped, pixels.
 _C.RPN.MIN_SIZE = 0
-# Proposals of all levels together kept for an image in training. (The reference counts them over the images of a process.)
+# Proposals of all levels together kept for an image in training. (The reference counts them over the images of a
+# process.)
 _C.RPN.FPN_POST_NMS_TOP_N_TRAIN = 2000
 # Proposals of all levels together kept in testing.
 _C.RPN.FPN_POST_NMS_TOP_N_TEST = 2000

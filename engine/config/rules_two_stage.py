@@ -72,11 +72,11 @@ def _rpn(cfg: CfgNode, pyramid_strides: tuple[int, ...] | None) -> Broken:
             f"MODEL.RPN.ANCHOR_SIZES has {sizes} entries and MODEL.RPN.ANCHOR_STRIDE has {strides}; each level needs "
             "equally many sizes",
         )
-    if pyramid_strides and rpn.ANCHOR_STRIDE != pyramid_strides:
+    if pyramid_strides and pyramid_strides != rpn.ANCHOR_STRIDE:
         yield (
             ("MODEL.RPN.ANCHOR_STRIDE", "MODEL.BACKBONE.CONV_BODY"),
-            f"MODEL.RPN.ANCHOR_STRIDE is {rpn.ANCHOR_STRIDE}, but the levels of {cfg.MODEL.BACKBONE.CONV_BODY} have the "
-            f"strides {pyramid_strides}; write these",
+            f"MODEL.RPN.ANCHOR_STRIDE is {rpn.ANCHOR_STRIDE}, but the levels of {cfg.MODEL.BACKBONE.CONV_BODY} have "
+            f"the strides {pyramid_strides}; write these",
         )
     if rpn.BG_IOU_THRESHOLD > rpn.FG_IOU_THRESHOLD:
         yield (
@@ -93,8 +93,8 @@ def _pooler(cfg: CfgNode, pyramid_strides: tuple[int, ...] | None) -> Broken:
         some = ", ".join(str(1 / stride) for stride in pyramid_strides[:4])
         yield (
             ("MODEL.ROI_BOX_HEAD.POOLER_SCALES", "MODEL.BACKBONE.CONV_BODY"),
-            f"MODEL.ROI_BOX_HEAD.POOLER_SCALES is {scales}, but the first levels of {cfg.MODEL.BACKBONE.CONV_BODY} have "
-            f"the scales ({some}); write these or the first of them",
+            f"MODEL.ROI_BOX_HEAD.POOLER_SCALES is {scales}, but the first levels of {cfg.MODEL.BACKBONE.CONV_BODY} "
+            f"have the scales ({some}); write these or the first of them",
         )
 
 

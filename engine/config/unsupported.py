@@ -6,5 +6,4 @@ from collections.abc import Callable
 from typing import Any
 
 # key -> (is it asked for, what it is, what to write instead)
-NOT_YET: dict[str, tuple[Callable[[Any], bool], str, str]] = {
-}
+NOT_YET: dict[str, tuple[Callable[[Any], bool], str, str]] = {}

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 MAX_LOG_RATIO = math.log(1000 / 16)
-"""Limit of dw and dh in decoding: beyond it exp() would overflow (Girshick et al., Detectron). mmdetection limits -dw and
--dh, too: its boxes are never narrower than 1.6 % of their anchor."""
+"""Limit of dw and dh in decoding: beyond it exp() would overflow (Girshick et al., Detectron). mmdetection limits -dw
+and -dh, too: its boxes are never narrower than 1.6 % of their anchor."""
 
 
 def encode_deltas(boxes: Tensor, anchors: Tensor, weights: Sequence[float]) -> Tensor:

@@ -1,4 +1,4 @@
-"""From pooled regions to class logits and boxes: extractors by name (`MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR`), one stage.
+"""From pooled regions to class logits and boxes: extractors by name (`ROI_BOX_HEAD.FEATURE_EXTRACTOR`), and one stage.
 
 Parameter names follow the reference: `feature_extractor.fc6`, `feature_extractor.xconvs.0`, `predictor.cls_score`, ...
 

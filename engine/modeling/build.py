@@ -15,13 +15,15 @@ from engine.layers.iou_losses import IOU_LOSSES
 from engine.log import get_logger
 from engine.modeling.anchors import AnchorGenerator, octave_sizes
 from engine.modeling.assign import ASSIGNERS, max_iou, ssc
-from engine.modeling.atss import ATSS, ATSSHead
+from engine.modeling.atss import ATSS, ATSSHead, ATSSProposals
 from engine.modeling.dense import DenseStage
 from engine.modeling.detector import GeneralizedRCNN
 from engine.modeling.fcos import FCOS, FCOSHead
 from engine.modeling.fpn import FPN, Backbone, LevelP6Pool, LevelsP6P7
 from engine.modeling.resnet import BLOCKS_PER_STAGE, ResNet
 from engine.modeling.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
+from engine.modeling.rpn import RPN
+from engine.modeling.two_stage.build import build_roi_heads, build_rpn, min_log_ratio_of
 from engine.structures import boxes as box_ops
 
 NORM_OF_FUNC = {"FixedBatchNorm": "FrozenBN", "BatchNorm": "BN", "GN": "GN"}
@@ -39,8 +41,13 @@ def build_model(cfg: CfgNode, class_names: Sequence[str] = ()) -> GeneralizedRCN
         InputError: a body, a rule or a number of classes that cannot be built.
     """
     backbone = build_backbone(cfg)
-    rpn = build_dense(cfg, backbone, num_classes(cfg, class_names))
-    model = GeneralizedRCNN(backbone, rpn, cfg.DATALOADER.SIZE_DIVISIBILITY, class_names)
+    num_foreground = num_classes(cfg, class_names)
+    if cfg.MODEL.RPN_ONLY:
+        rpn, roi_heads = build_dense(cfg, backbone, num_foreground), None
+    else:
+        rpn = build_proposals(cfg, backbone)
+        roi_heads = build_roi_heads(cfg, backbone.fpn, num_foreground, pixel_of(cfg))
+    model = GeneralizedRCNN(backbone, rpn, roi_heads, cfg.DATALOADER.SIZE_DIVISIBILITY, class_names)
     if cfg.MODEL.USE_SYNCBN:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(build_device(cfg))
@@ -103,7 +110,7 @@ def build_backbone(cfg: CfgNode) -> Backbone:
     out_channels = resnets.BACKBONE_OUT_CHANNELS
     if retinanet:
         in_channels = [0, *body.out_channels[1:]]
-        top = LevelsP6P7(body.out_channels[-1], out_channels, cfg.MODEL.RETINANET.USE_C5)
+        top = LevelsP6P7(body.out_channels[-1], out_channels, cfg.MODEL.RETINANET.USE_C5, cfg.MODEL.FPN.RELU_BEFORE_P7)
     else:
         in_channels, top = body.out_channels, LevelP6Pool()
     fpn = FPN(in_channels, out_channels, top, cfg.MODEL.FPN.USE_GN, cfg.MODEL.FPN.USE_RELU)
@@ -137,8 +144,27 @@ def build_dense(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> DenseS
     return DENSE_STAGES[group](cfg, backbone, num_foreground)
 
 
-def build_atss(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> ATSS:
-    """The dense stage of `MODEL.ATSS`."""
+def build_proposals(cfg: CfgNode, backbone: Backbone) -> RPN | ATSSProposals:
+    """The first stage of a two-stage detector: `MODEL.RPN`, or `MODEL.ATSS` where it is on."""
+    if not cfg.MODEL.ATSS_ON:
+        return build_rpn(cfg, backbone.fpn, pixel_of(cfg))
+    rpn = cfg.MODEL.RPN
+    return build_atss(
+        cfg,
+        backbone,
+        1,
+        stage=ATSSProposals,
+        score_thresh=0.0,
+        nms_thresh=rpn.NMS_THRESH,
+        num_train=rpn.FPN_POST_NMS_TOP_N_TRAIN,
+        num_test=rpn.FPN_POST_NMS_TOP_N_TEST,
+    )
+
+
+def build_atss(
+    cfg: CfgNode, backbone: Backbone, num_foreground: int, stage: type[ATSS] = ATSS, **changed: float
+) -> ATSS:
+    """The dense stage of `MODEL.ATSS`, with arguments `changed` from what the keys say."""
     atss = cfg.MODEL.ATSS
     anchor_generator = build_anchors(cfg, "ATSS", backbone)
     distances = atss.REGRESSION_TYPE == "POINT"
@@ -152,13 +178,15 @@ def build_atss(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> ATSS:
         atss.PRIOR_PROB,
         distances,
     )
-    return ATSS(
+    return stage(
         head,
         anchor_generator,
         build_assigner(cfg, pixel_of(cfg) / 2),
         distance_unit=atss.ANCHOR_SIZES[0] / atss.ANCHOR_STRIDES[0] if distances else None,
         reg_loss_weight=atss.REG_LOSS_WEIGHT,
-        **_loss_and_selection(cfg, "ATSS"),
+        min_log_ratio=min_log_ratio_of(cfg),
+        score_is_product=atss.SCORE == "product",
+        **{**_loss_and_selection(cfg, "ATSS"), **changed},
     )
 
 

@@ -5,7 +5,7 @@ Shapes: N images, P regions of an image or of the batch, K classes, T stages.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from fvcore.common.registry import Registry
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engine.modeling.assign import IGNORED
 from engine.modeling.box_head import BoxHead, RegionTargets
-from engine.modeling.roi_heads import Match, StandardRoIHeads, _learned, join_regions
+from engine.modeling.roi_heads import Match, StandardRoIHeads, join_regions, learned_boxes
 from engine.structures import Detections, Targets
 from engine.structures import boxes as box_ops
 
@@ -53,7 +53,7 @@ class CascadeRoIHeads(StandardRoIHeads):
         box: Sequence[BoxHead],
         matches: Sequence[Match],
         loss_weights: Sequence[float],
-        score_mean: callable,
+        score_mean: Callable[[Sequence[Tensor]], Tensor],
         resample: bool = True,
         feature_gradient: float = 1.0,
         **kwargs,
@@ -87,7 +87,7 @@ class CascadeRoIHeads(StandardRoIHeads):
         for box, target in zip(boxes, targets, strict=True):
             matched, _, labels = self.label(box, target, match)
             used = matched != IGNORED
-            learned = _learned(target.boxes[~target.ignore], matched)
+            learned = learned_boxes(target.boxes[~target.ignore], matched)
             images.append((box[used], labels[used], learned[used], torch.zeros_like(used)[used]))
         return join_regions(images)
 
@@ -100,7 +100,7 @@ class CascadeRoIHeads(StandardRoIHeads):
         regions: RegionTargets,
         sizes: Sequence[tuple[int, int]],
     ) -> list[Tensor]:
-        """The next stage's regions (P_i, 4): empty ones are dropped, and gt boxes where they join again (`resample`)."""
+        """The next stage's regions (P_i, 4): empty ones are dropped, and with `resample` gt boxes."""
         is_object = regions.labels < self.num_classes
         labels = torch.where(is_object, regions.labels, _best_class(logits))
         counts = [len(box) for box in regions.boxes]

@@ -204,7 +204,8 @@ class DenseStage(nn.Module):
             start += count
         idx = torch.cat(anchor_idx)
         boxes = self.limit(self.decode(codes[idx], anchors.boxes[idx]), size)
-        return Detections(boxes, self.final_scores(torch.cat(ranks)), torch.cat(labels), size)
+        scores = self.final_scores(torch.cat(ranks), None if centerness is None else centerness[idx])
+        return Detections(boxes, scores, torch.cat(labels), size)
 
     def rank(self, cls_scores: Tensor, centerness: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Anchors (P,), classes (P,) and ranks (P,) of the candidates among class scores (R, K) of a level."""
@@ -212,8 +213,8 @@ class DenseStage(nn.Module):
         rank = cls_scores[idx, classes]
         return idx, classes, rank if centerness is None else rank * centerness[idx]
 
-    def final_scores(self, ranks: Tensor) -> Tensor:
-        """The scores that ranks (P,) mean."""
+    def final_scores(self, ranks: Tensor, centerness: Tensor | None) -> Tensor:
+        """The scores that ranks (P,) mean for candidates of this centerness (P,)."""
         return ranks
 
     def limit(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -267,7 +268,7 @@ class CenternessStage(DenseStage):
             "loss_centerness": loss_centerness / num_positive,
         }
 
-    def final_scores(self, ranks: Tensor) -> Tensor:
+    def final_scores(self, ranks: Tensor, centerness: Tensor) -> Tensor:
         return ranks.sqrt()
 
 

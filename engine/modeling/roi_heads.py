@@ -92,9 +92,10 @@ class StandardRoIHeads(nn.Module):
                 logits, _ = head(self.pooler([feature[i : i + 1] for feature in features], [boxes[idx]]))
                 return head.cls_loss(logits, labels[idx])
 
-            chosen = self.sampling(Candidates(matched, ious, hardness, generator_of(seed, target.image_id, boxes.device)))
+            generator = generator_of(seed, target.image_id, boxes.device)
+            chosen = self.sampling(Candidates(matched, ious, hardness, generator))
             is_gt = chosen >= num_proposals
-            images.append((boxes[chosen], labels[chosen], _learned(gt_boxes, matched[chosen]), is_gt))
+            images.append((boxes[chosen], labels[chosen], learned_boxes(gt_boxes, matched[chosen]), is_gt))
         return join_regions(images)
 
     def label(self, boxes: Tensor, target: Targets, match: Match) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,7 +139,7 @@ def join_regions(images: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> Reg
     return RegionTargets(list(boxes), torch.cat(labels), torch.cat(gt_boxes), torch.cat(is_gt))
 
 
-def _learned(gt_boxes: Tensor, matched: Tensor) -> Tensor:
+def learned_boxes(gt_boxes: Tensor, matched: Tensor) -> Tensor:
     """The gt box (P, 4) of each matched (P,); zeros for negatives."""
     learned = gt_boxes.new_zeros(len(matched), 4)
     is_object = matched > NEGATIVE

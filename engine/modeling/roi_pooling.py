@@ -71,9 +71,7 @@ class RoIPooler(nn.Module):
         for level, (feature, stride) in enumerate(zip(features, self.strides, strict=False)):
             idx = (levels == level).nonzero()[:, 0]
             pooled.append(
-                roi_align(
-                    feature.float(), regions[idx], self.resolution, 1 / stride, self.sampling_ratio, self.aligned
-                )
+                roi_align(feature.float(), regions[idx], self.resolution, 1 / stride, self.sampling_ratio, self.aligned)
             )
             order.append(idx)
         return torch.cat(pooled)[torch.cat(order).argsort()]

@@ -143,9 +143,7 @@ class RPN(nn.Module):
         end = boxes.new_tensor([size[1] + self.pixel, size[0] + self.pixel]) + margin
         return (boxes[:, :2] >= -margin).all(dim=1) & (boxes[:, 2:] < end).all(dim=1)
 
-    def losses(
-        self, logits: Tensor, deltas: Tensor, anchors: AnchorGrid, targets: list[Targets]
-    ) -> dict[str, Tensor]:
+    def losses(self, logits: Tensor, deltas: Tensor, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
         """Objectness BCE over the sampled anchors (S), box loss over the positive ones among them.
 
         The normaliser is the average over all processes, so that any split of a batch gives the same gradient.
@@ -166,9 +164,8 @@ class RPN(nn.Module):
             losses_cls.append(hardness(sampled).sum())
             losses_box.append(self._box_losses(delta[positive], anchors.boxes[positive], gt_boxes).sum())
             num_sampled += len(sampled)
-        if not self.count_sampled:
-            num_sampled = self.sampling.num * len(targets)
-        normalizer = distributed.all_reduce_mean(logits.new_tensor(float(num_sampled), dtype=torch.float32)).clamp(min=1)
+        count = num_sampled if self.count_sampled else self.sampling.num * len(targets)
+        normalizer = distributed.all_reduce_mean(torch.tensor(float(count), device=logits.device)).clamp(min=1)
         return {
             "loss_objectness": torch.stack(losses_cls).sum() / normalizer,
             "loss_rpn_box_reg": torch.stack(losses_box).sum() / normalizer,

@@ -1,6 +1,6 @@
 """Which boxes of an image are trained on: samplers, looked up by name (`MODEL.ROI_HEADS.SAMPLER`).
 
-Chance comes from generators seeded by the step and the image, not by the process, so that one process draws what two do.
+Chance comes from generators seeded by the step and the image, not by the process: one process draws what two do.
 
 Shapes: P boxes (anchors or proposals), S of them to choose from.
 """
@@ -88,12 +88,13 @@ class Sampling:
 
     @torch.no_grad()
     def __call__(self, candidates: Candidates) -> Tensor:
-        """Indices of the chosen boxes, positives first; at most `num`. Negatives take the place of missing positives."""
+        """Indices of the chosen boxes, at most `num`, positives first. Negatives replace missing positives."""
         positives = (candidates.matched >= 0).nonzero()[:, 0]
         negatives = (candidates.matched == NEGATIVE).nonzero()[:, 0]
         num_positive = min(len(positives), int(self.num * self.positive_fraction))
         num_negative = min(len(negatives), self.num - num_positive)
-        return torch.cat([self._some(candidates, positives, num_positive), self._some(candidates, negatives, num_negative)])
+        chosen = [self._some(candidates, *group) for group in ((positives, num_positive), (negatives, num_negative))]
+        return torch.cat(chosen)
 
     def _some(self, candidates: Candidates, indices: Tensor, num: int) -> Tensor:
         return indices if num == len(indices) else self.choose(candidates, indices, num)
