@@ -7,6 +7,7 @@ from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import nn
 from yacs.config import CfgNode
 
+from engine.errors import InputError
 from engine.solver import schedule
 from engine.solver.optimizer import optimizer_by_name, parameter_groups
 
@@ -32,6 +33,9 @@ def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> schedule.S
         "cosine": schedule.cosine,
         "constant": lambda: ConstantParamScheduler(1.0),
     }
+    for key, known in (("SCHEDULE", schedulers), ("WARMUP_METHOD", schedule.WARMUPS)):
+        if solver[key] not in known:
+            raise InputError(f"SOLVER.{key} {solver[key]} is not known; write one of {', '.join(known)}")
     return schedule.Schedule(
         optimizer,
         schedulers[solver.SCHEDULE](),

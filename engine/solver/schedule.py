@@ -13,6 +13,9 @@ from fvcore.common.param_scheduler import (
 )
 
 
+WARMUPS = ("constant", "linear")
+
+
 def multistep(milestones: Sequence[int], gamma: float, max_iter: int) -> ParamScheduler:
     """1, then a further factor `gamma` from each milestone (0-based iteration) on."""
     milestones = [step for step in milestones if step < max_iter]

@@ -1,0 +1,158 @@
+"""Real commands as subprocesses on a tiny generated data set; what is slow runs once a session."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TIMEOUT = 240  # seconds; far more than any of these needs, far less than a hanging process would take
+
+CONFIG = """\
+MODEL:
+  DEVICE: cpu
+  WEIGHT: ""
+  RPN_ONLY: True
+  ATSS_ON: True
+  PIXEL_CONVENTION: continuous
+  BACKBONE: {CONV_BODY: R-18-FPN-RETINANET, FREEZE_CONV_BODY_AT: 0}
+  RESNETS: {NORM: GN, BACKBONE_OUT_CHANNELS: 32}
+  RETINANET: {USE_C5: False}
+  ATSS: {NUM_CLASSES: 0, NUM_CONVS: 1, PRIOR_PROB: 0.1, PRE_NMS_TOP_N: 50}
+DATASETS:
+  CATALOG:
+    fabric_train: {img_dir: train, ann_file: annotations/instances_train.json}
+    fabric_val: {img_dir: val, ann_file: annotations/instances_val.json}
+  TRAIN: ("fabric_train",)
+  TEST: ("fabric_val",)
+INPUT:
+  MIN_SIZE_TRAIN: (96,)
+  MAX_SIZE_TRAIN: 128
+  MIN_SIZE_TEST: 96
+  MAX_SIZE_TEST: 128
+DATALOADER: {NUM_WORKERS: 0, SIZE_DIVISIBILITY: 32}
+SOLVER:
+  BASE_LR: 0.002
+  WARMUP_ITERS: 0
+  STEPS: (5,)
+  IMS_PER_BATCH: 4
+  MAX_ITER: 6
+  CHECKPOINT_PERIOD: 4
+  LOG_PERIOD: 2
+TEST: {IMS_PER_BATCH: 1}
+SEED: 3
+"""
+
+NUM_VAL = 7  # odd: two processes get different numbers of images
+
+
+def run(
+    command: Sequence[str | Path], cwd: Path = REPOSITORY, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `python command...` as a user would, with one thread."""
+    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LOCAL_RANK", "WORLD_SIZE")}
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env={**clean, "OMP_NUM_THREADS": "1", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+
+
+def two_processes(launcher: str) -> list[str]:
+    """The front of a command that starts it twice: "launch" or "torchrun"."""
+    module = {"launch": "torch.distributed.launch", "torchrun": "torch.distributed.run"}[launcher]
+    own_port = ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]  # else two test runs at once meet at 29500
+    return ["-m", module, "--nproc_per_node=2", *own_port]
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@dataclass
+class World:
+    """A folder with a data set and a configuration.
+
+    Attributes:
+        root: folder of `train`, `val` and `annotations`.
+        config: the YAML file.
+    """
+
+    root: Path
+    config: Path
+
+    def command(self, script: str, *options: str | Path) -> list[str | Path]:
+        """Script and options, its own configuration and root before the KEY VALUE pairs of `options`."""
+        flags = [str(option) for option in options]
+        first_key = next((i for i, flag in enumerate(flags) if flag.split(".")[0].isupper()), len(flags))
+        keys = ["DATASETS.ROOT", str(self.root), *flags[first_key:]]
+        return [script, "--config-file", self.config, *flags[:first_key], *keys]
+
+    def train(self, *options: str | Path, launcher: str | None = None) -> subprocess.CompletedProcess[str]:
+        front = two_processes(launcher) if launcher else []
+        return run([*front, *self.command("tools/train_net.py", *options)])
+
+    def test(self, *options: str | Path, launcher: str | None = None) -> subprocess.CompletedProcess[str]:
+        front = two_processes(launcher) if launcher else []
+        return run([*front, *self.command("tools/test_net.py", *options)])
+
+    def copy(self, folder: Path) -> World:
+        """The same in another folder, for changing it."""
+        shutil.copytree(self.root, folder)
+        return World(folder, self.config)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("end_to_end") / "fabric"
+    size = ["--height", "96", "--width", "128"]
+    done = run(["datasets/generate_fabric.py", "--output", root, "--train", "12", "--val", str(NUM_VAL), *size])
+    assert done.returncode == 0, done.stderr
+    config = root.parent / "tiny.yaml"
+    config.write_text(CONFIG)
+    return World(root, config)
+
+
+@dataclass
+class Trained:
+    """A finished run of `train_net.py`."""
+
+    folder: Path
+    output: str
+    errors: str
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model_final.pth"
+
+    @property
+    def inference(self) -> Path:
+        return self.folder / "inference" / "fabric_val"
+
+
+def train_into(world: World, folder: Path, *options: str | Path, launcher: str | None = None) -> Trained:
+    done = world.train(*options, "OUTPUT_DIR", folder, launcher=launcher)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Trained(folder, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Six iterations of one process, tested."""
+    return train_into(world, tmp_path_factory.mktemp("trained") / "run")
