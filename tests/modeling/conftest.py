@@ -8,7 +8,7 @@ import torch
 from engine.config import load_config
 from engine.modeling.build import build_model
 from engine.modeling.dense import HeadOutputs
-from engine.structures import ImageBatch, Targets
+from engine.structures import Detections, ImageBatch, Targets
 
 LAST_PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])
 """Added to a box in the reference's inclusive pixels, it gives the box we store."""
@@ -52,3 +52,22 @@ class GoldenCase:
 @pytest.fixture(scope="module", params=["small_box", "small_point", "small_dcn_box"])
 def golden(request: pytest.FixtureRequest, golden_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> GoldenCase:
     return GoldenCase(golden_dir / "atss" / f"{request.param}.pth", tmp_path_factory.mktemp("golden"))
+
+
+def assert_same_detections(
+    ours: Detections,
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    labels: torch.Tensor,
+    box_tolerance: float = 1e-4,
+    score_tolerance: float = 1e-4,
+) -> None:
+    """Detections as sets: of each label the same scores in falling order, and their boxes."""
+    assert ours.labels.bincount(minlength=1).tolist() == labels.bincount(minlength=1).tolist()
+    for label in labels.unique():
+        mine, theirs = ours.labels == label, labels == label
+        my_order, their_order = (s.argsort(descending=True, stable=True) for s in (ours.scores[mine], scores[theirs]))
+        torch.testing.assert_close(
+            ours.scores[mine][my_order], scores[theirs][their_order], rtol=0, atol=score_tolerance
+        )
+        torch.testing.assert_close(ours.boxes[mine][my_order], boxes[theirs][their_order], rtol=0, atol=box_tolerance)

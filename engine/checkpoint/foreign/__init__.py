@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
-from engine.checkpoint.foreign import atss, caffe2, torchvision
+from engine.checkpoint.foreign import atss, caffe2, detectron2, mmdetection, torchvision, torchvision_detection
 
 # Tried in this order; the reference's format is what remains, since ours has its names.
-_FORMATS = {"caffe2": caffe2, "torchvision": torchvision, "atss": atss}
+FORMATS = {
+    "caffe2": caffe2,
+    "torchvision": torchvision,
+    "torchvision_detection": torchvision_detection,
+    "detectron2": detectron2,
+    "mmdetection": mmdetection,
+    "atss": atss,
+}
 
 
 def translate(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """Tensors under our names, and the name of the format that their names gave away."""
-    for name, module in _FORMATS.items():
+    for name, module in FORMATS.items():
         if module.detect(tensors):
             return module.translate(tensors), name
     return tensors, "unknown"
+
+
+def conventions(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
+    """What a configuration must say for translated `tensors` of the format `name` to mean what they did, by key.
+
+    Empty where the format says nothing: bodies, and the reference, whose conventions are the defaults.
+    """
+    tell = getattr(FORMATS.get(name), "conventions", None)
+    return tell(tensors) if tell else {}

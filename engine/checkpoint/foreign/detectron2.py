@@ -1,0 +1,119 @@
+"""detectron2's state dicts (`.pth`, and the model zoo's `.pkl`).
+
+backbone.bottom_up.res3.0.conv2.norm.weight -> backbone.body.layer2.0.bn2.weight
+backbone.fpn_lateral3.weight                -> backbone.fpn.fpn_inner2.weight
+head.cls_subnet.0.weight                    -> rpn.head.cls_tower.0.weight
+roi_heads.box_head.0.fc1.weight             -> roi_heads.box.0.feature_extractor.fc6.weight
+
+The background is the last class there as it is here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from engine.checkpoint.foreign.rename import regroup_anchors, rename, shifted, with_frozen_norm_eps
+
+NORM_EPS = 1e-5
+"""That detectron2 adds to the variances of frozen batch norm; ours adds none."""
+NUM_RATIOS = 3
+"""Of RetinaNet's anchors, which detectron2 orders by size, ours by ratio."""
+
+_BOX_HEAD = r"roi_heads\.box_head\.((?:\d+\.)?)"
+
+
+def _convolution(match: re.Match[str], is_norm: bool) -> str:
+    """Of the box head with group norm: three layers of ours for each of theirs, which has its ReLU inside."""
+    return f"roi_heads.box.{match[1]}feature_extractor.xconvs.{3 * (int(match[2]) - 1) + is_norm}."
+
+
+_RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+    (r"backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.body.stem.bn1."),
+    (r"backbone\.bottom_up\.stem\.", "backbone.body.stem."),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.norm\.", shifted("backbone.body.layer{0}.{1}.downsample.1.")),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.", shifted("backbone.body.layer{0}.{1}.downsample.0.")),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv2_offset\.", shifted("backbone.body.layer{0}.{1}.conv2.offset.")),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv(\d)\.norm\.", shifted("backbone.body.layer{0}.{1}.bn{2}.")),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.", shifted("backbone.body.layer{0}.{1}.")),
+    (r"backbone\.fpn_lateral(\d)\.norm\.", shifted("backbone.fpn.fpn_inner{0}.1.")),
+    (r"backbone\.fpn_output(\d)\.norm\.", shifted("backbone.fpn.fpn_layer{0}.1.")),
+    (r"backbone\.fpn_lateral(\d)\.", shifted("backbone.fpn.fpn_inner{0}.")),
+    (r"backbone\.fpn_output(\d)\.", shifted("backbone.fpn.fpn_layer{0}.")),
+    (r"backbone\.top_block\.", "backbone.fpn.top_blocks."),
+    # RetinaNet
+    (r"head\.cls_subnet\.", "rpn.head.cls_tower."),
+    (r"head\.bbox_subnet\.", "rpn.head.bbox_tower."),
+    (r"head\.cls_score\.", "rpn.head.cls_logits."),
+    (r"head\.bbox_pred\.", "rpn.head.bbox_pred."),
+    # Faster and Cascade R-CNN
+    (r"proposal_generator\.rpn_head\.conv\.", "rpn.head.conv."),
+    (r"proposal_generator\.rpn_head\.objectness_logits\.", "rpn.head.cls_logits."),
+    (r"proposal_generator\.rpn_head\.anchor_deltas\.", "rpn.head.bbox_pred."),
+    (rf"{_BOX_HEAD}conv(\d)\.norm\.", lambda match: _convolution(match, is_norm=True)),
+    (rf"{_BOX_HEAD}conv(\d)\.", lambda match: _convolution(match, is_norm=False)),
+    (rf"{_BOX_HEAD}fc1\.", r"roi_heads.box.\1feature_extractor.fc6."),
+    (rf"{_BOX_HEAD}fc2\.", r"roi_heads.box.\1feature_extractor.fc7."),
+    (r"roi_heads\.box_predictor\.((?:\d+\.)?)", r"roi_heads.box.\1predictor."),
+]
+_NOT_WEIGHTS = re.compile(r"pixel_(mean|std)|(.*\.)?anchor_generator\..*")
+
+
+def detect(names: Iterable[str]) -> bool:
+    return any(name.startswith("backbone.bottom_up.") for name in names)
+
+
+def our_name(name: str) -> str:
+    """Our name of a parameter.
+
+    Example:
+        >>> our_name("backbone.bottom_up.res3.0.conv2.norm.weight")
+        'backbone.body.layer2.0.bn2.weight'
+    """
+    return rename(name, _RULES)
+
+
+def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict under our names; variances hold the epsilon, RetinaNet's anchors are in our order."""
+    is_retinanet = any(name.startswith("head.cls_subnet.") for name in tensors)
+    named = {our_name(name): tensor for name, tensor in tensors.items() if not _NOT_WEIGHTS.fullmatch(name)}
+    named = with_frozen_norm_eps(named, NORM_EPS)
+    return regroup_anchors(named, NUM_RATIOS) if is_retinanet else named
+
+
+def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What a configuration must say for these (translated) tensors to mean what they did, by key."""
+    is_resnext = tensors["backbone.body.layer1.0.conv2.weight"].shape[1] < len(
+        tensors["backbone.body.layer1.0.conv2.weight"]
+    )
+    keys: dict[str, Any] = {
+        "MODEL.PIXEL_CONVENTION": "continuous",
+        "MODEL.ANCHOR_CONVENTION": "exact",
+        "MODEL.RESNETS.STRIDE_IN_1X1": not is_resnext,
+        "INPUT.TO_BGR255": True,
+        "INPUT.PIXEL_MEAN": (103.53, 116.28, 123.675),
+        "INPUT.PIXEL_STD": (57.375, 57.12, 58.395) if is_resnext else (1.0, 1.0, 1.0),
+    }
+    if "rpn.head.cls_tower.0.weight" in tensors:
+        keys["MODEL.RETINANET.USE_C5"] = True
+        keys["MODEL.RETINANET.BBOX_REG_WEIGHTS"] = (1.0, 1.0, 1.0, 1.0)
+    if "rpn.head.conv.weight" in tensors:
+        keys |= {
+            "MODEL.RPN.STRADDLE_THRESH": -1,
+            "MODEL.RPN.BBOX_LOSS": "l1",
+            "MODEL.RPN.COUNT_SAMPLED": False,
+            "MODEL.ROI_BOX_HEAD.POOLER_ALIGNED": True,
+            "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": 0,
+            "MODEL.ROI_BOX_HEAD.BBOX_LOSS": "l1",
+        }
+    if "roi_heads.box.0.predictor.bbox_pred.weight" in tensors:
+        keys |= {
+            "MODEL.ROI_BOX_CASCADE_HEAD.LOSS_WEIGHTS": (1.0, 1.0, 1.0),
+            "MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN": "probabilities",
+            "MODEL.ROI_BOX_CASCADE_HEAD.RESAMPLE": False,
+            "MODEL.ROI_BOX_CASCADE_HEAD.FEATURE_GRADIENT": 1.0 / 3,
+        }
+    return keys

@@ -1,0 +1,62 @@
+"""What translations of foreign names share: rules of renaming, and changes of the tensors themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+Rule = tuple[str, "str | Callable[[re.Match[str]], str]"]
+_COUNTER = "num_batches_tracked"
+
+
+def rename(name: str, rules: Sequence[Rule]) -> str:
+    """`name` after the first rule (pattern of its beginning, replacement) that fits; itself where none does.
+
+    Example:
+        >>> rename("head.conv.0.weight", [(r"head[.]conv[.](\\d)", r"tower.\\1")])
+        'tower.0.weight'
+    """
+    for pattern, replacement in rules:
+        renamed, count = re.subn(rf"^{pattern}", replacement, name)
+        if count:
+            return renamed
+    return name
+
+
+def shifted(template: str, by: int = -1) -> Callable[[re.Match[str]], str]:
+    """A replacement that fills `template` with the groups of a match, the first one (a level) plus `by`.
+
+    Example:
+        >>> rename("fpn_lateral3.weight", [(r"fpn_lateral(\\d)", shifted("fpn_inner{0}"))])
+        'fpn_inner2.weight'
+    """
+    return lambda match: template.format(int(match[1]) + by, *match.groups()[1:])
+
+
+def with_frozen_norm_eps(tensors: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:
+    """`tensors` with `eps` added to the variances of norms that count no batches, which are frozen ones."""
+    return {
+        name: tensor + eps
+        if name.endswith("running_var") and name.replace("running_var", _COUNTER) not in tensors
+        else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def regroup_anchors(tensors: Mapping[str, Tensor], num_ratios: int) -> dict[str, Tensor]:
+    """`tensors` with the output channels of RetinaNet's predictors, anchors size-major, in ratio-major order.
+
+    Raises:
+        ValueError: `num_ratios` does not divide the number of anchors.
+    """
+    num_anchors = len(tensors["rpn.head.bbox_pred.bias"]) // 4
+    order = torch.arange(num_anchors).reshape(-1, num_ratios).t().reshape(-1)  # theirs of each of ours
+    changed = {
+        name: tensors[name].unflatten(0, (num_anchors, -1))[order].flatten(0, 1)
+        for predictor in ("cls_logits", "bbox_pred")
+        for name in (f"rpn.head.{predictor}.weight", f"rpn.head.{predictor}.bias")
+    }
+    return {**tensors, **changed}

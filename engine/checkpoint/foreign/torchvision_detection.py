@@ -1,0 +1,140 @@
+"""torchvision's detectors: RetinaNet, FCOS and Faster R-CNN on ResNet FPN bodies, as their state dicts name them.
+
+backbone.body.layer2.0.bn2.weight                -> the same
+backbone.fpn.inner_blocks.0.0.weight             -> backbone.fpn.fpn_inner2.weight (the first level of the pyramid)
+head.classification_head.conv.0.0.weight         -> rpn.head.cls_tower.0.weight
+
+Its class 0 is the background, in sigmoid heads too, where nothing learns it. COCO's have 91 classes, by category id.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.checkpoint.foreign.rename import Rule, rename, with_frozen_norm_eps
+
+NORM_EPS = 1e-5
+"""Of FCOS's frozen batch norms. The published RetinaNet and Faster R-CNN set theirs to 0."""
+NUM_LEVELS = 5
+NUM_COCO_IDS = 91
+UNUSED_COCO_IDS = (0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+
+_STEM = [(r"backbone\.body\.(conv1|bn1)\.", r"backbone.body.stem.\1.")]
+_TOP = [(r"backbone\.fpn\.extra_blocks\.", "backbone.fpn.top_blocks.")]
+_FASTER = [
+    (r"rpn\.head\.conv\.0\.0\.", "rpn.head.conv."),
+    (r"roi_heads\.box_head\.fc([67])\.", r"roi_heads.box.feature_extractor.fc\1."),
+    (r"roi_heads\.box_predictor\.", "roi_heads.box.predictor."),
+]
+
+
+def detect(names: Iterable[str]) -> bool:
+    return any(re.match(r"backbone\.fpn\.(inner|layer)_blocks\.", name) for name in names)
+
+
+def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict under our names; FCOS gets the level scales of 1 that it does not have."""
+    kind = _kind(tensors)
+    first = 1 if kind == "faster" else 2  # torchvision counts from the first level that it uses
+    rules: list[Rule] = [*_STEM, *_fpn_rules(first), *_TOP, *(_FASTER if kind == "faster" else _dense_rules(tensors))]
+    named = _foreground({rename(name, rules): tensor for name, tensor in tensors.items()}, kind)
+    if kind == "fcos":
+        named |= {f"rpn.head.scales.{level}.scale": torch.ones(1) for level in range(NUM_LEVELS)}
+        return with_frozen_norm_eps(named, NORM_EPS)
+    if "rpn.head.cls_tower.1.weight" in named:  # with group norm, convolutions have no bias
+        convs = [name for name, tensor in named.items() if ".head." in name and "_tower." in name and tensor.ndim == 4]
+        named |= {name.replace("weight", "bias"): torch.zeros(len(named[name])) for name in convs}
+    return named
+
+
+def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What a configuration must say for these (translated) tensors to mean what they did, by key."""
+    keys: dict[str, Any] = {
+        "MODEL.PIXEL_CONVENTION": "continuous",
+        "MODEL.ANCHOR_CONVENTION": "torchvision",
+        "MODEL.RESNETS.STRIDE_IN_1X1": False,
+        "INPUT.TO_BGR255": False,
+        "INPUT.PIXEL_MEAN": (0.485, 0.456, 0.406),
+        "INPUT.PIXEL_STD": (0.229, 0.224, 0.225),
+    }
+    top = tensors.get("backbone.fpn.top_blocks.p6.weight")
+    if top is not None:
+        keys["MODEL.RETINANET.USE_C5"] = top.shape[0] != top.shape[1]
+    if "rpn.head.centerness.weight" in tensors:
+        keys["MODEL.FCOS.NORM_REG_TARGETS"] = True
+        keys["MODEL.FCOS.CENTERNESS_ON_REG"] = True
+        keys["MODEL.FCOS.THRESH_JOINT_SCORE"] = True
+    elif top is None:
+        keys["MODEL.ROI_BOX_HEAD.POOLER_ALIGNED"] = False
+        keys["MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"] = 2
+    else:
+        keys["MODEL.RETINANET.BBOX_REG_WEIGHTS"] = (1.0, 1.0, 1.0, 1.0)
+        keys["MODEL.RETINANET.USE_GN"] = "rpn.head.cls_tower.1.weight" in tensors
+    return keys
+
+
+def _kind(names: Iterable[str]) -> str:
+    names = set(names)
+    if "head.regression_head.bbox_ctrness.weight" in names:
+        return "fcos"
+    return "retinanet" if "head.classification_head.cls_logits.weight" in names else "faster"
+
+
+def _foreground(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Heads without the rows of class 0, the background (last in a softmax head) and of unused ids of COCO."""
+
+    def classes(count: int) -> Tensor:
+        unused = UNUSED_COCO_IDS if count == NUM_COCO_IDS else (0,)
+        return torch.tensor([label for label in range(count) if label not in unused], dtype=torch.int64)
+
+    changed = {}
+    if kind == "faster":
+        labels = classes(len(tensors["roi_heads.box.predictor.cls_score.bias"]))
+        for name in ("weight", "bias"):
+            scores = tensors[f"roi_heads.box.predictor.cls_score.{name}"]
+            deltas = tensors[f"roi_heads.box.predictor.bbox_pred.{name}"]
+            changed[f"roi_heads.box.predictor.cls_score.{name}"] = torch.cat([scores[labels], scores[:1]])
+            changed[f"roi_heads.box.predictor.bbox_pred.{name}"] = deltas.unflatten(0, (-1, 4))[labels].flatten(0, 1)
+        return {**tensors, **changed}
+    num_anchors = len(tensors["rpn.head.bbox_pred.bias"]) // 4
+    labels = classes(len(tensors["rpn.head.cls_logits.bias"]) // num_anchors)
+    for name in ("rpn.head.cls_logits.weight", "rpn.head.cls_logits.bias"):
+        changed[name] = tensors[name].unflatten(0, (num_anchors, -1))[:, labels].flatten(0, 1)
+    return {**tensors, **changed}
+
+
+def _fpn_rules(first: int) -> list[Rule]:
+    """`inner_blocks.0.0.` (or `inner_blocks.0.` in files before 2022) is the first level's, `.0.1.` its norm."""
+    rules: list[Rule] = []
+    for theirs in range(4):
+        for block, ours in (("inner_blocks", "fpn_inner"), ("layer_blocks", "fpn_layer")):
+            old, new = rf"backbone\.fpn\.{block}\.{theirs}\.", f"backbone.fpn.{ours}{theirs + first}."
+            rules += [(old + r"0\.(?=weight|bias)", new), (old, new)]
+    return rules
+
+
+def _dense_rules(names: Iterable[str]) -> list[Rule]:
+    """Towers: FCOS and RetinaNet before 2022 count layers, later RetinaNets blocks of convolution, norm and ReLU."""
+    in_blocks = any(".conv.0.0." in name for name in names)
+    step = 3 if any(".conv.0.1." in name for name in names) else 2
+    rules: list[Rule] = []
+    for head, tower in (("classification_head", "cls_tower"), ("regression_head", "bbox_tower")):
+        if in_blocks:
+            rules.append(
+                (
+                    rf"head\.{head}\.conv\.(\d+)\.(\d+)\.",
+                    lambda match, tower=tower: f"rpn.head.{tower}.{int(match[1]) * step + int(match[2])}.",
+                )
+            )
+        rules.append((rf"head\.{head}\.conv\.", f"rpn.head.{tower}."))
+    return [
+        *rules,
+        (r"head\.classification_head\.cls_logits\.", "rpn.head.cls_logits."),
+        (r"head\.regression_head\.bbox_reg\.", "rpn.head.bbox_pred."),
+        (r"head\.regression_head\.bbox_ctrness\.", "rpn.head.centerness."),
+    ]
