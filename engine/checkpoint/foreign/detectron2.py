@@ -92,6 +92,7 @@ def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     keys: dict[str, Any] = {
         "MODEL.PIXEL_CONVENTION": "continuous",
         "MODEL.ANCHOR_CONVENTION": "exact",
+        "MODEL.DELTA_LIMIT": "upper",
         "MODEL.RESNETS.STRIDE_IN_1X1": not is_resnext,
         "INPUT.TO_BGR255": True,
         "INPUT.PIXEL_MEAN": (103.53, 116.28, 123.675),
@@ -105,15 +106,18 @@ def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
             "MODEL.RPN.STRADDLE_THRESH": -1,
             "MODEL.RPN.BBOX_LOSS": "l1",
             "MODEL.RPN.COUNT_SAMPLED": False,
+            "MODEL.RPN.LOW_QUALITY_IOU": 0.0,
+            "MODEL.RPN.LOW_QUALITY_OWN": False,
             "MODEL.ROI_BOX_HEAD.POOLER_ALIGNED": True,
             "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": 0,
             "MODEL.ROI_BOX_HEAD.BBOX_LOSS": "l1",
         }
-    if "roi_heads.box.0.predictor.bbox_pred.weight" in tensors:
+    num_stages = sum(name.endswith("bbox_pred.weight") and ".box." in name for name in tensors)
+    if num_stages > 1:
         keys |= {
-            "MODEL.ROI_BOX_CASCADE_HEAD.LOSS_WEIGHTS": (1.0, 1.0, 1.0),
+            "MODEL.ROI_BOX_CASCADE_HEAD.LOSS_WEIGHTS": (1.0,) * num_stages,
             "MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN": "probabilities",
             "MODEL.ROI_BOX_CASCADE_HEAD.RESAMPLE": False,
-            "MODEL.ROI_BOX_CASCADE_HEAD.FEATURE_GRADIENT": 1.0 / 3,
+            "MODEL.ROI_BOX_CASCADE_HEAD.FEATURE_GRADIENT": 1 / num_stages,
         }
     return keys

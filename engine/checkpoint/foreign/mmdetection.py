@@ -1,0 +1,122 @@
+"""mmdetection's state dicts, of version 2 and 3: Cascade and Faster R-CNN, ATSS, RetinaNet on ResNet FPN bodies.
+
+backbone.layer2.0.conv2.conv_offset.weight  -> backbone.body.layer2.0.conv2.offset.weight
+neck.lateral_convs.1.conv.weight            -> backbone.fpn.fpn_inner2.weight (the second level of the pyramid)
+rpn_head.rpn_cls.weight                     -> rpn.head.cls_logits.weight
+roi_head.bbox_head.0.shared_fcs.1.weight    -> roi_heads.box.0.feature_extractor.fc7.weight
+bbox_head.cls_convs.3.gn.weight             -> rpn.head.cls_tower.10.weight
+
+The background is the last class there as it is here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.checkpoint.foreign.rename import Rule, rename
+
+NUM_MAPS = 4
+"""Of the body: C2..C5."""
+_BOX_HEAD = r"roi_head\.bbox_head\.((?:\d+\.)?)"
+
+
+def detect(names: Iterable[str]) -> bool:
+    return any(name.startswith("neck.lateral_convs.") for name in names)
+
+
+def translate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict under our names. A level's scale, a number there, has a dimension here."""
+    rules = _rules(tensors)
+    named = {rename(name, rules): tensor for name, tensor in tensors.items()}
+    named = {name: tensor.reshape(1) if name.endswith(".scale") else tensor for name, tensor in named.items()}
+    towers = [name for name, tensor in named.items() if "_tower." in name and tensor.ndim == 4]
+    missing = [name.replace("weight", "bias") for name in towers]  # convolutions before a group norm have no bias
+    return {**{name: torch.zeros(len(named[name.replace("bias", "weight")])) for name in missing}, **named}
+
+
+def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What a configuration must say for these (translated) tensors to mean what they did, by key."""
+    keys: dict[str, Any] = {
+        "MODEL.PIXEL_CONVENTION": "continuous",
+        "MODEL.ANCHOR_CONVENTION": "exact",
+        "MODEL.DELTA_LIMIT": "both",
+        "MODEL.RESNETS.STRIDE_IN_1X1": False,
+        "INPUT.TO_BGR255": False,
+        "INPUT.PIXEL_MEAN": (0.485, 0.456, 0.406),
+        "INPUT.PIXEL_STD": (0.229, 0.224, 0.225),
+    }
+    top = tensors.get("backbone.fpn.top_blocks.p6.weight")
+    if top is not None:
+        keys["MODEL.RETINANET.USE_C5"] = top.shape[0] != top.shape[1]
+        keys["MODEL.FPN.RELU_BEFORE_P7"] = False
+    if "rpn.head.centerness.weight" in tensors:
+        keys["MODEL.ATSS.SCORE"] = "product"
+    elif top is not None:
+        keys["MODEL.RETINANET.BBOX_REG_WEIGHTS"] = (1.0, 1.0, 1.0, 1.0)
+    if "rpn.head.conv.weight" in tensors:
+        keys |= {
+            "MODEL.RPN.LOW_QUALITY_IOU": 0.3,
+            "MODEL.RPN.LOW_QUALITY_OWN": True,
+            "MODEL.RPN.COUNT_SAMPLED": True,
+            "MODEL.ROI_BOX_HEAD.POOLER_ALIGNED": True,
+            "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": 0,
+        }
+    if "roi_heads.box.0.predictor.bbox_pred.weight" in tensors:
+        keys["MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN"] = "logits"
+        keys["MODEL.ROI_BOX_CASCADE_HEAD.RESAMPLE"] = True
+        keys["MODEL.ROI_BOX_CASCADE_HEAD.FEATURE_GRADIENT"] = 1.0
+    return keys
+
+
+def _rules(names: Iterable[str]) -> list[Rule]:
+    names = list(names)
+    return [
+        (r"backbone\.(conv1|bn1)\.", r"backbone.body.stem.\1."),
+        (r"backbone\.(layer\d\.\d+\.conv\d)[._](?:conv_)?offset\.", r"backbone.body.\1.offset."),
+        (r"backbone\.(layer\d)\.", r"backbone.body.\1."),
+        *_fpn_rules(names),
+        (r"rpn_head\.rpn_conv\.", "rpn.head.conv."),
+        (r"rpn_head\.rpn_cls\.", "rpn.head.cls_logits."),
+        (r"rpn_head\.rpn_reg\.", "rpn.head.bbox_pred."),
+        (rf"{_BOX_HEAD}shared_fcs\.0\.", r"roi_heads.box.\1feature_extractor.fc6."),
+        (rf"{_BOX_HEAD}shared_fcs\.1\.", r"roi_heads.box.\1feature_extractor.fc7."),
+        (rf"{_BOX_HEAD}fc_cls\.", r"roi_heads.box.\1predictor.cls_score."),
+        (rf"{_BOX_HEAD}fc_reg\.", r"roi_heads.box.\1predictor.bbox_pred."),
+        *_conv_rules(rf"{_BOX_HEAD}shared_convs", r"roi_heads.box.\1feature_extractor.xconvs", names),
+        *_conv_rules(r"bbox_head\.()cls_convs", "rpn.head.cls_tower", names),
+        *_conv_rules(r"bbox_head\.()reg_convs", "rpn.head.bbox_tower", names),
+        (r"bbox_head\.(?:atss|retina)_cls\.", "rpn.head.cls_logits."),
+        (r"bbox_head\.(?:atss|retina)_reg\.", "rpn.head.bbox_pred."),
+        (r"bbox_head\.atss_centerness\.", "rpn.head.centerness."),
+        (r"bbox_head\.scales\.", "rpn.head.scales."),
+    ]
+
+
+def _fpn_rules(names: Sequence[str]) -> list[Rule]:
+    """Laterals are counted from the first level in use; output convolutions beyond them make P6 and P7."""
+    num_laterals = len({name.split(".")[2] for name in names if name.startswith("neck.lateral_convs.")})
+    has_norm = any(re.match(r"neck\.\w+\.\d+\.(gn|bn)\.", name) for name in names)
+    rules: list[Rule] = []
+    for i in range(num_laterals):
+        ours = i + NUM_MAPS - num_laterals + 1  # C2 is 1
+        for theirs, layer in (("lateral_convs", "fpn_inner"), ("fpn_convs", "fpn_layer")):
+            start = rf"neck\.{theirs}\.{i}\."
+            rules.append((rf"{start}conv\.", f"backbone.fpn.{layer}{ours}.{'0.' if has_norm else ''}"))
+            rules.append((rf"{start}(?:gn|bn)\.", f"backbone.fpn.{layer}{ours}.1."))
+    top = (rf"neck\.fpn_convs\.{num_laterals + i}\.conv\." for i in range(2))
+    return [*rules, *zip(top, ("backbone.fpn.top_blocks.p6.", "backbone.fpn.top_blocks.p7."), strict=True)]
+
+
+def _conv_rules(theirs: str, ours: str, names: Sequence[str]) -> list[Rule]:
+    """A row of blocks of convolution, norm (or none) and ReLU, each one a layer of ours."""
+    has_norm = any(re.match(rf"{theirs}\.\d+\.(gn|bn)\.", name) for name in names)
+
+    def place(offset: int) -> Callable[[re.Match[str]], str]:
+        return lambda match: f"{match.expand(ours)}.{int(match[2]) * (3 if has_norm else 2) + offset}."
+
+    return [(rf"{theirs}\.(\d+)\.conv\.", place(0)), (rf"{theirs}\.(\d+)\.(?:gn|bn)\.", place(1))]
