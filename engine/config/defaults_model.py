@@ -355,7 +355,7 @@ _C.ROI_BOX_HEAD.BBOX_LOSS_BETA = 1.0
 _C.ROI_BOX_CASCADE_HEAD = CN()
 # (ours) A region is foreground from this IoU on, background below.
 _C.ROI_BOX_CASCADE_HEAD.IOUS = (0.5, 0.6, 0.7)
-# (ours) Factors of (dx, dy, dw, dh): 1 / the standard deviations that mmdetection writes.
+# (ours) Factors of (dx, dy, dw, dh): 1 / the standard deviations that mmdetection writes (where 0.033 is no 1 / 30).
 _C.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS = (
     (10.0, 10.0, 5.0, 5.0),
     (20.0, 20.0, 10.0, 10.0),

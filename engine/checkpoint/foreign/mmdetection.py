@@ -20,6 +20,9 @@ from torch import Tensor
 
 from engine.checkpoint.foreign.rename import Rule, rename
 
+CASCADE_DEVIATIONS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
+"""Of the deltas of its published cascades; ours are multiplied by the reciprocals. Not quite those of others (1 / 30)."""
+CASCADE_WEIGHTS = tuple(tuple(1 / deviation for deviation in stage) for stage in CASCADE_DEVIATIONS)
 NUM_MAPS = 4
 """Of the body: C2..C5."""
 _BOX_HEAD = r"roi_head\.bbox_head\.((?:\d+\.)?)"
@@ -67,6 +70,7 @@ def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
             "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": 0,
         }
     if "roi_heads.box.0.predictor.bbox_pred.weight" in tensors:
+        keys["MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS"] = CASCADE_WEIGHTS
         keys["MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN"] = "logits"
         keys["MODEL.ROI_BOX_CASCADE_HEAD.RESAMPLE"] = True
         keys["MODEL.ROI_BOX_CASCADE_HEAD.FEATURE_GRADIENT"] = 1.0
