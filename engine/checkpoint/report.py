@@ -64,7 +64,7 @@ class LoadReport:
         if self.ok:
             return f"{start}: all {len(self.matched)} tensors loaded"
         if self.backbone_only:
-            new = sorted({"deformable offsets" if _is_offset(name) else _part(name) for name in self.missing})
+            new = sorted({"deformable offsets" if _is_offset(name) else part_of(name) for name in self.missing})
             return f"{start}: backbone.body loaded ({len(self.matched)} tensors); new: {', '.join(new) or 'nothing'}"
         counts = {
             "matched": self.matched,
@@ -84,7 +84,7 @@ class LoadReport:
             "ignored": self.ignored,
         }
         kinds = {kind: names for kind, names in kinds.items() if names}
-        counts = {kind: Counter(map(_part, names)) for kind, names in kinds.items()}
+        counts = {kind: Counter(map(part_of, names)) for kind, names in kinds.items()}
         parts = sorted(set().union(*counts.values()))
         rows = [[part, *(counter[part] or "" for counter in counts.values())] for part in parts]
         lines = [tabulate(rows, headers=["part", *counts], tablefmt="simple")]
@@ -95,7 +95,7 @@ class LoadReport:
         return "\n".join(lines + self.notes)
 
 
-def _part(name: str) -> str:
+def part_of(name: str) -> str:
     """`backbone.body.layer1.0.conv1.weight` -> `backbone.body`."""
     return ".".join(name.split(".")[:-1][:2]) or name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,9 @@ class WeightFile:
         class_names: foreground classes in the order of the labels, where the file knows them.
         thresholds: the `thresholds.json` object, where the file has one.
         source: the URI or path as given.
-        format: "engine", "atss", "caffe2", "torchvision" or "unknown".
+        format: "engine", a key of `foreign.FORMATS`, or "unknown".
+        conventions: configuration keys and the values that the weights were made for, where the file or its format
+            tells them.
     """
 
     tensors: Tensors
@@ -49,13 +51,18 @@ class WeightFile:
     thresholds: dict[str, Any] | None
     source: str
     format: str
+    conventions: dict[str, Any] = field(default_factory=dict)
 
 
-def read_weights(uri: str | Path) -> WeightFile:
+def read_weights(uri: str | Path, format: str = "auto") -> WeightFile:
     """Read weights of any known format from a path or URI (see `catalog.resolve`).
 
+    Args:
+        uri: a path or URI.
+        format: a key of `foreign.FORMATS` for a file that is not ours, or "auto" to tell it by the names.
+
     Raises:
-        InputError: not found, damaged, asks for code, or holds no tensors.
+        InputError: not found, damaged, asks for code, holds no tensors, or is not of that format.
     """
     path = catalog.resolve(uri)
     content = io.load(path, mmap=True)
@@ -66,13 +73,14 @@ def read_weights(uri: str | Path) -> WeightFile:
     if ours:
         tensors, name = {strip_wrappers(key): value for key, value in tensors.items()}, "engine"
     else:
-        tensors, name = foreign.translate(tensors)
+        tensors, name = _translate(path, tensors, format)
     return WeightFile(
         tensors=tensors,
         class_names=list(content.get("class_names") or []) or None if ours else None,
         thresholds=content.get("thresholds") if ours else None,
         source=str(uri),
         format=name,
+        conventions=dict(content.get("conventions") or {}) if ours else foreign.conventions(tensors, name),
     )
 
 
@@ -217,6 +225,14 @@ def align_variance(tensors: Tensors, change: Mapping[str, float]) -> Tensors:
         if delta and name in tensors
     }
     return {**tensors, **changed}
+
+
+def _translate(path: Path, tensors: Tensors, format: str) -> tuple[Tensors, str]:
+    try:
+        return foreign.translate(tensors, format)
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: cannot be read as weights of {format} ({printable(reason)})") from error
 
 
 def _is_weight(name: object, value: object) -> bool:

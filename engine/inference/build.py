@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 
 from engine.build import import_user_modules, prepare
 from engine.checkpoint import WeightFile, load_weights, read_weights
+from engine.checkpoint.build import follow_conventions
 from engine.config import load_config
 from engine.data.build import build_test_transform
 from engine.data.transforms import Normalize, Transform
@@ -29,9 +30,14 @@ LARGE_SCALE = 800
 
 
 def build_trained_model(cfg: CfgNode) -> GeneralizedRCNN:
-    """The model of `cfg` with the weights and class names of `MODEL.WEIGHT`, in a process made ready for a run."""
+    """The model of `cfg` with the weights and class names of `MODEL.WEIGHT`, in a process made ready for a run.
+
+    Where the weights were converted from another project, `cfg` is made to follow its conventions.
+    """
     prepare(cfg)
-    return _load_trained(cfg, read_weights(cfg.MODEL.WEIGHT))
+    file = read_weights(cfg.MODEL.WEIGHT)
+    follow_conventions(cfg, file)
+    return _load_trained(cfg, file)
 
 
 def _load_trained(cfg: CfgNode, file: WeightFile) -> GeneralizedRCNN:
@@ -110,9 +116,10 @@ class Predictor(ImagePredictor):
     """
 
     def __init__(self, config: CfgNode | str | Path, weights: str | Path, threshold: float | None = None) -> None:
-        cfg = config if isinstance(config, CfgNode) else load_config(config)
+        cfg = config.clone() if isinstance(config, CfgNode) else load_config(config)
         import_user_modules(cfg)
         file = read_weights(str(weights))
+        follow_conventions(cfg, file)
         self.stored_thresholds = usable_thresholds(file.thresholds)
         super().__init__(
             *build_detector(cfg, _load_trained(cfg, file)),

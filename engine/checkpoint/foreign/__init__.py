@@ -20,8 +20,12 @@ FORMATS = {
 }
 
 
-def translate(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Tensors under our names, and the name of the format that their names gave away."""
+def translate(tensors: dict[str, Tensor], format: str = "auto") -> tuple[dict[str, Tensor], str]:
+    """Tensors under our names, and the name of the format: the one asked for, or the one that their names give away."""
+    if format == "torchvision" and torchvision_detection.detect(tensors):
+        format = "torchvision_detection"
+    if format != "auto":
+        return FORMATS[format].translate(tensors), format
     for name, module in FORMATS.items():
         if module.detect(tensors):
             return module.translate(tensors), name

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import logging
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.checkpoint import read_weights
+from engine.config import load_config
+from engine.errors import InputError
+from engine.inference.build import Predictor
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = """
+MODEL:
+  DEVICE: cpu
+  RPN_ONLY: True
+  RETINANET_ON: True
+  BACKBONE: {CONV_BODY: R-18-FPN-RETINANET}
+  RESNETS: {BACKBONE_OUT_CHANNELS: 8, STEM_OUT_CHANNELS: 8, WIDTH_PER_GROUP: 8}
+  RETINANET: {NUM_CLASSES: 3, NUM_CONVS: 1}
+INPUT: {MIN_SIZE_TEST: 64, MAX_SIZE_TEST: 64}
+"""
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """The tool logs to this test's own stderr, which is closed afterwards."""
+    logger = logging.getLogger("engine")
+    before = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+def main(*arguments: str | Path) -> None:
+    runpy.run_path(str(ROOT / "tools/convert_weights.py"))["main"](list(map(str, arguments)))
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A small RetinaNet of ours under detectron2's names."""
+    from engine.modeling.build import build_model
+
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    names = {
+        "backbone.body.stem.bn1.": "backbone.bottom_up.stem.conv1.norm.",
+        "backbone.body.stem.": "backbone.bottom_up.stem.",
+        "backbone.fpn.top_blocks.": "backbone.top_block.",
+        "rpn.head.cls_tower.": "head.cls_subnet.",
+        "rpn.head.bbox_tower.": "head.bbox_subnet.",
+        "rpn.head.cls_logits.": "head.cls_score.",
+        "rpn.head.bbox_pred.": "head.bbox_pred.",
+    }
+
+    def theirs(name: str) -> str:
+        for ours, other in names.items():
+            if name.startswith(ours):
+                return name.replace(ours, other)
+        name = name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+        for k in (1, 2):
+            name = name.replace(f".bn{k}.", f".conv{k}.norm.")
+        for level in (1, 2, 3, 4):
+            name = name.replace(f"backbone.body.layer{level}.", f"backbone.bottom_up.res{level + 1}.")
+            name = name.replace(f"backbone.fpn.fpn_inner{level}.", f"backbone.fpn_lateral{level + 1}.")
+            name = name.replace(f"backbone.fpn.fpn_layer{level}.", f"backbone.fpn_output{level + 1}.")
+        return name
+
+    model = build_model(load_config(tmp_path / "c.yaml"))
+    torch.save({"model": {theirs(k): v for k, v in model.state_dict().items()}}, tmp_path / "theirs.pth")
+    return tmp_path / "theirs.pth"
+
+
+def test_converts_and_reports(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, output = foreign.with_name("c.yaml"), foreign.with_name("ours.pth")
+    main(foreign, output, "--config-file", config, "--class-names", "破洞", "stain")
+    told = capsys.readouterr().out
+    assert "format: detectron2" in told
+    assert "MODEL.PIXEL_CONVENTION continuous" in told
+    assert "missing" not in told and "unexpected" not in told
+    file = read_weights(output)
+    assert (file.format, file.class_names) == ("engine", ["破洞", "stain"])
+    assert file.conventions["INPUT.PIXEL_MEAN"] == (103.53, 116.28, 123.675)
+
+
+def test_predictor_follows_the_conventions(foreign: Path) -> None:
+    config, output = foreign.with_name("c.yaml"), foreign.with_name("ours.pth")
+    main(foreign, output, "--class-names", "a", "b")
+    cfg = load_config(config)
+    predictor = Predictor(cfg, output)
+    assert predictor.model.rpn.delta_weights == (1.0, 1.0, 1.0, 1.0)
+    assert predictor.pixel == 0.0
+    assert cfg.MODEL.PIXEL_CONVENTION == "inclusive"  # the caller's own is left alone
+
+
+def test_a_wrong_format_is_answered(foreign: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read as weights of torchvision"):
+        read_weights(foreign, "torchvision_detection")
+
+
+def test_unknown_names_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"module.backbone.x.weight": torch.zeros(2), "neck.y": torch.zeros(1)}, tmp_path / "odd.pth")
+    main(tmp_path / "odd.pth", tmp_path / "out.pth")
+    assert "1 names are unknown, such as neck.y" in capsys.readouterr().out

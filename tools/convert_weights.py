@@ -1,0 +1,77 @@
+"""Convert weights of another project into a checkpoint of this engine, and report what they hold.
+
+python tools/convert_weights.py retinanet_R_50_FPN_1x.pkl weights/retinanet.pth --config-file F
+
+The conventions that the weights were trained with (pixels, anchors, deltas, normalisation of the input) are stored in
+the file and followed by test_net.py, the demo and Predictor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from engine.errors import run_tool
+
+FORMATS = ("auto", "mmdetection", "detectron2", "torchvision", "atss", "caffe2")
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Convert weights of another project into a checkpoint of this engine.")
+    parser.add_argument("source", metavar="IN", help="weights: a file, a URL or catalog://...")
+    parser.add_argument("output", metavar="OUT", type=Path, help="checkpoint to write")
+    parser.add_argument("--from", dest="format", choices=FORMATS, default="auto", help="whose weights (auto)")
+    parser.add_argument("--config-file", metavar="F", help="also load them into the model of this YAML configuration")
+    parser.add_argument(
+        "--class-names", nargs="+", metavar="NAME", help="names of the classes in the order of the labels"
+    )
+    parser.add_argument(
+        "--class-names-from",
+        metavar="A",
+        type=Path,
+        help="COCO annotation file whose categories are the classes, by id",
+    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration, after --")
+    return parser.parse_args(arguments)
+
+
+def class_names(args: argparse.Namespace) -> list[str]:
+    """As given, or those of the annotation file in the order of their ids."""
+    if not args.class_names_from:
+        return args.class_names or []
+    from engine.data.coco_json import load_coco_json, parse_categories
+
+    return parse_categories(load_coco_json(args.class_names_from), args.class_names_from)[1]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_args(arguments)
+    from engine.config import load_config
+
+    cfg = load_config(args.config_file, args.opts) if args.config_file else None
+    names = class_names(args)
+
+    from engine.checkpoint import load_weights, read_weights, save
+    from engine.checkpoint.build import follow_conventions
+    from engine.checkpoint.convert import checkpoint_of, summary
+    from engine.log import setup_logging
+
+    setup_logging()
+    file = read_weights(args.source, args.format)
+    print(summary(file))
+    if cfg is not None:
+        from engine.modeling.build import build_model
+
+        follow_conventions(cfg, file)
+        report = load_weights(build_model(cfg, names), file)
+        print(report.table())
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    save(args.output, checkpoint_of(file, names))
+    print(f"written to {args.output}")
+
+
+if __name__ == "__main__":
+    run_tool(main)
