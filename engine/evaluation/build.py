@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 from yacs.config import CfgNode
 
 from engine import distributed
 from engine.data.build import build_dataset, build_test_loader
 from engine.errors import InputError
+from engine.evaluation.anchor_analysis import best_iou, means_table, reach_table, shares_table, suggest
+from engine.evaluation.anchor_boxes import collect_boxes, count_positives
 from engine.evaluation.coco import coco_metrics
 from engine.evaluation.results import to_coco_results, without_images, write_json_atomic
 from engine.evaluation.tables import metrics_table, thresholds_table
@@ -19,7 +22,11 @@ from engine.evaluation.thresholds import fmeasure_thresholds
 from engine.inference.build import build_detector
 from engine.inference.loop import detect
 from engine.log import get_logger
-from engine.modeling.build import build_device, pixel_of
+from engine.modeling.anchors import AnchorGenerator
+from engine.modeling.build import build_device, build_model, pixel_of
+from engine.modeling.fcos import FCOS
+from engine.structures import boxes as box_ops
+from engine.visualize.plots import anchors_plot
 
 
 def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, Any]]:
@@ -104,3 +111,62 @@ def score_results(
         },
         "thresholds": fmeasure_thresholds(*truth, iou=cfg.TEST.THRESHOLD_IOU, beta=cfg.TEST.THRESHOLD_BETA),
     }
+
+
+def analyze_anchors(
+    cfg: CfgNode, max_images: int = 0, num_ratios: int | None = None, seed: int = 0
+) -> tuple[str, np.ndarray]:
+    """Tables on the boxes of `DATASETS.TRAIN` and the anchors of the model, and a plot of both (BGR uint8).
+
+    Args:
+        max_images: look at so many random images; 0 is all.
+        num_ratios: ratios to suggest; by default as many as the anchors have.
+        seed: of the images drawn and of the clusters.
+
+    Raises:
+        InputError: there is no training set, or it has no boxes.
+    """
+    if not cfg.DATASETS.TRAIN:
+        raise InputError("DATASETS.TRAIN is empty; name at least one data set")
+    datasets = [build_dataset(cfg, name) for name in cfg.DATASETS.TRAIN]
+    source = cfg.INPUT
+    min_sizes = source.MIN_SIZE_RANGE_TRAIN if source.MIN_SIZE_RANGE_TRAIN[0] > 0 else source.MIN_SIZE_TRAIN
+    min_size = round(sum(min_sizes) / len(min_sizes))
+    divisibility = cfg.DATALOADER.SIZE_DIVISIBILITY
+    seen = collect_boxes(datasets, min_size, source.MAX_SIZE_TRAIN, divisibility, max_images, seed)
+    stage = build_model(cfg, datasets[0].class_names).rpn
+    generator, is_points = stage.anchor_generator, isinstance(stage, FCOS)
+    cells = generator.cells.double().numpy()  # (L, A, 4)
+    text = [
+        f"{len(seen.boxes)} boxes of {seen.num_images} images at a short side of {min_size} pixels",
+        "boxes by size and ratio (%)\n" + shares_table(seen.shapes),
+    ]
+    if num_ratios is None:
+        shapes = cells[0, :, 2:] - cells[0, :, :2]  # (A, 2)
+        num_ratios = 3 if is_points else len(np.unique((shapes[:, 1] / shapes[:, 0]).round(2)))
+    ratios, sizes = suggest(seen.shapes, num_ratios, len(cells), seed)
+    sizes += [sizes[-1] * 2.0 ** (i + 1) for i in range(len(cells) - len(sizes))]  # boxes of few sizes
+    convention = (pixel_of(cfg) == box_ops.INCLUSIVE, cfg.MODEL.ANCHOR_CONVENTION)
+    suggested = AnchorGenerator([[size] for size in sizes], ratios, generator.strides, *convention)
+    sets = {} if is_points else {"configured": cells}
+    sets["suggested"] = suggested.cells.double().numpy()
+    reached = {
+        f"{name} ({each.shape[0] * each.shape[1]} shapes)": best_iou(
+            seen.boxes, seen.image_sizes, each, generator.strides
+        )
+        for name, each in sets.items()
+    }
+    text.append("share of boxes that an anchor on the grid reaches\n" + reach_table(reached))
+    text.append(
+        "suggested by clusters of IoU\n"
+        f"  ASPECT_RATIOS: [{', '.join(f'{ratio:.2f}' for ratio in ratios)}]\n"
+        f"  ANCHOR_SIZES: [{', '.join(f'{size:.0f}' for size in sizes)}]"
+    )
+    if hasattr(stage, "assign"):
+        positives = count_positives(seen, generator, stage.assign)
+        text.append(
+            f"positives of a box, mean by size and ratio ({(positives == 0).mean():.1%} of the boxes have none)\n"
+            + means_table(seen.shapes, positives)
+        )
+    marks = {name: (each[..., 2:] - each[..., :2]).reshape(-1, 2) for name, each in sets.items()}
+    return "\n\n".join(text), anchors_plot(seen.shapes, marks)

@@ -1,0 +1,103 @@
+"""The boxes of data sets as a detector sees them, and how many anchors learn each.
+
+Shapes: M boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.data.coco import CocoDataset
+from engine.data.transforms import resized_size
+from engine.errors import InputError
+from engine.modeling.anchors import AnchorGenerator, AnchorGrid
+
+
+@dataclass
+class SeenBoxes:
+    """Boxes of resized images.
+
+    Attributes:
+        boxes: (M, 4) float64 xyxy, pixels of the resized image.
+        image_sizes: (M, 2) height and width of each box's image, resized and padded.
+        images: (M,) number of each box's image.
+        num_images: images looked at, with or without boxes.
+    """
+
+    boxes: np.ndarray
+    image_sizes: np.ndarray
+    images: np.ndarray
+    num_images: int
+
+    @property
+    def shapes(self) -> np.ndarray:
+        """(M, 2) widths and heights."""
+        return self.boxes[:, 2:] - self.boxes[:, :2]
+
+
+def collect_boxes(
+    datasets: Sequence[CocoDataset],
+    min_size: int,
+    max_size: int,
+    size_divisibility: int = 0,
+    max_images: int = 0,
+    seed: int = 0,
+) -> SeenBoxes:
+    """All boxes but crowds of the images (of `max_images` drawn ones; 0 is all), after resizing as in training.
+
+    Raises:
+        InputError: there is no box.
+    """
+    found: list[tuple[np.ndarray, tuple[int, int], int]] = []
+    number = 0
+    chosen = _choose(sum(len(dataset) for dataset in datasets), max_images, seed)
+    for dataset in datasets:
+        by_image: dict[int | str, list[list[float]]] = {}
+        for annotation in dataset.coco_dict()["annotations"]:
+            if not annotation["iscrowd"]:
+                by_image.setdefault(annotation["image_id"], []).append(annotation["bbox"])
+        for image_id, size in zip(dataset.image_ids, dataset.measured_sizes(), strict=True):
+            if number in chosen and image_id in by_image:
+                height, width = resized_size((int(size[0]), int(size[1])), min_size, max_size)
+                boxes_xywh = np.asarray(by_image[image_id], dtype=np.float64)
+                scale = np.array([width / size[1], height / size[0]] * 2)
+                boxes = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1) * scale
+                found.append((boxes, (_padded(height, size_divisibility), _padded(width, size_divisibility)), number))
+            number += 1
+    if not found:
+        raise InputError("the training set has no boxes: nothing to analyse")
+    return SeenBoxes(
+        np.concatenate([boxes for boxes, _, _ in found]),
+        np.concatenate([np.tile(np.array(size, dtype=np.float64), (len(boxes), 1)) for boxes, size, _ in found]),
+        np.concatenate([np.full(len(boxes), index) for boxes, _, index in found]),
+        len(chosen),
+    )
+
+
+def _choose(num_images: int, max_images: int, seed: int) -> set[int]:
+    if not 0 < max_images < num_images:
+        return set(range(num_images))
+    return set(np.random.default_rng(seed).choice(num_images, max_images, replace=False).tolist())
+
+
+def _padded(side: int, divisibility: int) -> int:
+    return -(-side // divisibility) * divisibility if divisibility > 1 else side
+
+
+def count_positives(
+    seen: SeenBoxes, anchor_generator: AnchorGenerator, assign: Callable[[AnchorGrid, Tensor], Tensor]
+) -> np.ndarray:
+    """How many anchors learn each box (M,), by the rule `assign` of `modeling.assign`."""
+    counts = np.zeros(len(seen.boxes))
+    for index in np.unique(seen.images):
+        rows = np.flatnonzero(seen.images == index)
+        height, width = seen.image_sizes[rows[0]].astype(int).tolist()
+        maps = [torch.empty(0, -(-height // s), -(-width // s)) for s in anchor_generator.strides]
+        matched = assign(anchor_generator(maps, (height, width)), torch.from_numpy(seen.boxes[rows]).float())
+        counts[rows] = matched[matched >= 0].bincount(minlength=len(rows)).numpy()
+    return counts

@@ -1,0 +1,137 @@
+"""Plots drawn with Pillow: boxes and anchors by width and height, histograms. Images are BGR uint8 (H, W, 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from engine.visualize.colors import RGB
+from engine.visualize.fonts import font_for
+
+INK: RGB = (40, 40, 40)
+GRID: RGB = (222, 222, 222)
+BARS: RGB = (120, 160, 205)
+SETS: tuple[RGB, ...] = ((214, 69, 65), (31, 140, 80), (150, 80, 190))
+CELL = 6  # pixels of a cell of the density
+RATIO_LINES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
+
+
+class Panel:
+    """Axes with a logarithmic (base 2) x and, unless it counts, y."""
+
+    def __init__(self, draw: ImageDraw.ImageDraw, area: tuple[int, int, int, int], limits: tuple[float, ...]) -> None:
+        self.draw, self.area = draw, area
+        self.x_low, self.x_high, self.y_low, self.y_high = limits
+
+    def x(self, value: float) -> float:
+        left, _, right, _ = self.area
+        return left + (math.log2(value) - self.x_low) / (self.x_high - self.x_low) * (right - left)
+
+    def y(self, value: float) -> float:
+        _, top, _, bottom = self.area
+        return bottom - (math.log2(value) - self.y_low) / (self.y_high - self.y_low) * (bottom - top)
+
+    def frame(self, title: str, ticks: Sequence[float], labels: Sequence[str], y_ticks: Sequence[float] = ()) -> None:
+        """Title, grid lines with their labels, and the border."""
+        left, top, right, bottom = self.area
+        for value, label in zip(ticks, labels, strict=True):
+            self.draw.line([(self.x(value), top), (self.x(value), bottom)], fill=GRID)
+            self.text((self.x(value), bottom + 4), label, 13, "ma")
+        for value in y_ticks:
+            self.draw.line([(left, self.y(value)), (right, self.y(value))], fill=GRID)
+            self.text((left - 6, self.y(value)), f"{value:g}", 13, "rm")
+        self.text((left, top - 8), title, 16, "ls")
+        self.draw.rectangle(self.area, outline=INK)
+
+    def text(self, position: tuple[float, float], text: str, size: int, anchor: str, color: RGB = INK) -> None:
+        self.draw.text(position, text, fill=color, font=font_for(text, size), anchor=anchor)
+
+
+def anchors_plot(shapes: np.ndarray, anchors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Boxes and anchors by width and height, by size and by ratio.
+
+    Args:
+        shapes: (M, 2) widths and heights of boxes, pixels.
+        anchors: (A, 2) widths and heights for each name of a set.
+
+    Returns:
+        BGR uint8 (640, 1200, 3).
+    """
+    canvas = Image.new("RGB", (1200, 640), "white")
+    draw = ImageDraw.Draw(canvas)
+    everything = np.concatenate([shapes, *anchors.values()]).clip(min=1)
+    low, high = math.floor(math.log2(everything.min())), math.ceil(math.log2(everything.max()) + 1e-9)
+    powers = [2.0**p for p in range(low, max(high, low + 1) + 1)]
+    shapes = shapes.clip(min=1)
+
+    plane = Panel(draw, (60, 50, 600, 590), (low, max(high, low + 1), low, max(high, low + 1)))
+    plane.frame("boxes by width and height (pixels)", powers, [f"{p:g}" for p in powers], powers)
+    _density(plane, shapes)
+    for ratio in RATIO_LINES:
+        _ratio_line(plane, ratio)
+    draw.rectangle(plane.area, outline=INK)
+    for color, members in zip(SETS, anchors.values(), strict=False):
+        for width, height in members:
+            x, y = plane.x(width), plane.y(height)
+            draw.ellipse([x - 5, y - 5, x + 5, y + 5], outline="white", width=4)
+            draw.ellipse([x - 5, y - 5, x + 5, y + 5], outline=color, width=2)
+    for i, (color, name) in enumerate(zip(SETS, anchors, strict=False)):
+        x = 672 + 230 * i
+        draw.ellipse([x, 606, x + 10, 616], outline=color, width=2)
+        plane.text((x + 16, 611), name, 14, "lm")
+
+    sizes = Panel(draw, (672, 50, 1160, 270), (low, max(high, low + 1), 0, 1))
+    sizes.frame("boxes by size: square root of the area", powers, [f"{p:g}" for p in powers])
+    _histogram(sizes, np.sqrt(shapes.prod(-1)), {name: np.sqrt(a.prod(-1)) for name, a in anchors.items()})
+    ratios = shapes[:, 1] / shapes[:, 0]
+    reach = max(3, math.ceil(np.abs(np.log2([ratios.min(), ratios.max()])).max()))
+    ticks = [2.0**p for p in range(-reach, reach + 1)]
+    names = [f"{p:g}:1" if p >= 1 else f"1:{1 / p:g}" for p in ticks]
+    by_ratio = Panel(draw, (672, 340, 1160, 560), (-reach, reach, 0, 1))
+    by_ratio.frame("boxes by ratio: height to width", ticks, names)
+    _histogram(by_ratio, ratios, {name: a[:, 1] / a[:, 0] for name, a in anchors.items()})
+    return np.asarray(canvas)[..., ::-1].copy()
+
+
+def _density(panel: Panel, shapes: np.ndarray) -> None:
+    left, top, right, bottom = panel.area
+    columns, rows = (right - left) // CELL, (bottom - top) // CELL
+    x = ((np.log2(shapes[:, 0]) - panel.x_low) / (panel.x_high - panel.x_low) * columns).astype(int)
+    y = ((np.log2(shapes[:, 1]) - panel.y_low) / (panel.y_high - panel.y_low) * rows).astype(int)
+    counts = np.zeros((rows, columns))
+    np.add.at(counts, (y.clip(0, rows - 1), x.clip(0, columns - 1)), 1)
+    for row, column in zip(*counts.nonzero(), strict=True):
+        shade = 0.25 + 0.75 * math.log1p(counts[row, column]) / math.log1p(counts.max())
+        color = tuple(round(255 - (255 - channel) * shade) for channel in (20, 70, 130))
+        x0, y1 = left + column * CELL, bottom - row * CELL
+        panel.draw.rectangle([x0, y1 - CELL + 1, x0 + CELL - 1, y1], fill=color)
+
+
+def _ratio_line(panel: Panel, ratio: float) -> None:
+    """The line of height = ratio x width, with its name where it leaves the panel."""
+    low = max(panel.x_low, panel.y_low - math.log2(ratio))
+    high = min(panel.x_high, panel.y_high - math.log2(ratio))
+    if low >= high:
+        return
+    ends = [(panel.x(2.0**p), panel.y(2.0**p * ratio)) for p in (low, high)]
+    panel.draw.line(ends, fill=(170, 170, 170))
+    name = f"{ratio:g}:1" if ratio >= 1 else f"1:{1 / ratio:g}"
+    panel.text((ends[1][0] - 4, ends[1][1] + 4), name, 12, "ra", (130, 130, 130))
+
+
+def _histogram(panel: Panel, values: np.ndarray, marks: Mapping[str, np.ndarray], num_bins: int = 48) -> None:
+    left, top, right, bottom = panel.area
+    counts, edges = np.histogram(np.log2(values), bins=num_bins, range=(panel.x_low, panel.x_high))
+    for count, start, end in zip(counts, edges, edges[1:], strict=False):
+        height = (bottom - top - 24) * count / max(counts.max(), 1)
+        if count:
+            box = [panel.x(2.0**start), bottom - max(height, 1), panel.x(2.0**end) - 1, bottom]
+            panel.draw.rectangle(box, fill=BARS)
+    for i, (color, members) in enumerate(zip(SETS, marks.values(), strict=False)):
+        for value in np.unique(members.round(4)):
+            x, y = panel.x(value), top + 6 + 9 * i
+            panel.draw.polygon([(x - 4, y - 4), (x + 4, y - 4), (x, y + 4)], fill=color)
+    panel.draw.rectangle(panel.area, outline=INK)
