@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -116,7 +117,9 @@ class LogHook(Hook):
             record["memory_mb"] = torch.cuda.max_memory_allocated() >> 20
         if self.num_skipped:
             record["skipped_images"] = self.num_skipped
-        self.file.write(json.dumps(record) + "\n")
+        # The norm is infinite in the steps that the loss scale of float16 skips, and JSON knows no infinity.
+        finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
+        self.file.write(json.dumps(finite) + "\n")
         self.file.flush()
         self.logger.info(_line(record, self.max_iter))
 

@@ -1,0 +1,43 @@
+"""Two processes on one machine, over gloo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.checkpoint import io
+from tests.end_to_end.conftest import Trained, World, read_json, read_lines, train_into
+
+
+def test_two_processes_train_as_one(world: World, trained: Trained, tmp_path: Path) -> None:
+    """The same global batches of images of one size, a norm that looks at one image: equal up to rounding."""
+    keys = ["TEST.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "1"]
+    both = train_into(world, tmp_path / "run", *keys, launcher="launch")
+    expected, lines = (read_lines(run.folder / "metrics.jsonl") for run in (trained, both))
+    for name in ("loss", "loss_cls", "loss_reg", "loss_centerness", "lr"):
+        assert [line[name] for line in lines] == pytest.approx([line[name] for line in expected], rel=1e-3)
+    ours, theirs = io.load(both.model)["model"], io.load(trained.model)["model"]
+    assert all(torch.allclose(ours[name], theirs[name], rtol=1e-2, atol=1e-4) for name in theirs)
+
+    files, alone = ({p.name for p in run.folder.rglob("*") if p.is_file()} for run in (both, trained))
+    assert files == alone
+    assert both.output.count("iter 6/6") == 1 and both.output.count("score thresholds of") == 1
+    assert io.load(both.model)["thresholds"] == read_json(both.inference / "thresholds.json")
+
+
+def test_batches_without_boxes_do_not_hang(world: World, tmp_path: Path) -> None:
+    """One image of twelve has boxes, so most of the time one process or both have none."""
+    data = read_json(world.root / "annotations" / "instances_train.json")
+    first = data["annotations"][0]["image_id"]
+    data["annotations"] = [row for row in data["annotations"] if row["image_id"] == first]
+    path = tmp_path / "empty.json"
+    path.write_text(json.dumps(data))
+    entry = {"img_dir": "train", "ann_file": str(path)}
+    keys = ["DATASETS.CATALOG", str({"empty": entry}), "DATASETS.TRAIN", "('empty',)", "SOLVER.LOG_PERIOD", "1"]
+    run = train_into(world, tmp_path / "run", "--skip-test", *keys, launcher="torchrun")
+    lines = read_lines(run.folder / "metrics.jsonl")
+    assert len(lines) == 6 and all(torch.isfinite(torch.tensor(line["loss"])) for line in lines)
+    assert any(line["loss_reg"] == 0 for line in lines) and any(line["loss_reg"] > 0 for line in lines)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from engine.data import transforms
+from engine.errors import InputError
+from engine.inference.build import usable_thresholds
+from engine.inference.predictor import ImagePredictor
+from engine.structures import Detections, ImageBatch
+
+SCORES = [0.9, 0.6, 0.4, 0.2]
+
+
+class Corner(nn.Module):
+    """Finds a quarter of each image four times: classes 0, 1, 0, 1 with falling scores."""
+
+    def forward(self, images: ImageBatch) -> list[Detections]:
+        found = []
+        for height, width in images.sizes:
+            boxes = torch.tensor([[0.0, 0.0, width / 2, height / 2]]).repeat(4, 1)
+            found.append(Detections(boxes, torch.tensor(SCORES), torch.tensor([0, 1, 0, 1]), (height, width)))
+        return found
+
+
+def _predictor(thresholds: dict[str, float] | None = None, default: float = 0.0) -> ImagePredictor:
+    transform = transforms.test_transform(16, 64, [0.0] * 3, [1.0] * 3)
+    return ImagePredictor(Corner(), transform, torch.device("cpu"), ["hole", "stain"], thresholds, default, 32)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "bild ü.png"
+    path.write_bytes(cv2.imencode(".png", np.full((40, 60, 3), 7, np.uint8))[1].tobytes())
+    return path
+
+
+def test_array_path_and_list_agree(picture: Path) -> None:
+    predict = _predictor()
+    image = np.full((40, 60, 3), 7, np.uint8)
+    found = [predict(image), predict(picture), predict(str(picture)), *predict([image, picture])]
+    for each in found:
+        assert each.size == (40, 60) and each.boxes.tolist() == [[0, 0, 30, 20]] * 4
+        assert each.scores.tolist() == pytest.approx(SCORES)
+    assert predict([]) == [] and len(predict([image])) == 1
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "default", "kept"),
+    [
+        (None, 0.0, [0.9, 0.6, 0.4, 0.2]),
+        (None, 0.5, [0.9, 0.6]),
+        ({"hole": 0.4, "stain": 0.7}, 0.0, [0.9, 0.4]),  # "from the threshold on"
+        ({"stain": 0.1}, 0.5, [0.9, 0.6, 0.2]),
+        ({"a class of another model": 0.0}, 0.95, []),
+    ],
+)
+def test_thresholds_by_class(thresholds: dict[str, float] | None, default: float, kept: list[float]) -> None:
+    found = _predictor(thresholds, default)(np.zeros((20, 20, 3), np.uint8))
+    assert found.scores.tolist() == pytest.approx(kept)
+
+
+def test_classes_without_a_threshold_are_left_to_the_default() -> None:
+    stored = {"classes": {"hole": {"threshold": 0.4}, "stain": {"threshold": None, "reason": "no ground truth"}}}
+    assert usable_thresholds(stored) == {"hole": 0.4}
+    assert usable_thresholds(None) == usable_thresholds({}) == {}
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((20, 20), np.uint8),
+        np.zeros((20, 20, 4), np.uint8),
+        np.zeros((20, 20, 3), np.float32),
+        torch.zeros(20, 20, 3),
+    ],
+)
+def test_what_is_no_image(image: object) -> None:
+    with pytest.raises(ValueError, match="BGR uint8"):
+        _predictor()(image)
+
+
+def test_a_path_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none.jpg"):
+        _predictor()(tmp_path / "none.jpg")

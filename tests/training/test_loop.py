@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from engine.data.loader import Batch
+from engine.errors import InputError
+from engine.solver.build import build_optimizer, build_schedule
+from engine.solver.schedule import Schedule, multistep
+from engine.structures import ImageBatch, Targets
+from engine.training.loop import Hook, Step, run, train_step
+from engine.training.precision import Precision
+from tests.modeling.conftest import GoldenCase
+
+CPU = torch.device("cpu")
+
+
+class Toy(nn.Module):
+    """Two losses of one weight: w and 2 w times the mean of the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, images: ImageBatch, targets: list[Targets]) -> dict[str, torch.Tensor]:
+        mean = images.tensor.mean()
+        return {"loss_a": self.weight * mean, "loss_b": 2 * self.weight * mean}
+
+
+def _batch(value: float, image_id: int = 5) -> Batch:
+    empty = Targets(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool(), image_id, (4, 4))
+    return Batch(ImageBatch.from_list([torch.full((3, 4, 4), value)]), [empty])
+
+
+class Recorder(Hook):
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def before_train(self, start: int) -> None:
+        self.events.append(f"before {start}")
+
+    def after_step(self, step: Step) -> None:
+        self.events.append(f"step {step.iteration} lr {step.lr:g} ids {step.image_ids}")
+
+    def after_train(self, iteration: int) -> None:
+        self.events.append(f"after {iteration}")
+
+    def close(self) -> None:
+        self.events.append("close")
+
+
+def test_one_step() -> None:
+    model = Toy()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses, norm = train_step(model, _batch(2.0), optimizer, Precision(CPU))
+    assert {name: value.item() for name, value in losses.items()} == {"loss_a": 2, "loss_b": 4} and norm is None
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 6)
+    assert not any(value.requires_grad for value in losses.values())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_changes_nothing(value: float, recwarn: pytest.WarningsRecorder) -> None:
+    model = Toy()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(InputError) as caught:
+        train_step(model, _batch(value, image_id=77), optimizer, Precision(CPU))
+    message = str(caught.value)
+    assert "not finite" in message and "77" in message and "loss_a" in message and "SOLVER.BASE_LR" in message
+    assert "\n" not in message and model.weight.item() == 1 and not recwarn.list
+
+
+def test_hooks_around_the_loop() -> None:
+    model, recorder = Toy(), Recorder()
+    optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr": 1.0, "initial_lr": 1.0}])
+    schedule = Schedule(optimizer, multistep([4], 0.1, 5), 5)
+    run(model, [_batch(0.0, 1), _batch(0.0, 2)], optimizer, schedule, Precision(CPU), [recorder], start=3)
+    assert recorder.events == ["before 3", "step 3 lr 1 ids [1]", "step 4 lr 0.1 ids [2]", "after 5", "close"]
+
+
+def test_hooks_are_closed_when_training_fails() -> None:
+    model, recorder = Toy(), Recorder()
+    optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr": 1.0, "initial_lr": 1.0}])
+    schedule = Schedule(optimizer, multistep([], 0.1, 5), 5)
+    with pytest.raises(InputError):
+        run(model, [_batch(float("nan"))], optimizer, schedule, Precision(CPU), [recorder])
+    assert recorder.events == ["before 0", "close"]
+
+
+def test_golden_trajectory(golden_dir: Path, tmp_path: Path) -> None:
+    """Four steps of the published code: rates, losses and the weights after them."""
+    golden = GoldenCase(golden_dir / "atss" / "small_box.pth", tmp_path)
+    cfg = golden.cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list(["SOLVER.STEPS", (3,), "SOLVER.WARMUP_ITERS", 2, "SOLVER.MAX_ITER", 4])
+    model = golden.model.train()
+    optimizer = build_optimizer(cfg, model)
+    schedule = build_schedule(cfg, optimizer)
+    batch = Batch(golden.batch, golden.targets())
+    for iteration, (rate, *expected) in enumerate(golden.data["trajectory_lr_cls_reg_ctr"]):
+        schedule.set(iteration)
+        losses, _ = train_step(model, batch, optimizer, Precision(CPU))
+        ours = [losses[name].item() for name in ("loss_cls", "loss_reg", "loss_centerness")]
+        assert ours == pytest.approx(expected, rel=5e-4), iteration
+        rates = {group["lr"] for group in optimizer.param_groups}
+        assert min(rates) == pytest.approx(rate) and max(rates) == pytest.approx(2 * rate)
+    state = model.state_dict()
+    for name, expected in golden.data["state_after_trajectory"].items():
+        if "cell_anchors" not in name:
+            assert torch.allclose(state[name], expected, rtol=1e-3, atol=2e-4), name

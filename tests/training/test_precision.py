@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from engine.training.precision import Precision
+
+CPU = torch.device("cpu")
+
+
+def _step(precision: Precision, clip_norm: float = 0.0) -> tuple[nn.Linear, torch.Tensor | None]:
+    """One step of SGD with rate 1 from weights 0: they become minus the gradient."""
+    model = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    with precision.autocast():
+        loss = model(torch.tensor([[3.0, 4.0]])).sum()
+    norm = precision.step(loss.float(), optimizer, model, clip_norm)
+    return model, norm
+
+
+def _precision(dtype: torch.dtype | None) -> Precision:
+    """With a loss scale that float16 can bear here; the initial one is to be lowered first."""
+    precision = Precision(CPU, dtype)
+    precision.load_state_dict({**precision.state_dict(), "scale": 8.0} if precision.state_dict() else {})
+    return precision
+
+
+def test_gradients_beyond_float16_skip_the_step_and_lower_the_scale() -> None:
+    precision = Precision(CPU, torch.float16)
+    before = precision.scaler.get_scale()
+    model, _ = _step(precision)  # 65536 x 4 is more than float16 holds
+    assert not model.weight.any() and precision.scaler.get_scale() == before / 2
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+def test_step(dtype: torch.dtype | None) -> None:
+    """The loss scale of float16 does not change the step."""
+    model, norm = _step(_precision(dtype))
+    assert model.weight.tolist() == [[-3.0, -4.0]] and norm is None
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_clipping_sees_unscaled_gradients(dtype: torch.dtype | None) -> None:
+    model, norm = _step(_precision(dtype), clip_norm=1.0)
+    assert norm.item() == pytest.approx(5) and model.weight.flatten().tolist() == pytest.approx([-0.6, -0.8], abs=1e-4)
+    model, norm = _step(_precision(dtype), clip_norm=10.0)
+    assert norm.item() == pytest.approx(5) and model.weight.tolist() == [[-3.0, -4.0]]
+
+
+def test_autocast_computes_in_the_type_asked_for() -> None:
+    for dtype in (None, torch.bfloat16):
+        with Precision(CPU, dtype).autocast():
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (dtype or torch.float32)
+
+
+def test_state_of_the_loss_scale() -> None:
+    first, second = Precision(CPU, torch.float16), Precision(CPU, torch.float16)
+    _step(first)
+    first.scaler.update(128.0)
+    second.load_state_dict(first.state_dict())
+    assert second.scaler.get_scale() == 128.0
+    assert Precision(CPU).state_dict() == {}
+    second.load_state_dict({})  # a run without a scale before: keep ours
+    assert second.scaler.get_scale() == 128.0
