@@ -48,3 +48,14 @@ def test_one_grid_serves_batches_of_one_shape() -> None:
 def test_levels_and_strides_must_agree() -> None:
     with pytest.raises(ValueError):
         AnchorGenerator([[8], [16]], [1.0], [4], inclusive=False)
+
+
+def test_torchvision_counts_pixels_between_cells_from_the_image() -> None:
+    """An image of 160 x 224 has 3 x 4 cells on P6: 53 and 56 pixels apart instead of 64. Sides are whole pixels."""
+    generator = AnchorGenerator([[40]], [0.5], [64], inclusive=False, convention="torchvision")
+    anchors = generator([torch.zeros(1, 1, 3, 4)], (160, 224))
+    assert anchors.boxes[0].tolist() == [-28, -14, 28, 14]  # 56.57 x 28.28
+    assert (anchors.boxes[1] - anchors.boxes[0]).tolist() == [56, 0, 56, 0]
+    assert (anchors.boxes[4] - anchors.boxes[0]).tolist() == [0, 53, 0, 53]
+    plain = generator([torch.zeros(1, 1, 3, 4)])
+    assert (plain.boxes[4] - plain.boxes[0]).tolist() == [0, 64, 0, 64]

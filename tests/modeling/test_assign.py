@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
 from engine.modeling.anchors import AnchorGenerator, AnchorGrid
-from engine.modeling.assign import ASSIGNERS, IGNORED, NEGATIVE, atss, ignore_regions, iou, ssc, topk
+from engine.modeling.assign import ASSIGNERS, IGNORED, NEGATIVE, atss, ignore_regions, iou, max_iou, ssc, topk
 from engine.structures import boxes as box_ops
 
 SIZES, STRIDES = [[64], [128], [256], [512], [1024]], [8, 16, 32, 64, 128]
-RULES = [atss, topk, iou, ssc]
+RULES = [atss, topk, iou, max_iou, ssc]
 
 
 def pyramid(height: int, width: int, ratios: tuple[float, ...] = (1.0,)) -> AnchorGrid:
@@ -56,6 +56,22 @@ def test_iou_rule_by_hand() -> None:
 def test_iou_rule_ignores_the_band_between_its_thresholds() -> None:
     anchors = one_row((0, 0, 10, 10), (0, 0, 10, 4.5), (0, 0, 10, 3))
     assert iou(anchors, torch.tensor([[0.0, 0, 10, 10]])).tolist() == [0, IGNORED, NEGATIVE]
+
+
+def test_max_iou_asks_for_no_centre() -> None:
+    # The anchor's centre, (5, 5), is outside the slender box that it is best for.
+    anchors = one_row((0, 0, 10, 10), (20, 0, 30, 10))
+    box = torch.tensor([[0.0, 0, 10, 4]])
+    assert max_iou(anchors, box).tolist() == [0, NEGATIVE]
+    assert iou(anchors, box).tolist() == [IGNORED, NEGATIVE]
+
+
+def test_centre_sampling_by_hand() -> None:
+    # Centres at 5, 15, 25; the box's is 15, one stride is 10 pixels.
+    anchors = one_row((0, 0, 10, 10), (10, 0, 20, 10), (20, 0, 30, 10))
+    box = torch.tensor([[0.0, 0, 30, 10]])
+    assert ssc(anchors, box, level_ranges=[(-1, 64)], radius=0.9).tolist() == [NEGATIVE, 0, NEGATIVE]
+    assert ssc(anchors, box, level_ranges=[(-1, 64)], radius=1.1).tolist() == [0, 0, 0]
 
 
 def test_ssc_by_hand() -> None:
