@@ -10,16 +10,19 @@ from torch import Tensor
 from engine.errors import InputError
 
 # Layers with one row a class: sigmoid heads repeat all classes for each anchor of a cell, softmax
-# heads end with the background.
+# heads end with the background; with four rows a class, unless all classes share them: box heads.
 SIGMOID_HEADS = ("cls_logits",)
 SOFTMAX_HEADS = ("cls_score",)
+BOX_HEADS = ("predictor.bbox_pred",)
 
 
 def head_kind(name: str) -> str | None:
-    """ "sigmoid" or "softmax" for a parameter of a classification layer, None for any other."""
+    """ "sigmoid", "softmax" or "boxes" for a parameter of a layer with rows of classes, None for any other."""
     parts = name.split(".")
     if len(parts) < 2 or parts[-1] not in ("weight", "bias"):
         return None
+    if ".".join(parts[-3:-1]) in BOX_HEADS:
+        return "boxes"
     return "sigmoid" if parts[-2] in SIGMOID_HEADS else "softmax" if parts[-2] in SOFTMAX_HEADS else None
 
 
@@ -28,11 +31,13 @@ def rows_by_class(name: str, num_rows: int, num_classes: int) -> Tensor | None:
 
     Returns:
         int64 (K, A) for a sigmoid head of A anchors a cell, (K + 1, 1) with background last for a
-        softmax head, None where `num_rows` does not fit `num_classes` (K).
+        softmax head, (K, 4) for a box head, None where `num_rows` does not fit `num_classes` (K).
     """
     kind = head_kind(name)
     if kind == "softmax" and num_rows == num_classes + 1:
         return torch.arange(num_rows)[:, None]
+    if kind == "boxes" and num_rows == 4 * num_classes:
+        return torch.arange(num_rows).reshape(-1, 4)
     if kind == "sigmoid" and num_classes > 0 and num_rows % num_classes == 0:
         return torch.arange(num_rows).reshape(-1, num_classes).t()  # rows are anchor-major
     return None
@@ -58,6 +63,8 @@ def take_classes(
     from_rows = rows_by_class(name, len(file), len(file_classes))  # (K file, A)
     to_rows = rows_by_class(name, len(model), len(model_classes))  # (K model, A)
     if from_rows is None or to_rows is None or from_rows.shape[1] != to_rows.shape[1]:
+        return None
+    if head_kind(name) == "boxes" and len(file) == len(model) == 4:  # of all classes, or of the only one
         return None
     if file.shape[1:] != model.shape[1:]:
         return None
@@ -85,17 +92,22 @@ def keep_first_classes(tensors: dict[str, Tensor], num_classes: int, num_anchors
         InputError: there is no such head, or it has fewer classes.
     """
     result = dict(tensors)
-    heads = [name for name in tensors if head_kind(name)]
-    if not heads:
+    kinds = {name: head_kind(name) for name in tensors if head_kind(name)}
+    if not set(kinds.values()) - {"boxes"}:
         raise InputError("MODEL.WEIGHT_SURGERY: the weights hold no classification head (cls_logits, cls_score)")
-    for name in heads:
+    proposes = "softmax" in kinds.values()  # then the sigmoid head knows no classes
+    for name, kind in kinds.items():
         num_rows = len(tensors[name])
-        present = num_rows - 1 if head_kind(name) == "softmax" else num_rows // num_anchors
+        is_shared = kind == "boxes" and num_rows == 4  # one box for all classes
+        if is_shared or (kind == "sigmoid" and proposes):
+            continue
+        present = {"softmax": num_rows - 1, "boxes": num_rows // 4}.get(kind, num_rows // num_anchors)
         rows = rows_by_class(name, num_rows, present)
         if rows is None or present < num_classes:
             raise InputError(f"MODEL.WEIGHT_SURGERY: {name} has {present} classes, {num_classes} are to be kept")
         kept = rows[:num_classes]
-        if head_kind(name) == "softmax":
+        if kind == "softmax":
             kept = torch.cat([kept, rows[-1:]])
-        result[name] = tensors[name][kept.t().reshape(-1)].clone()
+        kept = kept.reshape(-1) if kind == "boxes" else kept.t().reshape(-1)
+        result[name] = tensors[name][kept].clone()
     return result

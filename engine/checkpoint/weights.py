@@ -157,13 +157,14 @@ def match(
     values: Tensors = {}
     both = file_classes is not None and model_classes is not None
     other_classes = both and list(file_classes) != list(model_classes)
+    proposes = any(name.startswith("roi_heads.") for name in targets)  # then `rpn` knows no classes
     for name, target in targets.items():
         if name not in tensors:
             if not name.endswith(_COUNTER):
                 report.missing.append(name)
             continue
         tensor = tensors[name]
-        if other_classes and head_kind(name):
+        if other_classes and head_kind(name) and not (proposes and name.startswith("rpn.")):
             taken = take_classes(name, tensor, target, file_classes, model_classes)
             if taken is not None:
                 value, labels = taken

@@ -184,8 +184,16 @@ def test_anchors_keep_their_order() -> None:
 def coco_like() -> dict[str, Tensor]:
     return {
         f"{HEAD}.bias": torch.arange(80.0),
-        "roi_heads.box.0.cls_score.bias": torch.arange(81.0),
         "rpn.head.bbox_pred.bias": torch.arange(4.0),
+    }
+
+
+def two_stage(num_classes: int, boxes: int) -> dict[str, Tensor]:
+    """Three anchors, a softmax head, `boxes` boxes a region."""
+    return {
+        f"{HEAD}.bias": torch.arange(3.0),
+        "roi_heads.box.0.predictor.cls_score.bias": torch.arange(num_classes + 1.0),
+        "roi_heads.box.0.predictor.bbox_pred.bias": torch.arange(4.0 * boxes),
     }
 
 
@@ -193,7 +201,6 @@ def test_keep_first_classes() -> None:
     given = coco_like()
     kept = keep_first_classes(given, 3)
     assert kept[f"{HEAD}.bias"].tolist() == [0, 1, 2]
-    assert kept["roi_heads.box.0.cls_score.bias"].tolist() == [0, 1, 2, 80]
     assert kept["rpn.head.bbox_pred.bias"] is given["rpn.head.bbox_pred.bias"]
     assert len(given[f"{HEAD}.bias"]) == 80
     assert kept[f"{HEAD}.bias"].untyped_storage().nbytes() == 12
@@ -203,6 +210,27 @@ def test_keep_first_classes() -> None:
         keep_first_classes(given, 90)
     with pytest.raises(InputError, match="no classification head"):
         keep_first_classes({"a": torch.ones(1)}, 1)
+
+
+def test_keep_first_classes_of_two_stages() -> None:
+    kept = keep_first_classes(two_stage(80, 80), 2)
+    assert kept["roi_heads.box.0.predictor.cls_score.bias"].tolist() == [0, 1, 80]
+    assert kept["roi_heads.box.0.predictor.bbox_pred.bias"].tolist() == list(range(8))
+    assert len(kept[f"{HEAD}.bias"]) == 3
+    agnostic = keep_first_classes(two_stage(80, 1), 2)
+    assert len(agnostic["roi_heads.box.0.predictor.bbox_pred.bias"]) == 4
+
+
+@pytest.mark.parametrize("boxes", [1, 3])
+def test_classes_of_two_stages_by_name(boxes: int) -> None:
+    """Classes move with their scores and boxes; the three anchors stay."""
+    file, model = two_stage(3, boxes), {name: torch.zeros_like(value) for name, value in two_stage(3, boxes).items()}
+    values, report = match(file, model, ["a", "b", "c"], ["c", "a", "x"])
+    assert values[f"{HEAD}.bias"].tolist() == [0, 1, 2]
+    assert values["roi_heads.box.0.predictor.cls_score.bias"].tolist() == [2, 0, 0, 3]
+    taken = values["roi_heads.box.0.predictor.bbox_pred.bias"].tolist()
+    assert taken == ([0, 1, 2, 3] if boxes == 1 else [8, 9, 10, 11, 0, 1, 2, 3, 0, 0, 0, 0])
+    assert len(report.reshaped) == (1 if boxes == 1 else 2)
 
 
 def test_surgery_on_loading(tmp_path: Path) -> None:
