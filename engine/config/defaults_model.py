@@ -172,7 +172,7 @@ _C.RETINANET.NUM_CONVS = 4
 # (ours) Group norm in the towers.
 _C.RETINANET.USE_GN = False
 # (ours) Factors of (dx, dy, dw, dh).
-_C.RETINANET.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+_C.RETINANET.DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 # The box loss is divided by this.
 _C.RETINANET.BBOX_REG_WEIGHT = 4.0
 # (ours) What the losses are divided by: positives of the batch (the reference's), moving_average of them (detectron2's)

@@ -189,7 +189,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "MODEL.RETINANET.OCTAVE": (1, _INF),
     "MODEL.RETINANET.SCALES_PER_OCTAVE": (1, _INF),
     "MODEL.RETINANET.NUM_CONVS": (0, _INF),
-    "MODEL.RETINANET.BBOX_REG_WEIGHTS": (1e-6, _INF),
+    "MODEL.RETINANET.DELTA_WEIGHTS": (1e-6, _INF),
     "MODEL.RETINANET.BBOX_REG_WEIGHT": (1e-6, _INF),
     "MODEL.RETINANET.BBOX_REG_BETA": (0, _INF),
     "MODEL.RETINANET.PRE_NMS_TOP_N": (1, _INF),
@@ -217,7 +217,7 @@ LENGTHS: dict[str, tuple[int, str]] = {
     "INPUT.PIXEL_STD": (3, "one for each channel"),
     "INPUT.MIN_SIZE_RANGE_TRAIN": (2, "low and high"),
     "MODEL.RESNETS.STAGE_WITH_DCN": (4, "one for each stage"),
-    "MODEL.RETINANET.BBOX_REG_WEIGHTS": (4, "for dx, dy, dw, dh"),
+    "MODEL.RETINANET.DELTA_WEIGHTS": (4, "for dx, dy, dw, dh"),
     "MODEL.ROI_HEADS.BBOX_REG_WEIGHTS": (4, "for dx, dy, dw, dh"),
 }
 

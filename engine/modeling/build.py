@@ -206,7 +206,7 @@ def build_retinanet(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> Re
         head,
         anchor_generator,
         partial(max_iou, fg_iou_thresh=retinanet.FG_IOU_THRESHOLD, bg_iou_thresh=retinanet.BG_IOU_THRESHOLD),
-        delta_weights=retinanet.BBOX_REG_WEIGHTS,
+        delta_weights=retinanet.DELTA_WEIGHTS,
         reg_beta=retinanet.BBOX_REG_BETA,
         normalizer=NORMALIZERS.get(retinanet.LOSS_NORMALIZER)(reg_weight=retinanet.BBOX_REG_WEIGHT),
         **_loss_and_selection(cfg, "RETINANET"),

@@ -100,7 +100,7 @@ def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     }
     if "rpn.head.cls_tower.0.weight" in tensors:
         keys["MODEL.RETINANET.USE_C5"] = True
-        keys["MODEL.RETINANET.BBOX_REG_WEIGHTS"] = (1.0, 1.0, 1.0, 1.0)
+        keys["MODEL.RETINANET.DELTA_WEIGHTS"] = (1.0, 1.0, 1.0, 1.0)
     if "rpn.head.conv.weight" in tensors:
         keys |= {
             "MODEL.RPN.STRADDLE_THRESH": -1,

@@ -21,7 +21,7 @@ from torch import Tensor
 from engine.checkpoint.foreign.rename import Rule, rename
 
 CASCADE_DEVIATIONS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
-"""Of the deltas of its published cascades; ours are multiplied by the reciprocals. Not quite those of others (1 / 30)."""
+"""Of the deltas of its published cascades, not quite those of others (1 / 30); ours are factors: the reciprocals."""
 CASCADE_WEIGHTS = tuple(tuple(1 / deviation for deviation in stage) for stage in CASCADE_DEVIATIONS)
 NUM_MAPS = 4
 """Of the body: C2..C5."""
@@ -60,7 +60,7 @@ def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     if "rpn.head.centerness.weight" in tensors:
         keys["MODEL.ATSS.SCORE"] = "product"
     elif top is not None:
-        keys["MODEL.RETINANET.BBOX_REG_WEIGHTS"] = (1.0, 1.0, 1.0, 1.0)
+        keys["MODEL.RETINANET.DELTA_WEIGHTS"] = (1.0, 1.0, 1.0, 1.0)
     if "rpn.head.conv.weight" in tensors:
         keys |= {
             "MODEL.RPN.LOW_QUALITY_IOU": 0.3,

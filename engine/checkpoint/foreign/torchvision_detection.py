@@ -73,7 +73,7 @@ def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         keys["MODEL.ROI_BOX_HEAD.POOLER_ALIGNED"] = False
         keys["MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"] = 2
     else:
-        keys["MODEL.RETINANET.BBOX_REG_WEIGHTS"] = (1.0, 1.0, 1.0, 1.0)
+        keys["MODEL.RETINANET.DELTA_WEIGHTS"] = (1.0, 1.0, 1.0, 1.0)
         keys["MODEL.RETINANET.USE_GN"] = "rpn.head.cls_tower.1.weight" in tensors
     return keys
 
