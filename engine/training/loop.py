@@ -15,6 +15,10 @@ from engine.solver.schedule import Schedule
 from engine.training.precision import Precision
 
 
+SEED_STEP = 0x9E3779B97F4A7C15
+"""Between the seeds of two iterations: odd and large, so that seeds of neighbouring runs do not meet (Knuth)."""
+
+
 @dataclass
 class Step:
     """What one iteration did.
@@ -91,8 +95,13 @@ def run(
     start: int = 0,
     clip_norm: float = 0.0,
 ) -> None:
-    """Train on the batches of `loader`, the first of which belongs to the 0-based iteration `start`."""
+    """Train on the batches of `loader`, the first of which belongs to the 0-based iteration `start`.
+
+    Each iteration starts from a state of torch's random numbers that its number and torch's seed alone decide, so that a
+    run that is resumed samples what an uninterrupted one does, and all processes sample alike.
+    """
     model.train()
+    seed = torch.initial_seed()
     iteration = start
     try:
         for hook in hooks:
@@ -101,6 +110,7 @@ def run(
         for iteration, batch in enumerate(loader, start):
             data_seconds = time.perf_counter() - began
             schedule.set(iteration)
+            torch.manual_seed((seed + SEED_STEP * iteration) % 2**63)
             losses, grad_norm = train_step(model, batch, optimizer, precision, clip_norm)
             step = Step(
                 iteration,

@@ -110,3 +110,28 @@ def test_golden_trajectory(golden_dir: Path, tmp_path: Path) -> None:
     for name, expected in golden.data["state_after_trajectory"].items():
         if "cell_anchors" not in name:
             assert torch.allclose(state[name], expected, rtol=1e-3, atol=2e-4), name
+
+
+def test_chance_depends_on_the_iteration_alone() -> None:
+    """What a model draws in an iteration is the same whether or not the iterations before ran in this process."""
+
+    class Drawing(Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drawn: list[float] = []
+
+        def forward(self, images: ImageBatch, targets: list[Targets]) -> dict[str, torch.Tensor]:
+            self.drawn.append(torch.rand(()).item())
+            return super().forward(images, targets)
+
+    def drawn(num: int, start: int) -> list[float]:
+        torch.manual_seed(7)
+        model = Drawing()
+        torch.rand(start + 1)  # building a model draws, too
+        optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr": 0.0, "initial_lr": 0.0}])
+        schedule = Schedule(optimizer, multistep([9], 0.1, 9), 9)
+        run(model, [_batch(0.0)] * num, optimizer, schedule, Precision(CPU), start=start)
+        return model.drawn
+
+    whole = drawn(5, 0)
+    assert len(set(whole)) == 5 and drawn(2, 3) == whole[3:]
