@@ -18,6 +18,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 IMAGE_SIDE = 2048
 REPEATS = 5
 

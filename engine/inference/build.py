@@ -20,7 +20,7 @@ from engine.inference.augment import AugmentedDetector, View
 from engine.inference.predictor import ImagePredictor
 from engine.layers.voting import MERGERS, Merged
 from engine.log import get_logger
-from engine.modeling.build import build_device, build_model, final_thresholds, num_classes, pixel_of
+from engine.modeling.build import build_device, build_model, final_thresholds, num_classes, pixel_of, warn_without_gpu
 from engine.modeling.detector import GeneralizedRCNN
 
 DEFAULT_THRESHOLD = 0.3
@@ -118,6 +118,7 @@ class Predictor(ImagePredictor):
     def __init__(self, config: CfgNode | str | Path, weights: str | Path, threshold: float | None = None) -> None:
         cfg = config.clone() if isinstance(config, CfgNode) else load_config(config)
         import_user_modules(cfg)
+        warn_without_gpu(cfg)
         file = read_weights(str(weights))
         follow_conventions(cfg, file)
         self.stored_thresholds = usable_thresholds(file.thresholds)
