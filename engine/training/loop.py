@@ -14,7 +14,6 @@ from engine.errors import InputError
 from engine.solver.schedule import Schedule
 from engine.training.precision import Precision
 
-
 SEED_STEP = 0x9E3779B97F4A7C15
 """Between the seeds of two iterations: odd and large, so that seeds of neighbouring runs do not meet (Knuth)."""
 
@@ -97,8 +96,8 @@ def run(
 ) -> None:
     """Train on the batches of `loader`, the first of which belongs to the 0-based iteration `start`.
 
-    Each iteration starts from a state of torch's random numbers that its number and torch's seed alone decide, so that a
-    run that is resumed samples what an uninterrupted one does, and all processes sample alike.
+    Each iteration starts from a state of torch's random numbers that its number and torch's seed alone decide, so that
+    a resumed run samples what an uninterrupted one does, and all processes sample alike.
     """
     model.train()
     seed = torch.initial_seed()

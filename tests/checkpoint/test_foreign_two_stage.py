@@ -78,3 +78,23 @@ def test_group_norm_box_head_of_detectron2() -> None:
     )
     start = "roi_heads.box.1.feature_extractor.xconvs"
     assert {f"{start}.9.weight", f"{start}.10.bias"} <= tensors.keys()
+
+
+@pytest.mark.parametrize(
+    "scores, boxes, ours_scores, ours_boxes",
+    [
+        ([9, 1, 2], [9] * 4 + [1] * 4 + [2] * 4, [1, 2, 9], [1] * 4 + [2] * 4),  # a box for each class
+        ([9, 1, 2, 3], [9] * 4 + [7] * 4, [1, 2, 3, 9], [7] * 4),  # one for all
+        ([1, 2, 9], [1] * 4 + [2] * 4, [1, 2, 9], [1] * 4 + [2] * 4),  # ours already
+        ([1, 2, 9], [7] * 4, [1, 2, 9], [7] * 4),
+    ],
+)
+def test_background_of_the_reference(scores: list, boxes: list, ours_scores: list, ours_boxes: list) -> None:
+    start = "roi_heads.box.predictor"
+    given = {f"module.{start}.cls_score.bias": scores, f"module.{start}.bbox_pred.bias": boxes}
+    given |= {name.replace("bias", "weight"): [[row] for row in rows] for name, rows in given.items()}
+    tensors, name = translate({key: torch.tensor(rows) for key, rows in given.items()})
+    assert name == "atss"
+    assert tensors[f"{start}.cls_score.bias"].tolist() == ours_scores
+    assert tensors[f"{start}.bbox_pred.bias"].tolist() == ours_boxes
+    assert tensors[f"{start}.bbox_pred.weight"].flatten().tolist() == ours_boxes
