@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from engine import distributed
 from engine.errors import InputError
 from engine.log import get_logger, setup_logging
 from engine.modeling.build import build_device, warn_without_gpu
+from engine.registry import import_modules
 
 CONFIG_FILE = "config.yaml"
 
@@ -32,7 +31,7 @@ def prepare(cfg: CfgNode, resume: bool = False) -> None:
     # Numbers below 1e-38 (moments of AdamW, gradients of a fresh head) take a CPU ten times as long as zeros do. New
     # threads inherit the setting, so it comes before the first parallel operation.
     torch.set_flush_denormal(True)
-    import_user_modules(cfg)
+    import_modules(cfg.IMPORTS)
     device = build_device(cfg)
     distributed.init_process_group(device)
     output_dir = Path(cfg.OUTPUT_DIR)
@@ -68,17 +67,6 @@ def _choose_seed(output_dir: Path, resume: bool) -> int:
         if isinstance(settings, dict) and isinstance(settings.get("SEED"), int) and settings["SEED"] >= 0:
             return settings["SEED"]
     return random.SystemRandom().randrange(2**31)
-
-
-def import_user_modules(cfg: CfgNode) -> None:
-    """Import what `IMPORTS` names, so that its registrations are known; the working folder is searched too."""
-    if cfg.IMPORTS and "" not in sys.path:
-        sys.path.insert(0, "")
-    for name in cfg.IMPORTS:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise InputError(f"IMPORTS: cannot import {name} ({error}); is its folder on PYTHONPATH?") from error
 
 
 def seed_everything(cfg: CfgNode) -> None:

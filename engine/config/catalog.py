@@ -1,4 +1,4 @@
-"""`DATASETS.CATALOG`, the one free mapping of the tree: name -> {img_dir, ann_file}."""
+"""`DATASETS.CATALOG`, the one free mapping of the tree: name -> {img_dir, ann_file} and, if need be, type."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import ast
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.config.schema import CATALOG_FIELDS, CATALOG_KEY
+from engine.config.schema import CATALOG_FIELDS, CATALOG_KEY, CATALOG_TYPE_FIELD, DATASET_TYPES
 from engine.config.spelling import nearest_word
 from engine.config.yaml_file import Entry, Group
 
+_FIELDS = (*CATALOG_FIELDS, CATALOG_TYPE_FIELD)
 _MEANINGS = {"img_dir": "the folder of its images", "ann_file": "its COCO JSON file"}
 
 
@@ -55,12 +56,13 @@ def fields(entry: Entry) -> Iterator[tuple[tuple[str, ...], Any, str]]:
         raise BadFieldError(f"{entry.where}: {key} must be {{img_dir: FOLDER, ann_file: FILE}}, got {entry.value!r}")
     yield (entry.name,), {}, entry.where
     for each in entry.value:
-        if each.name not in CATALOG_FIELDS:
-            nearest = nearest_word(each.name, CATALOG_FIELDS)
+        if each.name not in _FIELDS:
+            nearest = nearest_word(each.name, _FIELDS)
             hint = f"did you mean {nearest}?" if nearest else "a data set has img_dir and ann_file"
             raise BadFieldError(f"{each.where}: unknown key {key}.{each.name}; {hint}")
+        what = "a name" if each.name == CATALOG_TYPE_FIELD else "a path"
         if not isinstance(each.value, str) or not each.value:
-            raise BadFieldError(f"{each.where}: {key}.{each.name} must be a path, got {each.value!r}")
+            raise BadFieldError(f"{each.where}: {key}.{each.name} must be {what}, got {each.value!r}")
         yield (entry.name, each.name), each.value, each.where
 
 
@@ -71,6 +73,20 @@ def missing_fields(catalog: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             if field not in data_set:
                 key = f"{CATALOG_KEY}.{name}"
                 yield key, f"{key} lacks {field}, {_MEANINGS[field]}"
+
+
+def unknown_types(catalog: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, what is wrong) of types that are not ours; for configurations without `IMPORTS`."""
+    for name, data_set in catalog.items():
+        type_name, key = (
+            data_set.get(CATALOG_TYPE_FIELD, DATASET_TYPES[0]),
+            f"{CATALOG_KEY}.{name}.{CATALOG_TYPE_FIELD}",
+        )
+        if type_name not in DATASET_TYPES:
+            nearest = nearest_word(type_name, DATASET_TYPES)
+            hint = f"; did you mean {nearest}?" if nearest else ""
+            known = ", ".join(DATASET_TYPES)
+            yield key, f"{key} must be {known}, or registered by a module of IMPORTS, got {type_name!r}{hint}"
 
 
 def _group_of(mapping: Mapping[str, Any], where: str) -> Group:

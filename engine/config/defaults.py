@@ -65,7 +65,8 @@ _C.DATASETS.TEST = ()
 _C.DATASETS.VAL = ()
 # (ours) Folder that the relative paths of the catalog start from.
 _C.DATASETS.ROOT = "datasets"
-# (ours) Your own data sets, any number: {name: {img_dir: folder of images, ann_file: COCO JSON}}.
+# (ours) Your own data sets, any number: {name: {img_dir: folder of images, ann_file: COCO JSON}}. For another format
+# add type: a class that a module of IMPORTS registered in engine.data.coco.DATASET_TYPES.
 _C.DATASETS.CATALOG = CN(new_allowed=True)
 
 _C.DATALOADER = CN()
@@ -113,6 +114,9 @@ _C.SOLVER.CHECKPOINT_PERIOD = 2500
 _C.SOLVER.IMS_PER_BATCH = 16
 # (ours) Gradients are scaled down to this norm when theirs is larger; 0 is off.
 _C.SOLVER.CLIP_GRAD_NORM = 0.0
+# (ours) Names of hooks that modules of IMPORTS registered in engine.training.hooks.HOOKS; they are called after the log
+# and before the checkpoints.
+_C.SOLVER.HOOKS = ()
 # (ours) Iterations between two lines of the log.
 _C.SOLVER.LOG_PERIOD = 20
 _C.SOLVER.AMP = CN()

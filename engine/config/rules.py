@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from yacs.config import CfgNode
 
-from engine.config.catalog import missing_fields
+from engine.config.catalog import missing_fields, unknown_types
 from engine.config.rules_two_stage import two_stage
 from engine.config.unsupported import NOT_YET
 
@@ -185,6 +185,11 @@ def _anchors(cfg: CfgNode) -> Broken:
 def _solver(cfg: CfgNode) -> Broken:
     if any(first >= second for first, second in pairwise(cfg.SOLVER.STEPS)):
         yield ("SOLVER.STEPS",), f"SOLVER.STEPS must increase, got {cfg.SOLVER.STEPS}"
+    if cfg.SOLVER.HOOKS and not cfg.IMPORTS:
+        yield (
+            ("SOLVER.HOOKS", "IMPORTS"),
+            f"SOLVER.HOOKS names {cfg.SOLVER.HOOKS[0]}, but IMPORTS names no module that could register it",
+        )
 
 
 def _augmentation(cfg: CfgNode) -> Broken:
@@ -205,6 +210,8 @@ def _augmentation(cfg: CfgNode) -> Broken:
 
 def _data_sets(cfg: CfgNode) -> Broken:
     for key, sentence in missing_fields(cfg.DATASETS.CATALOG):
+        yield (key,), sentence
+    for key, sentence in () if cfg.IMPORTS else unknown_types(cfg.DATASETS.CATALOG):
         yield (key,), sentence
     for name in ("TEST", "VAL"):
         names = cfg.DATASETS[name]

@@ -16,6 +16,8 @@ from engine.config.defaults import DEFAULTS
 
 CATALOG_KEY = "DATASETS.CATALOG"
 CATALOG_FIELDS = ("img_dir", "ann_file")
+CATALOG_TYPE_FIELD = "type"  # may be missing
+DATASET_TYPES = ("CocoDataset",)  # of a data set; modules named in IMPORTS may add some
 
 # Types that a default does not show: it is empty, or holds no element.
 TYPES: dict[str, Any] = {
@@ -23,6 +25,7 @@ TYPES: dict[str, Any] = {
     "DATASETS.TRAIN": tuple[str, ...],
     "DATASETS.TEST": tuple[str, ...],
     "DATASETS.VAL": tuple[str, ...],
+    "SOLVER.HOOKS": tuple[str, ...],
     "TEST.BBOX_AUG.SCALES": tuple[int, ...],
     "TEST.BBOX_AUG.SCALE_RANGES": tuple[tuple[int, int], ...],
 }

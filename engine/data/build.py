@@ -10,11 +10,12 @@ import torch
 from yacs.config import CfgNode
 
 from engine.data import catalog, samplers, transforms
-from engine.data.coco import CocoDataset, ConcatDataset, DetectionDataset
+from engine.data.coco import DATASET_TYPES, CocoDataset, ConcatDataset, DetectionDataset
 from engine.data.loader import BatchLoader, TestSamples, TrainSamples
 from engine.distributed import broadcast_object, rank, world_size
 from engine.errors import InputError
 from engine.log import get_logger
+from engine.registry import import_modules, lookup
 from engine.structures import boxes as box_ops
 
 logger = get_logger(__name__)
@@ -31,7 +32,9 @@ def build_dataset(
         InputError: it is not declared, not there, or its file is faulty.
     """
     paths = catalog.resolve(name, cfg.DATASETS.ROOT, cfg.DATASETS.CATALOG)
-    return CocoDataset(paths.name, paths.img_dir, paths.ann_file, class_names, filter_empty)
+    import_modules(cfg.IMPORTS)
+    dataset_type = lookup(DATASET_TYPES, paths.type, f"DATASETS.CATALOG.{name}.type")
+    return dataset_type(paths.name, paths.img_dir, paths.ann_file, class_names, filter_empty)
 
 
 def build_train_dataset(cfg: CfgNode) -> CocoDataset | ConcatDataset:

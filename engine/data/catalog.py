@@ -9,6 +9,8 @@ from pathlib import Path
 
 from engine.errors import InputError
 
+DEFAULT_TYPE = "CocoDataset"
+
 
 def _entry(img_dir: str, ann_file: str) -> dict[str, str]:
     return {"img_dir": img_dir, "ann_file": ann_file}
@@ -51,11 +53,12 @@ BUILTIN: dict[str, dict[str, str]] = _builtin()
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Where the images and the annotations of one data set are; both exist."""
+    """Where the images and the annotations of one data set are; both exist. `type`: name in `coco.DATASET_TYPES`."""
 
     name: str
     img_dir: Path
     ann_file: Path
+    type: str = DEFAULT_TYPE
 
 
 def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]] | None = None) -> DatasetPaths:
@@ -64,7 +67,7 @@ def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]
     Args:
         name: any name that is declared.
         root: what relative paths are relative to (`DATASETS.ROOT`).
-        catalog: name -> {img_dir, ann_file} (`DATASETS.CATALOG`).
+        catalog: name -> {img_dir, ann_file, type: optional} (`DATASETS.CATALOG`).
 
     Raises:
         InputError: the name is unknown, its entry is incomplete, or a file or folder is missing.
@@ -86,7 +89,7 @@ def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]
         raise InputError(f"data set '{name}': no annotation file {ann_file}; {way_out}")
     if not img_dir.is_dir():
         raise InputError(f"data set '{name}': no image folder {img_dir}; {way_out}")
-    return DatasetPaths(name, img_dir, ann_file)
+    return DatasetPaths(name, img_dir, ann_file, entry.get("type", DEFAULT_TYPE))
 
 
 def _unknown_name(name: str, known: Mapping[str, object]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from fvcore.common.registry import Registry
 from torch.utils.data import Dataset
 
 from engine.data import coco_json
@@ -22,6 +23,9 @@ from engine.log import get_logger
 from engine.structures import Targets
 
 logger = get_logger(__name__)
+
+DATASET_TYPES = Registry("DATASET_TYPES")
+"""Classes of data sets, for `type` in an entry of `DATASETS.CATALOG`; they are built as `CocoDataset` is."""
 
 
 class DetectionDataset(Protocol):
@@ -58,12 +62,15 @@ class StringTable:
         return piece.tobytes().decode("utf-8", "surrogateescape")
 
 
+@DATASET_TYPES.register()
 class CocoDataset(Dataset):
     """Images and boxes of one COCO file.
 
     Boxes without area and boxes wholly outside their image are not trained on (counted, one
     warning); boxes that reach outside are clipped to the image as read. Crowd annotations become
     ignore regions. `coco_dict` still holds all of them.
+
+    A data set in another format is a subclass whose `load` turns its file into a COCO dictionary.
 
     Args:
         name: for messages and output folders.
@@ -92,7 +99,7 @@ class CocoDataset(Dataset):
         self.name = name
         self.img_dir = Path(img_dir)
         self.ann_file = Path(ann_file)
-        data = coco_json.load_coco_json(self.ann_file)
+        data = self.load()
         file_ids, file_names = coco_json.parse_categories(data, self.ann_file)
         self.class_names, self.category_ids = _align_classes(name, file_ids, file_names, class_names, self.ann_file)
         images = coco_json.parse_images(data, self.ann_file)
@@ -108,6 +115,14 @@ class CocoDataset(Dataset):
         self._store_images(images, np.flatnonzero(keep_images))
         self._store_boxes(boxes, annotations, rows, np.cumsum(keep_images) - 1)
         self._measured_sizes: np.ndarray | None = None
+
+    def load(self) -> dict[str, Any]:
+        """The content of `ann_file` as a COCO dictionary: `images`, `annotations`, `categories`.
+
+        Raises:
+            InputError: the file is unusable.
+        """
+        return coco_json.load_coco_json(self.ann_file)
 
     def _usable(self, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """(m,) bool: has an area, and some of it inside the image where its size is stated."""
@@ -229,7 +244,7 @@ class CocoDataset(Dataset):
         Classes that only `class_names` knows are added to its categories, so that ids in results
         have a meaning.
         """
-        data = coco_json.complete_for_pycocotools(coco_json.load_coco_json(self.ann_file))
+        data = coco_json.complete_for_pycocotools(self.load())
         written = {category["id"] for category in data["categories"]}
         data["categories"] = data["categories"] + [
             {"id": category_id, "name": name}

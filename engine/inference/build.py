@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from yacs.config import CfgNode
 
-from engine.build import import_user_modules, prepare
+from engine.build import prepare
 from engine.checkpoint import WeightFile, load_weights, read_weights
 from engine.checkpoint.build import follow_conventions
 from engine.config import load_config
@@ -22,6 +22,7 @@ from engine.layers.voting import MERGERS, Merged
 from engine.log import get_logger
 from engine.modeling.build import build_device, build_model, final_thresholds, num_classes, pixel_of, warn_without_gpu
 from engine.modeling.detector import GeneralizedRCNN
+from engine.registry import lookup
 
 DEFAULT_THRESHOLD = 0.3
 """For a class without a stored threshold."""
@@ -94,7 +95,7 @@ def build_merge(cfg: CfgNode) -> partial[Merged]:
         "soft_vote": {"iou_thresh": augmentation.VOTE_TH, "score_thresh": score_thresh},
         "nms": {"iou_thresh": nms_thresh},
     }
-    return partial(MERGERS.get(name), **parameters.get(name, {}))
+    return partial(lookup(MERGERS, name, "TEST.BBOX_AUG.MERGE_TYPE"), **parameters.get(name, {}))
 
 
 class Predictor(ImagePredictor):
@@ -117,7 +118,6 @@ class Predictor(ImagePredictor):
 
     def __init__(self, config: CfgNode | str | Path, weights: str | Path, threshold: float | None = None) -> None:
         cfg = config.clone() if isinstance(config, CfgNode) else load_config(config)
-        import_user_modules(cfg)
         warn_without_gpu(cfg)
         file = read_weights(str(weights))
         follow_conventions(cfg, file)

@@ -16,6 +16,7 @@ from engine.log import get_logger
 from engine.modeling.anchors import AnchorGenerator, octave_sizes
 from engine.modeling.assign import ASSIGNERS, max_iou, ssc
 from engine.modeling.atss import ATSS, ATSSHead, ATSSProposals
+from engine.modeling.bodies import BODIES
 from engine.modeling.dense import DenseStage
 from engine.modeling.detector import GeneralizedRCNN
 from engine.modeling.fcos import FCOS, FCOSHead
@@ -24,6 +25,7 @@ from engine.modeling.resnet import BLOCKS_PER_STAGE, ResNet
 from engine.modeling.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
 from engine.modeling.rpn import RPN
 from engine.modeling.two_stage.build import build_roi_heads, build_rpn, min_log_ratio_of
+from engine.registry import import_modules, lookup
 from engine.structures import boxes as box_ops
 
 NORM_OF_FUNC = {"FixedBatchNorm": "FrozenBN", "BatchNorm": "BN", "GN": "GN"}
@@ -40,6 +42,7 @@ def build_model(cfg: CfgNode, class_names: Sequence[str] = ()) -> GeneralizedRCN
     Raises:
         InputError: a body, a rule or a number of classes that cannot be built.
     """
+    import_modules(cfg.IMPORTS)
     backbone = build_backbone(cfg)
     num_foreground = num_classes(cfg, class_names)
     if cfg.MODEL.RPN_ONLY:
@@ -91,23 +94,9 @@ def num_classes(cfg: CfgNode, class_names: Sequence[str] = ()) -> int:
 
 def build_backbone(cfg: CfgNode) -> Backbone:
     """The body and pyramid of `MODEL.BACKBONE.CONV_BODY`, such as R-50-FPN-RETINANET."""
-    depth, retinanet = _parse_conv_body(cfg.MODEL.BACKBONE.CONV_BODY)
-    resnets = cfg.MODEL.RESNETS
-    body = ResNet(
-        depth,
-        stem_channels=resnets.STEM_OUT_CHANNELS,
-        res2_channels=resnets.RES2_OUT_CHANNELS,
-        groups=resnets.NUM_GROUPS,
-        width_per_group=resnets.WIDTH_PER_GROUP,
-        norm_name=resnets.NORM or _norm_of(resnets.TRANS_FUNC),
-        stride_in_1x1=resnets.STRIDE_IN_1X1,
-        res5_dilation=resnets.RES5_DILATION,
-        deform_stages=resnets.STAGE_WITH_DCN,
-        modulated=resnets.WITH_MODULATED_DCN,
-        deformable_groups=resnets.DEFORMABLE_GROUPS,
-        freeze_at=cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT,
-    )
-    out_channels = resnets.BACKBONE_OUT_CHANNELS
+    body_name, retinanet = _parse_conv_body(cfg.MODEL.BACKBONE.CONV_BODY)
+    body = build_body(cfg, body_name)
+    out_channels = cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS
     if retinanet:
         in_channels = [0, *body.out_channels[1:]]
         top = LevelsP6P7(body.out_channels[-1], out_channels, cfg.MODEL.RETINANET.USE_C5, cfg.MODEL.FPN.RELU_BEFORE_P7)
@@ -117,16 +106,40 @@ def build_backbone(cfg: CfgNode) -> Backbone:
     return Backbone(body, fpn)
 
 
-def _parse_conv_body(name: str) -> tuple[int, bool]:
-    """Depth, and whether the pyramid is RetinaNet's (P3..P7) instead of Faster R-CNN's (P2..P6)."""
-    match = re.fullmatch(r"R-(\d+)-FPN(-RETINANET)?", name)
-    if not match or int(match[1]) not in BLOCKS_PER_STAGE:
+def build_body(cfg: CfgNode, name: str) -> nn.Module:
+    """R-18 to R-152 by the keys of `MODEL.RESNETS`, any other name from `BODIES`."""
+    resnets, freeze_at = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT
+    norm_name = resnets.NORM or _norm_of(resnets.TRANS_FUNC)
+    resnet = re.fullmatch(r"R-(\d+)", name)
+    if not resnet:
+        return lookup(BODIES, name, "MODEL.BACKBONE.CONV_BODY")(norm_name=norm_name, freeze_at=freeze_at)
+    return ResNet(
+        int(resnet[1]),
+        stem_channels=resnets.STEM_OUT_CHANNELS,
+        res2_channels=resnets.RES2_OUT_CHANNELS,
+        groups=resnets.NUM_GROUPS,
+        width_per_group=resnets.WIDTH_PER_GROUP,
+        norm_name=norm_name,
+        stride_in_1x1=resnets.STRIDE_IN_1X1,
+        res5_dilation=resnets.RES5_DILATION,
+        deform_stages=resnets.STAGE_WITH_DCN,
+        modulated=resnets.WITH_MODULATED_DCN,
+        deformable_groups=resnets.DEFORMABLE_GROUPS,
+        freeze_at=freeze_at,
+    )
+
+
+def _parse_conv_body(name: str) -> tuple[str, bool]:
+    """Name of the body, and whether the pyramid is RetinaNet's (P3..P7) instead of Faster R-CNN's (P2..P6)."""
+    match = re.fullmatch(r"(.+)-FPN(-RETINANET)?", name)
+    depth = re.match(r"R-(\d+)", name)
+    if not match or (depth and int(depth[1]) not in BLOCKS_PER_STAGE):
         depths = ", ".join(map(str, BLOCKS_PER_STAGE))
         raise InputError(
             f"MODEL.BACKBONE.CONV_BODY {name} cannot be built: write R-<depth>-FPN-RETINANET or R-<depth>-FPN "
-            f"with a depth of {depths}"
+            f"with a depth of {depths}, or the name of a body of your own in place of R-<depth>"
         )
-    return int(match[1]), bool(match[2])
+    return match[1], bool(match[2])
 
 
 def _norm_of(trans_func: str) -> str:
@@ -208,7 +221,9 @@ def build_retinanet(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> Re
         partial(max_iou, fg_iou_thresh=retinanet.FG_IOU_THRESHOLD, bg_iou_thresh=retinanet.BG_IOU_THRESHOLD),
         delta_weights=retinanet.DELTA_WEIGHTS,
         reg_beta=retinanet.BBOX_REG_BETA,
-        normalizer=NORMALIZERS.get(retinanet.LOSS_NORMALIZER)(reg_weight=retinanet.BBOX_REG_WEIGHT),
+        normalizer=lookup(NORMALIZERS, retinanet.LOSS_NORMALIZER, "MODEL.RETINANET.LOSS_NORMALIZER")(
+            reg_weight=retinanet.BBOX_REG_WEIGHT
+        ),
         **_loss_and_selection(cfg, "RETINANET"),
     )
 
@@ -238,7 +253,7 @@ def build_fcos(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> FCOS:
         head,
         points,
         partial(ssc, inset=pixel / 2, margin=0.0, radius=fcos.CENTER_SAMPLING_RADIUS),
-        iou_loss=IOU_LOSSES.get(fcos.IOU_LOSS_TYPE),
+        iou_loss=lookup(IOU_LOSSES, fcos.IOU_LOSS_TYPE, "MODEL.FCOS.IOU_LOSS_TYPE"),
         thresh_joint_score=fcos.THRESH_JOINT_SCORE,
         **_loss_and_selection(cfg, "FCOS"),
     )
@@ -303,10 +318,11 @@ def _loss_and_selection(cfg: CfgNode, group: str) -> dict[str, float]:
 def build_assigner(cfg: CfgNode, inset: float) -> partial:
     """The rule of `MODEL.ATSS.POSITIVE_TYPE` with its parameters bound."""
     atss = cfg.MODEL.ATSS
-    name = atss.POSITIVE_TYPE.lower()
+    word = atss.POSITIVE_TYPE
+    name = word if word in ASSIGNERS else word.lower()
     parameters = {
         "atss": {"topk": atss.TOPK},
         "topk": {"topk": atss.TOPK},
         "iou": {"fg_iou_thresh": atss.FG_IOU_THRESHOLD, "bg_iou_thresh": atss.BG_IOU_THRESHOLD},
     }
-    return partial(ASSIGNERS.get(name), inset=inset, **parameters.get(name, {}))
+    return partial(lookup(ASSIGNERS, name, "MODEL.ATSS.POSITIVE_TYPE"), inset=inset, **parameters.get(name, {}))

@@ -20,9 +20,10 @@ from engine.errors import InputError
 from engine.evaluation.build import check_test_sets
 from engine.log import get_logger
 from engine.modeling.build import build_device, build_model
+from engine.registry import lookup
 from engine.solver.build import build_optimizer, build_schedule
 from engine.training import loop
-from engine.training.hooks import FINAL, CheckpointHook, LogHook
+from engine.training.hooks import FINAL, HOOKS, CheckpointHook, LogHook, Run
 from engine.training.precision import Precision
 from engine.training.resume import restore, resume_point
 
@@ -70,6 +71,7 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     state = _checkpoint_content(cfg, model, optimizer, precision)
     hooks = [
         LogHook(Path(cfg.OUTPUT_DIR), cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.MAX_ITER),
+        *build_own_hooks(cfg, model, optimizer),
         CheckpointHook(checkpointer, state, cfg.SOLVER.CHECKPOINT_PERIOD),
     ]
     if start < cfg.SOLVER.MAX_ITER:
@@ -87,6 +89,12 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
         checkpointer.save(FINAL, state(start))  # stopped between the last checkpoint and the end
     distributed.barrier()
     return model
+
+
+def build_own_hooks(cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[loop.Hook]:
+    """The hooks of `SOLVER.HOOKS`, in this order."""
+    run = Run(model, optimizer, Path(cfg.OUTPUT_DIR), cfg.SOLVER.MAX_ITER)
+    return [lookup(HOOKS, name, "SOLVER.HOOKS")(run) for name in cfg.SOLVER.HOOKS]
 
 
 def build_precision(cfg: CfgNode, device: torch.device) -> Precision:

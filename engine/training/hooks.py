@@ -7,11 +7,14 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from fvcore.common.registry import Registry
+from torch import nn
 from tqdm import tqdm
 
 from engine import distributed
@@ -21,6 +24,26 @@ from engine.training.loop import Hook, Step
 
 METRICS_FILE = "metrics.jsonl"
 FINAL = "model_final"
+
+HOOKS = Registry("HOOKS")
+"""Hooks for `SOLVER.HOOKS`: (run: Run) -> Hook."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a hook may want to know of the training it joins, and change.
+
+    Attributes:
+        model: the bare detector (not the wrapper of several processes).
+        optimizer: of its parameters.
+        output_dir: folder of the run, there already.
+        max_iter: iterations of the whole run.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    output_dir: Path
+    max_iter: int
 
 
 class CheckpointHook(Hook):

@@ -67,6 +67,15 @@ BROKEN = {
         "TEST:\n  BBOX_AUG:\n    SCALES: [1]\n    SCALE_RANGES: [[2, 1]]\n",
         "9: TEST.BBOX_AUG.SCALE_RANGES has (2, 1); low must be below high",
     ),
+    "a type of data set": (
+        "DATASETS:\n  CATALOG:\n    mine: {img_dir: a, ann_file: b, type: CocoDataSet}\n",
+        "8: DATASETS.CATALOG.mine.type must be CocoDataset, or registered by a module of IMPORTS, got 'CocoDataSet'; "
+        "did you mean CocoDataset?",
+    ),
+    "a hook of nobody": (
+        "SOLVER:\n  HOOKS: [Timer]\n",
+        "7: SOLVER.HOOKS names Timer, but IMPORTS names no module that could register it",
+    ),
     "a data set twice": (
         "DATASETS:\n  TEST: [a, a]\n",
         "7: DATASETS.TEST names a twice; keep one",
@@ -136,9 +145,12 @@ def test_place_is_that_of_the_key_written_last(answer):
 
 def test_own_modules_may_add_words_and_levels(write_config):
     cfg = get_cfg()
-    cfg.merge_from_file(write_config("SOLVER: {OPTIMIZER: Lion}\nIMPORTS: [my.lion]\n"))
+    mine = "{mine: {img_dir: a, ann_file: b, type: Mine}}"
+    solver = "SOLVER: {OPTIMIZER: Lion, HOOKS: [Timer]}"
+    cfg.merge_from_file(write_config(f"{solver}\nDATASETS: {{CATALOG: {mine}}}\nIMPORTS: [my.lion]\n"))
     cfg.freeze()
-    assert cfg.SOLVER.OPTIMIZER == "Lion"
+    assert (cfg.SOLVER.OPTIMIZER, cfg.SOLVER.HOOKS) == ("Lion", ("Timer",))
+    assert cfg.DATASETS.CATALOG.mine.type == "Mine"
 
 
 def test_group_norm_must_be_there_when_announced(answer):

@@ -18,6 +18,7 @@ from engine.modeling.roi_losses import BOX_LOSSES, CLS_LOSSES
 from engine.modeling.roi_pooling import RoIPooler
 from engine.modeling.rpn import RPN, RPN_HEADS, Limits
 from engine.modeling.sampling import SAMPLERS, Sampling
+from engine.registry import lookup
 from engine.structures import boxes as box_ops
 
 
@@ -39,7 +40,7 @@ def build_rpn(cfg: CfgNode, fpn: FPN, pixel: float) -> RPN:
         cfg.MODEL.ANCHOR_CONVENTION,
     )
     return RPN(
-        RPN_HEADS.get(rpn.RPN_HEAD)(fpn.out_channels, anchor_generator.per_cell),
+        lookup(RPN_HEADS, rpn.RPN_HEAD, "MODEL.RPN.RPN_HEAD")(fpn.out_channels, anchor_generator.per_cell),
         anchor_generator,
         partial(
             match_boxes,
@@ -48,8 +49,8 @@ def build_rpn(cfg: CfgNode, fpn: FPN, pixel: float) -> RPN:
             low_quality_iou=rpn.LOW_QUALITY_IOU if rpn.LOW_QUALITY_IOU < 1 else None,
             low_quality_own=rpn.LOW_QUALITY_OWN,
         ),
-        Sampling(rpn.BATCH_SIZE_PER_IMAGE, rpn.POSITIVE_FRACTION, SAMPLERS.get(rpn.SAMPLER)),
-        build_box_loss(rpn.BBOX_LOSS, rpn.BBOX_LOSS_BETA),
+        build_sampling(cfg, "RPN"),
+        build_box_loss(cfg, "RPN"),
         Limits(rpn.PRE_NMS_TOP_N_TRAIN, rpn.POST_NMS_TOP_N_TRAIN, rpn.FPN_POST_NMS_TOP_N_TRAIN),
         Limits(rpn.PRE_NMS_TOP_N_TEST, rpn.POST_NMS_TOP_N_TEST, rpn.FPN_POST_NMS_TOP_N_TEST),
         nms_thresh=rpn.NMS_THRESH,
@@ -70,7 +71,7 @@ def build_roi_heads(cfg: CfgNode, fpn: FPN, num_classes: int, pixel: float) -> S
             box.POOLER_RESOLUTION, strides, box.POOLER_SAMPLING_RATIO, aligned=box.POOLER_ALIGNED, pixel=pixel
         ),
         "num_classes": num_classes,
-        "sampling": Sampling(heads.BATCH_SIZE_PER_IMAGE, heads.POSITIVE_FRACTION, SAMPLERS.get(heads.SAMPLER)),
+        "sampling": build_sampling(cfg, "ROI_HEADS"),
         "append_gt": heads.PROPOSAL_APPEND_GT,
         "score_thresh": heads.SCORE_THRESH,
         "nms_thresh": heads.NMS,
@@ -88,7 +89,7 @@ def build_roi_heads(cfg: CfgNode, fpn: FPN, num_classes: int, pixel: float) -> S
         box=[build_box_head(cfg, fpn, num_classes, weights) for weights in cascade.BBOX_REG_WEIGHTS],
         matches=[partial(match_boxes, fg_iou_thresh=iou, bg_iou_thresh=iou) for iou in cascade.IOUS],
         loss_weights=cascade.LOSS_WEIGHTS,
-        score_mean=SCORE_MEANS.get(cascade.SCORE_MEAN),
+        score_mean=lookup(SCORE_MEANS, cascade.SCORE_MEAN, "MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN"),
         resample=cascade.RESAMPLE,
         feature_gradient=cascade.FEATURE_GRADIENT,
         **parts,
@@ -98,7 +99,7 @@ def build_roi_heads(cfg: CfgNode, fpn: FPN, num_classes: int, pixel: float) -> S
 def build_box_head(cfg: CfgNode, fpn: FPN, num_classes: int, delta_weights: tuple[float, ...]) -> BoxHead:
     """One stage of `MODEL.ROI_BOX_HEAD`."""
     box = cfg.MODEL.ROI_BOX_HEAD
-    extractor = FEATURE_EXTRACTORS.get(box.FEATURE_EXTRACTOR)(
+    extractor = lookup(FEATURE_EXTRACTORS, box.FEATURE_EXTRACTOR, "MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR")(
         ExtractorShape(
             channels=fpn.out_channels,
             resolution=box.POOLER_RESOLUTION,
@@ -114,17 +115,26 @@ def build_box_head(cfg: CfgNode, fpn: FPN, num_classes: int, delta_weights: tupl
         extractor,
         FPNPredictor(extractor.out_features, num_classes, cfg.MODEL.CLS_AGNOSTIC_BBOX_REG),
         delta_weights,
-        cls_loss=partial(CLS_LOSSES.get(box.CLS_LOSS), **cls_parameters),
-        box_loss=build_box_loss(box.BBOX_LOSS, box.BBOX_LOSS_BETA),
+        cls_loss=partial(lookup(CLS_LOSSES, box.CLS_LOSS, "MODEL.ROI_BOX_HEAD.CLS_LOSS"), **cls_parameters),
+        box_loss=build_box_loss(cfg, "ROI_BOX_HEAD"),
         cls_loss_weight=box.CLS_LOSS_WEIGHT,
         box_loss_weight=box.BBOX_LOSS_WEIGHT,
         min_log_ratio=min_log_ratio_of(cfg),
     )
 
 
-def build_box_loss(name: str, beta: float) -> partial:
-    """The box loss of this name with its parameters bound."""
-    return partial(BOX_LOSSES.get(name), **({"beta": beta} if name == "smooth_l1" else {}))
+def build_sampling(cfg: CfgNode, group: str) -> Sampling:
+    """Which regions `MODEL.<group>` learns from."""
+    keys = cfg.MODEL[group]
+    sampler = lookup(SAMPLERS, keys.SAMPLER, f"MODEL.{group}.SAMPLER")
+    return Sampling(keys.BATCH_SIZE_PER_IMAGE, keys.POSITIVE_FRACTION, sampler)
+
+
+def build_box_loss(cfg: CfgNode, group: str) -> partial:
+    """The box loss of `MODEL.<group>.BBOX_LOSS` with its parameters bound."""
+    name, beta = cfg.MODEL[group].BBOX_LOSS, cfg.MODEL[group].BBOX_LOSS_BETA
+    parameters = {"smooth_l1": {"beta": beta}}.get(name, {})
+    return partial(lookup(BOX_LOSSES, name, f"MODEL.{group}.BBOX_LOSS"), **parameters)
 
 
 def min_log_ratio_of(cfg: CfgNode) -> float | None:

@@ -1,0 +1,72 @@
+"""Parts by name: found, misspelt, and those of a user's module."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from fvcore.common.registry import Registry
+
+from engine.config import get_cfg
+from engine.errors import InputError
+from engine.modeling.build import build_backbone, build_model
+from engine.registry import import_modules, lookup
+
+PARTS = Registry("PARTS")
+
+
+@PARTS.register()
+def wheel() -> None: ...
+
+
+@PARTS.register()
+def wing() -> None: ...
+
+
+def test_a_part_is_found() -> None:
+    assert lookup(PARTS, "wheel", "MODEL.PART") is wheel
+
+
+@pytest.mark.parametrize(("name", "hint"), [("weel", "did you mean wheel?"), ("rudder", "there is wheel, wing")])
+def test_a_slip_is_one_line_with_the_way_out(name: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        lookup(PARTS, name, "MODEL.PART")
+    assert str(caught.value).startswith(f"MODEL.PART: nothing is registered as {name}; {hint}")
+    assert "\n" not in str(caught.value)
+
+
+def test_modules_come_from_the_working_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_part_of_this_test.py").write_text("VALUE = 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    import_modules(["own_part_of_this_test"])
+    assert sys.modules.pop("own_part_of_this_test").VALUE == 1
+    with pytest.raises(InputError, match=r"^IMPORTS: cannot import no_such_module"):
+        import_modules(["no_such_module"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.BACKBONE.CONV_BODY", "tiny-FPN-RETINANET"),
+        ("MODEL.ATSS.POSITIVE_TYPE", "nearby"),
+        ("MODEL.ROI_BOX_HEAD.BBOX_LOSS", "smoothl1"),
+        ("MODEL.ROI_HEADS.SAMPLER", "ohm"),
+    ],
+)
+def test_open_words_are_answered_when_the_model_is_built(key: str, value: str) -> None:
+    """With IMPORTS any word may be right, so the configuration lets it pass."""
+    cfg = get_cfg()
+    cfg.merge_from_list(["IMPORTS", "('json',)", "MODEL.DEVICE", "cpu", "MODEL.BACKBONE.CONV_BODY", "R-18-FPN"])
+    cfg.merge_from_list(["MODEL.ATSS_ON", "True", "MODEL.ROI_BOX_HEAD.NUM_CLASSES", "0"])  # ATSS proposes
+    cfg.merge_from_list(["MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "FPN2MLPFeatureExtractor", key, value])
+    with pytest.raises(InputError, match=f"^{key}: nothing is registered as {value.split('-')[0]}; "):
+        build_model(cfg, ["a"])
+
+
+def test_a_depth_that_no_resnet_has() -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["IMPORTS", "('json',)", "MODEL.BACKBONE.CONV_BODY", "R-51-FPN"])
+    with pytest.raises(InputError, match="R-51-FPN cannot be built"):
+        build_backbone(cfg)
