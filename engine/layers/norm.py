@@ -10,10 +10,19 @@ from torchvision.ops import FrozenBatchNorm2d
 NORMS = Registry("NORMS")
 
 
+class FrozenBatchNorm(FrozenBatchNorm2d):
+    """torchvision's, but that under autocast its output keeps the type of its input instead of becoming float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()  # (C,)
+        shift = self.bias - self.running_mean * scale  # (C,)
+        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+
+
 @NORMS.register()
 def FrozenBN(channels: int) -> nn.Module:
     """Batch norm with fixed statistics and weights. The reference adds no epsilon to the variance."""
-    return FrozenBatchNorm2d(channels, eps=0.0)
+    return FrozenBatchNorm(channels, eps=0.0)
 
 
 @NORMS.register()
@@ -21,10 +30,17 @@ def BN(channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels)
 
 
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """torch's, but that on a CPU, for which it has no kernel, each process takes its own batch instead of failing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.is_cuda else nn.BatchNorm2d.forward(self, x)
+
+
 @NORMS.register()
 def SyncBN(channels: int) -> nn.Module:
     """Batch norm over the batches of all processes; plain batch norm where there is no process group or no GPU."""
-    return nn.SyncBatchNorm(channels)
+    return SyncBatchNorm(channels)
 
 
 class GroupNorm(nn.GroupNorm):

@@ -38,4 +38,5 @@ class ImageBatch:
         return len(self.sizes)
 
     def to(self, device: torch.device | str) -> ImageBatch:
-        return replace(self, tensor=self.tensor.to(device, non_blocking=True))
+        # Towards the CPU nothing would tell when a copy that does not block has arrived.
+        return replace(self, tensor=self.tensor.to(device, non_blocking=torch.device(device).type == "cuda"))

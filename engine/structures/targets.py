@@ -30,9 +30,11 @@ class Targets:
         return len(self.boxes)
 
     def to(self, device: torch.device | str) -> Targets:
+        # Towards the CPU nothing would tell when a copy that does not block has arrived.
+        non_blocking = torch.device(device).type == "cuda"
         return replace(
             self,
-            boxes=self.boxes.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            ignore=self.ignore.to(device, non_blocking=True),
+            boxes=self.boxes.to(device, non_blocking=non_blocking),
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            ignore=self.ignore.to(device, non_blocking=non_blocking),
         )

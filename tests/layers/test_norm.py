@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from engine.layers.norm import norm
 
@@ -38,3 +39,24 @@ def test_group_norm_of_a_single_pixel() -> None:
 def test_group_norm_of_wrong_channels() -> None:
     with pytest.raises(ValueError, match="divisible"):
         norm("GN", 33)
+
+
+def test_frozen_norm_as_torchvisions_and_in_the_type_of_its_input() -> None:
+    torch.manual_seed(0)
+    layer, theirs = norm("FrozenBN", 4), FrozenBatchNorm2d(4, eps=0.0)
+    for buffer in layer.buffers():
+        buffer.uniform_(0.5, 2.0)
+    theirs.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 4, 3, 3)
+    assert torch.equal(layer(x), theirs(x))
+    half = layer(x.bfloat16())
+    assert half.dtype == torch.bfloat16 and torch.allclose(half.float(), layer(x), rtol=0.03, atol=0.03)
+
+
+def test_synchronised_norm_on_the_cpu_takes_its_own_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process group torch's refuses a CPU."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    x = torch.randn(2, 4, 3, 3)
+    with pytest.raises(ValueError, match="GPU"):
+        nn.SyncBatchNorm(4)(x)
+    assert torch.equal(norm("SyncBN", 4)(x), nn.BatchNorm2d(4)(x))
