@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 from yacs.config import CfgNode
 
 from engine import distributed
+from engine.checkpoint.atomic import write_text
 from engine.errors import InputError
 from engine.log import get_logger, setup_logging
 from engine.modeling.build import build_device, warn_without_gpu
@@ -26,7 +28,7 @@ def prepare(cfg: CfgNode, resume: bool = False) -> None:
     (-1: the one of the run to resume, else a random one) and seeds every random number generator.
 
     Raises:
-        InputError: a module of `IMPORTS` cannot be imported, or `OUTPUT_DIR` cannot be created.
+        InputError: a module of `IMPORTS` cannot be imported, there is no such GPU, or `OUTPUT_DIR` cannot be used.
     """
     # Numbers below 1e-38 (moments of AdamW, gradients of a fresh head) take a CPU ten times as long as zeros do. New
     # threads inherit the setting, so it comes before the first parallel operation.
@@ -34,9 +36,14 @@ def prepare(cfg: CfgNode, resume: bool = False) -> None:
     import_modules(cfg.IMPORTS)
     device = build_device(cfg)
     distributed.init_process_group(device)
+    if device.index is not None and distributed.world_size() == 1:
+        torch.cuda.set_device(device)  # pinned memory and memory figures are those of the current one
     output_dir = Path(cfg.OUTPUT_DIR)
     create_output_dir(output_dir)
-    setup_logging(output_dir, distributed.rank())
+    try:
+        setup_logging(output_dir, distributed.rank())
+    except OSError as error:
+        raise InputError(f"OUTPUT_DIR {output_dir} cannot be written to ({error.strerror}); choose another") from error
     if distributed.is_main():
         warn_without_gpu(cfg)
     if cfg.SEED < 0:
@@ -57,13 +64,17 @@ def create_output_dir(path: Path) -> None:
 def write_config(cfg: CfgNode) -> None:
     """Leave the resolved configuration of a training run in `OUTPUT_DIR/config.yaml`."""
     if distributed.is_main():
-        (Path(cfg.OUTPUT_DIR) / CONFIG_FILE).write_text(cfg.dump(), encoding="utf-8")
+        write_text(Path(cfg.OUTPUT_DIR) / CONFIG_FILE, cfg.dump())
 
 
 def _choose_seed(output_dir: Path, resume: bool) -> int:
     previous = output_dir / CONFIG_FILE
     if resume and previous.exists():
-        settings = yaml.safe_load(previous.read_text(encoding="utf-8"))
+        try:
+            settings = yaml.safe_load(previous.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            settings = None
+            get_logger(__name__).warning("%s cannot be read: the run goes on with another SEED", previous)
         if isinstance(settings, dict) and isinstance(settings.get("SEED"), int) and settings["SEED"] >= 0:
             return settings["SEED"]
     return random.SystemRandom().randrange(2**31)
@@ -72,6 +83,7 @@ def _choose_seed(output_dir: Path, resume: bool) -> int:
 def seed_everything(cfg: CfgNode) -> None:
     """Seed Python, NumPy and torch with `SEED`, and ask for deterministic kernels if `DETERMINISTIC`."""
     if cfg.DETERMINISTIC:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may differ between two runs
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
     random.seed(cfg.SEED)

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from engine.errors import InputError
+
 
 def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
@@ -33,10 +35,20 @@ def local_rank() -> int:
 
 
 def init_process_group(device: torch.device) -> None:
-    """Join the group announced by `torchrun` or `torch.distributed.launch`; does nothing for a lone process."""
+    """Join the group announced by `torchrun` or `torch.distributed.launch`; does nothing for a lone process.
+
+    Raises:
+        InputError: there are fewer GPUs than processes on this machine.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or is_distributed():
         return
     if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if local_rank() >= count:
+            raise InputError(
+                f"process {local_rank()} of this machine has no GPU, there are {count}: start at most {count} "
+                "processes on it (--nproc-per-node)"
+            )
         torch.cuda.set_device(local_rank())
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=30))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from engine import distributed
 from engine.errors import InputError
 from engine.layers.iou_losses import IOU_LOSSES
 from engine.log import get_logger
@@ -51,16 +52,30 @@ def build_model(cfg: CfgNode, class_names: Sequence[str] = ()) -> GeneralizedRCN
         rpn = build_proposals(cfg, backbone)
         roi_heads = build_roi_heads(cfg, backbone.fpn, num_foreground, pixel_of(cfg))
     model = GeneralizedRCNN(backbone, rpn, roi_heads, cfg.DATALOADER.SIZE_DIVISIBILITY, class_names)
-    if cfg.MODEL.USE_SYNCBN:
+    device = build_device(cfg)
+    if cfg.MODEL.USE_SYNCBN and device.type == "cuda":  # torch has none for the CPU
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    model.to(build_device(cfg))
+    model.to(device)
     return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model
 
 
 def build_device(cfg: CfgNode) -> torch.device:
-    """`MODEL.DEVICE`, or the CPU where there is no GPU, see `warn_without_gpu`."""
+    """`MODEL.DEVICE`, or the CPU where there is no GPU, see `warn_without_gpu`.
+
+    Each of several processes has the GPU of its own number, whatever `cuda:N` says.
+
+    Raises:
+        InputError: this machine has no GPU of that number.
+    """
     device = torch.device(cfg.MODEL.DEVICE)
-    return torch.device("cpu") if device.type == "cuda" and not torch.cuda.is_available() else device
+    if device.type == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if distributed.world_size() > 1:
+        return torch.device("cuda", distributed.local_rank())
+    count = torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        raise InputError(f"MODEL.DEVICE is {device}, but this machine has {count} GPU(s): write cuda:{count - 1} or less")
+    return device
 
 
 def warn_without_gpu(cfg: CfgNode) -> None:

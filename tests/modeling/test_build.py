@@ -1,0 +1,52 @@
+"""`engine.modeling.build`: what no test of a part covers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine import distributed
+from engine.config import get_cfg
+from engine.errors import InputError
+from engine.modeling.build import build_device
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+def device(name: str) -> torch.device:
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = name
+    return build_device(cfg)
+
+
+def test_device_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device("cuda:1") == device("cuda") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:0", "cuda:1"])
+def test_device_as_written(two_gpus: None, name: str) -> None:
+    assert device(name) == torch.device(name)
+
+
+def test_a_gpu_that_is_not_there(two_gpus: None) -> None:
+    with pytest.raises(InputError, match=r"cuda:2, but this machine has 2 GPU\(s\): write cuda:1 or less"):
+        device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_each_process_has_its_own_gpu(two_gpus: None, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device(name) == torch.device("cuda:1")
+
+
+def test_more_processes_than_gpus(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(InputError, match="process 2 of this machine has no GPU, there are 2"):
+        distributed.init_process_group(torch.device("cuda"))
