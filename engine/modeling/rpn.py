@@ -209,7 +209,7 @@ class RPN(nn.Module):
         boxes, logits, levels = boxes[is_large], logits[is_large], levels[is_large]
         kept = class_nms(boxes, logits, levels, self.nms_thresh)
         if limits.post_nms:
-            is_of_level = F.one_hot(levels[kept])  # (P, L)
+            is_of_level = F.one_hot(levels[kept], len(self.anchor_generator.strides))  # (P, L)
             rank = (is_of_level.cumsum(dim=0) * is_of_level).sum(dim=1)  # 1 for the best of its level
             kept = kept[rank <= limits.post_nms]
         kept = kept[: limits.total or None]

@@ -99,6 +99,15 @@ def test_a_level_suppresses_only_itself() -> None:
     assert len(both) == expected
 
 
+@pytest.mark.parametrize("shift", [1e4, float("nan")])
+def test_no_proposal_at_all(shift: float) -> None:
+    """All boxes lie outside the image, or the training has diverged (the loss says so then)."""
+    stage = rpn(Limits(100, 20, 50))
+    anchors, logits, deltas = outputs(stage)
+    (found,) = stage.select(logits, deltas + shift, anchors, [(64, 96)])
+    assert found.boxes.shape == (0, 4) and len(found.scores) == 0
+
+
 def test_straddling_anchors_are_ignored() -> None:
     target = targets([[20, 20, 50, 50]])
     anchors, *_ = outputs(rpn())
