@@ -63,8 +63,7 @@ _C.FPN.USE_RELU = False
 # (ours) P7 comes from relu(P6), as in RetinaNet; mmdetection takes P6 itself (False).
 _C.FPN.RELU_BEFORE_P7 = True
 
-# Group norm, wherever it is used: either the number of groups or the channels of each, the other
-# one -1.
+# Group norm, wherever it is used; other values than the defaults are refused for now.
 _C.GROUP_NORM = CN()
 # Channels in a group, or -1.
 _C.GROUP_NORM.DIM_PER_GP = -1
@@ -82,7 +81,7 @@ _C.RESNETS.WIDTH_PER_GROUP = 64
 _C.RESNETS.STRIDE_IN_1X1 = True
 # Block and its norm: BottleneckWithFixedBatchNorm or BottleneckWithGN.
 _C.RESNETS.TRANS_FUNC = "BottleneckWithFixedBatchNorm"
-# Stem and its norm: StemWithFixedBatchNorm or StemWithGN.
+# Stem and its norm: StemWithFixedBatchNorm or StemWithGN; its norm must be the one of TRANS_FUNC.
 _C.RESNETS.STEM_FUNC = "StemWithFixedBatchNorm"
 # (ours) Norm of stem and blocks: FrozenBN, BN, SyncBN or GN; "" is what STEM_FUNC and TRANS_FUNC
 # say.
@@ -111,7 +110,7 @@ _C.ATSS.ANCHOR_SIZES = (64, 128, 256, 512, 1024)
 _C.ATSS.ASPECT_RATIOS = (1.0,)
 # Stride of each level.
 _C.ATSS.ANCHOR_STRIDES = (8, 16, 32, 64, 128)
-# Anchors that leave the image by more than this are not trained on; -1 keeps all.
+# Does nothing, as in the reference: anchors that leave the image are trained on.
 _C.ATSS.STRADDLE_THRESH = 0
 # The anchors of a place have the sizes size * OCTAVE ** (i / SCALES_PER_OCTAVE), i = 0, 1, ...
 _C.ATSS.OCTAVE = 2.0
@@ -159,7 +158,7 @@ _C.RETINANET.ANCHOR_SIZES = (32, 64, 128, 256, 512)
 _C.RETINANET.ASPECT_RATIOS = (0.5, 1.0, 2.0)
 # Stride of each level.
 _C.RETINANET.ANCHOR_STRIDES = (8, 16, 32, 64, 128)
-# Anchors that leave the image by more than this are not trained on; -1 keeps all.
+# Does nothing, as in the reference: anchors that leave the image are trained on.
 _C.RETINANET.STRADDLE_THRESH = 0
 # The anchors of a place have the sizes size * OCTAVE ** (i / SCALES_PER_OCTAVE), i = 0, 1, ...
 _C.RETINANET.OCTAVE = 2.0

@@ -145,6 +145,12 @@ def _norms(cfg: CfgNode) -> Broken:
             f"MODEL.GROUP_NORM.DIM_PER_GP is {group_norm.DIM_PER_GP} and NUM_GROUPS is "
             f"{group_norm.NUM_GROUPS}; one of them must be -1 and the other positive",
         )
+    if not resnets.NORM and resnets.STEM_FUNC.partition("With")[2] != resnets.TRANS_FUNC.partition("With")[2]:
+        yield (
+            ("MODEL.RESNETS.STEM_FUNC", "MODEL.RESNETS.TRANS_FUNC"),
+            f"MODEL.RESNETS.STEM_FUNC is {resnets.STEM_FUNC} and TRANS_FUNC is {resnets.TRANS_FUNC}; "
+            "their norms must be alike",
+        )
     is_gn = "GN" in (resnets.NORM or resnets.STEM_FUNC + resnets.TRANS_FUNC)
     if cfg.MODEL.BACKBONE.USE_GN and not is_gn:
         yield (

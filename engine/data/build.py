@@ -15,12 +15,10 @@ from engine.data.loader import BatchLoader, TestSamples, TrainSamples
 from engine.distributed import broadcast_object, rank, world_size
 from engine.errors import InputError
 from engine.log import get_logger
+from engine.modeling.build import pixel_of
 from engine.registry import import_modules, lookup
-from engine.structures import boxes as box_ops
 
 logger = get_logger(__name__)
-
-PIXEL = {"inclusive": box_ops.INCLUSIVE, "continuous": box_ops.CONTINUOUS}
 
 
 def build_dataset(
@@ -65,7 +63,7 @@ def build_train_transform(cfg: CfgNode) -> transforms.Transform:
         horizontal_flip=source.HORIZONTAL_FLIP_PROB_TRAIN,
         vertical_flip=source.VERTICAL_FLIP_PROB_TRAIN,
         jitter=(source.BRIGHTNESS, source.CONTRAST, source.SATURATION, source.HUE),
-        pixel=PIXEL[cfg.MODEL.PIXEL_CONVENTION],
+        pixel=pixel_of(cfg),
     )
 
 
@@ -76,7 +74,7 @@ def build_test_transform(cfg: CfgNode) -> transforms.Transform:
         mean=cfg.INPUT.PIXEL_MEAN,
         std=cfg.INPUT.PIXEL_STD,
         to_bgr255=cfg.INPUT.TO_BGR255,
-        pixel=PIXEL[cfg.MODEL.PIXEL_CONVENTION],
+        pixel=pixel_of(cfg),
     )
 
 

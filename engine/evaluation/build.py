@@ -23,7 +23,7 @@ from engine.inference.build import build_detector
 from engine.inference.loop import detect
 from engine.log import get_logger
 from engine.modeling.anchors import AnchorGenerator
-from engine.modeling.build import build_device, build_model, pixel_of
+from engine.modeling.build import build_device, build_model, num_classes, pixel_of
 from engine.modeling.fcos import FCOS
 from engine.structures import boxes as box_ops
 from engine.visualize.plots import anchors_plot
@@ -57,6 +57,7 @@ def _evaluate_on(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, Any] | 
     detector, transform = build_detector(cfg, model)
     loader = build_test_loader(cfg, name, model.class_names or None, transform)
     dataset = loader.dataset
+    _check_num_classes(cfg, model, dataset)
     logger.info("testing on %s: %d images", name, len(dataset))
     found = detect(detector, loader, build_device(cfg), pixel=pixel_of(cfg))
     if found is None:
@@ -77,6 +78,16 @@ def _evaluate_on(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, Any] | 
     if found.unreadable:
         logger.warning("%s: these figures are without %d unreadable images", name, len(found.unreadable))
     return outcome
+
+
+def _check_num_classes(cfg: CfgNode, model: nn.Module, dataset: Any) -> None:
+    """Labels of a model that does not know its classes by name are those of the data set, one by one."""
+    count = len(dataset.class_names)
+    if not model.class_names and num_classes(cfg) != count:
+        raise InputError(
+            f"data set {dataset.name} has {count} classes, but the model has {num_classes(cfg)}, which its weights do "
+            "not name: test it on a data set with the classes it was trained on"
+        )
 
 
 def _report_unreadable(name: str, unreadable: dict[int | str, str], num_images: int) -> None:

@@ -34,7 +34,6 @@ def detect(
     model: nn.Module,
     loader: Iterable[Batch],
     device: torch.device,
-    autocast_dtype: torch.dtype | None = None,
     pixel: float = box_ops.CONTINUOUS,
 ) -> Findings | None:
     """Detect in every image of `loader` that can be read.
@@ -46,7 +45,6 @@ def detect(
         model: images -> detections.
         loader: batches whose targets carry `original_size`.
         device: where the model lives.
-        autocast_dtype: type of mixed precision, None for float32.
         pixel: 1.0 in the inclusive convention, see `structures.boxes`.
     """
     was_training = model.training
@@ -57,8 +55,7 @@ def detect(
         found.unreadable |= batch.unreadable
         if not len(batch):
             continue
-        with torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
-            detections = model(batch.images.to(device))
+        detections = model(batch.images.to(device))
         for target, detection in zip(batch.targets, detections, strict=True):
             found.detections[target.image_id] = detection.to("cpu").resize(target.original_size, pixel)
     model.train(was_training)

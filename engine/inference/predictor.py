@@ -65,8 +65,13 @@ class ImagePredictor:
     @torch.inference_mode()
     def _detect(self, image: Image) -> Detections:
         pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else image
-        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[2:] != (3,):
-            raise ValueError("an image must be a path or a BGR uint8 array of shape (H, W, 3)")
+        if (
+            not isinstance(pixels, np.ndarray)
+            or pixels.dtype != np.uint8
+            or pixels.shape[2:] != (3,)
+            or 0 in pixels.shape
+        ):
+            raise ValueError("an image must be a path or a BGR uint8 array of shape (H, W, 3), not empty")
         size = pixels.shape[:2]
         nothing = Targets(
             torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool), 0, size, size

@@ -1,4 +1,4 @@
-"""Anchors: fixed boxes on a grid, and the coding of boxes relative to them.
+"""Anchors: fixed boxes on a grid.
 
 Shapes: L levels, A anchors a cell, R anchors an image, H W the grid of a level.
 """

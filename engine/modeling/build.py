@@ -74,7 +74,9 @@ def build_device(cfg: CfgNode) -> torch.device:
         return torch.device("cuda", distributed.local_rank())
     count = torch.cuda.device_count()
     if (device.index or 0) >= count:
-        raise InputError(f"MODEL.DEVICE is {device}, but this machine has {count} GPU(s): write cuda:{count - 1} or less")
+        raise InputError(
+            f"MODEL.DEVICE is {device}, but this machine has {count} GPU(s): write cuda:{count - 1} or less"
+        )
     return device
 
 

@@ -69,14 +69,13 @@ def train_step(
     Raises:
         InputError: the loss is not finite; nothing was updated. Names the images of the batch.
     """
-    images = batch.images.to(precision.device)
-    targets = [target.to(precision.device) for target in batch.targets]
+    batch = batch.to(precision.device)
     with precision.autocast():
-        losses = model(images, targets)
+        losses = model(batch.images, batch.targets)
     total = sum(losses.values())
     if not torch.isfinite(total):
         parts = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
-        ids = ", ".join(str(target.image_id) for target in targets)
+        ids = ", ".join(str(target.image_id) for target in batch.targets)
         raise InputError(
             f"the loss is not finite ({parts}) at images {ids}: lower SOLVER.BASE_LR or check these images"
         )

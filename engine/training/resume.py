@@ -40,12 +40,15 @@ def restore(
     """Put model, optimizer and loss scale into the state of a checkpoint; rates and decays stay the configuration's.
 
     Raises:
-        InputError: the checkpoint belongs to another model or optimizer; says the first difference.
+        InputError: the checkpoint belongs to another model, optimizer or list of classes; says the first difference.
     """
     path, state = last
     saved_name = state.get("optimizer_name", optimizer_name)
     if saved_name != optimizer_name:
         raise _unfit(path, f"it was trained with SOLVER.OPTIMIZER {saved_name}, not {optimizer_name}")
+    classes, saved_classes = getattr(model, "class_names", None), state.get("class_names")
+    if classes and saved_classes and list(classes) != list(saved_classes):
+        raise _unfit(path, f"its classes are {', '.join(saved_classes)}, the training set's {', '.join(classes)}")
     settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     try:
         model.load_state_dict(state["model"])

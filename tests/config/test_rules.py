@@ -36,6 +36,16 @@ BROKEN = {
         "  GROUP_NORM:\n    DIM_PER_GP: 8\n",
         "7: MODEL.GROUP_NORM.DIM_PER_GP is 8 and NUM_GROUPS is 32; one of them must be -1 and the other positive",
     ),
+    "groups": (
+        "  GROUP_NORM:\n    NUM_GROUPS: 16\n",
+        "7: not supported yet in this version: group norm of other than 32 groups (MODEL.GROUP_NORM.NUM_GROUPS); "
+        "write 32",
+    ),
+    "two norms": (
+        "  RESNETS:\n    STEM_FUNC: StemWithGN\n",
+        "7: MODEL.RESNETS.STEM_FUNC is StemWithGN and TRANS_FUNC is BottleneckWithFixedBatchNorm; "
+        "their norms must be alike",
+    ),
     "device": ("  DEVICE: gpu\n", "6: MODEL.DEVICE must be cuda, cuda:N or cpu, got 'gpu'"),
     "range 0..1, means of 0..255": (
         "INPUT:\n  TO_BGR255: False\n",

@@ -176,6 +176,7 @@ def test_text_image_ids_and_unicode_names(write_coco: WriteCoco) -> None:
         ({"annotations": [_annotation(bbox=[1, 2, 3], id=5)]}, ["annotation 5", "image 1", "bbox"]),
         ({"annotations": [_annotation(bbox=[1, 2, 3, float("nan")], id=5)]}, ["bbox", "nan"]),
         ({"annotations": [_annotation(bbox=[1, 2, 3, float("inf")], id=5)]}, ["bbox", "inf"]),
+        ({"annotations": [_annotation(bbox=[1, 2, 3, 10**400], id=5)]}, ["bbox", "1000"]),
         ({"annotations": [_annotation(bbox=[1, 2, 3, "4"], id=5)]}, ["bbox", "'4'"]),
         ({"annotations": [_annotation(bbox=[1, 2, 3, True], id=5)]}, ["bbox", "True"]),
         ({"annotations": [_annotation(bbox="a\nb" * 50, id=5)]}, ["bbox"]),

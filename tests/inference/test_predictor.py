@@ -77,6 +77,7 @@ def test_classes_without_a_threshold_are_left_to_the_default() -> None:
         np.zeros((20, 20), np.uint8),
         np.zeros((20, 20, 4), np.uint8),
         np.zeros((20, 20, 3), np.float32),
+        np.zeros((0, 20, 3), np.uint8),
         torch.zeros(20, 20, 3),
     ],
 )

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from engine.errors import InputError
+from engine.training.precision import Precision
+from engine.training.resume import restore
+
+
+class Model(nn.Linear):
+    def __init__(self, class_names: list[str]) -> None:
+        super().__init__(2, 2)
+        self.class_names = class_names
+
+
+def _state(class_names: list[str]) -> tuple[Model, torch.optim.Optimizer, dict]:
+    model = Model(class_names)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "class_names": class_names}
+    return model, optimizer, state
+
+
+def test_weights_come_back_and_rates_stay_the_configurations() -> None:
+    first, _, state = _state(["hole", "stain"])
+    model, optimizer, _ = _state(["hole", "stain"])
+    optimizer.param_groups[0]["lr"] = 0.5
+    restore((Path("a.pth"), state), model, optimizer, Precision(torch.device("cpu")), "SGD")
+    assert torch.equal(model.weight, first.weight) and optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_the_same_classes_in_another_order() -> None:
+    """As many, so that every shape fits: the model would go on with the wrong meaning of its labels."""
+    _, _, state = _state(["hole", "stain"])
+    model, optimizer, _ = _state(["stain", "hole"])
+    with pytest.raises(InputError, match="a.pth does not fit .* its classes are hole, stain, .* stain, hole;"):
+        restore((Path("a.pth"), state), model, optimizer, Precision(torch.device("cpu")), "SGD")
+
+
+def test_another_optimizer() -> None:
+    model, optimizer, state = _state([])
+    state["optimizer_name"] = "AdamW"
+    with pytest.raises(InputError, match="trained with SOLVER.OPTIMIZER AdamW, not SGD"):
+        restore((Path("a.pth"), state), model, optimizer, Precision(torch.device("cpu")), "SGD")
