@@ -12,7 +12,6 @@ from fvcore.common.param_scheduler import (
     ParamScheduler,
 )
 
-
 WARMUPS = ("constant", "linear")
 
 

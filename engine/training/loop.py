@@ -26,7 +26,7 @@ class Step:
         iteration: 0-based.
         losses: scalars by name, detached, on the model's device.
         lr: learning rate of the first parameter group.
-        data_seconds, seconds: waiting for the batch, and the whole step.
+        data_seconds, seconds: waiting for the batch, and the whole step with the hooks of the one before.
         image_ids: ids of the images of this process.
         skipped: one line for each unreadable image that another one replaced.
         grad_norm: before clipping, where gradients are clipped.
@@ -104,9 +104,9 @@ def run(
     try:
         for hook in hooks:
             hook.before_train(start)
-        began = time.perf_counter()
+        began = waiting_since = time.perf_counter()
         for iteration, batch in enumerate(loader, start):
-            data_seconds = time.perf_counter() - began
+            data_seconds = time.perf_counter() - waiting_since
             schedule.set(iteration)
             torch.manual_seed((seed + SEED_STEP * iteration) % 2**63)
             losses, grad_norm = train_step(model, batch, optimizer, precision, clip_norm)
@@ -123,6 +123,7 @@ def run(
             began = time.perf_counter()
             for hook in hooks:
                 hook.after_step(step)
+            waiting_since = time.perf_counter()
             iteration += 1
         for hook in hooks:
             hook.after_train(iteration)

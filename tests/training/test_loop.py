@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,23 @@ def test_chance_depends_on_the_iteration_alone() -> None:
 
     whole = drawn(5, 0)
     assert len(set(whole)) == 5 and drawn(2, 3) == whole[3:]
+
+
+def test_time_in_hooks_is_not_time_waiting_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("engine.training.loop.time.perf_counter", lambda: now[0])
+    steps: list[Step] = []
+
+    class Slow(Hook):
+        def after_step(self, step: Step) -> None:
+            steps.append(step)
+            now[0] += 10.0
+
+    def batches() -> Iterator[Batch]:
+        for _ in range(2):
+            now[0] += 1.0
+            yield _batch(0.0)
+
+    optimizer = torch.optim.SGD([{"params": list((model := Toy()).parameters()), "lr": 0.0, "initial_lr": 0.0}])
+    run(model, batches(), optimizer, Schedule(optimizer, multistep([], 0.1, 2), 2), Precision(CPU), [Slow()])
+    assert [(step.data_seconds, step.seconds) for step in steps] == [(1.0, 1.0), (1.0, 11.0)]
