@@ -1,0 +1,48 @@
+"""The recipes can be started as their head comments say: on the quickstart data, with three keys."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from engine.config import load_config
+
+RECIPES = sorted(Path("configs/recipes").glob("*.yaml"))
+
+
+def command(path: Path) -> list[str]:
+    """The words of the command in a recipe's head comment."""
+    head = "\n".join(line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "#")
+    found = re.search(r"^python (?:.*\\\n)*.*$", head, flags=re.M)
+    assert found, path
+    return shlex.split(found[0].replace("\\\n", " "))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_command_of_the_head(path: Path) -> None:
+    _, script, flag, file, *keys = command(path)
+    assert (script, flag, file) == ("tools/train_net.py", "--config-file", str(path)) and Path(script).is_file()
+    assert len(keys) == 2 * 3 and keys[:2] == ["DATASETS.ROOT", "datasets/fabric"]
+    cfg = load_config(path, keys)
+    for data_set in cfg.DATASETS.CATALOG.values():
+        assert data_set["img_dir"] in ("train", "val") and data_set["ann_file"].startswith("annotations/instances_")
+    assert cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES == 0
+
+
+def test_fabric() -> None:
+    paths = [path for path in RECIPES if path.name.startswith("fabric")]
+    assert [load_config(path).MODEL.RESNETS.STAGE_WITH_DCN for path in paths] == [
+        (False, True, True, True),
+        (False, False, False, True),
+    ]
+    for cfg in map(load_config, paths):
+        assert len(cfg.MODEL.RPN.ASPECT_RATIOS) == 9
+        assert (min(cfg.MODEL.RPN.ASPECT_RATIOS), max(cfg.MODEL.RPN.ASPECT_RATIOS)) == (0.02, 50)
+        assert cfg.MODEL.ROI_HEADS.SAMPLER == "ohem" and cfg.MODEL.CLS_AGNOSTIC_BBOX_REG
+        stds = [[1 / weight for weight in stage] for stage in cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS]
+        expected = [[0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067]]
+        assert stds == [pytest.approx(stage) for stage in expected]
+        assert (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST) == (500, 1223)
