@@ -30,31 +30,21 @@ def main(arguments: list[str] | None = None) -> None:
     from engine.config import load_config
     from engine.data.build import build_dataset
     from engine.errors import InputError
-    from engine.evaluation import (
-        coco_metrics,
-        fmeasure_thresholds,
-        metrics_table,
-        read_results,
-        read_skipped_images,
-        thresholds_table,
-        without_images,
-        write_json_atomic,
-    )
+    from engine.evaluation import metrics_table, read_results, read_skipped_images, thresholds_table, write_json_atomic
+    from engine.evaluation.build import score_results
 
     cfg = load_config(args.config_file, args.opts)
     names = (args.dataset,) if args.dataset else tuple(cfg.DATASETS.TEST)
     if not names:
         raise InputError(f"{args.config_file}: DATASETS.TEST is empty; name a data set (--dataset)")
     dataset = build_dataset(cfg, names[0])
-    truth = dataset.coco_dict()
-    results = read_results(args.results, truth)
+    results = read_results(args.results, dataset.coco_dict())
     skipped = read_skipped_images(args.results.parent / "metrics.json")
-    problem = without_images(truth, skipped), results, dataset.class_names, dataset.category_ids
-    metrics = {**coco_metrics(*problem), "num_images": len(dataset) - len(skipped), "skipped_images": skipped}
-    thresholds = fmeasure_thresholds(*problem, iou=cfg.TEST.THRESHOLD_IOU, beta=cfg.TEST.THRESHOLD_BETA)
+    outcome = score_results(cfg, dataset, results, skipped)
+    metrics, thresholds = outcome["metrics"], outcome["thresholds"]
     output_dir = args.output_dir or args.results.parent
-    files = output_dir / "metrics.json", output_dir / "thresholds.json"
-    for file, content in zip(files, (metrics, thresholds), strict=True):
+    files = [output_dir / f"{name}.json" for name in outcome]
+    for file, content in zip(files, outcome.values(), strict=True):
         write_json_atomic(file, content)
     left_out = f", without {len(skipped)} that could not be read in the test" if skipped else ""
     print(f"{names[0]}: {metrics['num_images']} images{left_out}, {len(results)} detections\n")

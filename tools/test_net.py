@@ -40,9 +40,11 @@ def main() -> None:
         raise InputError("nothing to test on: DATASETS.TEST is empty")
 
     from engine import distributed, evaluate
-    from engine.checkpoint import store_thresholds
+    from engine.checkpoint import check_storable, store_thresholds
     from engine.inference.build import build_trained_model
 
+    if args.write_thresholds:
+        check_storable(cfg.MODEL.WEIGHT)
     try:
         outcomes = evaluate(cfg, build_trained_model(cfg))
         if args.write_thresholds and distributed.is_main():

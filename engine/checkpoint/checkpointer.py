@@ -52,6 +52,18 @@ class Checkpointer:
                 return path
         return None
 
+    def set_aside(self) -> None:
+        """Forget which checkpoint was last, so that a new run in a used folder cannot resume the old one's.
+
+        Only the pointer is renamed, to `last_checkpoint.previous`; every checkpoint stays.
+        """
+        pointer = self.output_dir / _POINTER
+        if pointer.exists():
+            pointer.replace(pointer.with_name(f"{_POINTER}.previous"))
+            self._logger.warning(
+                "%s holds an earlier run; starting anew beside it (add --resume to continue it)", self.output_dir
+            )
+
     def load_last(self) -> tuple[Path, dict[str, Any]] | None:
         """The last checkpoint that can be read, or None where none was ever written.
 

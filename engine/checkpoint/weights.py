@@ -124,21 +124,30 @@ def load_weights(
     return report
 
 
-def store_thresholds(path: str | Path, thresholds: dict[str, Any]) -> None:
-    """Write the `thresholds.json` object into a checkpoint of ours, atomically.
+def check_storable(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint of ours that thresholds can be stored in.
 
     Raises:
-        InputError: not a file of ours, or it cannot be written.
+        InputError: not a local file, or not one of ours.
     """
     if "://" in str(path):
         raise InputError(f"{path}: thresholds can be stored in a local checkpoint only")
     content = io.load(path)
     if content.get("format") != FORMAT:
         raise InputError(
-            f"{path}: thresholds can be stored in checkpoints of this engine only; "
-            f"those of this test are in thresholds.json"
+            f"{path}: thresholds can be stored in checkpoints of this engine only; convert it first "
+            f"(tools/convert_weights.py) or read them from thresholds.json"
         )
-    io.save(path, {**content, "thresholds": thresholds})
+    return content
+
+
+def store_thresholds(path: str | Path, thresholds: dict[str, Any]) -> None:
+    """Write the `thresholds.json` object into a checkpoint of ours, atomically.
+
+    Raises:
+        InputError: see `check_storable`, or the file cannot be written.
+    """
+    io.save(path, {**check_storable(path), "thresholds": thresholds})
 
 
 def match(

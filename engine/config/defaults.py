@@ -61,7 +61,7 @@ _C.DATASETS = CN()
 _C.DATASETS.TRAIN = ()
 # Names of the data sets to test on.
 _C.DATASETS.TEST = ()
-# (ours) Names of the data sets to evaluate on during training.
+# (ours) Names of the data sets to evaluate on during training; not built yet, so other than () is refused.
 _C.DATASETS.VAL = ()
 # (ours) Folder that the relative paths of the catalog start from.
 _C.DATASETS.ROOT = "datasets"
@@ -135,6 +135,9 @@ _C.TEST.THRESHOLD_IOU = 0.5
 # (ours) Recall weighs this many times as much as precision in the f-measure that the thresholds
 # maximise.
 _C.TEST.THRESHOLD_BETA = 1.0
+# (ours) raw: thresholds from what `score >= threshold` really gives; interpolated: the reference's rule, from COCO's
+# interpolated precision at 101 recall points, which promises more than it keeps.
+_C.TEST.THRESHOLD_RULE = "raw"
 
 # Test-time augmentation: detect in resized and mirrored copies of an image and merge.
 _C.TEST.BBOX_AUG = CN()

@@ -81,6 +81,7 @@ WORDS: dict[str, Words] = {
     "SOLVER.SCHEDULE": Words(("multistep", "cosine", "constant"), is_open=True),
     "SOLVER.WARMUP_METHOD": Words(("constant", "linear"), is_open=True),
     "SOLVER.AMP.DTYPE": Words(("bfloat16", "float16")),
+    "TEST.THRESHOLD_RULE": Words(("raw", "interpolated")),
     "TEST.BBOX_AUG.MERGE_TYPE": Words(("vote", "soft-vote", "nms"), is_open=True),
 }
 
@@ -112,7 +113,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "SOLVER.STEPS": (0, _INF),
     "SOLVER.WARMUP_FACTOR": (0, _INF),
     "SOLVER.WARMUP_ITERS": (0, _INF),
-    "SOLVER.CHECKPOINT_PERIOD": (1, _INF),
+    "SOLVER.CHECKPOINT_PERIOD": (0, _INF),
     "SOLVER.IMS_PER_BATCH": (1, _INF),
     "SOLVER.CLIP_GRAD_NORM": (0, _INF),
     "SOLVER.LOG_PERIOD": (1, _INF),

@@ -120,7 +120,9 @@ def score_results(
             "num_images": len(dataset) - len(skipped_images),
             "skipped_images": list(skipped_images),
         },
-        "thresholds": fmeasure_thresholds(*truth, iou=cfg.TEST.THRESHOLD_IOU, beta=cfg.TEST.THRESHOLD_BETA),
+        "thresholds": fmeasure_thresholds(
+            *truth, iou=cfg.TEST.THRESHOLD_IOU, beta=cfg.TEST.THRESHOLD_BETA, rule=cfg.TEST.THRESHOLD_RULE
+        ),
     }
 
 

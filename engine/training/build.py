@@ -49,6 +49,8 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     logger = get_logger(__name__)
     device = build_device(cfg)
     checkpointer = Checkpointer(Path(cfg.OUTPUT_DIR))
+    if not resume and distributed.is_main():
+        checkpointer.set_aside()
     last = resume_point(checkpointer) if resume else None
     start = last[1]["iteration"] if last else 0
     loader = build_train_loader(cfg, start_iteration=start)

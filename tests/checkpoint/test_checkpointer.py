@@ -113,3 +113,12 @@ def test_prune(folder: Path) -> None:
     (folder / "last_checkpoint").write_text("model_0000002.pth")
     checkpointer.prune(keep=0)
     assert sorted(path.name for path in folder.glob("*.pth")) == ["model_0000002.pth", "model_0000003.pth"]
+
+
+def test_a_new_run_in_a_used_folder_cannot_resume_the_old_one(tmp_path: Path) -> None:
+    checkpointer = Checkpointer(tmp_path)
+    checkpointer.set_aside()  # nothing there, nothing said
+    path = checkpointer.save("model_final", {"model": {}, "iteration": 4})
+    checkpointer.set_aside()
+    assert checkpointer.last() is None and path.exists()
+    assert (tmp_path / "last_checkpoint.previous").read_text().strip() == "model_final.pth"
