@@ -1,0 +1,97 @@
+"""The package and the configuration of `docs/extending.md`, written out and trained as a user would."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from engine.checkpoint import io
+from tests.end_to_end.conftest import REPOSITORY, read_json, run
+
+TEXT = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
+SMALL = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": "32",
+    "MODEL.ROI_HEADS.SCORE_THRESH": "0.01",
+    "INPUT.MIN_SIZE_TRAIN": "(96,)",
+    "INPUT.MIN_SIZE_TEST": "96",
+    "DATALOADER.NUM_WORKERS": "0",
+    "SOLVER.MAX_ITER": "2",
+    "SOLVER.STEPS": "()",
+    "SOLVER.WARMUP_ITERS": "0",
+    "OUTPUT_DIR": "run",
+}
+
+
+def files() -> dict[str, str]:
+    """Name -> content of every block that begins with the name of its file."""
+    return {name: f"# {name}\n{body}" for name, body in re.findall(r"^```\w+\n# (\S+)\n(.*?)^```", TEXT, re.M | re.S)}
+
+
+def write_table(annotations: Path, table: Path) -> None:
+    """The CSV file of `TableDataset` from a COCO file."""
+    coco = json.loads(annotations.read_text(encoding="utf-8"))
+    names = {row["id"]: row["name"] for row in coco["categories"]}
+    images = {row["id"]: row["file_name"] for row in coco["images"]}
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file_name", "class", "x1", "y1", "x2", "y2"])
+        for row in coco["annotations"]:
+            x, y, width, height = row["bbox"]
+            writer.writerow([images[row["image_id"]], names[row["category_id"]], x, y, x + width, y + height])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package, the configuration and a few pictures."""
+    folder = tmp_path_factory.mktemp("extending")
+    for name, content in files().items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content.replace("_BASE_: ", f"_BASE_: {REPOSITORY}/configs/"))
+    (folder / "my_parts" / "__init__.py").touch()
+    parts = folder / "datasets" / "parts"
+    size = ["--height", "96", "--width", "128"]
+    script = REPOSITORY / "datasets" / "generate_fabric.py"
+    done = run([script, "--output", parts, "--train", "12", "--val", "6", *size])
+    assert done.returncode == 0, done.stderr
+    for split in ("train", "val"):
+        write_table(parts / "annotations" / f"instances_{split}.json", parts / f"{split}.csv")
+    return folder
+
+
+def test_every_file_of_the_layout_is_there() -> None:
+    layout = re.findall(r"^(?:my_parts|configs)/\S+", TEXT, re.M)
+    assert set(layout) - {"my_parts/__init__.py"} == files().keys()
+
+
+def test_the_registries_of_the_table_are_there() -> None:
+    named = re.findall(r"`(engine(?:\.\w+)+)\.([A-Z_]+)`", TEXT)
+    assert len(named) >= 8
+    assert all(hasattr(importlib.import_module(module), name) for module, name in named)
+
+
+def test_the_parts_train_and_test(home: Path) -> None:
+    keys = [word for pair in SMALL.items() for word in pair]
+    done = run([REPOSITORY / "tools" / "train_net.py", "--config-file", "configs/my.yaml", *keys], cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert len((home / "run" / "hard_images.txt").read_text().splitlines()) == 2
+    checkpoint = io.load(home / "run" / "model_final.pth")
+    assert "backbone.body.stages.3.0.weight" in checkpoint["model"]
+    assert "hole" in checkpoint["class_names"]
+    metrics = read_json(home / "run" / "inference" / "parts_val" / "metrics.json")
+    assert 0 <= metrics["bbox"]["AP"] <= 1
+
+
+def test_a_misspelt_part_is_answered_in_one_line(home: Path) -> None:
+    keys = [word for pair in SMALL.items() for word in pair]
+    script = REPOSITORY / "tools" / "train_net.py"
+    done = run([script, "--config-file", "configs/my.yaml", *keys, "SOLVER.HOOKS", "('HardImage',)"], cwd=home)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2 and len(lines) == 1
+    assert "SOLVER.HOOKS: nothing is registered as HardImage; did you mean HardImages?" in lines[0]
