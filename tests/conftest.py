@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,13 @@ def golden_dir() -> Path:
 def data_dir() -> Path:
     """Real data sets in COCO format."""
     return _folder("DETECTION_DATA", "real data sets are not here")
+
+
+@pytest.fixture(autouse=True)
+def engine_logger() -> Iterator[None]:
+    """No test leaves handlers or levels on the engine's logger behind for the next."""
+    logger = logging.getLogger("engine")
+    before = list(logger.handlers), logger.propagate, logger.level
+    yield
+    logger.handlers[:], logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
