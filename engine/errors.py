@@ -20,8 +20,11 @@ class InputError(Exception):
 def run_tool(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and leave the process with its exit code.
 
-    `InputError` becomes `error: ...` on stderr and exit code 2, Ctrl-C exit code 130.
+    `InputError` becomes `error: ...` on stderr and exit code 2, Ctrl-C exit code 130. A terminal that cannot show a
+    character (a class name in Chinese under LC_ALL=C) shows its escape instead.
     """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
     try:
         code = main() or 0
     except InputError as error:

@@ -22,7 +22,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
     Few classes have a line each; many share lines, with their AP and AP50 only.
     """
     overall = metrics["bbox"]
-    parts = [_table(list(overall), [[_fraction(v) for v in overall.values()]], text_columns=())]
+    parts = [aligned_table(list(overall), [[_fraction(v) for v in overall.values()]], text_columns=())]
     per_class = metrics["per_class"]
     if 0 < len(per_class) <= FEW_CLASSES:
         shown = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"]
@@ -30,7 +30,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
             [name, str(figures["num_gt"]), *(_fraction(figures[key]) for key in shown)]
             for name, figures in per_class.items()
         ]
-        parts.append(_table(["class", "num_gt", *shown], rows))
+        parts.append(aligned_table(["class", "num_gt", *shown], rows))
     elif per_class:
         rows = [[name, _fraction(figures["AP"]), _fraction(figures["AP50"])] for name, figures in per_class.items()]
         parts.append(_side_by_side(["class", "AP", "AP50"], rows))
@@ -55,7 +55,7 @@ def thresholds_table(thresholds: Mapping[str, Any]) -> str:
         headers, rows = headers[:-1], [row[:-1] for row in rows]
     settings = f"IoU {thresholds['iou']:g}, beta {thresholds['beta']:g}"
     caption = f"score thresholds of the best f-measure ({settings})"
-    return f"{caption}\n{_table(headers, rows, text_columns=(0, 6))}"
+    return f"{caption}\n{aligned_table(headers, rows, text_columns=(0, 6))}"
 
 
 def display_width(text: str) -> int:
@@ -88,10 +88,10 @@ def _side_by_side(headers: Sequence[str], rows: list[_Row]) -> str:
         parts = [rows[i + g * height] if i + g * height < len(rows) else blank for g in range(groups)]
         lines.append([cell for part in parts for cell in part])
     names = tuple(g * len(headers) for g in range(groups))
-    return _table(list(headers) * groups, lines, text_columns=names)
+    return aligned_table(list(headers) * groups, lines, text_columns=names)
 
 
-def _table(headers: list[str], rows: list[_Row], text_columns: tuple[int, ...] = (0,)) -> str:
+def aligned_table(headers: list[str], rows: list[_Row], text_columns: tuple[int, ...] = (0,)) -> str:
     """tabulate, with names of wide characters aligned whether or not `wcwidth` is installed.
 
     A cell with such characters goes in as a run of one private character, as long as the cell is

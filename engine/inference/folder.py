@@ -8,11 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tabulate import tabulate
 from tqdm import tqdm
 
 from engine.data.reader import read_image
 from engine.errors import InputError
+from engine.evaluation.tables import aligned_table
 from engine.inference.predictor import ImagePredictor
 from engine.log import get_logger
 from engine.visualize.draw import draw_detections
@@ -93,11 +93,11 @@ def counts_table(counts: dict[Path, np.ndarray], predictor: ImagePredictor) -> s
     """Detections of each class, the images they are in, and the threshold they passed."""
     table = np.stack(list(counts.values()))  # (images, K)
     rows = [
-        (name, int(table[:, k].sum()), int((table[:, k] > 0).sum()), float(predictor.thresholds[k]))
+        [name, str(table[:, k].sum()), str((table[:, k] > 0).sum()), f"{predictor.thresholds[k]:.3f}"]
         for k, name in enumerate(predictor.class_names)
     ]
-    rows.append(("all", int(table.sum()), int((table.sum(axis=1) > 0).sum()), None))
-    return tabulate(rows, headers=("class", "detections", "images", "threshold"), floatfmt=".3f")
+    rows.append(["all", str(table.sum()), str((table.sum(axis=1) > 0).sum()), ""])
+    return aligned_table(["class", "detections", "images", "threshold"], rows)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

@@ -49,9 +49,6 @@ def test_pictures_are_drawn_or_the_missing_font_is_named(cloth: World, chinese: 
     assert has_font("".join(NAMES)) != ("apt-get install fonts-noto-cjk" in told)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="engine.errors.run_tool leaves the streams strict: an ASCII log cannot name the classes"
-)
 def test_without_a_locale(cloth: World, chinese: Trained, tmp_path: Path) -> None:
     """A bare container speaks ASCII; names must neither fail nor be lost."""
     environment = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
