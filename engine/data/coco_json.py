@@ -175,7 +175,7 @@ def complete_for_pycocotools(data: Mapping[str, Any]) -> dict[str, Any]:
         if renumber:
             row["id"] = number
         row["iscrowd"] = int(bool(row.get("iscrowd")))
-        if not _is_finite_number(row.get("area")):
+        if not is_finite_number(row.get("area")):
             row["area"] = float(row["bbox"][2]) * float(row["bbox"][3])
     return {
         **data,
@@ -190,7 +190,7 @@ def _stated_size(image: Mapping[str, Any], path: str | Path) -> tuple[int, int]:
     if not height or not width:  # absent, null or 0: not known
         return 0, 0
     for side in (height, width):
-        if not _is_finite_number(side) or side != int(side) or not 0 < side < 2**31:
+        if not is_finite_number(side) or side != int(side) or not 0 < side < 2**31:
             raise InputError(
                 f"{path}: image {image['id']}: width and height must be positive integers, "
                 f"not {_short(width)} x {_short(height)}"
@@ -218,7 +218,7 @@ def _annotation_fault(
     if not _is_int(category_id) or category_id not in known_categories:
         return f"category_id {_short(category_id)} {where} is not in `categories`; add the category or correct the id"
     bbox = annotation.get("bbox")
-    if not _is_box(bbox):
+    if not is_box(bbox):
         return f"bbox {where} must be four finite numbers [x, y, width, height], not {_short(bbox)}"
     return None
 
@@ -232,14 +232,16 @@ def _is_int(value: Any) -> bool:
     return type(value) is int
 
 
-def _is_finite_number(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
+    """Whether a JSON value is a number (not a bool) that a float can hold."""
     if type(value) is int:
         return abs(value) <= sys.float_info.max  # a larger one is no float
     return type(value) is float and math.isfinite(value)
 
 
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_finite_number, value))
+def is_box(value: Any) -> bool:
+    """Whether a JSON value is a list of four finite numbers."""
+    return isinstance(value, list) and len(value) == 4 and all(map(is_finite_number, value))
 
 
 def _short(value: Any) -> str:

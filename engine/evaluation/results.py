@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.data.coco_json import is_box, is_finite_number
 from engine.errors import InputError
 from engine.structures import Detections
 from engine.structures import boxes as box_ops
@@ -125,11 +125,11 @@ def _fault(entry: Any, image_ids: set[int | str] | None, category_ids: set[int] 
     if missing:
         return f"lacks {', '.join(missing)}"
     bbox, score = entry["bbox"], entry["score"]
-    if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(_is_finite, bbox))):
+    if not is_box(bbox):
         return f"bbox must be 4 finite numbers [x, y, width, height], is {_shown(bbox)}"
     if bbox[2] < 0 or bbox[3] < 0:
         return f"bbox {_shown(bbox)} has a negative width or height; it must be [x, y, width, height]"
-    if not _is_finite(score):
+    if not is_finite_number(score):
         return f"score must be a finite number, is {_shown(score)}"
     if image_ids is not None and not _is_known(entry["image_id"], image_ids):
         return f"image_id {_shown(entry['image_id'])} is not in the annotations of this data set"
@@ -139,15 +139,6 @@ def _fault(entry: Any, image_ids: set[int | str] | None, category_ids: set[int] 
         shown = _shown(entry["category_id"])
         return f"category_id {shown} is not in the annotations, which have {some}"
     return None
-
-
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int that no float can hold
-        return False
 
 
 def _is_known(value: Any, known: set[Any]) -> bool:
