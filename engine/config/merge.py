@@ -6,14 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.config import catalog, foreign_keys
+from engine.config import foreign_keys
+from engine.config.catalog import CATALOG
 from engine.config.coerce import BadValueError, coerce, describe, shown
-from engine.config.schema import CATALOG_KEY, type_of
+from engine.config.free import BadEntryError, FreeMapping
+from engine.config.param_groups import PARAM_GROUPS
+from engine.config.schema import FREE_KEYS, type_of
 from engine.config.spelling import nearest_key
 from engine.config.yaml_file import BASE_KEY, Entry, Group
 
 COMMAND_LINE = "command line"
-_CATALOG_PATH = tuple(CATALOG_KEY.split("."))
+_FREE = {mapping.key: mapping for mapping in (CATALOG, PARAM_GROUPS)}
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,12 @@ class Merge:
     def _add_pair(self, path: tuple[str, ...], value: Any) -> None:
         entry = Entry(path[-1], value, COMMAND_LINE)
         above, node = path[:-1], _at(self.tree, path[:-1])
-        if above[:2] == _CATALOG_PATH and len(path) == 4:
-            self._take_data_set(Entry(path[2], Group([entry]), COMMAND_LINE))
-        elif above[:2] == _CATALOG_PATH:
-            self._refuse(entry, f"{'.'.join(path)}: {CATALOG_KEY}.NAME.img_dir or .ann_file it is")
+        mapping = _FREE.get(".".join(above[:2]))
+        if mapping and len(path) > 3:  # names may have dots, fields have none
+            self._take_named(mapping, Entry(".".join(path[2:-1]), Group([entry]), COMMAND_LINE))
+        elif mapping:
+            fields = " or .".join(mapping.readers)
+            self._refuse(entry, f"{'.'.join(path)} is incomplete; it is {mapping.key}.NAME.{fields}")
         elif isinstance(node, Mapping):
             self._take(entry, above, node)
         else:
@@ -64,8 +69,9 @@ class Merge:
 
     def _take(self, entry: Entry, above: tuple[str, ...], node: Mapping[str, Any]) -> None:
         path = (*above, entry.name)
-        if path == _CATALOG_PATH:
-            self._take_catalog(entry)
+        mapping = _FREE.get(".".join(path))
+        if mapping:
+            self._take_free(mapping, entry)
         elif entry.name not in node:
             self._take_unknown(entry, path, node)
         elif isinstance(node[entry.name], Mapping):
@@ -97,18 +103,18 @@ class Merge:
             return
         self.assignments.append(Assignment(path, value, entry.where))
 
-    def _take_catalog(self, entry: Entry) -> None:
+    def _take_free(self, mapping: FreeMapping, entry: Entry) -> None:
         try:
-            for each in catalog.as_entries(entry):
-                self._take_data_set(each)
-        except catalog.BadCatalogError as error:
-            self._refuse(entry, str(error))
+            for each in mapping.entries(entry):
+                self._take_named(mapping, each)
+        except BadEntryError as error:
+            self.mistakes.append(str(error))
 
-    def _take_data_set(self, entry: Entry) -> None:
+    def _take_named(self, mapping: FreeMapping, entry: Entry) -> None:
         try:
-            for path, value, where in catalog.fields(entry):
-                self.assignments.append(Assignment((*_CATALOG_PATH, *path), value, where))
-        except catalog.BadFieldError as error:
+            for path, value, where in mapping.fields(entry):
+                self.assignments.append(Assignment((*mapping.path, *path), value, where))
+        except BadEntryError as error:
             self.mistakes.append(str(error))
 
     def _take_unknown(self, entry: Entry, path: tuple[str, ...], node: Mapping[str, Any]) -> None:
@@ -174,9 +180,9 @@ def _at(tree: Mapping[str, Any], path: Iterable[str]) -> Any:
 
 
 def _all_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """(dotted key, it is a group), the data sets of the catalog left out."""
+    """(dotted key, it is a group), what stands in free mappings left out."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
         yield key, isinstance(value, Mapping)
-        if isinstance(value, Mapping) and key != CATALOG_KEY:
+        if isinstance(value, Mapping) and key not in FREE_KEYS:
             yield from _all_keys(value, f"{key}.")

@@ -12,7 +12,7 @@ from engine.config.coerce import BadValueError, check_word, coerce
 from engine.config.defaults import DEFAULTS
 from engine.config.merge import Assignment, Merge
 from engine.config.rules import broken_rules
-from engine.config.schema import CATALOG_KEY, leaves, type_of
+from engine.config.schema import FREE_KEYS, leaves, type_of
 from engine.config.spelling import nearest_word
 from engine.config.yaml_file import Entry, Group, read_chain
 from engine.errors import InputError
@@ -99,17 +99,21 @@ class CfgNode(yacs.config.CfgNode):
         """
         mistakes = []
         for key, value in list(leaves(self)):
-            if key == CATALOG_KEY:
+            if key in FREE_KEYS:
                 continue
             try:
                 self._put(tuple(key.split(".")), self._checked(key, value))
             except BadValueError as error:
                 mistakes.append(f"{self._place((key,))}: {key} {error}")
-        mistakes.extend(self._normalise_catalog())
+        mistakes.extend(self._normalise_free_mappings())
         _raise_if_any(mistakes)
         for keys, sentence in broken_rules(self, is_complete=bool(self.__dict__["_files"])):
             mistakes.append(f"{self._place(keys)}: {sentence}")
         _raise_if_any(mistakes)
+
+    def dump(self, **kwargs: Any) -> str:
+        """YAML text of the tree, in its own order: of `SOLVER.PARAM_GROUPS` the last pattern that fits counts."""
+        return super().dump(**{"sort_keys": False, **kwargs})
 
     @classmethod
     def load_cfg(cls, cfg_file_obj_or_str: Any) -> NoReturn:
@@ -125,10 +129,11 @@ class CfgNode(yacs.config.CfgNode):
             check_word(key, value)
         return value
 
-    def _normalise_catalog(self) -> list[str]:
-        """Data sets declared in code become checked nodes too."""
+    def _normalise_free_mappings(self) -> list[str]:
+        """Data sets and parameter groups declared in code become checked nodes too."""
         merge = Merge(self)
-        merge.add_entries(_entries_of({"DATASETS": {"CATALOG": dict(self.DATASETS.CATALOG)}}))
+        for group, name in (key.split(".") for key in FREE_KEYS):
+            merge.add_entries(_entries_of({group: {name: dict(self[group][name])}}))
         if not merge.mistakes:
             for assignment in merge.assignments:
                 self._put(assignment.path, assignment.value)
@@ -184,7 +189,8 @@ def get_cfg() -> CfgNode:
         5
     """
     cfg = CfgNode(DEFAULTS)
-    cfg.DATASETS.CATALOG.set_new_allowed(True)
+    for group, name in (key.split(".") for key in FREE_KEYS):
+        cfg[group][name].set_new_allowed(True)
     return cfg
 
 

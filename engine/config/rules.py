@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
 
 from yacs.config import CfgNode
 
 from engine.config.catalog import missing_fields, unknown_types
+from engine.config.rules_solver import solver
 from engine.config.rules_two_stage import two_stage
 from engine.config.unsupported import NOT_YET
 
@@ -46,7 +46,8 @@ def broken_rules(cfg: CfgNode, is_complete: bool) -> Broken:
     yield from _norms(cfg)
     yield from _class_counts(cfg)
     yield from _anchors(cfg)
-    yield from _solver(cfg)
+    yield from solver(cfg)
+    yield from _validation(cfg)
     yield from _augmentation(cfg)
     yield from _data_sets(cfg)
 
@@ -157,6 +158,21 @@ def _norms(cfg: CfgNode) -> Broken:
             ("MODEL.BACKBONE.USE_GN", "MODEL.RESNETS.NORM"),
             "MODEL.BACKBONE.USE_GN is on, but the body has no group norm; write MODEL.RESNETS.NORM: GN",
         )
+    yield from _group_sizes(cfg)
+
+
+def _group_sizes(cfg: CfgNode) -> Broken:
+    """Group norms, wherever they stand, have 32 groups."""
+    model, head = cfg.MODEL, cfg.MODEL.ROI_BOX_HEAD
+    has_tower = model.ATSS_ON or model.FCOS_ON or (model.RETINANET_ON and model.RETINANET.USE_GN)
+    widths = {
+        "MODEL.RESNETS.BACKBONE_OUT_CHANNELS": (model.RESNETS.BACKBONE_OUT_CHANNELS, has_tower or model.FPN.USE_GN),
+        "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": (head.MLP_HEAD_DIM, not model.RPN_ONLY and head.USE_GN),
+        "MODEL.ROI_BOX_HEAD.CONV_HEAD_DIM": (head.CONV_HEAD_DIM, not model.RPN_ONLY and head.USE_GN),
+    }
+    for key, (channels, has_norm) in widths.items():
+        if has_norm and channels % 32:
+            yield (key,), f"{key} is {channels}, but the group norms behind it have 32 groups; write a multiple of 32"
 
 
 def _class_counts(cfg: CfgNode) -> Broken:
@@ -188,14 +204,18 @@ def _anchors(cfg: CfgNode) -> Broken:
             )
 
 
-def _solver(cfg: CfgNode) -> Broken:
-    if any(first >= second for first, second in pairwise(cfg.SOLVER.STEPS)):
-        yield ("SOLVER.STEPS",), f"SOLVER.STEPS must increase, got {cfg.SOLVER.STEPS}"
-    if cfg.SOLVER.HOOKS and not cfg.IMPORTS:
-        yield (
-            ("SOLVER.HOOKS", "IMPORTS"),
-            f"SOLVER.HOOKS names {cfg.SOLVER.HOOKS[0]}, but IMPORTS names no module that could register it",
-        )
+def _validation(cfg: CfgNode) -> Broken:
+    group, keys = "SOLVER.VALIDATION", cfg.SOLVER.VALIDATION
+    period, period_epoch, patience = (f"{group}.{name}" for name in ("PERIOD", "PERIOD_EPOCH", "PATIENCE"))
+    written = [key for key in (period, period_epoch, patience) if keys[key.rpartition(".")[2]]]
+    if written and not cfg.DATASETS.VAL:
+        yield (*written, "DATASETS.VAL"), f"{written[0]} is set, but DATASETS.VAL names no data set to validate on"
+    if keys.PERIOD and keys.PERIOD_EPOCH:
+        yield (period, period_epoch), f"{period} and {period_epoch} are both set; keep one of them"
+    if keys.PATIENCE and not keys.PERIOD and not keys.PERIOD_EPOCH:
+        yield (patience,), f"{patience} counts validations, but there is one at the end only; set {period}"
+    if keys.METRIC == "loss" and not keys.LOSS:
+        yield (f"{group}.METRIC", f"{group}.LOSS"), f"{group}.METRIC is loss, but LOSS is off; write LOSS: True"
 
 
 def _augmentation(cfg: CfgNode) -> Broken:

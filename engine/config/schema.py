@@ -17,6 +17,8 @@ from engine.config.defaults import DEFAULTS
 CATALOG_KEY = "DATASETS.CATALOG"
 CATALOG_FIELDS = ("img_dir", "ann_file")
 CATALOG_TYPE_FIELD = "type"  # may be missing
+PARAM_GROUPS_KEY = "SOLVER.PARAM_GROUPS"
+FREE_KEYS = (CATALOG_KEY, PARAM_GROUPS_KEY)  # mappings whose names are the user's, see `free`
 DATASET_TYPES = ("CocoDataset",)  # of a data set; modules named in IMPORTS may add some
 
 # Types that a default does not show: it is empty, or holds no element.
@@ -26,6 +28,8 @@ TYPES: dict[str, Any] = {
     "DATASETS.TEST": tuple[str, ...],
     "DATASETS.VAL": tuple[str, ...],
     "SOLVER.HOOKS": tuple[str, ...],
+    "SOLVER.WRITERS": tuple[str, ...],
+    "SOLVER.STEPS_EPOCH": tuple[int, ...],
     "TEST.BBOX_AUG.SCALES": tuple[int, ...],
     "TEST.BBOX_AUG.SCALE_RANGES": tuple[tuple[int, int], ...],
 }
@@ -47,6 +51,8 @@ _OPTIMIZERS = (
     *("SGD", "Adam", "AdamW", "Adadelta", "Adafactor", "Adagrad", "Adamax", "ASGD", "NAdam"),
     *("RAdam", "RMSprop", "Rprop"),
 )
+
+_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 _SAMPLERS = ("random", "ohem", "balanced")
 _BOX_LOSSES = ("smooth_l1", "l1", "giou")
@@ -78,8 +84,9 @@ WORDS: dict[str, Words] = {
     "MODEL.RETINANET.LOSS_NORMALIZER": Words(("positives", "moving_average", "per_image"), is_open=True),
     "MODEL.FCOS.IOU_LOSS_TYPE": Words(("iou", "linear_iou", "giou"), is_open=True),
     "SOLVER.OPTIMIZER": Words(_OPTIMIZERS, is_open=True),
-    "SOLVER.SCHEDULE": Words(("multistep", "cosine", "constant"), is_open=True),
-    "SOLVER.WARMUP_METHOD": Words(("constant", "linear"), is_open=True),
+    "SOLVER.SCHEDULE": Words(("multistep", "cosine", "poly", "cyclic", "one_cycle", "constant"), is_open=True),
+    "SOLVER.WARMUP_METHOD": Words(("constant", "linear", "exponential"), is_open=True),
+    "SOLVER.VALIDATION.METRIC": Words((*_FIGURES, "loss")),
     "SOLVER.AMP.DTYPE": Words(("bfloat16", "float16")),
     "TEST.THRESHOLD_RULE": Words(("raw", "interpolated")),
     "TEST.BBOX_AUG.MERGE_TYPE": Words(("vote", "soft-vote", "nms"), is_open=True),
@@ -103,19 +110,38 @@ RANGES: dict[str, tuple[float, float]] = {
     "DATALOADER.NUM_WORKERS": (0, _INF),
     "DATALOADER.SIZE_DIVISIBILITY": (0, _INF),
     "SOLVER.MAX_ITER": (0, _INF),
+    "SOLVER.MAX_EPOCH": (0, _INF),
     "SOLVER.BASE_LR": (0, _INF),
+    "SOLVER.REFERENCE_BATCH": (0, _INF),
+    "SOLVER.BACKBONE_LR_FACTOR": (0, _INF),
+    "SOLVER.LAYER_LR_FACTOR": (0, 1),
     "SOLVER.BIAS_LR_FACTOR": (0, _INF),
     "SOLVER.DCONV_OFFSETS_LR_FACTOR": (0, _INF),
     "SOLVER.MOMENTUM": (0, 1),
     "SOLVER.WEIGHT_DECAY": (0, _INF),
     "SOLVER.WEIGHT_DECAY_BIAS": (0, _INF),
+    "SOLVER.WEIGHT_DECAY_NORM": (-1, _INF),
     "SOLVER.GAMMA": (0, _INF),
+    "SOLVER.STEPS_EPOCH": (0, _INF),
+    "SOLVER.FINAL_LR_FACTOR": (0, _INF),
+    "SOLVER.POLY_POWER": (0, _INF),
+    "SOLVER.CYCLE.NUM": (1, _INF),
+    "SOLVER.CYCLE.START_FACTOR": (0, _INF),
+    "SOLVER.CYCLE.RISE": (0, 1),
+    "SOLVER.CYCLE.PEAK_MOMENTUM": (0, 1),
     "SOLVER.STEPS": (0, _INF),
     "SOLVER.WARMUP_FACTOR": (0, _INF),
     "SOLVER.WARMUP_ITERS": (0, _INF),
     "SOLVER.CHECKPOINT_PERIOD": (0, _INF),
     "SOLVER.IMS_PER_BATCH": (1, _INF),
+    "SOLVER.KEEP_CHECKPOINTS": (0, _INF),
+    "SOLVER.ACCUMULATE": (1, _INF),
     "SOLVER.CLIP_GRAD_NORM": (0, _INF),
+    "SOLVER.CLIP_GRAD_VALUE": (0, _INF),
+    "SOLVER.EMA_DECAY": (0, 1),
+    "SOLVER.VALIDATION.PERIOD": (0, _INF),
+    "SOLVER.VALIDATION.PERIOD_EPOCH": (0, _INF),
+    "SOLVER.VALIDATION.PATIENCE": (0, _INF),
     "SOLVER.LOG_PERIOD": (1, _INF),
     "TEST.IMS_PER_BATCH": (1, _INF),
     "TEST.THRESHOLD_IOU": (0, 1),
@@ -241,7 +267,7 @@ NOT_EMPTY = (
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The (dotted key, value) pairs of a tree; the catalog counts as one value.
+    """The (dotted key, value) pairs of a tree; a free mapping counts as one value.
 
     Example:
         >>> list(leaves({"A": {"B": 1}, "C": 2}))
@@ -249,7 +275,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
     """
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and key != CATALOG_KEY:
+        if isinstance(value, Mapping) and key not in FREE_KEYS:
             yield from leaves(value, f"{key}.")
         else:
             yield key, value

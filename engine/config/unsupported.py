@@ -7,7 +7,6 @@ from typing import Any
 
 # key -> (is it asked for, what it is, what to write instead)
 NOT_YET: dict[str, tuple[Callable[[Any], bool], str, str]] = {
-    "DATASETS.VAL": (lambda names: bool(names), "evaluation during training", "name the sets in DATASETS.TEST"),
     "MODEL.GROUP_NORM.NUM_GROUPS": (lambda groups: groups != 32, "group norm of other than 32 groups", "write 32"),
     "MODEL.GROUP_NORM.EPSILON": (lambda epsilon: epsilon != 1e-5, "group norm of another epsilon", "write 0.00001"),
 }

@@ -201,7 +201,8 @@ def _syntax_message(path: str, text: str, error: yaml.MarkedYAMLError) -> str:
     problem = (error.problem or "").replace("'<stream end>'", "the end of the file")
     if problem.startswith("mapping values"):
         problem = "a colon too many here, or one missing on the line above"
-    return f"{path}:{mark.line + 1}: YAML syntax: {' '.join(f'{problem} {context}'.split())}"
+    hint = "; a name that begins with * needs quotes" if "alias" in f"{problem} {context}" else ""
+    return f"{path}:{mark.line + 1}: YAML syntax: {' '.join(f'{problem} {context}'.split())}{hint}"
 
 
 def _line(node: yaml.Node) -> int:

@@ -1,14 +1,31 @@
-"""Parameter groups with the reference's rates, for any optimizer of `torch.optim`."""
+"""Parameter groups with the reference's rates and the user's own, and optimizers by name (`SOLVER.OPTIMIZER`)."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+from fvcore.common.registry import Registry
 from torch import nn
 
 from engine.errors import InputError
+
+OPTIMIZERS = Registry("OPTIMIZERS")
+"""(groups, lr: float[, momentum: float]) -> torch.optim.Optimizer; those of `torch.optim` are there."""
+
+_UNFIT = ("LBFGS", "SparseAdam", "Muon")  # ask for a closure, for sparse gradients, for matrices only
+for _name, _optimizer in sorted(inspect.getmembers(torch.optim, inspect.isclass)):
+    if issubclass(_optimizer, torch.optim.Optimizer) and _name not in (*_UNFIT, "Optimizer"):
+        OPTIMIZERS.register(_optimizer)
+
+_NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+_BODY = "backbone.body"
 
 
 def parameter_groups(
@@ -17,40 +34,105 @@ def parameter_groups(
     weight_decay: float,
     bias_lr_factor: float = 1.0,
     bias_weight_decay: float = 0.0,
+    norm_weight_decay: float | None = None,
     offset_lr_factor: float = 1.0,
+    backbone_lr_factor: float = 1.0,
+    layer_lr_factor: float = 1.0,
+    patterns: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Trainable parameters grouped by learning rate and weight decay, as the reference sets them.
+    """Trainable parameters grouped by learning rate and weight decay.
 
-    Names with "bias" (those of norms too) get `lr * bias_lr_factor` and `bias_weight_decay`; offset branches of
-    deformable convolutions besides `offset_lr_factor`. The reference makes one group a parameter; equal ones are joined
-    here, which changes no figure and lets the optimizer work on many parameters at once.
+    As the reference sets them, names with "bias" (those of norms too) get `lr * bias_lr_factor` and
+    `bias_weight_decay`, offset branches of deformable convolutions besides `offset_lr_factor`. The reference makes one
+    group a parameter; equal ones are joined here, which changes no figure and lets the optimizer work on many
+    parameters at once.
+
+    Args:
+        norm_weight_decay: of the scales of torch's norms, in place of `weight_decay`; None: the same.
+        backbone_lr_factor: of all that is below `backbone.`.
+        layer_lr_factor: f; the body's stages learn f, f^2, ... times as fast from the last to the first, see `stages`.
+        patterns: pattern of names -> {"lr_factor": a further factor, "weight_decay": in place of all others}; of those
+            that fit a name the last alone counts.
 
     Returns:
-        Groups with "params", "lr", "initial_lr" and "weight_decay".
+        Groups with "params", "lr", "initial_lr" and "weight_decay"; those that learn at `lr` come first, since the log
+        shows the rate of the first one.
+
+    Raises:
+        InputError: a pattern fits no parameter, or there is no body for `layer_lr_factor`.
     """
+    patterns = patterns or {}
+    _refuse_idle(patterns, [name for name, _ in model.named_parameters()])
+    scales = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, _NORMS)}
+    layer_factors = stage_factors(model, layer_lr_factor) if layer_lr_factor != 1 else {}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_bias = "bias" in name
-        rate = lr * bias_lr_factor if is_bias else lr
+        rate, decay = lr, weight_decay
+        if "bias" in name:
+            rate, decay = lr * bias_lr_factor, bias_weight_decay
+        elif name in scales and norm_weight_decay is not None:
+            decay = norm_weight_decay
         if ".offset." in name:
             rate *= offset_lr_factor
-        groups.setdefault((rate, bias_weight_decay if is_bias else weight_decay), []).append(parameter)
+        if name.startswith("backbone."):
+            rate *= backbone_lr_factor * layer_factors.get(name, 1.0)
+        own = next((fields for each, fields in reversed(patterns.items()) if fnmatchcase(name, each)), {})
+        rate *= own.get("lr_factor", 1.0)
+        groups.setdefault((rate, own.get("weight_decay", decay)), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}
-        for (rate, decay), parameters in groups.items()
+        for (rate, decay), parameters in sorted(groups.items(), key=lambda group: group[0][0] != lr)
     ]
 
 
-def optimizer_by_name(name: str, groups: list[dict[str, Any]], momentum: float) -> torch.optim.Optimizer:
-    """The optimizer `torch.optim.<name>`; `momentum` reaches those that know it (SGD, RMSprop).
+def stages(body: nn.Module) -> list[nn.Module]:
+    """The parts of a body that have parameters, from the image on: its children, those of a list one by one.
+
+    A ResNet has stem, layer1, layer2, layer3 and layer4.
+    """
+    parts: list[nn.Module] = []
+    for child in body.children():
+        parts += child if isinstance(child, nn.ModuleList) else [child]
+    return [part for part in parts if any(True for _ in part.parameters())]
+
+
+def stage_factors(model: nn.Module, factor: float) -> dict[str, float]:
+    """Name -> factor ** n of the parameters of `backbone.body`: n is 1 in the last stage, 2 in the one before, ...
+
+    Parameters of the body itself, outside its stages, have the first stage's.
 
     Raises:
-        InputError: `torch.optim` has no optimizer of that name.
+        InputError: the model has no such body.
     """
-    cls = getattr(torch.optim, name, None)
-    if not (inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer)):
-        raise InputError(f"SOLVER.OPTIMIZER {name} is not an optimizer of torch.optim; try SGD or AdamW")
-    knows_momentum = "momentum" in inspect.signature(cls).parameters
-    return cls(groups, lr=groups[0]["lr"], **({"momentum": momentum} if knows_momentum else {}))
+    try:
+        body = model.get_submodule(_BODY)
+    except AttributeError:
+        raise InputError(f"SOLVER.LAYER_LR_FACTOR is {factor:g}, but the model has no {_BODY}; write 1.0") from None
+    parts = stages(body)
+    exponents = {id(p): n for n, part in enumerate(reversed(parts), 1) for p in part.parameters()}
+    return {f"{_BODY}.{name}": factor ** exponents.get(id(p), len(parts)) for name, p in body.named_parameters()}
+
+
+def _refuse_idle(patterns: Iterable[str], names: list[str]) -> None:
+    """Raises InputError for a pattern that fits none of the names."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            is_module = any(name.startswith(f"{pattern}.") for name in names)
+            hint = f"did you mean {pattern}.*?" if is_module else f"they run from {names[0]} to {names[-1]}"
+            raise InputError(f"SOLVER.PARAM_GROUPS: {pattern} fits no parameter of the model; {hint}")
+
+
+def build_with(
+    optimizer: Callable[..., torch.optim.Optimizer], groups: list[dict[str, Any]], momentum: float
+) -> torch.optim.Optimizer:
+    """An optimizer of `OPTIMIZERS` over `groups`; `momentum` reaches those that know it (SGD, RMSprop).
+
+    Raises:
+        InputError: there is no group.
+    """
+    if not groups:
+        raise InputError("every parameter is frozen, so there is nothing to train")
+    knows_momentum = "momentum" in inspect.signature(optimizer).parameters
+    return optimizer(groups, lr=groups[0]["lr"], **({"momentum": momentum} if knows_momentum else {}))

@@ -93,7 +93,7 @@ VALUES = {
     ),
     "a value for a group": (
         "SOLVER: 0.01\n",
-        "6: SOLVER is a group of keys (MAX_ITER, OPTIMIZER, BASE_LR, ...), got 0.01",
+        "6: SOLVER is a group of keys (MAX_ITER, MAX_EPOCH, OPTIMIZER, ...), got 0.01",
     ),
     "a group for a value": (
         "OUTPUT_DIR:\n  SOLVER: 1\n",
@@ -147,7 +147,7 @@ COMMAND_LINE = {
     "a type": (["SOLVER.GAMMA", "x"], "SOLVER.GAMMA must be a float, got 'x'"),
     "a group": (
         ["SOLVER", "x"],
-        "SOLVER is a group of keys (MAX_ITER, OPTIMIZER, BASE_LR, ...), got 'x'",
+        "SOLVER is a group of keys (MAX_ITER, MAX_EPOCH, OPTIMIZER, ...), got 'x'",
     ),
     "names without quotes": (
         ["DATASETS.TEST", "(a, b)"],

@@ -46,6 +46,11 @@ BROKEN = {
         "7: MODEL.RESNETS.STEM_FUNC is StemWithGN and TRANS_FUNC is BottleneckWithFixedBatchNorm; "
         "their norms must be alike",
     ),
+    "channels of a tower": (
+        "  RESNETS:\n    BACKBONE_OUT_CHANNELS: 48\n",
+        "7: MODEL.RESNETS.BACKBONE_OUT_CHANNELS is 48, but the group norms behind it have 32 groups; "
+        "write a multiple of 32",
+    ),
     "device": ("  DEVICE: gpu\n", "6: MODEL.DEVICE must be cuda, cuda:N or cpu, got 'gpu'"),
     "range 0..1, means of 0..255": (
         "INPUT:\n  TO_BGR255: False\n",
@@ -89,6 +94,28 @@ BROKEN = {
     "a data set twice": (
         "DATASETS:\n  TEST: [a, a]\n",
         "7: DATASETS.TEST names a twice; keep one",
+    ),
+    "a validation on nothing": (
+        "SOLVER:\n  VALIDATION:\n    PERIOD: 100\n",
+        "8: SOLVER.VALIDATION.PERIOD is set, but DATASETS.VAL names no data set to validate on",
+    ),
+    "two periods": (
+        "DATASETS: {VAL: [a]}\nSOLVER: {VALIDATION: {PERIOD: 100, PERIOD_EPOCH: 1}}\n",
+        "7: SOLVER.VALIDATION.PERIOD and SOLVER.VALIDATION.PERIOD_EPOCH are both set; keep one of them",
+    ),
+    "patience without a period": (
+        "DATASETS: {VAL: [a]}\nSOLVER: {VALIDATION: {PATIENCE: 3}}\n",
+        "7: SOLVER.VALIDATION.PATIENCE counts validations, but there is one at the end only; set "
+        "SOLVER.VALIDATION.PERIOD",
+    ),
+    "best by a loss that is not computed": (
+        "SOLVER: {VALIDATION: {METRIC: loss, LOSS: False}}\n",
+        "6: SOLVER.VALIDATION.METRIC is loss, but LOSS is off; write LOSS: True",
+    ),
+    "a figure's slip": (
+        "SOLVER:\n  VALIDATION:\n    METRIC: AP500\n",
+        "8: SOLVER.VALIDATION.METRIC must be one of AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, "
+        "loss, got 'AP500'; did you mean AP50?",
     ),
     "an optimizer's slip": (
         "SOLVER:\n  OPTIMIZER: AdmaW\n",

@@ -22,7 +22,10 @@ SYNTAX = {
         "SOLVER:\n  BASE_LR 1\n  GAMMA: 2\n",
         "8: YAML syntax: a colon too many here, or one missing on the line above",
     ),
-    "unknown anchor": ("OUTPUT_DIR: *x\n", "6: YAML syntax: found undefined alias 'x'"),
+    "unknown anchor": (
+        "OUTPUT_DIR: *x\n",
+        "6: YAML syntax: found undefined alias 'x'; a name that begins with * needs quotes",
+    ),
     "duplicate key": (
         "SOLVER:\n  GAMMA: 0.1\n  GAMMA: 0.2\n",
         "8: duplicate key GAMMA, already given on line 7; keep one",

@@ -5,19 +5,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from engine.config import get_cfg
 from engine.errors import InputError
-from engine.solver.build import build_schedule
-from engine.solver.schedule import Schedule, cosine, multistep, warmup_factor
+from engine.solver.build import build_schedule, run_length
+from engine.solver.courses import Plan, cosine, cyclic, multistep, one_cycle
+from engine.solver.schedule import Schedule, momentum_of, set_momentum
+from engine.solver.warmup import Warmup, constant, linear
 
-METHODS = ["constant", "linear", "linear_f0"]
+ONE_FOR_ALL = get_cfg()  # one for all examples of hypothesis; each sets every key it reads
+METHODS = {"constant": constant, "linear": linear, "linear_f0": linear}
 
 
-def _optimizer(rates: list[float]) -> torch.optim.SGD:
+def _optimizer(rates: list[float], name: str = "SGD", **keys: float) -> torch.optim.Optimizer:
     groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate, "initial_lr": rate} for rate in rates]
-    return torch.optim.SGD(groups, lr=1.0)
+    return getattr(torch.optim, name)(groups, lr=1.0, **keys)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -25,50 +30,95 @@ def test_golden(golden_dir: Path, method: str) -> None:
     case = json.loads((golden_dir / "atss" / "lr_schedule.json").read_text())[method]
     recorded, figures = case["lr_used_at_iteration_0_100"], case["config"]
     optimizer = _optimizer(case["base_lrs"])
-    warmup = figures["warmup_method"], figures["warmup_factor"], figures["warmup_iters"]
-    max_iter = len(recorded)
-    schedule = Schedule(optimizer, multistep(figures["milestones"], figures["gamma"], max_iter), max_iter, *warmup)
+    warmup = Warmup(figures["warmup_iters"], figures["warmup_factor"], METHODS[method])
+    plan = Plan(len(recorded), figures["milestones"], figures["gamma"])
+    schedule = Schedule(optimizer, multistep(plan), plan.max_iter, warmup)
     for iteration, expected in enumerate(recorded):
         schedule.set(iteration)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected, rel=1e-9), iteration
 
 
-def test_a_milestone_takes_effect_at_its_iteration() -> None:
-    schedule = Schedule(_optimizer([1.0]), multistep([3, 5], 0.1, 8), 8)
-    assert [round(schedule.factor(i), 6) for i in range(8)] == [1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01]
+def test_rates_are_a_function_of_the_iteration_alone() -> None:
+    optimizer = _optimizer([1.0, 2.0], momentum=0.9)
+    schedule = Schedule(optimizer, one_cycle(Plan(10)), 10, Warmup(3, 0.5), peak_momentum=0.8)
+    figures = []
+    for iteration in (*range(10), *reversed(range(10))):
+        schedule.set(iteration)
+        figures.append([(group["lr"], group["momentum"]) for group in optimizer.param_groups])
+    assert figures[:10] == figures[:9:-1]
+    assert len({str(each) for each in figures}) == 10
 
 
-def test_milestones_beyond_the_end_do_nothing() -> None:
-    assert Schedule(_optimizer([1.0]), multistep([30000], 0.1, 8), 8).factor(7) == 1
+def test_warmup_times_course() -> None:
+    schedule = Schedule(_optimizer([1.0]), cosine(Plan(4)), 4, Warmup(2, 0.5))
+    assert [schedule.factor(i) for i in range(4)] == pytest.approx([0.5, 0.75 * 0.853553, 0.5, 0.146447], abs=1e-6)
 
 
-def test_every_iteration_of_long_runs_lies_on_the_right_side() -> None:
-    """Progress is a fraction; rounding must not move a milestone."""
-    for max_iter, milestone in ((90000, 60000), (180000, 120001), (7, 3), (999983, 333331)):
-        schedule = Schedule(_optimizer([1.0]), multistep([milestone], 0.1, max_iter), max_iter)
-        assert schedule.factor(milestone - 1) == 1 and schedule.factor(milestone) == pytest.approx(0.1)
+@pytest.mark.parametrize(("name", "keys"), [("SGD", {"momentum": 0.9}), ("RMSprop", {"momentum": 0.9}), ("AdamW", {})])
+def test_momentum_falls_where_the_rate_rises(name: str, keys: dict[str, float]) -> None:
+    optimizer = _optimizer([1.0], name, **keys)
+    schedule = Schedule(optimizer, cyclic(Plan(8, num_cycles=2, start=0.0, rise=0.5)), 8, peak_momentum=0.7)
+    figures = []
+    for iteration in range(8):
+        schedule.set(iteration)
+        figures.append((optimizer.param_groups[0]["lr"], momentum_of(optimizer.param_groups[0])))
+    rates, momenta = zip(*figures, strict=True)
+    assert rates == pytest.approx([0, 0.5, 1, 0.5, 0, 0.5, 1, 0.5])
+    assert momenta == pytest.approx([0.9, 0.8, 0.7, 0.8, 0.9, 0.8, 0.7, 0.8])
 
 
-def test_cosine() -> None:
-    schedule = Schedule(_optimizer([1.0]), cosine(), 4)
-    assert [schedule.factor(i) for i in range(4)] == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-6)
+def test_momentum_is_left_alone() -> None:
+    optimizer = _optimizer([1.0], momentum=0.9)
+    Schedule(optimizer, one_cycle(Plan(8)), 8).set(3)
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("group", [{"betas": (0.9, 0.99)}, {"betas": (0.9,)}, {"momentum": 0.9}])
+def test_momentum_of_a_group(group: dict[str, object]) -> None:
+    before = dict(group)
+    set_momentum(group, 0.5)
+    assert momentum_of(group) == 0.5
+    set_momentum(group, momentum_of(before))
+    assert group == before
 
 
 @pytest.mark.parametrize(
-    ("method", "factors"), [("linear", [0.5, 0.625, 0.75, 0.875, 1, 1]), ("constant", [0.5] * 4 + [1, 1])]
+    ("name", "keys", "course", "message"),
+    [
+        ("SGD", {"momentum": 0.9}, cosine, "is 0.8, but the course of SOLVER.SCHEDULE has no momentum; write 0"),
+        ("Adagrad", {}, one_cycle, "is 0.8, but Adagrad has no momentum; write 0, or another SOLVER.OPTIMIZER"),
+        ("SGD", {"momentum": 0.7}, one_cycle, "is 0.8, above the 0.7 of SGD elsewhere: momentum falls where"),
+        ("RMSprop", {}, cyclic, "is 0.8, above the 0 of RMSprop elsewhere"),
+    ],
 )
-def test_warmup(method: str, factors: list[float]) -> None:
-    assert [warmup_factor(i, method, 0.5, 4) for i in range(6)] == factors
+def test_momentum_that_cannot_fall(name: str, keys: dict[str, float], course: object, message: str) -> None:
+    with pytest.raises(InputError, match=f"^SOLVER.CYCLE.PEAK_MOMENTUM {message}"):
+        Schedule(_optimizer([1.0], name, **keys), course(Plan(8)), 8, peak_momentum=0.8)
 
 
-def test_no_warmup() -> None:
-    assert warmup_factor(0, "linear", 0.1, 0) == 1
+@given(st.integers(1, 40), st.data())
+def test_a_schedule_from_keys(max_iter: int, data: st.DataObject) -> None:
+    """Every schedule and warm-up by name: rates stay between 0 and the largest factor, momenta between the two."""
+    cfg = ONE_FOR_ALL
+    name = data.draw(st.sampled_from(["multistep", "cosine", "poly", "cyclic", "one_cycle", "constant"]))
+    cfg.SOLVER.SCHEDULE, cfg.SOLVER.MAX_ITER = name, max_iter
+    cfg.SOLVER.WARMUP_METHOD = data.draw(st.sampled_from(["constant", "linear", "exponential"]))
+    cfg.SOLVER.WARMUP_ITERS = data.draw(st.integers(0, 50))
+    cfg.SOLVER.CYCLE.NUM, cfg.SOLVER.CYCLE.RISE = data.draw(st.integers(1, 5)), data.draw(st.floats(0, 1))
+    cfg.SOLVER.CYCLE.PEAK_MOMENTUM = 0.85 if "cycl" in name else 0.0
+    cfg.SOLVER.STEPS = (5, 9)
+    optimizer = _optimizer([0.1], momentum=0.9)
+    schedule = build_schedule(cfg, optimizer, run_length(cfg, num_images=7))
+    for iteration in range(max_iter):
+        schedule.set(iteration)
+        group = optimizer.param_groups[0]
+        assert 0 <= group["lr"] <= 0.1 + 1e-9 and 0.85 - 1e-9 <= group["momentum"] <= 0.9 + 1e-9
 
 
 @pytest.mark.parametrize("key", ["SCHEDULE", "WARMUP_METHOD"])
 def test_an_unknown_name_is_one_line(key: str) -> None:
     cfg = get_cfg()
     cfg.IMPORTS = ("json",)  # with modules of the user's own any name may be right
-    cfg.SOLVER[key] = "sometimes"
-    with pytest.raises(InputError, match=f"SOLVER.{key} sometimes"):
-        build_schedule(cfg, _optimizer([1.0]))
+    cfg.SOLVER[key] = "linar"
+    with pytest.raises(InputError, match=f"^SOLVER.{key}: nothing is registered as linar"):
+        build_schedule(cfg, _optimizer([1.0]), run_length(cfg, num_images=1))

@@ -1,0 +1,57 @@
+"""The first iterations of a run, by name (`SOLVER.WARMUP_METHOD`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fvcore.common.registry import Registry
+
+WARMUPS = Registry("WARMUPS")
+"""(progress in [0, 1), factor: float) -> part of the learning rate.
+
+`progress` is the 0-based iteration / `SOLVER.WARMUP_ITERS`, `factor` is `SOLVER.WARMUP_FACTOR`.
+"""
+
+
+@WARMUPS.register()
+def constant(progress: float, factor: float) -> float:
+    """`factor` throughout (He et al., 2016)."""
+    return factor
+
+
+@WARMUPS.register()
+def linear(progress: float, factor: float) -> float:
+    """From `factor` to 1 along a line (Goyal et al., 2017)."""
+    return factor * (1 - progress) + progress
+
+
+@WARMUPS.register()
+def exponential(progress: float, factor: float) -> float:
+    """From `factor`, which must be above 0, to 1 in steps of equal ratio."""
+    return factor ** (1 - progress)
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """The part of the learning rate that a 0-based iteration gets.
+
+    Attributes:
+        num_iters: iterations that it lasts; 1.0 from then on.
+        factor: where it starts.
+        curve: see `WARMUPS`.
+
+    Example:
+        >>> [Warmup(2, 0.5, linear)(iteration) for iteration in range(3)]
+        [0.5, 0.75, 1.0]
+    """
+
+    num_iters: int = 0
+    factor: float = 1.0
+    curve: Callable[[float, float], float] = linear
+
+    def __call__(self, iteration: int) -> float:
+        return self.curve(iteration / self.num_iters, self.factor) if iteration < self.num_iters else 1.0
+
+
+NO_WARMUP = Warmup()

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from engine.config import changes, get_cfg
+
+BEFORE = """\
+OUTPUT_DIR: a
+SOLVER:
+  BASE_LR: 0.1
+  STEPS: [3, 5]
+  SCHEDULE: cosine
+  KEY_OF_ANOTHER_VERSION: 1
+DATASETS:
+  TRAIN: [fabric_train]
+"""
+
+
+def _cfg(*pairs: object) -> object:
+    cfg = get_cfg()
+    cfg.merge_from_list(["OUTPUT_DIR", "a", "SOLVER.BASE_LR", 0.1, "SOLVER.STEPS", (3, 5), "SOLVER.SCHEDULE", "cosine"])
+    cfg.merge_from_list(["DATASETS.TRAIN", ("fabric_train",), *pairs])
+    return cfg
+
+
+def test_nothing_changed() -> None:
+    """Tuples are lists in YAML, and keys that one of them lacks do not count."""
+    assert changes(BEFORE, _cfg()) == []
+    cfg = _cfg()
+    assert changes(cfg.dump(), cfg) == []
+
+
+def test_each_key_is_a_line() -> None:
+    cfg = _cfg("SOLVER.BASE_LR", 0.01, "SOLVER.STEPS", (3,), "SOLVER.SCHEDULE", "poly", "OUTPUT_DIR", "b")
+    assert sorted(changes(BEFORE, cfg)) == [
+        "OUTPUT_DIR: a -> b",
+        "SOLVER.BASE_LR: 0.1 -> 0.01",
+        "SOLVER.SCHEDULE: cosine -> poly",
+        "SOLVER.STEPS: [3, 5] -> [3]",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "just words", "[1, 2]", "a: [", "SOLVER: 3"])
+def test_a_text_that_is_no_configuration_tells_nothing(text: str) -> None:
+    assert changes(text, _cfg()) == []
