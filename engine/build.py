@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 
 from engine import distributed
 from engine.checkpoint.atomic import write_text
+from engine.environment import environment_report
 from engine.errors import InputError
 from engine.log import get_logger, setup_logging
 from engine.modeling.build import build_device, warn_without_gpu
@@ -21,8 +22,8 @@ from engine.registry import import_modules
 CONFIG_FILE = "config.yaml"
 
 
-def prepare(cfg: CfgNode, resume: bool = False) -> None:
-    """Make the process ready for a run in `OUTPUT_DIR`.
+def prepare(cfg: CfgNode, resume: bool = False) -> bool:
+    """Make the process ready for a run in `OUTPUT_DIR`; whether it resumes one: if told so, or restarted by torchrun.
 
     Imports the modules of `IMPORTS`, joins the process group that a launcher announced, starts the log, settles `SEED`
     (-1: the one of the run to resume, else a random one) and seeds every random number generator.
@@ -36,6 +37,7 @@ def prepare(cfg: CfgNode, resume: bool = False) -> None:
     import_modules(cfg.IMPORTS)
     device = build_device(cfg)
     distributed.init_process_group(device)
+    resume = resume or distributed.is_restarted()
     if device.index is not None and distributed.world_size() == 1:
         torch.cuda.set_device(device)  # pinned memory and memory figures are those of the current one
     output_dir = Path(cfg.OUTPUT_DIR)
@@ -45,6 +47,7 @@ def prepare(cfg: CfgNode, resume: bool = False) -> None:
     except OSError as error:
         raise InputError(f"OUTPUT_DIR {output_dir} cannot be written to ({error.strerror}); choose another") from error
     if distributed.is_main():
+        get_logger(__name__).info(environment_report())
         warn_without_gpu(cfg)
     if cfg.SEED < 0:
         cfg.defrost()
@@ -52,6 +55,7 @@ def prepare(cfg: CfgNode, resume: bool = False) -> None:
         cfg.freeze()
         get_logger(__name__).info("SEED is %d", cfg.SEED)
     seed_everything(cfg)
+    return resume
 
 
 def create_output_dir(path: Path) -> None:

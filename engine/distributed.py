@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +15,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from engine.errors import InputError
+
+TIMEOUT = timedelta(minutes=30)
+"""For the processes to find each other, and for one to wait for the others: the longest test or checkpoint."""
 
 
 def is_distributed() -> bool:
@@ -34,6 +41,14 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
+def is_restarted() -> bool:
+    """Whether torchrun has started this job's processes again after one of them died; the same on every process.
+
+    Each machine counts for itself, and only those that lost a process count (pytorch issue 108158).
+    """
+    return largest(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))) > 0
+
+
 def init_process_group(device: torch.device) -> None:
     """Join the group announced by `torchrun` or `torch.distributed.launch`; does nothing for a lone process.
 
@@ -50,13 +65,57 @@ def init_process_group(device: torch.device) -> None:
                 "processes on it (--nproc-per-node)"
             )
         torch.cuda.set_device(local_rank())
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # objects and flags travel over gloo
+    store, own_rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    store = store_of_this_start(store, own_rank, size)
+    dist.init_process_group(backend, store=store, rank=own_rank, world_size=size, timeout=TIMEOUT)
 
 
-def destroy_process_group() -> None:
-    if is_distributed():
-        dist.destroy_process_group()
+def store_of_this_start(store: dist.Store, own_rank: int, size: int) -> dist.Store:
+    """A part of `store` that only the processes started together with this one use.
+
+    torchrun keeps one store for all its restarts, in which gloo and NCCL would find the addresses of dead processes
+    (pytorch issues 135712 and 167288). So the main process chooses a name nobody had before and tells those who ask. A
+    question of an earlier start is answered too, and nobody reads it.
+    """
+    own = uuid.uuid4().hex
+    if own_rank > 0:
+        store.set(f"question/{own_rank}", own)
+        name = store.get(f"answer/{own}").decode()  # waits for it
+        store.set(f"{name}/{own_rank}", "understood")
+        return dist.PrefixStore(name, store)
+    waiting = set(range(1, size))
+    while waiting:
+        for other in waiting:
+            if store.check([f"question/{other}"]):
+                store.set(f"answer/{store.get(f'question/{other}').decode()}", own)
+        waiting = {other for other in waiting if not store.check([f"{own}/{other}"])}
+        time.sleep(0.01)
+    return dist.PrefixStore(own, store)
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Leaves the process group at the end, if one was joined; the loss of another process becomes one line.
+
+    Raises:
+        InputError: another process ended in the middle of an exchange with this one.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (is_distributed() and _is_lost_peer(error)):
+            raise
+        raise InputError(f"process {rank()} of {world_size()}: another process ended; its message says why") from error
+    finally:
+        if is_distributed():
+            dist.destroy_process_group()
+
+
+def _is_lost_peer(error: RuntimeError) -> bool:
+    """gloo says it in these words only; torch has a class of its own for it (DistNetworkError) in some places."""
+    words = ("connection closed by peer", "connection reset by peer", "broken pipe", "gloo")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
 
 def barrier() -> None:
@@ -64,13 +123,43 @@ def barrier() -> None:
         dist.barrier()
 
 
+_is_alone = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within the block `all_reduce_mean` gives this process its own figure: the others have no part in its work."""
+    global _is_alone
+    before, _is_alone = _is_alone, True
+    try:
+        yield
+    finally:
+        _is_alone = before
+
+
 def all_reduce_mean(tensor: Tensor) -> Tensor:
     """Mean of `tensor` over all processes; a new tensor without gradient history."""
     total = tensor.detach().clone()
-    if world_size() > 1:
+    if world_size() > 1 and not _is_alone:
         dist.all_reduce(total)
         total /= world_size()
     return total
+
+
+def largest(number: int) -> int:
+    """The largest `number` of all processes, on every process."""
+    if world_size() == 1:
+        return number
+    tensor = torch.tensor(number)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return int(tensor)
+
+
+def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
+    """Fill `tensors` with the main process's values, in place."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def gather_objects(obj: Any) -> list[Any] | None:

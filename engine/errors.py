@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 EXIT_BAD_INPUT = 2
+EXIT_SAVED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 EXIT_INTERRUPTED = 130
 
 
@@ -17,11 +18,16 @@ class InputError(Exception):
     """
 
 
+class Interrupted(Exception):
+    """A signal ended the work, and what was done is saved; the message, if any, says where and how to go on."""
+
+
 def run_tool(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and leave the process with its exit code.
 
-    `InputError` becomes `error: ...` on stderr and exit code 2, Ctrl-C exit code 130. A terminal that cannot show a
-    character (a class name in Chinese under LC_ALL=C) shows its escape instead.
+    `InputError` becomes `error: ...` on stderr and exit code 2, `Interrupted` exit code 75, a Ctrl-C that left nothing
+    to go on from exit code 130. A terminal that cannot show a character (a class name in Chinese under LC_ALL=C) shows
+    its escape instead.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
@@ -31,6 +37,10 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         code = EXIT_BAD_INPUT
+    except Interrupted as end:
+        if str(end):
+            print(end, file=sys.stderr)
+        code = EXIT_SAVED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = EXIT_INTERRUPTED

@@ -9,13 +9,39 @@ from pathlib import Path
 from tqdm import tqdm
 
 ROOT = "engine"
+ON_BAR = "is_on_bar"
+"""Attribute of a log record (`extra={ON_BAR: True}`): a live bar says the same, so a terminal needs no line."""
 
 
-class _BarFriendlyHandler(logging.StreamHandler):
+class _Steadfast(logging.Handler):
+    """Says once on stderr that its stream takes no more (full disk, closed pipe), and lets the work go on."""
+
+    is_failing = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.is_failing:
+            self.is_failing = True
+            name = getattr(self, "baseFilename", "the console")
+            print(f"{name}: cannot be written ({error.strerror}); lines of the log are lost there", file=sys.stderr)
+
+
+class _BarFriendlyHandler(_Steadfast, logging.StreamHandler):
     """Writes above a live tqdm bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=self.stream)
+        if getattr(record, ON_BAR, False) and self.stream.isatty():
+            return
+        try:
+            tqdm.write(self.format(record), file=self.stream)
+        except Exception:  # as every handler of `logging` does
+            self.handleError(record)
+
+
+class _LogFile(_Steadfast, logging.FileHandler):
+    """The log on disk."""
 
 
 def get_logger(name: str = ROOT) -> logging.Logger:
@@ -37,7 +63,7 @@ def setup_logging(output_dir: Path | None = None, rank: int = 0) -> logging.Logg
     logger.addHandler(console)
     if output_dir is not None and rank == 0:
         output_dir.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(output_dir / "log.txt", encoding="utf-8")
+        file = _LogFile(output_dir / "log.txt", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(file)
     return logger

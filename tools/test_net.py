@@ -45,12 +45,10 @@ def main() -> None:
 
     if args.write_thresholds:
         check_storable(cfg.MODEL.WEIGHT)
-    try:
+    with distributed.process_group():
         outcomes = evaluate(cfg, build_trained_model(cfg))
         if args.write_thresholds and distributed.is_main():
             store_thresholds(cfg.MODEL.WEIGHT, outcomes[cfg.DATASETS.TEST[0]]["thresholds"])
-    finally:
-        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -35,14 +35,12 @@ def main() -> None:
     from engine import distributed, evaluate, train
     from engine.checkpoint import store_thresholds
 
-    try:
+    with distributed.process_group():
         model = train(cfg, resume=args.resume, will_test=not args.skip_test)
         if cfg.DATASETS.TEST and not args.skip_test:
             outcomes = evaluate(cfg, model)
             if distributed.is_main():
                 store_thresholds(f"{cfg.OUTPUT_DIR}/model_final.pth", outcomes[cfg.DATASETS.TEST[0]]["thresholds"])
-    finally:
-        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

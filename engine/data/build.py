@@ -17,6 +17,7 @@ from engine.errors import InputError
 from engine.log import get_logger
 from engine.modeling.build import pixel_of
 from engine.registry import import_modules, lookup
+from engine.solver.build import run_length
 
 logger = get_logger(__name__)
 
@@ -79,7 +80,7 @@ def build_test_transform(cfg: CfgNode) -> transforms.Transform:
 
 
 def build_train_loader(cfg: CfgNode, start_iteration: int = 0) -> BatchLoader:
-    """Training batches of this rank from `start_iteration` up to SOLVER.MAX_ITER.
+    """Training batches of this rank from `start_iteration` up to the end of the run, see `solver.build.run_length`.
 
     With SEED -1 a seed is drawn here, the same on all ranks, and logged.
     """
@@ -94,12 +95,13 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0) -> BatchLoader:
     batch_sampler = samplers.TrainBatchSampler(
         num_images=len(dataset),
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        max_iter=cfg.SOLVER.MAX_ITER,
+        max_iter=run_length(cfg, len(dataset)).max_iter,
         seed=seed,
         start_iteration=start_iteration,
         groups=groups,
         rank=rank(),
         world_size=world_size(),
+        accumulate=cfg.SOLVER.ACCUMULATE,
     )
     samples = TrainSamples(dataset, build_train_transform(cfg), seed)
     return _loader(cfg, dataset, samples, batch_sampler)

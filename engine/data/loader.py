@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -213,7 +216,7 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         if self._loader is None:
             self._loader = self._open()
-        for batch in self._loader:
+        for batch in self._received():
             if isinstance(batch, InputError):
                 # Let go of the workers first: if the traceback keeps them alive, they end in a
                 # garbage collection that closes their pipes unsaid, and each takes 5 seconds.
@@ -221,6 +224,18 @@ class BatchLoader:
                 raise InputError(str(batch))
             self._report_resized_files(batch)
             yield batch
+
+    def _received(self) -> Iterator[Batch | InputError]:
+        try:
+            with naming_dead_workers():
+                try:
+                    yield from self._loader
+                except (ConnectionError, EOFError, FileNotFoundError):
+                    time.sleep(1)  # a worker may have died with a tensor in its hands: torch names it in a moment
+                    raise
+        except InputError:
+            self._loader = None
+            raise
 
     def _report_resized_files(self, batch: Batch) -> None:
         for line in batch.resized_files:
@@ -230,7 +245,34 @@ class BatchLoader:
                 logger.warning("%s; the image's own size is used (%s so far)", line, count)
 
 
+@contextmanager
+def naming_dead_workers() -> Iterator[None]:
+    """A process that reads images and dies becomes one line.
+
+    Torch tells of it in the middle of whatever the main process does at that moment, so this belongs around all work on
+    the batches of a loader.
+
+    Raises:
+        InputError: it was killed, or it ended; says which.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch's only word for it
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise InputError(
+            f"{str(error).splitlines()[0].rstrip('. ')}: it was reading images; if it was killed, memory ran out: "
+            "lower DATALOADER.NUM_WORKERS"
+        ) from None
+
+
 def _start_worker(worker_id: int) -> None:
-    """Workers are the parallelism; threads inside them would only get in each other's way."""
+    """Workers are the parallelism; threads inside them would only get in each other's way.
+
+    A signal to the whole job is for the main process to answer; workers end when it does.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -49,7 +49,8 @@ def epoch_order(
 class TrainBatchSampler:
     """One rank's share of each global batch, as lists of (position, image index).
 
-    Rank r of R takes global_batch[r * B / R : (r + 1) * B / R], so R processes see what one would.
+    Rank r of R takes global_batch[r * B / R : (r + 1) * B / R], so R processes see what one would. With A accumulated
+    passes an iteration yields this share in A lists, one after the other.
 
     Args:
         num_images: images in the data set.
@@ -58,9 +59,10 @@ class TrainBatchSampler:
         seed: non-negative.
         start_iteration: the first one to yield; equal to an uninterrupted run from there on.
         groups: see `aspect_groups`; None for no grouping.
+        accumulate: A.
 
     Raises:
-        InputError: no images, or B is not divisible by R.
+        InputError: no images, or B is not divisible by R A.
     """
 
     def __init__(
@@ -73,13 +75,15 @@ class TrainBatchSampler:
         groups: np.ndarray | None = None,
         rank: int = 0,
         world_size: int = 1,
+        accumulate: int = 1,
     ) -> None:
         if num_images == 0:
             raise InputError("there is no image to train on; see DATASETS.TRAIN and DATALOADER.FILTER_EMPTY")
-        if batch_size < 1 or batch_size % world_size:
+        if batch_size < 1 or batch_size % (world_size * accumulate):
+            passes = f" times SOLVER.ACCUMULATE ({accumulate})" if accumulate > 1 else ""
             raise InputError(
                 f"SOLVER.IMS_PER_BATCH ({batch_size}) must be a positive multiple of the number of "
-                f"processes ({world_size}); change one of them"
+                f"processes ({world_size}){passes}; change one of them"
             )
         self.num_images = num_images
         self.batch_size = batch_size
@@ -88,22 +92,24 @@ class TrainBatchSampler:
         self.start_iteration = start_iteration
         self.groups = groups
         share = batch_size // world_size
-        self._slots = range(rank * share, (rank + 1) * share)
+        each = share // accumulate
+        self._passes = [range(start, start + each) for start in range(rank * share, (rank + 1) * share, each)]
 
     def __len__(self) -> int:
-        return max(self.max_iter - self.start_iteration, 0)
+        return max(self.max_iter - self.start_iteration, 0) * len(self._passes)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = -1, np.zeros(0, np.int64)
         for iteration in range(self.start_iteration, self.max_iter):
-            batch = []
-            for slot in self._slots:
-                position = iteration * self.batch_size + slot
-                if position // self.num_images != epoch:
-                    epoch = position // self.num_images
-                    order = epoch_order(self.seed, epoch, self.num_images, self.batch_size, self.groups)
-                batch.append((position, int(order[position % self.num_images])))
-            yield batch
+            for slots in self._passes:
+                batch = []
+                for slot in slots:
+                    position = iteration * self.batch_size + slot
+                    if position // self.num_images != epoch:
+                        epoch = position // self.num_images
+                        order = epoch_order(self.seed, epoch, self.num_images, self.batch_size, self.groups)
+                    batch.append((position, int(order[position % self.num_images])))
+                yield batch
 
 
 class TestBatchSampler:

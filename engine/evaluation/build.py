@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from engine.data.build import build_dataset, build_test_loader
 from engine.errors import InputError
 from engine.evaluation.anchor_analysis import best_iou, means_table, reach_table, shares_table, suggest
 from engine.evaluation.anchor_boxes import collect_boxes, count_positives
-from engine.evaluation.coco import coco_metrics
+from engine.evaluation.coco import coco_metrics, matched_part
 from engine.evaluation.results import to_coco_results, without_images, write_json_atomic
 from engine.evaluation.tables import metrics_table, thresholds_table
 from engine.evaluation.thresholds import fmeasure_thresholds
 from engine.inference.build import build_detector
-from engine.inference.loop import detect
+from engine.inference.loop import Findings, detect, mean_losses
 from engine.log import get_logger
 from engine.modeling.anchors import AnchorGenerator
 from engine.modeling.build import build_device, build_model, num_classes, pixel_of
@@ -80,6 +80,59 @@ def _evaluate_on(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, Any] | 
     return outcome
 
 
+class Validation:
+    """`DATASETS.VAL`, read once to evaluate a model on any number of times: `Validation(cfg, class_names)(model)`.
+
+    As `evaluate`, but always without `TEST.BBOX_AUG`, and nothing is written.
+
+    Args:
+        cfg: a configuration.
+        class_names: of the labels.
+
+    Raises:
+        InputError: a data set that cannot be used.
+    """
+
+    def __init__(self, cfg: CfgNode, class_names: Sequence[str]) -> None:
+        self._cfg = cfg
+        self._loaders = {name: build_test_loader(cfg, name, class_names) for name in cfg.DATASETS.VAL}
+        self._truths = {
+            name: matched_part(loader.dataset.coco_dict()) if distributed.is_main() else {}
+            for name, loader in self._loaders.items()
+        }
+        self._reported: dict[str, dict[int | str, str]] = {name: {} for name in self._loaders}
+
+    def __call__(self, model: nn.Module) -> dict[str, dict[str, Any]]:
+        """{data set: {"figures", "thresholds"}} on every process.
+
+        Figures are those of "bbox" in `metrics.json` and, with `SOLVER.VALIDATION.LOSS`, the losses by name and their
+        sum "loss", each a mean over the images of `image_losses`. A data set that gives none (weights that diverged, no
+        image that can be read) is named in a warning and has {} and None.
+        """
+        return distributed.broadcast_object({name: self._outcome(name, model) for name in self._loaders})
+
+    def _outcome(self, name: str, model: nn.Module) -> dict[str, Any] | None:
+        cfg, loader = self._cfg, self._loaders[name]
+        found = detect(model, loader, build_device(cfg), pixel_of(cfg), with_losses=cfg.SOLVER.VALIDATION.LOSS)
+        if found is None:
+            return None
+        try:  # the other processes wait for an answer, and the training is worth more than it
+            return self._scored(name, found)
+        except InputError as error:
+            get_logger(__name__).warning("no validation on %s: %s", name, error)
+            return {"figures": {}, "thresholds": None}
+
+    def _scored(self, name: str, found: Findings) -> dict[str, Any]:
+        dataset = self._loaders[name].dataset
+        if found.unreadable != self._reported[name]:
+            _report_unreadable(name, found.unreadable, len(dataset))
+            self._reported[name] = found.unreadable
+        results = to_coco_results(found.detections, dataset.category_ids)
+        outcome = score_results(self._cfg, dataset, results, list(found.unreadable), self._truths[name])
+        figures = {**outcome["metrics"]["bbox"], **mean_losses(found.losses)}
+        return {"figures": figures, "thresholds": outcome["thresholds"]}
+
+
 def _check_num_classes(cfg: CfgNode, model: nn.Module, dataset: Any) -> None:
     """Labels of a model that does not know its classes by name are those of the data set, one by one."""
     count = len(dataset.class_names)
@@ -105,11 +158,18 @@ def _report_unreadable(name: str, unreadable: dict[int | str, str], num_images: 
 
 
 def score_results(
-    cfg: CfgNode, dataset: Any, results: list[dict], skipped_images: Sequence[int | str] = ()
+    cfg: CfgNode,
+    dataset: Any,
+    results: list[dict],
+    skipped_images: Sequence[int | str] = (),
+    coco_dict: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """{"metrics", "thresholds"} of COCO `results` on `dataset` (a `data.coco.CocoDataset`) without `skipped_images`."""
+    """{"metrics", "thresholds"} of COCO `results` on `dataset` (a `data.coco.CocoDataset`) without `skipped_images`.
+
+    Its annotations are read again unless given as `coco_dict`.
+    """
     truth = (
-        without_images(dataset.coco_dict(), skipped_images),
+        without_images(dataset.coco_dict() if coco_dict is None else coco_dict, skipped_images),
         results,
         dataset.class_names,
         dataset.category_ids,

@@ -18,6 +18,7 @@ from engine.errors import InputError
 
 AREAS = {"": 0, "s": 1, "m": 2, "l": 3}  # suffix of a figure -> index of pycocotools' area range
 MAX_DETS = (1, 10, 100)
+_READ = ("image_id", "category_id", "bbox", "area", "iscrowd")
 
 
 def coco_metrics(
@@ -103,6 +104,21 @@ def match(
             params.areaRng, params.areaRngLbl = params.areaRng[:1], params.areaRngLbl[:1]
         evaluation.evaluate()
     return evaluation
+
+
+def matched_part(coco_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """COCO annotations without what `match` does not read (outlines, file names, ...): small enough to keep.
+
+    Example:
+        >>> hole = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 2, 2], "segmentation": [[0, 0, 2, 2, 0, 2]]}
+        >>> matched_part({"images": [{"id": 1}], "annotations": [hole], "categories": [{"id": 3}]})["annotations"]
+        [{'image_id': 1, 'category_id': 3, 'bbox': [0, 0, 2, 2]}]
+    """
+    return {
+        "images": [{"id": image["id"]} for image in coco_dict["images"]],
+        "annotations": [{key: gt[key] for key in _READ if key in gt} for gt in coco_dict["annotations"]],
+        "categories": [{"id": category["id"]} for category in coco_dict["categories"]],
+    }
 
 
 def count_ground_truth(coco_dict: Mapping[str, Any], category_ids: Sequence[int]) -> list[int]:

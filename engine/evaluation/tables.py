@@ -58,6 +58,24 @@ def thresholds_table(thresholds: Mapping[str, Any]) -> str:
     return f"{caption}\n{aligned_table(headers, rows, text_columns=(0, 6))}"
 
 
+def validation_table(figures: Mapping[str, Mapping[str, float]], metric: str) -> str:
+    """A line for each data set: AP, AP50, `metric` and, where there are losses, their sum.
+
+    Args:
+        figures: of each data set by name, see `evaluation.build.Validation`.
+        metric: what the best model is chosen by.
+    """
+    names = list(dict.fromkeys(["AP", "AP50", metric]))
+    if any("loss" in row for row in figures.values()):
+        names = [name for name in names if name != "loss"] + ["loss"]
+    rows = [[name, *(_figure(key, row.get(key)) for key in names)] for name, row in figures.items()]
+    return aligned_table(["data set", *names], rows)
+
+
+def _figure(name: str, value: float | None) -> str:
+    return f"{value:.4f}" if name == "loss" and value is not None else _fraction(value)
+
+
 def display_width(text: str) -> int:
     """Columns `text` takes in a terminal: a Chinese character takes 2, a combining mark none.
 

@@ -101,11 +101,16 @@ def counts_table(counts: dict[Path, np.ndarray], predictor: ImagePredictor) -> s
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write `image` (BGR uint8) in the format of the suffix of `path`, which may hold any characters."""
-    ok, data = cv2.imencode(path.suffix, image)
-    if not ok:
+    """Write `image` (BGR uint8) in the format of the suffix of `path`, which may hold any characters.
+
+    Raises:
+        InputError: no such format, or the file cannot be written.
+    """
+    if not cv2.haveImageWriter(path.name):
         raise InputError(f"{path}: cannot write an image of this kind")
+    data = cv2.imencode(path.suffix, image)[1]
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.tobytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error

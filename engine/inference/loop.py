@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +13,9 @@ from torch import nn
 from tqdm import tqdm
 
 from engine import distributed
-from engine.data.loader import Batch
+from engine.data.loader import Batch, naming_dead_workers
+from engine.data.transforms import random_state
+from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import Detections
 from engine.structures import boxes as box_ops
 
@@ -23,42 +27,50 @@ class Findings:
     Attributes:
         detections: of every image by image id, on the CPU, in the coordinates of the original images.
         unreadable: image id -> why, of the images that could not be read.
+        losses: by name of every image by image id, where they were asked for; see `image_losses`.
     """
 
     detections: dict[int | str, Detections] = field(default_factory=dict)
     unreadable: dict[int | str, str] = field(default_factory=dict)
+    losses: dict[int | str, dict[str, float]] = field(default_factory=dict)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what modules keep, such as anchors, may be trained with afterwards
+@naming_dead_workers()
 def detect(
     model: nn.Module,
     loader: Iterable[Batch],
     device: torch.device,
     pixel: float = box_ops.CONTINUOUS,
+    with_losses: bool = False,
 ) -> Findings | None:
     """Detect in every image of `loader` that can be read.
 
     Each process works on its own shard; the main process receives all of them, the others None. The model is put into
-    evaluation mode and given back in the mode it was in.
+    evaluation mode, and each of its parts is given back in the mode it was in. Its buffers (statistics of norms) become
+    those of the main process, which are in the checkpoints.
 
     Args:
         model: images -> detections.
         loader: batches whose targets carry `original_size`.
         device: where the model lives.
         pixel: 1.0 in the inclusive convention, see `structures.boxes`.
+        with_losses: the losses too; `model` is then a bare detector.
     """
-    was_training = model.training
-    model.eval()
+    distributed.broadcast_tensors(model.buffers())
     found = Findings()
-    bar = tqdm(loader, desc="test", disable=not (distributed.is_main() and sys.stderr.isatty()))
-    for batch in bar:
-        found.unreadable |= batch.unreadable
-        if not len(batch):
-            continue
-        detections = model(batch.images.to(device))
-        for target, detection in zip(batch.targets, detections, strict=True):
-            found.detections[target.image_id] = detection.to("cpu").resize(target.original_size, pixel)
-    model.train(was_training)
+    # Under the bar of a training this one leaves no trace.
+    bar = tqdm(loader, desc="test", leave=None, disable=not (distributed.is_main() and sys.stderr.isatty()))
+    with evaluation_mode(model):
+        for batch in bar:
+            found.unreadable |= batch.unreadable
+            if not len(batch):
+                continue
+            batch = batch.to(device)
+            for target, detection in zip(batch.targets, model(batch.images), strict=True):
+                found.detections[target.image_id] = detection.to("cpu").resize(target.original_size, pixel)
+            if with_losses:
+                found.losses |= image_losses(model, batch)
     shards = distributed.gather_objects(found)
     if shards is None:
         return None
@@ -66,4 +78,68 @@ def detect(
     for shard in shards:
         merged.detections |= shard.detections
         merged.unreadable |= shard.unreadable
+        merged.losses |= shard.losses
     return merged
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """`model` is in evaluation mode within the block; then each of its parts is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@torch.no_grad()
+def image_losses(model: GeneralizedRCNN, batch: Batch) -> dict[int | str, dict[str, float]]:
+    """Losses by name of each image of `batch`, by image id.
+
+    They are those of a training batch of this image alone, padded no further than it needs: what a loss is divided by
+    (positives, sampled regions) is counted in this image. So they depend neither on the other images of the batch nor
+    on the number of processes. What samplers draw is a function of the image id.
+
+    Args:
+        model: in evaluation mode, and so are its norms and dropout; nothing in it is changed.
+        batch: on the model's device.
+    """
+    losses = {}
+    with _answering_losses(model), distributed.alone():
+        for image, (height, width), target in zip(batch.images.tensor, batch.images.sizes, batch.targets, strict=True):
+            with random_state(0):
+                found = model([image[:, :height, :width]], [target])
+            figures = torch.stack([value.float() for value in found.values()]).tolist()
+            losses[target.image_id] = dict(zip(found, figures, strict=True))
+    return losses
+
+
+@contextmanager
+def _answering_losses(model: GeneralizedRCNN) -> Iterator[None]:
+    """Detector and stages answer as in training; the layers inside them stay in evaluation mode."""
+    parts = [part for part in (model, model.rpn, model.roi_heads) if part is not None]
+    for part in parts:
+        part.training = True  # not `train()`, which would reach the layers
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.training = False
+
+
+def mean_losses(losses: Mapping[int | str, Mapping[str, float]]) -> dict[str, float]:
+    """Means over the images of losses by image id, and their sum, "loss"; {} without images.
+
+    The same bits in whatever order the images come.
+
+    Example:
+        >>> mean_losses({7: {"loss_cls": 1.0, "loss_reg": 0.5}, 9: {"loss_cls": 2.0, "loss_reg": 0.0}})
+        {'loss': 1.75, 'loss_cls': 1.5, 'loss_reg': 0.25}
+    """
+    if not losses:
+        return {}
+    names = next(iter(losses.values()))
+    means = {name: math.fsum(row[name] for row in losses.values()) / len(losses) for name in names}
+    return {"loss": math.fsum(means.values()), **means}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,27 @@ from engine import distributed
 from engine.build import prepare, write_config
 from engine.checkpoint import FORMAT, Checkpointer
 from engine.checkpoint.build import load_initial_weights
+from engine.config import changes
 from engine.data.build import build_train_loader
+from engine.data.loader import BatchLoader, naming_dead_workers
 from engine.errors import InputError
-from engine.evaluation.build import check_test_sets
+from engine.evaluation.build import Validation, check_test_sets
 from engine.log import get_logger
 from engine.modeling.build import build_device, build_model
 from engine.registry import lookup
-from engine.solver.build import build_optimizer, build_schedule
+from engine.solver.build import build_optimizer, build_schedule, run_length
+from engine.solver.length import RunLength
+from engine.solver.schedule import Schedule
 from engine.training import loop
-from engine.training.hooks import FINAL, HOOKS, CheckpointHook, LogHook, Run
-from engine.training.precision import Precision
-from engine.training.resume import restore, resume_point
+from engine.training.ema import EMAHook
+from engine.training.hooks import FINAL, HOOKS, CheckpointHook, Run
+from engine.training.interrupt import InterruptHook
+from engine.training.log_hook import LogHook
+from engine.training.nonfinite import NonFiniteLoss, save_batch
+from engine.training.precision import Clipping, Precision, is_native
+from engine.training.resume import hook_states, restore, restore_hooks, resume_point
+from engine.training.validation import ValidationHook
+from engine.training.writers import WRITERS, Writer
 
 
 def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Module:
@@ -42,11 +53,9 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     Raises:
         InputError: bad configuration, data or checkpoint; a loss that is not finite.
     """
-    if cfg.SOLVER.MAX_ITER < 1:
+    if not (cfg.SOLVER.MAX_ITER or cfg.SOLVER.MAX_EPOCH):
         raise InputError("SOLVER.MAX_ITER is 0, so there is nothing to train; to test only, use tools/test_net.py")
-    prepare(cfg, resume)
-    write_config(cfg)
-    logger = get_logger(__name__)
+    resume = prepare(cfg, resume)
     device = build_device(cfg)
     checkpointer = Checkpointer(Path(cfg.OUTPUT_DIR))
     if not resume and distributed.is_main():
@@ -54,55 +63,132 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     last = resume_point(checkpointer) if resume else None
     start = last[1]["iteration"] if last else 0
     loader = build_train_loader(cfg, start_iteration=start)
+    length = run_length(cfg, len(loader.dataset))
     if will_test:
         check_test_sets(cfg, loader.dataset.class_names)
+    validation = Validation(cfg, loader.dataset.class_names) if cfg.DATASETS.VAL else None
     model = build_model(cfg, loader.dataset.class_names)
     optimizer = build_optimizer(cfg, model)
     precision = build_precision(cfg, device)
-    if last:
-        restore(last, model, optimizer, precision, cfg.SOLVER.OPTIMIZER)
-        if start >= cfg.SOLVER.MAX_ITER:
-            logger.info("nothing left to train: %s is at iteration %d of %d", last[0], start, cfg.SOLVER.MAX_ITER)
-        else:
-            logger.info("resuming from %s at iteration %d of %d", last[0], start, cfg.SOLVER.MAX_ITER)
-    elif cfg.MODEL.WEIGHT:
+    if not last and cfg.MODEL.WEIGHT:
         load_initial_weights(cfg, model)
-    else:
-        logger.info("MODEL.WEIGHT is empty: training from scratch")
+    ema = EMAHook(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
+    if last:
+        restore(last, model, optimizer, precision, cfg.SOLVER.OPTIMIZER, ema)
+    run = Run(model, optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
+    writers = build_writers(cfg, run)
+    write_config(cfg)  # not before: the files of a run that cannot be resumed stay as they are
+    _say_start(cfg, last, length.max_iter)
 
-    state = _checkpoint_content(cfg, model, optimizer, precision)
-    hooks = [
-        LogHook(Path(cfg.OUTPUT_DIR), cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.MAX_ITER),
-        *build_own_hooks(cfg, model, optimizer),
-        CheckpointHook(checkpointer, state, cfg.SOLVER.CHECKPOINT_PERIOD),
+    hooks: list[loop.Hook] = []
+    snapshot = partial(_snapshot, cfg, model, optimizer, precision, ema, hooks)
+    log = LogHook(run, cfg.SOLVER.LOG_PERIOD, writers)
+    hooks += [log, *([ema] if ema else []), *build_own_hooks(cfg, run)]
+    if validation:
+        validate = partial(validation, ema.model if ema else model)
+        hooks.append(build_validation_hook(cfg, validate, log, checkpointer, snapshot, length))
+    hooks += [
+        CheckpointHook(checkpointer, snapshot, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS),
+        InterruptHook(checkpointer, snapshot),
     ]
-    if start < cfg.SOLVER.MAX_ITER:
-        loop.run(
-            _parallel(model, device),
-            loader,
-            optimizer,
-            build_schedule(cfg, optimizer),
-            precision,
-            hooks,
-            start,
-            cfg.SOLVER.CLIP_GRAD_NORM,
-        )
-    elif distributed.is_main() and not (checkpointer.output_dir / f"{FINAL}.pth").exists():
-        checkpointer.save(FINAL, state(start))  # stopped between the last checkpoint and the end
+    if last:
+        restore_hooks(hooks, last[1].get("hooks", {}))
+    has_ended = last is not None and last[0].stem == FINAL and start >= length.max_iter
+    if not has_ended:
+        _run(cfg, model, loader, optimizer, build_schedule(cfg, optimizer, length), precision, hooks, start)
     distributed.barrier()
+    if ema:
+        model.load_state_dict(ema.model.state_dict())
     return model
 
 
-def build_own_hooks(cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[loop.Hook]:
+def _say_start(cfg: CfgNode, last: tuple[Path, dict[str, Any]] | None, max_iter: int) -> None:
+    logger = get_logger(__name__)
+    if not last:
+        if not cfg.MODEL.WEIGHT:
+            logger.info("MODEL.WEIGHT is empty: training from scratch")
+        return
+    path, state = last
+    done = state["iteration"]
+    if done >= max_iter:
+        logger.info("nothing left to train: %s is at iteration %d of %d", path, done, max_iter)
+    else:
+        logger.info("resuming from %s at iteration %d of %d", path, done, max_iter)
+    for line in changes(state.get("config", ""), cfg):
+        logger.warning("changed since that checkpoint: %s", line)
+    if cfg.SOLVER.EMA_DECAY and "ema_updates" not in state:
+        logger.warning("%s has no average of the weights: it begins here", path)
+
+
+@naming_dead_workers()
+def _run(
+    cfg: CfgNode,
+    model: nn.Module,
+    loader: BatchLoader,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    precision: Precision,
+    hooks: Sequence[loop.Hook],
+    start: int,
+) -> None:
+    solver = cfg.SOLVER
+    if solver.COMPILE:
+        model.backbone.compile()  # the heads' shapes depend on what is found: graphs would break, and be made anew
+    try:
+        loop.run(
+            _parallel(model, precision.device),
+            loader,
+            optimizer,
+            schedule,
+            precision,
+            hooks,
+            start,
+            Clipping(solver.CLIP_GRAD_NORM, solver.CLIP_GRAD_VALUE),
+            solver.ACCUMULATE,
+        )
+    except torch.cuda.OutOfMemoryError as error:
+        raise InputError(
+            "the memory of the GPU ran out: raise SOLVER.ACCUMULATE, turn SOLVER.AMP on, or lower INPUT.MIN_SIZE_TRAIN"
+        ) from error
+    except NonFiniteLoss as error:
+        path = Path(cfg.OUTPUT_DIR) / f"nonfinite_batch_{distributed.rank()}.pth"
+        raise InputError(f"{error}; {save_batch(path, error.batch)}") from error
+
+
+def build_writers(cfg: CfgNode, run: Run) -> list[Writer]:
+    """The writers of `SOLVER.WRITERS`, those of the log that are not always there."""
+    return [lookup(WRITERS, name, "SOLVER.WRITERS")(run) for name in cfg.SOLVER.WRITERS]
+
+
+def build_own_hooks(cfg: CfgNode, run: Run) -> list[loop.Hook]:
     """The hooks of `SOLVER.HOOKS`, in this order."""
-    run = Run(model, optimizer, Path(cfg.OUTPUT_DIR), cfg.SOLVER.MAX_ITER)
     return [lookup(HOOKS, name, "SOLVER.HOOKS")(run) for name in cfg.SOLVER.HOOKS]
 
 
+def build_validation_hook(
+    cfg: CfgNode,
+    validate: Callable[[], dict[str, dict[str, Any]]],
+    log: LogHook,
+    checkpointer: Checkpointer,
+    snapshot: Callable[[int], dict[str, Any]],
+    length: RunLength,
+) -> ValidationHook:
+    """The hook of `SOLVER.VALIDATION` in a training of this length."""
+    keys, period = cfg.SOLVER.VALIDATION, length.validation_period
+    return ValidationHook(validate, log.write, checkpointer, snapshot, keys.METRIC, period, keys.PATIENCE)
+
+
 def build_precision(cfg: CfgNode, device: torch.device) -> Precision:
-    """The type of `SOLVER.AMP`."""
+    """The type of `SOLVER.AMP`, or float32 on a CPU that would have to emulate it."""
     amp = cfg.SOLVER.AMP
-    return Precision(device, getattr(torch, amp.DTYPE) if amp.ENABLED else None)
+    dtype = getattr(torch, amp.DTYPE) if amp.ENABLED else None
+    if dtype and not is_native(device, dtype):
+        get_logger(__name__).warning(
+            "SOLVER.AMP is off: this CPU has no %s arithmetic, and emulating it takes far longer than float32",
+            amp.DTYPE,
+        )
+        dtype = None
+    return Precision(device, dtype)
 
 
 def _parallel(model: nn.Module, device: torch.device) -> nn.Module:
@@ -111,18 +197,27 @@ def _parallel(model: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
 
-def _checkpoint_content(
-    cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision
-) -> Callable[[int], dict[str, Any]]:
-    """What gives the content of a checkpoint after a number of iterations."""
-    return lambda iteration: {
+def _snapshot(
+    cfg: CfgNode,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    ema: EMAHook | None,
+    hooks: Sequence[loop.Hook],
+    iteration: int,
+) -> dict[str, Any]:
+    """The content of a checkpoint after `iteration` iterations; "model" has the weights to use, the average if any."""
+    averaged = {"training_model": model.state_dict(), "ema_updates": ema.num_updates} if ema else {}
+    return {
         "format": FORMAT,
-        "model": model.state_dict(),
+        "model": (ema.model if ema else model).state_dict(),
+        **averaged,
         "class_names": model.class_names,
         "thresholds": None,
         "iteration": iteration,
         "optimizer": optimizer.state_dict(),
         "optimizer_name": cfg.SOLVER.OPTIMIZER,
         "scaler": precision.state_dict(),
+        "hooks": hook_states(hooks),
         "config": cfg.dump(),
     }

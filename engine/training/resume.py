@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from engine.checkpoint import Checkpointer
+from engine import distributed
+from engine.checkpoint import Checkpointer, io
 from engine.errors import InputError
 from engine.log import get_logger
+from engine.training.ema import EMAHook
+from engine.training.loop import Hook
 from engine.training.precision import Precision
 
 
 def resume_point(checkpointer: Checkpointer) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint to go on from; None, said aloud, where there is none.
+    """The checkpoint to go on from, the main process's choice; None, said aloud, where there is none.
 
     Raises:
-        InputError: the last checkpoint is not one of a training.
+        InputError: the last checkpoint is not one of a training, or only the main process can read it.
     """
-    last = checkpointer.load_last()
-    if last is None:
-        get_logger(__name__).warning("there is no checkpoint in %s to resume from", checkpointer.output_dir)
+    last = checkpointer.load_last() if distributed.is_main() else None
+    path = distributed.broadcast_object(last and last[0])
+    if path is None:
+        get_logger(__name__).info("there is no checkpoint in %s to resume from", checkpointer.output_dir)
         return None
-    path, state = last
-    if not {"model", "iteration", "optimizer"} <= state.keys():
+    if last is None:
+        try:
+            last = path, io.load(path)
+        except InputError as error:
+            raise InputError(f"process {distributed.rank()}: {error}; all machines must share OUTPUT_DIR") from error
+    if not {"model", "iteration", "optimizer"} <= last[1].keys():
         raise _unfit(path, "it holds weights but not the state of a training")
     return last
 
@@ -36,8 +46,11 @@ def restore(
     optimizer: torch.optim.Optimizer,
     precision: Precision,
     optimizer_name: str,
+    ema: EMAHook | None = None,
 ) -> None:
-    """Put model, optimizer and loss scale into the state of a checkpoint; rates and decays stay the configuration's.
+    """Put model, optimizer, loss scale and average into the state of a checkpoint.
+
+    Learning rates and decays stay the configuration's.
 
     Raises:
         InputError: the checkpoint belongs to another model, optimizer or list of classes; says the first difference.
@@ -50,15 +63,42 @@ def restore(
     if classes and saved_classes and list(classes) != list(saved_classes):
         raise _unfit(path, f"its classes are {', '.join(saved_classes)}, the training set's {', '.join(classes)}")
     settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    weights = state.get("training_model", state["model"])
     try:
-        model.load_state_dict(state["model"])
+        model.load_state_dict(weights)
         optimizer.load_state_dict(state["optimizer"])
         precision.load_state_dict(state.get("scaler", {}))
+        if ema:
+            ema.restore(state["model"], state.get("ema_updates", 0))
     except (KeyError, RuntimeError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise _unfit(path, lines[min(1, len(lines) - 1)]) from error
     for group, setting in zip(optimizer.param_groups, settings, strict=True):
         group.update(setting)
+
+
+def restore_hooks(hooks: Sequence[Hook], states: dict[str, dict[str, Any]]) -> None:
+    """Give each hook what `hook_states` took from its namesake."""
+    for name, hook in _by_name(hooks).items():
+        if name in states:
+            hook.load_state_dict(states[name])
+
+
+def hook_states(hooks: Sequence[Hook]) -> dict[str, dict[str, Any]]:
+    """What the hooks want to find again after a resume, by the names of their classes."""
+    states = {name: hook.state_dict() for name, hook in _by_name(hooks).items()}
+    return {name: state for name, state in states.items() if state}
+
+
+def _by_name(hooks: Sequence[Hook]) -> dict[str, Hook]:
+    """Of several hooks of one class the later ones are numbered."""
+    counts: Counter[str] = Counter()
+    named = {}
+    for hook in hooks:
+        name = type(hook).__name__
+        counts[name] += 1
+        named[name if counts[name] == 1 else f"{name} {counts[name]}"] = hook
+    return named
 
 
 def _unfit(path: Path, reason: str) -> InputError:

@@ -9,8 +9,9 @@ from torch import nn
 
 from engine.data.loader import Batch
 from engine.errors import InputError
-from engine.solver.build import build_optimizer, build_schedule
-from engine.solver.schedule import Schedule, multistep
+from engine.solver.build import build_optimizer, build_schedule, run_length
+from engine.solver.courses import Plan, multistep
+from engine.solver.schedule import Schedule
 from engine.structures import ImageBatch, Targets
 from engine.training.loop import Hook, Step, run, train_step
 from engine.training.precision import Precision
@@ -56,7 +57,7 @@ class Recorder(Hook):
 def test_one_step() -> None:
     model = Toy()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    losses, norm = train_step(model, _batch(2.0), optimizer, Precision(CPU))
+    losses, norm = train_step(model, [_batch(2.0)], optimizer, Precision(CPU))
     assert {name: value.item() for name, value in losses.items()} == {"loss_a": 2, "loss_b": 4} and norm is None
     assert model.weight.item() == pytest.approx(1 - 0.1 * 6)
     assert not any(value.requires_grad for value in losses.values())
@@ -67,7 +68,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(value: float, recwarn: pytest
     model = Toy()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(InputError) as caught:
-        train_step(model, _batch(value, image_id=77), optimizer, Precision(CPU))
+        train_step(model, [_batch(value, image_id=77)], optimizer, Precision(CPU))
     message = str(caught.value)
     assert "not finite" in message and "77" in message and "loss_a" in message and "SOLVER.BASE_LR" in message
     assert "\n" not in message and model.weight.item() == 1 and not recwarn.list
@@ -76,7 +77,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(value: float, recwarn: pytest
 def test_hooks_around_the_loop() -> None:
     model, recorder = Toy(), Recorder()
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr": 1.0, "initial_lr": 1.0}])
-    schedule = Schedule(optimizer, multistep([4], 0.1, 5), 5)
+    schedule = Schedule(optimizer, multistep(Plan(5, [4])), 5)
     run(model, [_batch(0.0, 1), _batch(0.0, 2)], optimizer, schedule, Precision(CPU), [recorder], start=3)
     assert recorder.events == ["before 3", "step 3 lr 1 ids [1]", "step 4 lr 0.1 ids [2]", "after 5", "close"]
 
@@ -84,7 +85,7 @@ def test_hooks_around_the_loop() -> None:
 def test_hooks_are_closed_when_training_fails() -> None:
     model, recorder = Toy(), Recorder()
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr": 1.0, "initial_lr": 1.0}])
-    schedule = Schedule(optimizer, multistep([], 0.1, 5), 5)
+    schedule = Schedule(optimizer, multistep(Plan(5)), 5)
     with pytest.raises(InputError):
         run(model, [_batch(float("nan"))], optimizer, schedule, Precision(CPU), [recorder])
     assert recorder.events == ["before 0", "close"]
@@ -98,11 +99,11 @@ def test_golden_trajectory(golden_dir: Path, tmp_path: Path) -> None:
     cfg.merge_from_list(["SOLVER.STEPS", (3,), "SOLVER.WARMUP_ITERS", 2, "SOLVER.MAX_ITER", 4])
     model = golden.model.train()
     optimizer = build_optimizer(cfg, model)
-    schedule = build_schedule(cfg, optimizer)
+    schedule = build_schedule(cfg, optimizer, run_length(cfg, num_images=1))
     batch = Batch(golden.batch, golden.targets())
     for iteration, (rate, *expected) in enumerate(golden.data["trajectory_lr_cls_reg_ctr"]):
         schedule.set(iteration)
-        losses, _ = train_step(model, batch, optimizer, Precision(CPU))
+        losses, _ = train_step(model, [batch], optimizer, Precision(CPU))
         ours = [losses[name].item() for name in ("loss_cls", "loss_reg", "loss_centerness")]
         assert ours == pytest.approx(expected, rel=5e-4), iteration
         rates = {group["lr"] for group in optimizer.param_groups}
@@ -130,7 +131,7 @@ def test_chance_depends_on_the_iteration_alone() -> None:
         model = Drawing()
         torch.rand(start + 1)  # building a model draws, too
         optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr": 0.0, "initial_lr": 0.0}])
-        schedule = Schedule(optimizer, multistep([9], 0.1, 9), 9)
+        schedule = Schedule(optimizer, multistep(Plan(9, [9])), 9)
         run(model, [_batch(0.0)] * num, optimizer, schedule, Precision(CPU), start=start)
         return model.drawn
 
@@ -154,5 +155,5 @@ def test_time_in_hooks_is_not_time_waiting_for_data(monkeypatch: pytest.MonkeyPa
             yield _batch(0.0)
 
     optimizer = torch.optim.SGD([{"params": list((model := Toy()).parameters()), "lr": 0.0, "initial_lr": 0.0}])
-    run(model, batches(), optimizer, Schedule(optimizer, multistep([], 0.1, 2), 2), Precision(CPU), [Slow()])
+    run(model, batches(), optimizer, Schedule(optimizer, multistep(Plan(2)), 2), Precision(CPU), [Slow()])
     assert [(step.data_seconds, step.seconds) for step in steps] == [(1.0, 1.0), (1.0, 11.0)]

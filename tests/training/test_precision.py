@@ -4,20 +4,22 @@ import pytest
 import torch
 from torch import nn
 
-from engine.training.precision import Precision
+from engine.training.precision import Clipping, Precision, is_native
 
 CPU = torch.device("cpu")
 
 
-def _step(precision: Precision, clip_norm: float = 0.0) -> tuple[nn.Linear, torch.Tensor | None]:
+def _step(
+    precision: Precision, clip_norm: float = 0.0, clip_value: float = 0.0
+) -> tuple[nn.Linear, torch.Tensor | None]:
     """One step of SGD with rate 1 from weights 0: they become minus the gradient."""
     model = nn.Linear(2, 1, bias=False)
     nn.init.zeros_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     with precision.autocast():
         loss = model(torch.tensor([[3.0, 4.0]])).sum()
-    norm = precision.step(loss.float(), optimizer, model, clip_norm)
-    return model, norm
+    precision.backward(loss.float())
+    return model, precision.update(optimizer, Clipping(clip_norm, clip_value))
 
 
 def _precision(dtype: torch.dtype | None) -> Precision:
@@ -64,3 +66,20 @@ def test_state_of_the_loss_scale() -> None:
     assert Precision(CPU).state_dict() == {}
     second.load_state_dict({})  # a run without a scale before: keep ours
     assert second.scaler.get_scale() == 128.0
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_clipping_by_value_comes_before_clipping_by_norm(dtype: torch.dtype | None) -> None:
+    """(3, 4) is cut to (3, 3.5), of norm 4.61, which 3 / 4.61 scales to (1.95, 2.28)."""
+    model, norm = _step(_precision(dtype), clip_value=3.5)
+    assert model.weight.tolist() == [[-3.0, -3.5]] and norm is None
+    model, norm = _step(_precision(dtype), clip_norm=3.0, clip_value=3.5)
+    assert norm.item() == pytest.approx(21.25**0.5)
+    assert model.weight.flatten().tolist() == pytest.approx([-9 / 21.25**0.5, -10.5 / 21.25**0.5], abs=1e-4)
+
+
+def test_a_gpu_and_a_cpu_that_says_so_are_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_native(torch.device("cuda"), torch.bfloat16)
+    for answer in (True, False):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda answer=answer: answer)
+        assert is_native(CPU, torch.bfloat16) is answer

@@ -1,0 +1,146 @@
+"""The hook that averages what the steps say and gives it to the writers."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine import distributed
+from engine.log import get_logger
+from engine.training.hooks import Run
+from engine.training.loop import Hook, Step
+from engine.training.writers import ConsoleWriter, MetricsFile, Record, Writer
+
+
+class LogHook(Hook):
+    """Averages the steps of a period, over all processes, into one record for the console, metrics.jsonl and `writers`.
+
+    Unreadable images are named once each and counted. A run resumed in the middle of a period goes on with its sums (of
+    several processes, with those of the main one).
+
+    Args:
+        run: the training.
+        period: iterations a record.
+        writers: further ones, opened and used on the main process only.
+    """
+
+    def __init__(self, run: Run, period: int, writers: Sequence[Writer] = ()) -> None:
+        self.period, self.max_iter = period, run.max_iter
+        self.console = ConsoleWriter(run.max_iter)
+        self.writers = [self.console, MetricsFile(run.output_dir), *writers]
+        self.opened = ExitStack()
+        self.logger = get_logger(__name__)
+        self.sums: defaultdict[str, Any] = defaultdict(float)
+        self.num_steps = 0
+        self.skipped: list[str] = []  # on this process since the last record
+        self.unreadable: set[str] = set()  # named so far
+        self.num_skipped = 0
+
+    def before_train(self, start: int) -> None:
+        if distributed.is_main():
+            for writer in self.writers:
+                writer.open(start)
+                self.opened.callback(writer.close)
+
+    def after_step(self, step: Step) -> None:
+        self.skipped += step.skipped
+        self.sums["loss"] += sum(step.losses.values())
+        for name, value in step.losses.items():
+            self.sums[name] += value
+        if step.grad_norm is not None:
+            self.sums["grad_norm"] += step.grad_norm
+        self.sums["time"] += step.seconds
+        self.sums["data_time"] += step.data_seconds
+        self.num_steps += 1
+        self.console.advance()
+        done = step.iteration + 1
+        if done % self.period == 0 or done == self.max_iter:
+            self._log_means(done, step)
+
+    def write(self, record: Record) -> None:
+        """Give a record of your own to all writers; does nothing but on the main process."""
+        if not distributed.is_main():
+            return
+        # JSON knows no infinity; the gradients' norm is infinite in the steps that the loss scale of float16 skips.
+        finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
+        for writer in self.writers:
+            writer.write(finite)
+
+    def after_train(self, iteration: int) -> None:
+        if self.num_skipped:
+            self.logger.warning(
+                "%d unreadable image(s) were met %d time(s) and replaced", len(self.unreadable), self.num_skipped
+            )
+
+    def close(self) -> None:
+        self.opened.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        if not (self.num_steps or self.num_skipped):
+            return {}
+        return {
+            "sums": {name: float(total) for name, total in self.sums.items()},
+            "num_steps": self.num_steps,
+            "num_skipped": self.num_skipped,
+            "skipped": list(self.skipped),
+            "unreadable": sorted(self.unreadable),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums.update(state["sums"])
+        self.num_steps, self.num_skipped = state["num_steps"], state["num_skipped"]
+        self.unreadable.update(state["unreadable"])
+        if distributed.is_main():
+            self.skipped += state["skipped"]
+
+    def _log_means(self, done: int, step: Step) -> None:
+        own = {name: float(total) / self.num_steps for name, total in self.sums.items()}
+        shares = distributed.gather_objects((own, self.skipped))
+        self.sums.clear()
+        self.num_steps, self.skipped = 0, []
+        if shares is None:
+            return
+        # The loss normalisers are averages over the processes, so the mean of the losses is what one process would see.
+        means = {name: sum(share[name] for share, _ in shares) / len(shares) for name in own}
+        self._note_skipped([line for _, lines in shares for line in lines])
+        record: dict[str, int | float] = {"iteration": done, "lr": step.lr, **means}
+        record["eta_seconds"] = round(means["time"] * (self.max_iter - done))
+        memory = memory_mb(next(iter(step.losses.values())).device)
+        if memory is not None:
+            record["memory_mb"] = memory
+        if self.num_skipped:
+            record["skipped_images"] = self.num_skipped
+        self.write(record)
+
+    def _note_skipped(self, skipped: list[str]) -> None:
+        self.num_skipped += len(skipped)
+        for line in skipped:
+            if line not in self.unreadable:
+                self.unreadable.add(line)
+                self.logger.warning("unreadable image skipped: %s", line)
+
+
+def memory_mb(device: torch.device) -> int | None:
+    """Memory of this process in MB (2**20 bytes): on a GPU the most that torch has held there, else the resident set.
+
+    Where the system does not tell the resident set (macOS) it is the largest so far, on Windows None.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) >> 20
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+    if sys.platform == "win32":
+        return None
+    import resource  # not there on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak >> 20 if sys.platform == "darwin" else peak >> 10

@@ -1,0 +1,162 @@
+"""Validation in the course of a training: figures for the log, the best model, an end when nothing improves."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine import distributed
+from engine.checkpoint import Checkpointer
+from engine.evaluation.tables import validation_table
+from engine.log import get_logger
+from engine.training.loop import Hook, Step, Stop
+
+BEST = "model_best"
+LOSS = "loss"
+"""The metric of which less is better."""
+UNDEFINED = -1
+"""A figure of a data set without ground truth of its kind, as in `metrics.json`."""
+
+
+class ValidationHook(Hook):
+    """Validates every `period` iterations and at the end, and keeps the best checkpoint as `model_best.pth`.
+
+    Of equal ones the first is the best. What training draws afterwards does not depend on a validation.
+
+    Args:
+        validate: called on every process, evaluates the weights of that moment: {data set: {"figures", "thresholds"}}
+            on every process, see `evaluation.build.Validation`.
+        write: takes a record of the log on the main process: "iteration" and each defined figure as "NAME/FIGURE".
+        checkpointer: where the best one goes.
+        state: called with the number of iterations done, gives the content of a checkpoint; the thresholds of the first
+            data set are added.
+        metric: the figure that decides, as its mean over the data sets: "loss", where less is better, or any other.
+        period: iterations between two, which may be no whole number: each is rounded up. 0 is at the end only.
+        patience: training ends after so many validations in a row without a better one; 0 is off.
+    """
+
+    def __init__(
+        self,
+        validate: Callable[[], Mapping[str, Mapping[str, Any]]],
+        write: Callable[[dict[str, float]], None],
+        checkpointer: Checkpointer,
+        state: Callable[[int], dict[str, Any]],
+        metric: str,
+        period: Fraction | int,
+        patience: int = 0,
+    ) -> None:
+        self.validate: Callable[[], Mapping[str, Mapping[str, Any]]] | None = validate
+        self.write, self.checkpointer, self.state = write, checkpointer, state
+        self.metric, self.period, self.patience = metric, period, patience
+        self.logger = get_logger(__name__)
+        self.best: float | None = None
+        self.best_iteration = 0
+        self.num_since = 0  # validations since the best one
+        self.last = -1  # iterations done at the last validation
+
+    def before_train(self, start: int) -> None:
+        self._stop_without_improvement()  # a resumed run that had ended so
+
+    def after_step(self, step: Step) -> None:
+        done = step.iteration + 1
+        if self.period and done // self.period > (done - 1) // self.period:
+            self._validate(done)
+            self._stop_without_improvement()
+
+    def after_train(self, iteration: int) -> None:
+        if self.last != iteration:
+            self._validate(iteration)
+        if self.best is None:
+            self.logger.warning("no validation gave a figure for %s, so there is no %s.pth", self.metric, BEST)
+        else:
+            where = self.checkpointer.output_dir / f"{BEST}.pth"
+            self.logger.info("best %s: %.4f at iteration %d, %s", self.metric, self.best, self.best_iteration, where)
+
+    def close(self) -> None:
+        self.validate = None  # and with it the processes that read its images
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("metric", "best", "best_iteration", "num_since", "last")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave; under another metric the search for the best one starts anew."""
+        self.last = state["last"]
+        if state["metric"] != self.metric:
+            self.logger.warning(
+                "the best model was by %s so far; by %s it is looked for anew", state["metric"], self.metric
+            )
+            return
+        self.best, self.best_iteration, self.num_since = (state[k] for k in ("best", "best_iteration", "num_since"))
+
+    def _stop_without_improvement(self) -> None:
+        if 0 < self.patience <= self.num_since:
+            than = "" if self.best is None else f" than {self.best:.4f} at iteration {self.best_iteration}"
+            raise Stop(
+                f"{self.num_since} validations without a better {self.metric}{than} (SOLVER.VALIDATION.PATIENCE)"
+            )
+
+    def _validate(self, done: int) -> None:
+        began = time.perf_counter()
+        with random_states_kept():
+            outcomes = self.validate()
+        self.last = done
+        figures = {name: outcome["figures"] for name, outcome in outcomes.items()}
+        verdict = self._judge(done, mean_figure(self.metric, list(figures.values())))
+        if not distributed.is_main():
+            return
+        defined = {f"{name}/{k}": v for name, row in figures.items() for k, v in row.items() if v != UNDEFINED}
+        self.write({"iteration": done} | defined)
+        seconds, table = time.perf_counter() - began, validation_table(figures, self.metric)
+        self.logger.info("validation at iteration %d took %.1f s\n%s\n%s", done, seconds, table, verdict)
+        if self.num_since == 0 and self.best_iteration == done:
+            thresholds = next(iter(outcomes.values()))["thresholds"]
+            self.checkpointer.save(BEST, {**self.state(done), "thresholds": thresholds}, is_last=False)
+
+    def _judge(self, done: int, value: float | None) -> str:
+        """Take note of the `value` of this validation; a sentence about it."""
+        is_better = value is not None and (
+            self.best is None or (value < self.best if self.metric == LOSS else value > self.best)
+        )
+        if is_better:
+            self.best, self.best_iteration, self.num_since = value, done, 0
+            return f"{self.metric} {value:.4f}, the best so far: {BEST}.pth"
+        self.num_since += 1
+        said = f"{self.metric} is undefined" if value is None else f"{self.metric} {value:.4f}"
+        return said if self.best is None else f"{said}; the best is {self.best:.4f} at iteration {self.best_iteration}"
+
+
+def mean_figure(metric: str, figures: Sequence[Mapping[str, float]]) -> float | None:
+    """The mean of a figure over data sets; None where one of them lacks it or it is not finite.
+
+    Data sets in which it is undefined (-1: no ground truth of this kind) do not count.
+
+    Example:
+        >>> mean_figure("AP", [{"AP": 0.25}, {"AP": 0.75}, {"AP": -1}])
+        0.5
+    """
+    values = [row.get(metric, math.nan) for row in figures]
+    defined = [value for value in values if value != UNDEFINED]
+    mean = sum(defined) / len(defined) if defined else math.nan
+    return mean if math.isfinite(mean) else None
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """The random states of Python, numpy and torch are after the block what they were before it."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

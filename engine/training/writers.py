@@ -1,0 +1,292 @@
+"""Where the figures of a training go: the console, metrics.jsonl, and the trackers of `SOLVER.WRITERS`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TextIO
+
+import yaml
+from fvcore.common.registry import Registry
+from tqdm import tqdm
+
+from engine.checkpoint.atomic import write_text
+from engine.errors import InputError
+from engine.log import ON_BAR, get_logger
+from engine.training.hooks import Run
+
+METRICS_FILE = "metrics.jsonl"
+CONFIG_FILE = "config.yaml"
+
+Record = Mapping[str, int | float | None]
+"""Figures by name, None where one is not finite, and "iteration": how many were done.
+
+Of training: "lr", "loss" and its parts, "time" and "data_time" (seconds an iteration), "eta_seconds", "memory_mb"; of a
+validation: "NAME/AP", "NAME/loss" and so on for a data set NAME.
+"""
+
+WRITERS = Registry("WRITERS")
+"""Writers for `SOLVER.WRITERS`: (run: Run) -> Writer. They are made on every process and opened on the main one."""
+
+
+class Writer:
+    """Takes records; override what you need."""
+
+    def open(self, start: int) -> None:
+        """`start`: iterations done before. What there is of later ones comes again and is to be dropped."""
+
+    def write(self, record: Record) -> None:
+        """Take a record; iterations never decrease."""
+
+    def close(self) -> None:
+        """Called at the end, also after an error, if `open` succeeded."""
+
+
+# ---------------------------------------------------------------- always there
+
+
+class MetricsFile(Writer):
+    """One JSON object a line in `metrics.jsonl`.
+
+    Raises:
+        InputError: in `open` and `write`, the file cannot be written.
+    """
+
+    def __init__(self, output_dir: Path) -> None:
+        self.path = output_dir / METRICS_FILE
+        self.file: TextIO | None = None
+
+    def open(self, start: int) -> None:
+        drop_records_after(self.path, start)
+        try:
+            self.file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+    def write(self, record: Record) -> None:
+        try:
+            self.file.write(json.dumps(record) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror}); go on with --resume") from error
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a `metrics.jsonl`. Lines that are none, as a killed process leaves its last one, are passed over.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().decode(errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("iteration"), int):
+            records.append(record)
+    return records
+
+
+def drop_records_after(path: Path, iteration: int) -> None:
+    """Keep in `path` what was logged up to `iteration`; a torn last line goes too."""
+    if path.exists():
+        kept = [record for record in read_records(path) if record["iteration"] <= iteration]
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+class ConsoleWriter(Writer):
+    """A line of the log for each record of the training; on a terminal a bar in its place, and the line in log.txt.
+
+    Args:
+        max_iter: iterations of the whole run.
+    """
+
+    def __init__(self, max_iter: int) -> None:
+        self.max_iter = max_iter
+        self.logger = get_logger(__name__)
+        self.bar: tqdm | None = None
+
+    def open(self, start: int) -> None:
+        is_hidden = not sys.stderr.isatty()
+        self.bar = tqdm(total=self.max_iter, initial=start, desc="train", disable=is_hidden, dynamic_ncols=True)
+
+    def advance(self) -> None:
+        """One iteration was done."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def write(self, record: Record) -> None:
+        if "time" not in record:  # a validation, which logs its own table
+            return
+        self.bar.set_postfix_str(_beside_the_bar(record), refresh=False)
+        self.logger.info(_line(record, self.max_iter), extra={ON_BAR: not self.bar.disable})
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def _line(record: Record, max_iter: int) -> str:
+    eta = timedelta(seconds=record["eta_seconds"])
+    losses = "  ".join(f"{name} {value:.4f}" for name, value in record.items() if name.startswith("loss"))
+    return (
+        f"iter {record['iteration']}/{max_iter}  eta {eta}  {losses}  lr {record['lr']:.3g}  "
+        f"time {record['time']:.3f}  data {record['data_time']:.3f}"
+        + (f"  memory {record['memory_mb']} MB" if "memory_mb" in record else "")
+    )
+
+
+def _beside_the_bar(record: Record) -> str:
+    """The same in short; the bar itself shows iterations and times."""
+    parts = " ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in record.items() if k.startswith("loss_"))
+    waiting = record["data_time"] / max(record["time"], 1e-9)
+    return f"loss {record['loss']:.3f} ({parts}), lr {record['lr']:.2g}, data {waiting:.0%}" + (
+        f", {record['memory_mb']} MB" if "memory_mb" in record else ""
+    )
+
+
+# ---------------------------------------------------------------- when asked for
+
+
+@WRITERS.register()
+def tensorboard(run: Run) -> Writer:
+    """Event files in `OUTPUT_DIR/tensorboard`."""
+    return TensorBoardWriter(run.output_dir / "tensorboard", _imported("torch.utils.tensorboard", "tensorboard"))
+
+
+@WRITERS.register()
+def wandb(run: Run) -> Writer:
+    """A run of Weights & Biases; its own variables (WANDB_PROJECT, WANDB_MODE, ...) say where and how."""
+    return WandbWriter(run.output_dir, _imported("wandb", "wandb"))
+
+
+@WRITERS.register()
+def mlflow(run: Run) -> Writer:
+    """A run of MLflow; its own variables (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, ...) say where."""
+    return MLflowWriter(run.output_dir, _imported("mlflow", "mlflow"))
+
+
+def _imported(module: str, package: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"SOLVER.WRITERS: {package} cannot be imported ({error}): pip install {package}") from error
+
+
+class TensorBoardWriter(Writer):
+    """Scalars by iteration; a resumed run hides what an earlier one wrote of the iterations to come."""
+
+    def __init__(self, folder: Path, library: ModuleType) -> None:
+        self.folder, self.library = folder, library
+
+    def open(self, start: int) -> None:
+        self.events = self.library.SummaryWriter(str(self.folder), purge_step=start + 1)
+
+    def write(self, record: Record) -> None:
+        for name, value in _figures(record).items():
+            self.events.add_scalar(name, value, record["iteration"])
+        self.events.flush()
+
+    def close(self) -> None:
+        self.events.close()
+
+
+class WandbWriter(Writer):
+    """Figures over "iteration", with config.yaml as the run's configuration; a resumed training goes on in its run."""
+
+    def __init__(self, output_dir: Path, library: ModuleType) -> None:
+        self.output_dir, self.library = output_dir, library
+
+    def open(self, start: int) -> None:
+        config = self.output_dir / CONFIG_FILE
+        try:
+            self.run = self.library.init(
+                dir=str(self.output_dir),
+                name=self.output_dir.resolve().name,
+                config=yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else None,
+                id=_known_run(self.output_dir, "wandb", start),
+                resume="allow",
+            )
+        except self.library.Error as error:
+            raise _refused("wandb", error) from error
+        _remember_run(self.output_dir, "wandb", self.run.id)
+        self.run.define_metric("iteration")
+        self.run.define_metric("*", step_metric="iteration")  # W&B's own step cannot go back, as a resumed run does
+
+    def write(self, record: Record) -> None:
+        self.run.log({"iteration": record["iteration"], **_figures(record)})
+
+    def close(self) -> None:
+        self.run.finish(exit_code=int(_is_failing()))
+
+
+class MLflowWriter(Writer):
+    """Metrics by step, with config.yaml as an artifact; a resumed training goes on in its run."""
+
+    def __init__(self, output_dir: Path, library: ModuleType) -> None:
+        self.output_dir, self.library = output_dir, library
+        self.is_warned = False
+
+    def open(self, start: int) -> None:
+        known = _known_run(self.output_dir, "mlflow", start)
+        config = self.output_dir / CONFIG_FILE
+        try:
+            run = self.library.start_run(run_id=known, run_name=None if known else self.output_dir.resolve().name)
+            if config.exists():
+                self.library.log_artifact(str(config))
+        except self.library.MlflowException as error:
+            raise _refused("mlflow", error) from error
+        _remember_run(self.output_dir, "mlflow", run.info.run_id)
+
+    def write(self, record: Record) -> None:
+        figures = {re.sub(r"[^\w\-./ ]", "_", name): value for name, value in _figures(record).items()}
+        try:
+            self.library.log_metrics(figures, step=record["iteration"])
+        except self.library.MlflowException as error:  # a server that is away for a while ends no training
+            if not self.is_warned:
+                get_logger(__name__).warning("mlflow did not take a record, nor may it others: %s", _first_line(error))
+            self.is_warned = True
+
+    def close(self) -> None:
+        self.library.end_run("FAILED" if _is_failing() else "FINISHED")
+
+
+def _figures(record: Record) -> dict[str, int | float]:
+    """What a tracker can draw."""
+    return {name: value for name, value in record.items() if value is not None and name != "iteration"}
+
+
+def _known_run(output_dir: Path, tracker: str, start: int) -> str | None:
+    """The tracker's id of the run that is resumed."""
+    path = output_dir / f"{tracker}_run"
+    return path.read_text().strip() or None if start and path.exists() else None
+
+
+def _remember_run(output_dir: Path, tracker: str, run_id: str) -> None:
+    write_text(output_dir / f"{tracker}_run", f"{run_id}\n")
+
+
+def _refused(tracker: str, error: Exception) -> InputError:
+    return InputError(f"SOLVER.WRITERS: {tracker} does not start: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _is_failing() -> bool:
+    """Whether an exception is on its way through the caller's `finally`."""
+    return sys.exc_info()[0] is not None

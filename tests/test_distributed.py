@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from engine.distributed import store_of_this_start
+
+
+def test_restarted_processes_do_not_meet_the_dead() -> None:
+    """One store for all starts, as torchrun keeps it; the second start must not read what the first one left."""
+    server = dist.TCPStore("localhost", 0, is_master=True, timeout=timedelta(seconds=30))
+
+    def process(rank: int) -> str:
+        own = store_of_this_start(dist.TCPStore("localhost", server.port, timeout=timedelta(seconds=30)), rank, size=3)
+        own.set(f"address/{rank}", f"start {start} rank {rank}")
+        return ", ".join(own.get(f"address/{other}").decode() for other in range(3))
+
+    for start in (1, 2, 3):
+        with ThreadPoolExecutor(3) as threads:
+            found = set(threads.map(process, range(3)))
+        assert found == {f"start {start} rank 0, start {start} rank 1, start {start} rank 2"}
+
+
+def test_a_start_whose_processes_died_early_does_no_harm() -> None:
+    server = dist.TCPStore("localhost", 0, is_master=True, timeout=timedelta(seconds=30))
+    server.set("question/1", "asked by a process that died")
+
+    def process(rank: int) -> bytes:
+        own = store_of_this_start(dist.TCPStore("localhost", server.port, timeout=timedelta(seconds=30)), rank, size=2)
+        own.set(str(rank), "here")
+        return own.get(str(1 - rank))
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(process, range(2))) == [b"here", b"here"]

@@ -1,0 +1,79 @@
+"""What a signal does to a training; real signals to this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.checkpoint import Checkpointer, io
+from engine.errors import Interrupted
+from engine.training.interrupt import SIGNALS, InterruptHook
+from engine.training.loop import Step
+
+
+def _step(iteration: int) -> Step:
+    return Step(iteration, {}, 0.0, 0.0, 0.0, [])
+
+
+def _send(name: str) -> None:
+    os.kill(os.getpid(), getattr(signal, name))  # Python answers before the next line
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> Iterator[InterruptHook]:
+    hook = InterruptHook(Checkpointer(tmp_path), lambda done: {"model": {}, "iteration": done})
+    hook.before_train(0)
+    yield hook
+    hook.close()
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_the_step_is_saved_and_the_message_says_where(hook: InterruptHook, tmp_path: Path, name: str) -> None:
+    hook.after_step(_step(0))  # nothing came yet
+    _send(name)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(Interrupted) as caught:
+        hook.after_step(_step(6))
+    path = tmp_path / "model_0000007.pth"
+    assert str(caught.value) == f"{name} at iteration 7: saved in {path}; go on with --resume"
+    assert io.load(path)["iteration"] == 7 and Checkpointer(tmp_path).last() == path
+
+
+@pytest.mark.parametrize("first", SIGNALS)
+def test_a_second_ctrl_c_does_not_wait(hook: InterruptHook, first: str) -> None:
+    _send(first)
+    with pytest.raises(KeyboardInterrupt):
+        _send("SIGINT")
+
+
+def test_schedulers_may_repeat_themselves(hook: InterruptHook) -> None:
+    for name in ("SIGUSR1", "SIGTERM", "SIGTERM"):
+        _send(name)
+    with pytest.raises(Interrupted, match="^SIGTERM at iteration 1:"):
+        hook.after_step(_step(0))
+
+
+def test_afterwards_signals_mean_what_they_meant(tmp_path: Path) -> None:
+    before = [signal.getsignal(getattr(signal, name)) for name in SIGNALS]
+    hook = InterruptHook(Checkpointer(tmp_path), lambda done: {})
+    hook.before_train(0)
+    during = [signal.getsignal(getattr(signal, name)) for name in SIGNALS]
+    hook.close()
+    assert [signal.getsignal(getattr(signal, name)) for name in SIGNALS] == before
+    assert all(handler not in before for handler in during)
+
+
+def test_in_another_thread_signals_are_left_alone(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    hook = InterruptHook(Checkpointer(tmp_path), lambda done: {})
+    thread = threading.Thread(target=hook.before_train, args=(0,))
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) == before
+    hook.after_step(_step(0))
+    hook.close()

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from engine.errors import InputError
+from engine.training.hooks import Run
+from engine.training.log_hook import LogHook, memory_mb
+from engine.training.loop import Step
+from engine.training.writers import Record, Writer
+
+
+class Recorder(Writer):
+    """Notes what it is called with."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.calls: list[Any] = []
+        self.fails = fails
+
+    def open(self, start: int) -> None:
+        if self.fails:
+            raise InputError("no such tracker")
+        self.calls.append(("open", start))
+
+    def write(self, record: Record) -> None:
+        self.calls.append(record)
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+def _run(folder: Path, max_iter: int) -> Run:
+    model = nn.Linear(1, 1)
+    return Run(model, torch.optim.SGD(model.parameters(), 0.1), folder, max_iter)
+
+
+def _step(iteration: int, loss: float = 1.0, skipped: list[str] | None = None) -> Step:
+    losses = {"loss_cls": torch.tensor(loss), "loss_reg": torch.tensor(2.0)}
+    return Step(iteration, losses, 0.1, 0.5, 2.0, [7], skipped or [])
+
+
+def _lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_steps_of_a_period_are_averaged(tmp_path: Path) -> None:
+    hook = LogHook(_run(tmp_path, 5), period=2)
+    hook.before_train(0)
+    for iteration, loss in enumerate([1.0, 3.0, 5.0, 5.0, 9.0]):
+        hook.after_step(_step(iteration, loss))
+    hook.close()
+    lines = _lines(tmp_path)
+    assert [(line["iteration"], line["loss_cls"], line["loss"]) for line in lines] == [(2, 2, 4), (4, 5, 7), (5, 9, 11)]
+    assert lines[0]["time"] == 2.0 and lines[0]["data_time"] == 0.5 and lines[0]["lr"] == 0.1
+    assert [line["eta_seconds"] for line in lines] == [6, 2, 0]
+    assert "skipped_images" not in lines[0] and "grad_norm" not in lines[0]
+
+
+def test_writers_are_opened_fed_and_closed(tmp_path: Path) -> None:
+    recorder = Recorder()
+    hook = LogHook(_run(tmp_path, 4), 1, [recorder])
+    hook.before_train(2)
+    hook.after_step(replace(_step(2), grad_norm=torch.tensor(float("inf"))))
+    hook.write({"iteration": 3, "val/AP": 0.5, "val/loss": float("nan")})
+    hook.close()
+    opened, of_training, of_validation, closed = recorder.calls
+    assert (opened, closed) == (("open", 2), "close")
+    assert of_training["grad_norm"] is None and of_training["loss"] == 3.0 and of_training["iteration"] == 3
+    assert of_validation == {"iteration": 3, "val/AP": 0.5, "val/loss": None}
+    assert _lines(tmp_path) == [of_training, of_validation]
+
+
+def test_a_writer_that_does_not_open_is_not_closed_and_the_others_are(tmp_path: Path) -> None:
+    before, failing, after = Recorder(), Recorder(fails=True), Recorder()
+    hook = LogHook(_run(tmp_path, 4), 1, [before, failing, after])
+    with pytest.raises(InputError, match="no such tracker"):
+        hook.before_train(0)
+    hook.close()
+    assert before.calls == [("open", 0), "close"] and failing.calls == after.calls == []
+
+
+def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.distributed.is_main", lambda: False)
+    monkeypatch.setattr("engine.distributed.gather_objects", lambda obj: None)
+    recorder = Recorder()
+    hook = LogHook(_run(tmp_path, 4), 1, [recorder])
+    hook.before_train(0)
+    hook.after_step(_step(0))
+    hook.write({"iteration": 1})
+    hook.close()
+    assert recorder.calls == [] and list(tmp_path.iterdir()) == []
+
+
+def test_unreadable_images_are_named_once_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hook = LogHook(_run(tmp_path, 3), period=1)
+    hook.before_train(0)
+    logging.getLogger("engine").propagate = True
+    with caplog.at_level(logging.WARNING, logger="engine"):
+        for iteration, skipped in enumerate([["a.jpg"], ["a.jpg", "b.jpg"], []]):
+            hook.after_step(_step(iteration, skipped=skipped))
+        hook.after_train(3)
+    hook.close()
+    assert [line.get("skipped_images") for line in _lines(tmp_path)] == [1, 3, 3]
+    named = [record.getMessage() for record in caplog.records]
+    assert sum("a.jpg" in line for line in named) == 1 and sum("b.jpg" in line for line in named) == 1
+    assert "2 unreadable image(s) were met 3 time(s)" in named[-1]
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 5])
+def test_a_resumed_run_logs_what_an_uninterrupted_one_does(tmp_path: Path, stop: int) -> None:
+    """The last checkpoint was saved after `stop` steps, the process was killed one step later."""
+    steps = [_step(i, loss, [f"{i}.jpg"] * (i % 2)) for i, loss in enumerate([0.1, 0.7, 5.0, 5.3, 9.0, 2.0])]
+
+    def train(folder: Path, first: int, last: int, state: dict[str, Any]) -> dict[str, Any]:
+        hook = LogHook(_run(folder, 6), period=3)
+        if state:
+            hook.load_state_dict(state)
+        hook.before_train(first)
+        state = {}
+        for step in steps[first:last]:
+            hook.after_step(step)
+            if step.iteration + 1 == stop:
+                state = hook.state_dict()
+        hook.close()
+        return state
+
+    for name in ("whole", "resumed"):
+        (tmp_path / name).mkdir()
+    train(tmp_path / "whole", 0, 6, {})
+    state = train(tmp_path / "resumed", 0, stop + 1, {})
+    assert all(isinstance(total, float) for total in state.get("sums", {}).values())
+    train(tmp_path / "resumed", stop, 6, state)
+
+    def figures(name: str) -> list[dict]:
+        return [{k: v for k, v in line.items() if k != "memory_mb"} for line in _lines(tmp_path / name)]
+
+    assert figures("resumed") == figures("whole") and len(figures("whole")) == 2
+    assert figures("whole")[1]["skipped_images"] == 3
+
+
+def test_memory_is_this_process_s() -> None:
+    before = memory_mb(torch.device("cpu"))
+    ballast = torch.ones(64, 2**18)  # 64 MB
+    grown = memory_mb(torch.device("cpu")) - before
+    assert ballast.numel() * 4 == 64 << 20
+    assert 10 < before < 100_000 and 60 <= grown <= 80
