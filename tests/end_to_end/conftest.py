@@ -59,14 +59,27 @@ def run(
     command: Sequence[str | Path], cwd: Path = REPOSITORY, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run `python command...` as a user would, with one thread."""
+    process = start(command, cwd, env)
+    try:
+        output, errors = process.communicate(timeout=TIMEOUT)
+    except BaseException:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def start(
+    command: Sequence[str | Path], cwd: Path = REPOSITORY, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """As `run`, without waiting for the end."""
     clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LOCAL_RANK", "WORLD_SIZE")}
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=cwd,
         env={**clean, "OMP_NUM_THREADS": "1", **(env or {})},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=TIMEOUT,
     )
 
 
