@@ -1,17 +1,21 @@
-"""cfg -> a model with its initial weights; what weights ask of cfg."""
+"""cfg -> a model with its initial weights; what weights ask of cfg; batch norm statistics for averaged weights."""
 
 from __future__ import annotations
 
 from functools import partial, reduce
 from typing import Any
 
+import torch
 from torch import nn
 from yacs.config import CfgNode
 
+from engine.checkpoint.average import recompute_statistics
 from engine.checkpoint.report import LoadReport
 from engine.checkpoint.weights import SURGERIES, WeightFile, load_weights, read_weights
+from engine.data.build import build_train_loader
+from engine.errors import InputError
 from engine.log import get_logger
-from engine.modeling.build import num_classes
+from engine.modeling.build import build_device, build_model, num_classes
 
 
 def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
@@ -55,6 +59,45 @@ def follow_conventions(cfg: CfgNode, file: WeightFile) -> None:
     cfg.merge_from_list([item for pair in unmet.items() for item in pair])
     if was_frozen:
         cfg.freeze()
+
+
+def with_batch_norm_recomputed(cfg: CfgNode, state: dict[str, Any], num_images: int) -> dict[str, Any]:
+    """A checkpoint of ours whose batch norm statistics are those of its weights on images of `DATASETS.TRAIN`.
+
+    Args:
+        state: the content of the checkpoint.
+        num_images: look at so many, rounded up to whole batches, augmented as in training.
+
+    Raises:
+        InputError: the configuration is of another model or other classes, or has no trainable batch norm.
+    """
+    file = WeightFile(
+        state["model"], state["class_names"] or None, None, "the average", "engine", state.get("conventions") or {}
+    )
+    cfg = cfg.clone()
+    cfg.defrost()
+    follow_conventions(cfg, file)
+    solver = cfg.SOLVER
+    solver.MAX_EPOCH, solver.STEPS_EPOCH, solver.MAX_ITER = 0, (), -(-num_images // solver.IMS_PER_BATCH)
+    cfg.SEED = max(cfg.SEED, 0)
+    loader = build_train_loader(cfg)
+    names = loader.dataset.class_names
+    if file.class_names and file.class_names != list(names):
+        raise InputError(
+            f"the checkpoints are of the classes {', '.join(file.class_names)}, the training set of {', '.join(names)}"
+        )
+    model = build_model(cfg, names)
+    report = load_weights(model, file)
+    if not report.ok:
+        raise InputError(f"the configuration is of another model than the checkpoints: {report.summary()}")
+    torch.manual_seed(cfg.SEED)
+    statistics = recompute_statistics(model, loader, build_device(cfg))
+    if not statistics:
+        raise InputError(
+            "this model has no batch norm that learns statistics (MODEL.RESNETS.NORM: BN or SyncBN): leave out "
+            "--recompute-bn"
+        )
+    return {**state, "model": {**state["model"], **statistics}}
 
 
 def _child(node: Any, name: str) -> Any:

@@ -25,8 +25,8 @@ class Checkpointer:
         self.output_dir = Path(output_dir)
         self._logger = get_logger("checkpoint")
 
-    def save(self, name: str, state: dict[str, Any]) -> Path:
-        """Write `name` (with or without `.pth`), then make it the last.
+    def save(self, name: str, state: dict[str, Any], is_last: bool = True) -> Path:
+        """Write `name` (with or without `.pth`), then make it the last unless told otherwise.
 
         Raises:
             InputError: disk full or not writable; the earlier checkpoints and `last_checkpoint` are
@@ -34,7 +34,8 @@ class Checkpointer:
         """
         path = self.output_dir / (name if name.endswith(".pth") else f"{name}.pth")
         io.save(path, state)
-        write_text(self.output_dir / _POINTER, path.name)
+        if is_last:
+            write_text(self.output_dir / _POINTER, path.name)
         return path
 
     def last(self) -> Path | None:
@@ -93,9 +94,14 @@ class Checkpointer:
         raise InputError(f"{'; '.join(problems)}; no other checkpoint can be read; start anew without --resume")
 
     def prune(self, keep: int) -> list[Path]:
-        """Delete all but the newest `keep` (at least 1) numbered checkpoints; never the last."""
+        """Delete all but the newest `keep` (at least 1) numbered checkpoints; never the last.
+
+        Those with a larger number than the last are of another run: they neither count nor go.
+        """
         last = self.last()
-        old = [path for path in self._numbered()[max(keep, 1) :] if path != last]
+        limit = _number(last) if last else None
+        own = [path for path in self.numbered() if limit is None or _number(path) <= limit]
+        old = [path for path in own[max(keep, 1) :] if path != last]
         for path in old:
             path.unlink(missing_ok=True)
         return old
@@ -109,7 +115,7 @@ class Checkpointer:
         except (OSError, UnicodeDecodeError):
             return ""
 
-    def _numbered(self) -> list[Path]:
+    def numbered(self) -> list[Path]:
         """Numbered checkpoints, the newest first."""
         found = {path: _NUMBERED.fullmatch(path.name) for path in self.output_dir.glob("model_*.pth")}
         return sorted((path for path, match in found.items() if match), key=_number, reverse=True)
@@ -117,7 +123,7 @@ class Checkpointer:
     def _before(self, last: Path | None) -> list[Path]:
         """What to try if `last` is damaged: numbered ones below it, newest first; the final one."""
         limit = _number(last) if last else None
-        before = [path for path in self._numbered() if path != last and (limit is None or _number(path) < limit)]
+        before = [path for path in self.numbered() if path != last and (limit is None or _number(path) < limit)]
         final = self.output_dir / "model_final.pth"
         return before + ([final] if final.is_file() and final != last else [])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -41,6 +41,14 @@ def rows_by_class(name: str, num_rows: int, num_classes: int) -> Tensor | None:
     if kind == "sigmoid" and num_classes > 0 and num_rows % num_classes == 0:
         return torch.arange(num_rows).reshape(-1, num_classes).t()  # rows are anchor-major
     return None
+
+
+def heads_fit(tensors: Mapping[str, Tensor], num_classes: int) -> bool:
+    """Whether the classification heads of a detector can be of so many foreground classes."""
+    kinds = {name: kind for name in tensors if (kind := head_kind(name)) in ("sigmoid", "softmax")}
+    proposes = "softmax" in kinds.values()  # then the sigmoid head knows no classes
+    heads = [name for name, kind in kinds.items() if not (proposes and kind == "sigmoid")]
+    return all(rows_by_class(name, len(tensors[name]), num_classes) is not None for name in heads)
 
 
 def take_classes(

@@ -55,6 +55,17 @@ _NUMPY_GLOBALS: list[Any] = [
 ]
 
 
+class _Forgotten:
+    """Stands for an object that other programs pickle beside the weights; it is made, and what it held is dropped."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# Curves of the log in mmdetection 3's checkpoints.
+_FORGOTTEN = [(_Forgotten, "mmengine.logging.history_buffer.HistoryBuffer")]
+
+
 def save(path: str | Path, state: dict[str, Any]) -> None:
     """Write a checkpoint atomically: whatever happens, `path` holds the old content or the new one.
 
@@ -76,7 +87,7 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
     with replacing(path) as file:
         torch.save(state, file)
         file.flush()
-        with torch.serialization.safe_globals(_NUMPY_GLOBALS):
+        with torch.serialization.safe_globals([*_NUMPY_GLOBALS, *_FORGOTTEN]):
             strange = torch.serialization.get_unsafe_globals_in_checkpoint(str(file.name))
         if strange:
             raise TypeError(f"a checkpoint holds tensors and plain values, not {', '.join(sorted(strange))}")
@@ -212,7 +223,7 @@ def _verify_entries(path: Path) -> None:
 
 def _torch_load(path: Path, mmap: bool) -> object:
     try:
-        with torch.serialization.safe_globals(_NUMPY_GLOBALS):
+        with torch.serialization.safe_globals([*_NUMPY_GLOBALS, *_FORGOTTEN]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except OSError:
         raise

@@ -76,11 +76,13 @@ def read_weights(uri: str | Path, format: str = "auto") -> WeightFile:
         tensors, name = _translate(path, tensors, format)
     return WeightFile(
         tensors=tensors,
-        class_names=list(content.get("class_names") or []) or None if ours else None,
+        class_names=list(content.get("class_names") or []) or None
+        if ours
+        else foreign.class_names(content, tensors, name),
         thresholds=content.get("thresholds") if ours else None,
         source=str(uri),
         format=name,
-        conventions=dict(content.get("conventions") or {}) if ours else foreign.conventions(tensors, name),
+        conventions=_conventions(content) if ours else foreign.conventions(tensors, name),
     )
 
 
@@ -243,6 +245,12 @@ def _translate(path: Path, tensors: Tensors, format: str) -> tuple[Tensors, str]
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read as weights of {format} ({printable(reason)})") from error
+
+
+def _conventions(content: dict[str, Any]) -> dict[str, Any]:
+    """Of a file of ours; the tuples that a .safetensors file holds as JSON lists are tuples again."""
+    stored = content.get("conventions") or {}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
 
 
 def _is_weight(name: object, value: object) -> bool:

@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from engine.visualize.axes import INK, Panel
 from engine.visualize.colors import RGB
-from engine.visualize.fonts import font_for
 
-INK: RGB = (40, 40, 40)
-GRID: RGB = (222, 222, 222)
 BARS: RGB = (120, 160, 205)
 SETS: tuple[RGB, ...] = ((214, 69, 65), (31, 140, 80), (150, 80, 190))
 CELL = 6  # pixels of a cell of the density
 RATIO_LINES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
-
-
-class Panel:
-    """Axes with a logarithmic (base 2) x and, unless it counts, y."""
-
-    def __init__(self, draw: ImageDraw.ImageDraw, area: tuple[int, int, int, int], limits: tuple[float, ...]) -> None:
-        self.draw, self.area = draw, area
-        self.x_low, self.x_high, self.y_low, self.y_high = limits
-
-    def x(self, value: float) -> float:
-        left, _, right, _ = self.area
-        return left + (math.log2(value) - self.x_low) / (self.x_high - self.x_low) * (right - left)
-
-    def y(self, value: float) -> float:
-        _, top, _, bottom = self.area
-        return bottom - (math.log2(value) - self.y_low) / (self.y_high - self.y_low) * (bottom - top)
-
-    def frame(self, title: str, ticks: Sequence[float], labels: Sequence[str], y_ticks: Sequence[float] = ()) -> None:
-        """Title, grid lines with their labels, and the border."""
-        left, top, right, bottom = self.area
-        for value, label in zip(ticks, labels, strict=True):
-            self.draw.line([(self.x(value), top), (self.x(value), bottom)], fill=GRID)
-            self.text((self.x(value), bottom + 4), label, 13, "ma")
-        for value in y_ticks:
-            self.draw.line([(left, self.y(value)), (right, self.y(value))], fill=GRID)
-            self.text((left - 6, self.y(value)), f"{value:g}", 13, "rm")
-        self.text((left, top - 8), title, 16, "ls")
-        self.draw.rectangle(self.area, outline=INK)
-
-    def text(self, position: tuple[float, float], text: str, size: int, anchor: str, color: RGB = INK) -> None:
-        self.draw.text(position, text, fill=color, font=font_for(text, size), anchor=anchor)
 
 
 def anchors_plot(shapes: np.ndarray, anchors: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -115,6 +115,26 @@ def test_prune(folder: Path) -> None:
     assert sorted(path.name for path in folder.glob("*.pth")) == ["model_0000002.pth", "model_0000003.pth"]
 
 
+def test_prune_counts_the_own_run_only(folder: Path) -> None:
+    """After a new start in the folder of a longer run."""
+    checkpointer = Checkpointer(folder)
+    for done in (9, 8, 3):
+        checkpointer.save(f"model_{done:07d}", {"iteration": done})
+    assert [path.name for path in checkpointer.prune(keep=2)] == ["model_0000001.pth"]
+    assert len(list(folder.glob("*.pth"))) == 4
+
+
+def test_the_best_is_never_the_last_and_never_pruned(folder: Path) -> None:
+    checkpointer = Checkpointer(folder)
+    path = checkpointer.save("model_best", {"iteration": 1}, is_last=False)
+    assert checkpointer.load_last()[1]["iteration"] == 2
+    checkpointer.prune(keep=1)
+    assert path.exists() and checkpointer.last().name == "model_0000002.pth"
+    checkpointer.last().write_bytes(b"")  # damaged, and no other is left
+    with pytest.raises(InputError):
+        checkpointer.load_last()
+
+
 def test_a_new_run_in_a_used_folder_cannot_resume_the_old_one(tmp_path: Path) -> None:
     checkpointer = Checkpointer(tmp_path)
     checkpointer.set_aside()  # nothing there, nothing said

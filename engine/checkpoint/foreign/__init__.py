@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from engine.checkpoint.foreign import atss, caffe2, detectron2, mmdetection, torchvision, torchvision_detection
+from engine.checkpoint.heads import heads_fit
 
 # Tried in this order; the reference's format is what remains, since ours has its names.
 FORMATS = {
@@ -30,6 +31,17 @@ def translate(tensors: dict[str, Tensor], format: str = "auto") -> tuple[dict[st
         if module.detect(tensors):
             return module.translate(tensors), name
     return tensors, "unknown"
+
+
+def class_names(content: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> list[str] | None:
+    """The class names that a file of the format `name` holds beside its translated `tensors`.
+
+    None where it names none, or another number of them than its head has (the default list of a training that was
+    never told its own classes).
+    """
+    tell = getattr(FORMATS.get(name), "class_names", None)
+    names = tell(content.get("meta")) if tell else None
+    return names if names and heads_fit(tensors, len(names)) else None
 
 
 def conventions(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:

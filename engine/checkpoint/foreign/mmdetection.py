@@ -42,6 +42,20 @@ def translate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**{name: torch.zeros(len(named[name.replace("bias", "weight")])) for name in missing}, **named}
 
 
+def class_names(meta: Any) -> list[str] | None:
+    """The names of the classes that a training noted in its checkpoint's `meta`, as version 3 or 2 did."""
+    if not isinstance(meta, dict):
+        return None
+    dataset = meta.get("dataset_meta")
+    for holder, key in ((dataset, "classes"), (dataset, "CLASSES"), (meta, "CLASSES")):
+        names = holder.get(key) if isinstance(holder, dict) else None
+        if isinstance(names, str):  # of a single class
+            names = [names]
+        if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+            return list(names)
+    return None
+
+
 def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """What a configuration must say for these (translated) tensors to mean what they did, by key."""
     keys: dict[str, Any] = {

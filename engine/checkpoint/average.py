@@ -1,0 +1,137 @@
+"""The mean of several checkpoints of one model, and batch norm statistics that fit it.
+
+The mean of weights along a training often generalises better than the last of them (Izmailov et al., 2018: SWA).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from engine.checkpoint.checkpointer import Checkpointer
+from engine.checkpoint.publish import read_own, stripped
+from engine.data.loader import Batch
+from engine.errors import InputError
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def average(paths: Sequence[Path], weights: Sequence[float] | None = None) -> dict[str, Any]:
+    """The content of a checkpoint whose `model` is the weighted mean of those of `paths`, added up in float64.
+
+    Numbers that are not floats (counters, masks), and what goes along with the weights, come from the last. There are
+    no score thresholds, for those of the parts are not those of the mean.
+
+    Args:
+        paths: checkpoints of ours; one is in memory at a time.
+        weights: one each, relative to their sum; all alike by default.
+
+    Raises:
+        InputError: the weights do not fit; a file cannot be used, or is of another model than the first; names both and
+            the first difference.
+    """
+    weights = _checked_weights(weights, len(paths))
+    sums: dict[str, Tensor] = {}
+    first: dict[str, Any] = {}
+    for path, weight in zip(paths, weights, strict=True):
+        content = read_own(path, mmap=True)
+        first = first or content
+        if difference := _difference(first, content):
+            raise InputError(f"{path} cannot be averaged with {paths[0]}: {difference}")
+        for name, tensor in content["model"].items():
+            if not tensor.is_floating_point():
+                continue
+            if not tensor.isfinite().all():
+                raise InputError(f"{path}: {name} holds NaN or infinity, its training diverged; leave this file out")
+            part = tensor.double() * weight
+            sums[name] = sums[name].add_(part) if name in sums else part
+    state = stripped(content)
+    means = {name: (total / sum(weights)).to(state["model"][name].dtype) for name, total in sums.items()}
+    return {**state, "model": {**state["model"], **means}, "thresholds": None}
+
+
+def newest(folder: Path, count: int) -> list[Path]:
+    """The last checkpoint of a run and the numbered ones before it, `count` in all, the oldest of them first.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    checkpointer = Checkpointer(folder)
+    found = checkpointer.numbered()  # the newest first
+    if last := checkpointer.last():  # an earlier run in the same folder may have left higher numbers
+        iteration = read_own(last, mmap=True).get("iteration", 0)
+        found = [last, *(path for path in found if int(path.stem.removeprefix("model_")) < iteration)]
+    if len(found) < count:
+        have = f"has {len(found)} checkpoints, not {count}" if folder.is_dir() else "is no folder"
+        raise InputError(f"{folder}: {have}; see --last and --dir")
+    return found[:count][::-1]
+
+
+def _checked_weights(weights: Sequence[float] | None, count: int) -> Sequence[float]:
+    if weights is None:
+        return [1.0] * count
+    if len(weights) != count:
+        raise InputError(f"there are {len(weights)} weights for {count} checkpoints; give one each")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights):
+        raise InputError(f"weights must be positive or 0, and not all 0: {', '.join(map(str, weights))}")
+    return weights
+
+
+def _difference(first: dict[str, Any], other: dict[str, Any]) -> str | None:
+    """The first thing in which two checkpoints are of different models."""
+    ours, theirs = first["model"], other["model"]
+    for name in [*ours, *theirs]:
+        if name not in theirs:
+            return f"it has no {name}"
+        if name not in ours:
+            return f"only it has {name}"
+        a, b = (f"{list(tensor.shape)} of {str(tensor.dtype)[6:]}" for tensor in (ours[name], theirs[name]))
+        if a != b:
+            return f"its {name} is {b}, not {a}"
+    for key, empty in (("class_names", []), ("conventions", {})):
+        a, b = (content.get(key) or empty for content in (first, other))
+        if a != b:
+            return f"its {key} are {b}, not {a}"
+    return None
+
+
+@torch.no_grad()
+def recompute_statistics(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, Tensor]:
+    """Set the mean and variance of each batch norm to the mean of those of `batches`, as training sees them.
+
+    Layers that the model keeps from learning statistics in training (frozen ones) are left alone. torch's `update_bn`
+    would reset those too, and fvcore's `update_bn_stats` refuses a layer that several levels of a pyramid share.
+
+    Args:
+        model: with the weights that the statistics are wanted for, on `device`; it is left in evaluation mode.
+
+    Returns:
+        The new statistics under their names in the state dict; empty if the model has no such layer.
+    """
+    model.train()
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
+    }
+    momenta = {name: layer.momentum for name, layer in layers.items()}
+    for layer in layers.values():
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean over all batches
+    for batch in batches if layers else ():
+        batch = batch.to(device)
+        model(batch.images, batch.targets)
+    for name, layer in layers.items():
+        layer.momentum = momenta[name]
+    model.eval()
+    return {
+        f"{name}.{statistic}": getattr(layer, statistic).detach().cpu().clone()
+        for name, layer in layers.items()
+        for statistic in STATISTICS
+    }

@@ -1,0 +1,80 @@
+"""Checkpoints to give away: what a model needs to be used, under a name that tells whether it arrived whole."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from engine.checkpoint import io
+from engine.checkpoint.io import FORMAT
+from engine.errors import InputError
+
+KEPT = ("format", "model", "class_names", "thresholds", "config", "conventions")
+SUFFIXES = (".pth", ".pt", ".safetensors")
+HASH_DIGITS = 8
+
+
+def read_own(path: str | Path, mmap: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint of ours.
+
+    Raises:
+        InputError: it cannot be read, see `io.load`, or is not one of ours.
+    """
+    content = io.load(path, mmap)
+    if content.get("format") != FORMAT or not isinstance(content.get("model"), dict):
+        raise InputError(f"{path}: not a checkpoint of this engine; convert it first (tools/convert_weights.py)")
+    return content
+
+
+def stripped(content: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint without what only its training needs (optimizer, hooks, loss scale, the weights before averaging).
+
+    Example:
+        >>> stripped({"format": "engine-1", "model": {}, "iteration": 7, "optimizer": {}})
+        {'format': 'engine-1', 'model': {}}
+    """
+    kept = {key: content[key] for key in KEPT if key in content}
+    # A tensor may be a view of a larger one, all of which would be written.
+    return {**kept, "model": {name: tensor.clone() for name, tensor in content["model"].items()}}
+
+
+def publish(source: Path, output: Path, safetensors: bool = False) -> Path:
+    """Write what remains of `source` beside `output`, with its hash in the name.
+
+    Args:
+        source: a checkpoint of ours.
+        output: `model.pth` gives `model-1a2b3c4d.pth`, with the first digits of the SHA-256 of the file's content; a
+            folder stands for the name of `source` in it.
+        safetensors: write that format whatever the suffix of `output`, which else decides.
+
+    Returns:
+        The path of the new file. The same content has the same name and the same bytes.
+
+    Raises:
+        InputError: see `read_own`; the file cannot be written.
+    """
+    state = stripped(read_own(source))
+    if output.is_dir():
+        output = output / source.name
+    suffix = output.suffix if output.suffix in SUFFIXES else ""
+    stem = output.name.removesuffix(suffix)
+    suffix = ".safetensors" if safetensors else suffix or ".pth"
+    unnamed = output.with_name(f".{stem}.unnamed{suffix}")
+    try:
+        io.save(unnamed, state)
+        named = output.with_name(f"{stem}-{sha256(unnamed)[:HASH_DIGITS]}{suffix}")
+        os.replace(unnamed, named)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            unnamed.unlink(missing_ok=True)
+    return named
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

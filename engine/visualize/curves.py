@@ -1,0 +1,179 @@
+"""Curves of figures over iterations, drawn with Pillow (frames, names) and OpenCV (smooth lines)."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Container, Mapping, Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from engine.visualize.axes import Panel, even_ticks, power_ticks
+from engine.visualize.colors import RGB
+from engine.visualize.fonts import font_for
+
+FIRST: tuple[RGB, ...] = (
+    (0, 114, 178),
+    (213, 94, 0),
+    (0, 158, 115),
+    (204, 90, 160),
+    (120, 120, 120),
+    (0, 60, 90),
+    (170, 130, 0),
+)
+"""Of few curves; told apart by colour-blind eyes too (after Okabe & Ito, 2008)."""
+
+WIDTH, PANEL_HEIGHT, MARGIN = 1280, 330, 20
+AXIS = 60  # pixels for the numbers of the y axis
+LEGEND_ROW, LEGEND_LINE = 24, 26  # height of a row, and length of its sample of a line
+MAX_NAME = 70  # characters in the legend
+FEW_POINTS = 60  # up to here each point of a curve is marked
+SUBPIXEL_BITS = 4
+
+Curves = Mapping[str, np.ndarray]
+"""(N, 2) iterations and values by name of a run; a value that is not finite interrupts the line."""
+
+
+def curves_plot(
+    panels: Mapping[str, Curves], smooth: int = 1, log: bool = False, exact: Container[str] = ()
+) -> np.ndarray:
+    """One panel for each figure, one line in it for each run, over the same range of iterations.
+
+    Args:
+        panels: curves by title. A run has one colour in all panels.
+        smooth: draw the mean of so many neighbouring points, and the points themselves faintly. Curves of fewer than
+            twice as many are drawn as they are.
+        log: logarithmic y axes, where all values are positive and the largest is more than three times the smallest.
+        exact: titles of what has no noise to smooth.
+
+    Returns:
+        BGR uint8 (H, 1280, 3).
+    """
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    colors = dict(zip(names, line_colors(len(names)), strict=True))
+    legend = _legend_rows(names)
+    columns = min(len(panels), 2)
+    top = MARGIN + LEGEND_ROW * len(legend)
+    height = top + PANEL_HEIGHT * math.ceil(len(panels) / columns)
+    canvas = Image.new("RGB", (WIDTH, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    last = max((curve[-1, 0] for curves in panels.values() for curve in curves.values() if len(curve)), default=0)
+    frames = []
+    for k, (title, curves) in enumerate(panels.items()):
+        left = MARGIN + AXIS + k % columns * (WIDTH // columns)
+        right = (k % columns + 1) * (WIDTH // columns) - MARGIN
+        upper = top + k // columns * PANEL_HEIGHT + 30
+        frames.append(_frame(draw, (left, upper, right, upper + PANEL_HEIGHT - 80), title, curves, last, log))
+    for k, row in enumerate(legend):
+        for x, name in row:
+            y = MARGIN + LEGEND_ROW * k + LEGEND_ROW // 2
+            draw.line([(x, y), (x + LEGEND_LINE, y)], fill=colors[name], width=3)
+            text = _short(name)
+            draw.text((x + LEGEND_LINE + 8, y), text, fill=(40, 40, 40), font=font_for(text, 14), anchor="lm")
+    image = np.asarray(canvas)[..., ::-1].copy()
+    for panel, (title, curves) in zip(frames, panels.items(), strict=True):
+        is_smoothed = {name: title not in exact and 1 < smooth <= len(curve) // 2 for name, curve in curves.items()}
+        for name, curve in curves.items():
+            if is_smoothed[name]:
+                _draw_line(image, panel, curve, _faint(colors[name]), 1)
+        for name, curve in curves.items():
+            if is_smoothed[name]:
+                curve = np.stack([curve[:, 0], smoothed(curve[:, 1], smooth)], axis=1)
+            _draw_line(image, panel, curve, colors[name], 2)
+    return image
+
+
+def line_colors(number: int) -> list[RGB]:
+    """`number` colours that stand out from white, no two alike."""
+    if number <= len(FIRST):
+        return list(FIRST[:number])
+    shades = (colorsys.hsv_to_rgb(k / number, 0.95, (0.8, 0.5)[k % 2]) for k in range(number))
+    return [tuple(round(255 * channel) for channel in shade) for shade in shades]
+
+
+def smoothed(values: np.ndarray, window: int) -> np.ndarray:
+    """Means of `window` neighbours of each of the (N,) `values`, of fewer at the ends; what is not finite stays so.
+
+    Example:
+        >>> smoothed(np.array([0.0, 3.0, np.nan, 3.0, 9.0]), 3).tolist()
+        [1.5, 1.5, nan, 6.0, 6.0]
+    """
+    finite = np.isfinite(values)
+    ones, start = np.ones(window), window // 2
+    sums = np.convolve(np.where(finite, values, 0), ones)[start : start + len(values)]
+    counts = np.convolve(finite, ones)[start : start + len(values)]
+    return np.where(finite, sums / counts.clip(min=1), np.nan)
+
+
+def _frame(
+    draw: ImageDraw.ImageDraw,
+    area: tuple[int, int, int, int],
+    title: str,
+    curves: Curves,
+    last: float,
+    log: bool,
+) -> Panel:
+    values = np.concatenate([np.zeros(0), *(curve[:, 1] for curve in curves.values())])
+    values = values[np.isfinite(values)]
+    low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+    is_log = log and 0 < 3 * low < high
+    y_ticks = power_ticks(low / 1.05, high * 1.05) if is_log else _value_ticks(low, high)
+    scale = math.log10 if is_log else float
+    panel = Panel(draw, area, (0, max(last, 1) * 1.01, scale(y_ticks[0]), scale(y_ticks[-1])), float, scale)
+    x_ticks = [tick for tick in even_ticks(0, max(last, 1), 8) if tick <= max(last, 1)]
+    panel.frame(title, x_ticks, [f"{tick:g}" if tick < 1e5 else f"{tick / 1000:g}k" for tick in x_ticks], y_ticks)
+    panel.text(((area[0] + area[2]) / 2, area[3] + 21), "iteration", 12, "ma", (120, 120, 120))
+    return panel
+
+
+def _value_ticks(low: float, high: float) -> list[float]:
+    """Even ticks with some room above and below the values; from 0 on where that is near."""
+    room = 0.03 * (high - low)
+    if 0 <= low == high:
+        return even_ticks(0.0, 2 * high or 1.0)
+    if 0 <= low < 0.4 * high:
+        return even_ticks(0.0, high + room)
+    return even_ticks(low - room, high + room)
+
+
+def _faint(color: RGB) -> RGB:
+    red, green, blue = (round(255 - 0.3 * (255 - channel)) for channel in color)
+    return red, green, blue
+
+
+def _draw_line(image: np.ndarray, panel: Panel, curve: np.ndarray, color: RGB, width: int) -> None:
+    """The finite points, joined where they are neighbours, and marked where they are few or alone."""
+    finite = np.isfinite(curve[:, 1])
+    runs = np.split(np.arange(len(curve)), np.flatnonzero(np.diff(finite)) + 1)
+    for indices in runs:
+        if not len(indices) or not finite[indices[0]]:
+            continue
+        points = [(panel.x(x), panel.y(y)) for x, y in curve[indices]]
+        fixed = np.round(np.array(points) * 2**SUBPIXEL_BITS).astype(np.int32)
+        bgr = color[::-1]
+        cv2.polylines(image, [fixed], False, bgr, width, cv2.LINE_AA, SUBPIXEL_BITS)
+        if len(curve) <= FEW_POINTS or len(indices) == 1:
+            for x, y in fixed.tolist():
+                cv2.circle(image, (x, y), 4 * 2**SUBPIXEL_BITS, bgr, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _legend_rows(names: Sequence[str]) -> list[list[tuple[float, str]]]:
+    """(x, name) in rows as wide as the picture."""
+    rows: list[list[tuple[float, str]]] = []
+    x = float(WIDTH)
+    for name in names:
+        text = _short(name)
+        width = LEGEND_LINE + 8 + font_for(text, 14).getlength(text) + 28
+        if x + width > WIDTH - MARGIN:
+            rows.append([])
+            x = float(MARGIN)
+        rows[-1].append((x, name))
+        x += width
+    return rows
+
+
+def _short(name: str) -> str:
+    """The end of a long name, which tells runs apart more often."""
+    return name if len(name) <= MAX_NAME else f"...{name[3 - MAX_NAME :]}"
