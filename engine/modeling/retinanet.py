@@ -128,7 +128,7 @@ class BatchNormalizer(nn.Module):
 
 
 class MovingAverageNormalizer(nn.Module):
-    """detectron2's: both losses by an exponential average of the positives of a batch."""
+    """detectron2's: both losses by an exponential average of the positives of a batch, moved in training only."""
 
     def __init__(self, start: float = 100.0, momentum: float = 0.9) -> None:
         super().__init__()
@@ -136,8 +136,9 @@ class MovingAverageNormalizer(nn.Module):
         self.register_buffer("average", torch.tensor(float(start)))
 
     def forward(self, num_positive: Tensor) -> tuple[Tensor, Tensor]:
-        total = distributed.all_reduce_mean(num_positive.sum()).clamp(min=1)
-        self.average.lerp_(total.to(self.average), 1 - self.momentum)
+        if self.training:
+            total = distributed.all_reduce_mean(num_positive.sum()).clamp(min=1)
+            self.average.lerp_(total.to(self.average), 1 - self.momentum)
         divisor = self.average.clone().expand_as(num_positive)
         return divisor, divisor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +72,34 @@ class Case:
             torch.testing.assert_close(ours[name] / scale, theirs[name] / scale, rtol=0, atol=1e-3, msg=name)
 
     def check_training(self, model: GeneralizedRCNN) -> None:
-        """Four steps of SGD lose what theirs lost; from the third on ours moves by 2 % if the input does by 1e-7."""
-        sgd = self.data["sgd"]
+        """Four steps of SGD lose what theirs lost, as closely as float32 lets any two runs agree.
+
+        The steps amplify rounding: ours, with inputs changed by 1e-7, differ by 0.5 % in the second loss and by 10 % in the
+        fourth. So theirs must lie where ours do, or as far outside as half of their spread.
+        """
+        spread = torch.tensor([self._losses_of_sgd(model, seed) for seed in range(7)])  # (runs, steps)
+        low, high = spread.amin(0), spread.amax(0)
+        margin = (high - low) / 2 + 1e-4 * high
+        expected = torch.tensor(self.data["sgd"]["total_loss"])
+        assert ((low - margin <= expected) & (expected <= high + margin)).all(), (spread, expected)
+
+    def _losses_of_sgd(self, model: GeneralizedRCNN, seed: int) -> list[float]:
+        """Losses before each of four steps of a copy of `model`; seed 0 leaves the image as it is."""
+        model, sgd = copy.deepcopy(model), self.data["sgd"]
         optimizer = torch.optim.SGD(
             model.parameters(), lr=sgd["lr"], momentum=sgd["momentum"], weight_decay=sgd["weight_decay"]
         )
-        for expected, tolerance in zip(sgd["total_loss"], (1e-4, 1e-3, 2e-2, 2e-2), strict=True):
+        image = self.data["image"]
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
+        batch = ImageBatch(image * (1 + 1e-7 * noise) if seed else image, [(256, 320)])
+        losses = []
+        for _ in sgd["total_loss"]:
             optimizer.zero_grad()
-            total = sum(model(self.batch, self.targets).values())
-            assert total.item() == pytest.approx(expected, rel=tolerance)
+            total = sum(model(batch, self.targets).values())
             total.backward()
             optimizer.step()
+            losses.append(total.item())
+        return losses
 
 
 @pytest.fixture(scope="module")
