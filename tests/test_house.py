@@ -15,7 +15,7 @@ SOURCES = sorted((REPOSITORY / "engine").rglob("*.py"))
 
 # From the bottom up. A module imports from its own room and from the rows below it.
 ROWS = [
-    {"errors", "log", "distributed", "registry"},
+    {"errors", "log", "distributed", "registry", "environment"},
     {"structures"},
     {"layers"},
     {"modeling"},
