@@ -83,11 +83,11 @@ def start(
     )
 
 
-def two_processes(launcher: str) -> list[str]:
-    """The front of a command that starts it twice: "launch" or "torchrun"."""
+def several_processes(launcher: str, number: int = 2) -> list[str]:
+    """The front of a command that starts it so many times: "launch" or "torchrun"."""
     module = {"launch": "torch.distributed.launch", "torchrun": "torch.distributed.run"}[launcher]
     own_port = ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]  # else two test runs at once meet at 29500
-    return ["-m", module, "--nproc_per_node=2", *own_port]
+    return ["-m", module, f"--nproc_per_node={number}", *own_port]
 
 
 def read_json(path: Path) -> Any:
@@ -118,11 +118,11 @@ class World:
         return [script, "--config-file", self.config, *flags[:first_key], *keys]
 
     def train(self, *options: str | Path, launcher: str | None = None) -> subprocess.CompletedProcess[str]:
-        front = two_processes(launcher) if launcher else []
+        front = several_processes(launcher) if launcher else []
         return run([*front, *self.command("tools/train_net.py", *options)])
 
-    def test(self, *options: str | Path, launcher: str | None = None) -> subprocess.CompletedProcess[str]:
-        front = two_processes(launcher) if launcher else []
+    def test(self, *options: str | Path, num_processes: int = 1) -> subprocess.CompletedProcess[str]:
+        front = several_processes("torchrun", num_processes) if num_processes > 1 else []
         return run([*front, *self.command("tools/test_net.py", *options)])
 
     def copy(self, folder: Path) -> World:

@@ -18,7 +18,7 @@ import torch
 
 from engine.checkpoint import io
 from engine.training.writers import read_records
-from tests.end_to_end.conftest import TIMEOUT, Trained, World, read_lines, start, train_into, two_processes
+from tests.end_to_end.conftest import TIMEOUT, Trained, World, read_lines, several_processes, start, train_into
 
 NUM_KILLS = 10
 NUM_ITERATIONS = 24
@@ -94,7 +94,7 @@ def _assert_equal(first: object, second: object, where: str = "") -> None:
 
 
 def _train_with_kills(world: World, folder: Path, front: Sequence[str], *keys: str) -> None:
-    """Kill all processes of the training ten times, each in another iteration and anywhere in it; then let it finish."""
+    """Kill all processes of the training ten times, in another iteration each, anywhere in it; then let it finish."""
     dice = random.Random()
     command = [*front, *world.command("tools/train_net.py", "--resume", *keys, "OUTPUT_DIR", folder)]
     for iteration in sorted(dice.sample(range(1, NUM_ITERATIONS - 1), NUM_KILLS)):
@@ -126,14 +126,14 @@ def both(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @needs_proc
 def test_ten_kills_of_two_processes_change_nothing(world: World, both: Trained, tmp_path: Path) -> None:
-    _train_with_kills(world, tmp_path / "killed", two_processes("torchrun"), *KEYS)
+    _train_with_kills(world, tmp_path / "killed", several_processes("torchrun"), *KEYS)
     _assert_same_end(tmp_path / "killed", both.folder)
 
 
 @needs_proc
 def test_torchrun_starts_a_job_again_that_lost_a_process(world: World, both: Trained, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    front = [*two_processes("torchrun"), "--max-restarts=1", "--monitor-interval=0.2"]
+    front = [*several_processes("torchrun"), "--max-restarts=1", "--monitor-interval=0.2"]
     process = start([*front, *world.command("tools/train_net.py", *KEYS, "OUTPUT_DIR", folder)])
     _wait_for_iteration(process, folder, 7)
     _kill([_process_of_rank(1, process.pid)])
@@ -150,11 +150,38 @@ def _process_of_rank(rank: int, launcher: int) -> int:
     raise AssertionError(f"no process of rank {rank}")
 
 
+@needs_proc
+def test_a_dead_loader_worker_is_named(world: World, tmp_path: Path) -> None:
+    keys = [*KEYS, "SOLVER.MAX_ITER", "500", "DATALOADER.NUM_WORKERS", "1"]
+    process = start(world.command("tools/train_net.py", *keys, "OUTPUT_DIR", tmp_path))
+    _wait_for_iteration(process, tmp_path, 3)
+    (worker,) = _descendants(process.pid)
+    _kill([worker])
+    _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 2
+    (line,) = errors.splitlines()
+    assert line.startswith("error: DataLoader worker (pid") and f" {worker}) " in line and "NUM_WORKERS" in line
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_a_loss_that_is_not_finite_names_its_images_and_keeps_them(world: World, tmp_path: Path) -> None:
+    done = world.train(*KEYS, "OUTPUT_DIR", tmp_path, "SOLVER.BASE_LR", "1e30", "SOLVER.CHECKPOINT_PERIOD", "1")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    kept = tmp_path / "nonfinite_batch_0.pth"
+    batch = torch.load(kept, weights_only=True)
+    ids = ", ".join(str(target["image_id"]) for target in batch["targets"])
+    assert line.startswith("error: the loss is not finite") and f"at images {ids}:" in line and str(kept) in line
+    assert len(batch["images"]) == len(batch["targets"]) == 4
+
+
 # ---------------------------------------------------------------- SIGTERM
 
 
 @needs_proc
-@pytest.mark.parametrize("front", [[], two_processes("torchrun")], ids=["one process", "two processes"])
+@pytest.mark.parametrize("front", [[], several_processes("torchrun")], ids=["one process", "two processes"])
 def test_a_notice_saves_and_ends_with_a_code_of_its_own(world: World, tmp_path: Path, front: list[str]) -> None:
     keys = [*KEYS, "SOLVER.CHECKPOINT_PERIOD", "0", "SOLVER.MAX_ITER", "500"]
     process = start([*front, *world.command("tools/train_net.py", *keys, "OUTPUT_DIR", tmp_path)])
@@ -199,7 +226,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", str(folder)]
-    if sys.platform != "linux" or shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+    is_possible = sys.platform == "linux" and shutil.which("mount") is not None
+    if not is_possible or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("only root can mount a small disk")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)

@@ -1,4 +1,4 @@
-"""Two processes on one machine, over gloo."""
+"""Several processes on one machine, over gloo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.checkpoint import io
-from tests.end_to_end.conftest import Trained, World, read_json, read_lines, train_into
+from tests.end_to_end.conftest import NUM_VAL, Trained, World, read_json, read_lines, train_into
 
 
 def test_two_processes_train_as_one(world: World, trained: Trained, tmp_path: Path) -> None:
@@ -26,6 +26,34 @@ def test_two_processes_train_as_one(world: World, trained: Trained, tmp_path: Pa
     assert files == alone
     assert both.output.count("iter 6/6") == 1 and both.output.count("score thresholds of") == 1
     assert io.load(both.model)["thresholds"] == read_json(both.inference / "thresholds.json")
+
+
+def test_fifty_steps_lose_the_same(world: World, tmp_path: Path) -> None:
+    """1 process with batches of 4, 2 with 2.
+
+    The learning rate is small because training amplifies the rounding of sums in another order: at 0.002 tenfold every
+    four steps, with any number of processes.
+    """
+    keys = ["SOLVER.MAX_ITER", "50", "SOLVER.BASE_LR", "0.00001", "SOLVER.LOG_PERIOD", "1", "SOLVER.STEPS", "(40,)"]
+    runs = [
+        train_into(world, tmp_path / str(launcher), "--skip-test", *keys, launcher=launcher)
+        for launcher in (None, "torchrun")
+    ]
+    alone, both = (read_lines(run.folder / "metrics.jsonl") for run in runs)
+    assert len(alone) == 50
+    for name in ("loss", "loss_cls", "loss_reg", "loss_centerness"):
+        assert [line[name] for line in both] == pytest.approx([line[name] for line in alone], rel=1e-5)
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_any_number_of_processes_finds_the_same(world: World, trained: Trained, tmp_path: Path, number: int) -> None:
+    """The images of an odd number of them, shared out: each once, none twice, and the figures the same bits."""
+    assert NUM_VAL % number
+    done = world.test("MODEL.WEIGHT", trained.model, "OUTPUT_DIR", tmp_path, num_processes=number)
+    assert done.returncode == 0, done.stderr
+    for name in ("bbox", "metrics", "thresholds"):
+        ours = read_json(tmp_path / "inference" / "fabric_val" / f"{name}.json")
+        assert ours == read_json(trained.inference / f"{name}.json")
 
 
 def test_batches_without_boxes_do_not_hang(world: World, tmp_path: Path) -> None:

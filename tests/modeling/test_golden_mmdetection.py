@@ -74,8 +74,8 @@ class Case:
     def check_training(self, model: GeneralizedRCNN) -> None:
         """Four steps of SGD lose what theirs lost, as closely as float32 lets any two runs agree.
 
-        The steps amplify rounding: ours, with inputs changed by 1e-7, differ by 0.5 % in the second loss and by 10 % in the
-        fourth. So theirs must lie where ours do, or as far outside as half of their spread.
+        The steps amplify rounding: ours, with inputs changed by 1e-7, differ by 0.5 % in the second loss and by 10 %
+        in the fourth. So theirs must lie where ours do, or as far outside as half of their spread.
         """
         spread = torch.tensor([self._losses_of_sgd(model, seed) for seed in range(7)])  # (runs, steps)
         low, high = spread.amin(0), spread.amax(0)

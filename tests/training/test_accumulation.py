@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -78,15 +78,16 @@ def test_the_loop_takes_so_many_batches_an_iteration() -> None:
     assert [step.image_ids for step in steps] == [list(range(6)), list(range(6, 12))]
 
 
-@pytest.fixture
-def group(tmp_path: Path) -> Iterator[None]:
-    """A process group of this process alone."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
+def test_processes_exchange_gradients_in_the_last_pass_only(tmp_path: Path) -> None:
+    """In a process of its own: what gloo leaves behind ends with it."""
+    process = multiprocessing.get_context("spawn").Process(target=_watch_exchange, args=(tmp_path / "store",))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
-def test_processes_exchange_gradients_in_the_last_pass_only(group: None) -> None:
+def _watch_exchange(store: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
     seen: list[bool] = []
 
     class Watched(DistributedDataParallel):
