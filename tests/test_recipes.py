@@ -10,21 +10,23 @@ import pytest
 
 from engine.config import load_config
 
-RECIPES = sorted(Path("configs/recipes").glob("*.yaml"))
+ALL = sorted(Path("configs/recipes").glob("*.yaml"))
+FOR_CPUS = [path for path in ALL if path.stem.endswith("_cpu")]
+RECIPES = [path for path in ALL if path not in FOR_CPUS]
 
 
 def command(path: Path) -> list[str]:
-    """The words of the command in a recipe's head comment."""
+    """The words of the training command in a recipe's head comment."""
     head = "\n".join(line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "#")
-    found = re.search(r"^python (?:.*\\\n)*.*$", head, flags=re.M)
+    found = re.search(r"^python tools/train_net.py (?:.*\\\n)*.*$", head, flags=re.M)
     assert found, path
     return shlex.split(found[0].replace("\\\n", " "))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_command_of_the_head(path: Path) -> None:
+def test_three_keys_train_on_the_quickstart_data(path: Path) -> None:
     _, script, flag, file, *keys = command(path)
-    assert (script, flag, file) == ("tools/train_net.py", "--config-file", str(path)) and Path(script).is_file()
+    assert (flag, file) == ("--config-file", str(path)) and Path(script).is_file()
     assert len(keys) == 2 * 3 and keys[:2] == ["DATASETS.ROOT", "datasets/fabric"]
     cfg = load_config(path, keys)
     for data_set in cfg.DATASETS.CATALOG.values():
@@ -32,12 +34,18 @@ def test_command_of_the_head(path: Path) -> None:
     assert cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES == 0
 
 
+@pytest.mark.parametrize("path", FOR_CPUS, ids=lambda path: path.stem)
+def test_cpus_train_from_random_weights(path: Path) -> None:
+    _, script, flag, file, *keys = command(path)
+    assert (flag, file) == ("--config-file", str(path)) and Path(script).is_file()
+    cfg = load_config(path, keys)
+    assert cfg.MODEL.DEVICE == "cpu" and cfg.MODEL.WEIGHT == "" and cfg.SOLVER.IMS_PER_BATCH <= 8
+
+
 def test_fabric() -> None:
-    paths = [path for path in RECIPES if path.name.startswith("fabric")]
-    assert [load_config(path).MODEL.RESNETS.STAGE_WITH_DCN for path in paths] == [
-        (False, True, True, True),
-        (False, False, False, True),
-    ]
+    paths = [path for path in ALL if path.name.startswith("fabric")]
+    c3_c5, c5 = (False, True, True, True), (False, False, False, True)
+    assert [load_config(path).MODEL.RESNETS.STAGE_WITH_DCN for path in paths] == [c3_c5, c5, c5]
     for cfg in map(load_config, paths):
         assert len(cfg.MODEL.RPN.ASPECT_RATIOS) == 9
         assert (min(cfg.MODEL.RPN.ASPECT_RATIOS), max(cfg.MODEL.RPN.ASPECT_RATIOS)) == (0.02, 50)
@@ -45,4 +53,5 @@ def test_fabric() -> None:
         stds = [[1 / weight for weight in stage] for stage in cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS]
         expected = [[0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067]]
         assert stds == [pytest.approx(stage) for stage in expected]
-        assert (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST) == (500, 1223)
+        expected_sizes = (256, 320) if cfg.MODEL.DEVICE == "cpu" else (500, 1223)
+        assert (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST) == expected_sizes

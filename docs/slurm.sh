@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Training on the machines of a Slurm job: sbatch docs/slurm.sh configs/my_parts.yaml [KEY VALUE ...]
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=32
+#SBATCH --time=12:00:00
+# Three minutes before the time is over the training writes a checkpoint and ends.
+#SBATCH --signal=TERM@180
+#SBATCH --requeue
+#SBATCH --open-mode=append
+set -euo pipefail
+
+# OUTPUT_DIR must be on a file system that all machines share. With --resume a job that is queued again, or started
+# again by torchrun, goes on where the last one stopped; the first one finds nothing to resume and begins.
+head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+srun torchrun \
+    --nnodes="$SLURM_NNODES" \
+    --nproc-per-node="${SLURM_GPUS_ON_NODE:-1}" \
+    --rdzv-backend=c10d \
+    --rdzv-endpoint="$head_node:${MASTER_PORT:-29500}" \
+    --rdzv-id="$SLURM_JOB_ID" \
+    --max-restarts=3 \
+    tools/train_net.py --config-file "$1" --resume "${@:2}"
