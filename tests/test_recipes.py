@@ -53,5 +53,5 @@ def test_fabric() -> None:
         stds = [[1 / weight for weight in stage] for stage in cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS]
         expected = [[0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067]]
         assert stds == [pytest.approx(stage) for stage in expected]
-        expected_sizes = (256, 320) if cfg.MODEL.DEVICE == "cpu" else (500, 1223)
-        assert (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST) == expected_sizes
+        tested = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+        assert tested == ((256, 320) if cfg.MODEL.DEVICE == "cpu" else (500, 1223))
