@@ -23,7 +23,7 @@ CONFIG_FILE = "config.yaml"
 
 
 def prepare(cfg: CfgNode, resume: bool = False) -> bool:
-    """Make the process ready for a run in `OUTPUT_DIR`; whether it resumes one: if told so, or restarted by torchrun.
+    """Make the process ready for a run in `OUTPUT_DIR`; tells whether to resume one: if `resume`, or after a restart.
 
     Imports the modules of `IMPORTS`, joins the process group that a launcher announced, starts the log, settles `SEED`
     (-1: the one of the run to resume, else a random one) and seeds every random number generator.
@@ -37,7 +37,7 @@ def prepare(cfg: CfgNode, resume: bool = False) -> bool:
     import_modules(cfg.IMPORTS)
     device = build_device(cfg)
     distributed.init_process_group(device)
-    resume = resume or distributed.is_restarted()
+    resume = resume or distributed.has_begun()
     if device.index is not None and distributed.world_size() == 1:
         torch.cuda.set_device(device)  # pinned memory and memory figures are those of the current one
     output_dir = Path(cfg.OUTPUT_DIR)

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from engine.errors import InputError
 
+MEETING_TIMEOUT = timedelta(minutes=10)
+"""For the processes to find each other."""
 TIMEOUT = timedelta(minutes=30)
-"""For the processes to find each other, and for one to wait for the others: the longest test or checkpoint."""
+"""For one process to wait for the others: the longest checkpoint or scoring of a test."""
 
 
 def is_distributed() -> bool:
@@ -36,17 +38,34 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def is_launched() -> bool:
+    """Whether a launcher has announced several processes; they need not have met yet."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
 def local_rank() -> int:
     """Index of this process on its machine, as both launchers announce it."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
-def is_restarted() -> bool:
-    """Whether torchrun has started this job's processes again after one of them died; the same on every process.
+_job_store: dist.Store | None = None
+"""torchrun's keys, which outlive the processes it restarts."""
 
-    Each machine counts for itself, and only those that lost a process count (pytorch issue 108158).
+
+def mark_begun() -> None:
+    """What this job finds in its folder from now on is its own, see `has_begun`."""
+    if _job_store is not None and is_main():
+        _job_store.set("begun", "")
+
+
+def has_begun() -> bool:
+    """Whether torchrun has restarted these processes after `mark_begun`; the same on every process.
+
+    Its count of restarts says less: each machine counts for itself, and the first start may have ended before it began.
     """
-    return largest(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))) > 0
+    if _job_store is None:
+        return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    return broadcast_object(is_main() and _job_store.check(["begun"]))
 
 
 def init_process_group(device: torch.device) -> None:
@@ -55,7 +74,7 @@ def init_process_group(device: torch.device) -> None:
     Raises:
         InputError: there are fewer GPUs than processes on this machine.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or is_distributed():
+    if not is_launched() or is_distributed():
         return
     if device.type == "cuda":
         count = torch.cuda.device_count()
@@ -66,26 +85,38 @@ def init_process_group(device: torch.device) -> None:
             )
         torch.cuda.set_device(local_rank())
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # objects and flags travel over gloo
-    store, own_rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
-    store = store_of_this_start(store, own_rank, size)
+    global _job_store
+    _job_store, own_rank, size = next(dist.rendezvous("env://", timeout=MEETING_TIMEOUT))
+    store = store_of_this_start(_job_store, own_rank, size)
     dist.init_process_group(backend, store=store, rank=own_rank, world_size=size, timeout=TIMEOUT)
 
 
-def store_of_this_start(store: dist.Store, own_rank: int, size: int) -> dist.Store:
+def store_of_this_start(
+    store: dist.Store, own_rank: int, size: int, timeout: timedelta = MEETING_TIMEOUT
+) -> dist.Store:
     """A part of `store` that only the processes started together with this one use.
 
     torchrun keeps one store for all its restarts, in which gloo and NCCL would find the addresses of dead processes
     (pytorch issues 135712 and 167288). So the main process chooses a name nobody had before and tells those who ask. A
     question of an earlier start is answered too, and nobody reads it.
+
+    Raises:
+        InputError: a process does not come within `timeout`; says which.
     """
     own = uuid.uuid4().hex
     if own_rank > 0:
         store.set(f"question/{own_rank}", own)
-        name = store.get(f"answer/{own}").decode()  # waits for it
+        try:
+            store.wait([f"answer/{own}"], timeout)
+        except RuntimeError as error:
+            raise InputError(f"process {own_rank} of {size}: the main process does not answer") from error
+        name = store.get(f"answer/{own}").decode()
         store.set(f"{name}/{own_rank}", "understood")
         return dist.PrefixStore(name, store)
-    waiting = set(range(1, size))
+    waiting, deadline = set(range(1, size)), time.monotonic() + timeout.total_seconds()
     while waiting:
+        if time.monotonic() > deadline:
+            raise InputError(f"of {size} processes, these do not come: {', '.join(map(str, sorted(waiting)))}")
         for other in waiting:
             if store.check([f"question/{other}"]):
                 store.set(f"answer/{store.get(f'question/{other}').decode()}", own)
@@ -103,6 +134,10 @@ def process_group() -> Iterator[None]:
     """
     try:
         yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise InputError(
+            "the memory of the GPU ran out: lower TEST.IMS_PER_BATCH, SOLVER.IMS_PER_BATCH or the sizes of INPUT"
+        ) from error
     except RuntimeError as error:
         if not (is_distributed() and _is_lost_peer(error)):
             raise

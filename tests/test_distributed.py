@@ -3,9 +3,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import pytest
 import torch.distributed as dist
 
 from engine.distributed import store_of_this_start
+from engine.errors import InputError
 
 
 def test_restarted_processes_do_not_meet_the_dead() -> None:
@@ -34,3 +36,12 @@ def test_a_start_whose_processes_died_early_does_no_harm() -> None:
 
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(process, range(2))) == [b"here", b"here"]
+
+
+def test_whoever_waits_in_vain_says_for_whom() -> None:
+    moment = timedelta(seconds=0.3)
+    server = dist.TCPStore("localhost", 0, is_master=True, timeout=timedelta(seconds=30))
+    with pytest.raises(InputError, match="of 3 processes, these do not come: 1, 2"):
+        store_of_this_start(server, 0, size=3, timeout=moment)
+    with pytest.raises(InputError, match="process 2 of 3: the main process does not answer"):
+        store_of_this_start(server, 2, size=3, timeout=moment)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from engine.log import get_logger
 
 _POINTER = "last_checkpoint"
 _NUMBERED = re.compile(r"model_(\d+)\.pth")
+_OF_A_RUN = re.compile(r"model_(\d+|final|best)\.pth")
 
 
 class Checkpointer:
@@ -48,22 +51,34 @@ class Checkpointer:
         if not named:
             return None
         beside = self.output_dir / Path(named).name
-        for path in (beside, Path(named), self.output_dir / named):
+        elsewhere = (Path(named), self.output_dir / named) if len(Path(named).parts) > 1 else ()
+        for path in (beside, *elsewhere):
             if path.is_file():
                 return path
         return None
 
-    def set_aside(self) -> None:
-        """Forget which checkpoint was last, so that a new run in a used folder cannot resume the old one's.
+    def set_aside(self, others: Sequence[str] = ()) -> None:
+        """Move the checkpoints of an earlier run to `previous-1` (or the next free number), for a new one to begin.
 
-        Only the pointer is renamed, to `last_checkpoint.previous`; every checkpoint stays.
+        So neither is resumed, pruned or overwritten for the other. What is in `others`, names of files that belong to a
+        run, goes along; then the new folder is one that a training can resume as its `OUTPUT_DIR`.
         """
+        checkpoints = [path for path in self.output_dir.glob("model_*.pth") if _OF_A_RUN.fullmatch(path.name)]
         pointer = self.output_dir / _POINTER
-        if pointer.exists():
-            pointer.replace(pointer.with_name(f"{_POINTER}.previous"))
-            self._logger.warning(
-                "%s holds an earlier run; starting anew beside it (add --resume to continue it)", self.output_dir
-            )
+        if not checkpoints and not pointer.exists():
+            return
+        number = next(k for k in itertools.count(1) if not (self.output_dir / f"previous-{k}").exists())
+        folder = self.output_dir / f"previous-{number}"
+        folder.mkdir()
+        for path in (pointer, *(self.output_dir / name for name in others), *checkpoints):
+            if path.exists():
+                path.replace(folder / path.name)
+        self._logger.warning(
+            "%s held an earlier run, which is now in %s: to continue that one, use --resume with OUTPUT_DIR %s",
+            self.output_dir,
+            folder,
+            folder,
+        )
 
     def load_last(self) -> tuple[Path, dict[str, Any]] | None:
         """The last checkpoint that can be read, or None where none was ever written.
@@ -74,12 +89,13 @@ class Checkpointer:
             InputError: there are checkpoints, and none can be read.
         """
         named = self._named()
-        if named is None:
+        if named is None and not self._before(None):
             return None
         problems = []
         last = self.last()
         if last is None:
-            problems.append(f"{self.output_dir / _POINTER}: names {named!r}, which does not exist")
+            fault = "does not exist" if named is None else f"names {named!r}, which does not exist"
+            problems.append(f"{self.output_dir / _POINTER}: {fault}")
             self._logger.warning(problems[-1])
         for path in [*([last] if last else []), *self._before(last)]:
             try:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from engine import distributed
 from engine.data.loader import Batch, naming_dead_workers
 from engine.data.transforms import random_state
+from engine.errors import InputError
 from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import Detections
 from engine.structures import boxes as box_ops
@@ -56,21 +57,20 @@ def detect(
         device: where the model lives.
         pixel: 1.0 in the inclusive convention, see `structures.boxes`.
         with_losses: the losses too; `model` is then a bare detector.
+
+    Raises:
+        InputError: the memory of the GPU ran out.
     """
     distributed.broadcast_tensors(model.buffers())
-    found = Findings()
     # Under the bar of a training this one leaves no trace.
     bar = tqdm(loader, desc="test", leave=None, disable=not (distributed.is_main() and sys.stderr.isatty()))
-    with evaluation_mode(model):
-        for batch in bar:
-            found.unreadable |= batch.unreadable
-            if not len(batch):
-                continue
-            batch = batch.to(device)
-            for target, detection in zip(batch.targets, model(batch.images), strict=True):
-                found.detections[target.image_id] = detection.to("cpu").resize(target.original_size, pixel)
-            if with_losses:
-                found.losses |= image_losses(model, batch)
+    try:
+        with evaluation_mode(model):
+            found = _shard(model, bar, device, pixel, with_losses)
+    except torch.cuda.OutOfMemoryError as error:
+        raise InputError(
+            "the memory of the GPU ran out in testing: lower TEST.IMS_PER_BATCH or INPUT.MIN_SIZE_TEST"
+        ) from error
     shards = distributed.gather_objects(found)
     if shards is None:
         return None
@@ -80,6 +80,23 @@ def detect(
         merged.unreadable |= shard.unreadable
         merged.losses |= shard.losses
     return merged
+
+
+def _shard(
+    model: nn.Module, batches: Iterable[Batch], device: torch.device, pixel: float, with_losses: bool
+) -> Findings:
+    """What this process finds in its images."""
+    found = Findings()
+    for batch in batches:
+        found.unreadable |= batch.unreadable
+        if not len(batch):
+            continue
+        batch = batch.to(device)
+        for target, detection in zip(batch.targets, model(batch.images), strict=True):
+            found.detections[target.image_id] = detection.to("cpu").resize(target.original_size, pixel)
+        if with_losses:
+            found.losses |= image_losses(model, batch)
+    return found
 
 
 @contextmanager

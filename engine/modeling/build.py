@@ -70,7 +70,7 @@ def build_device(cfg: CfgNode) -> torch.device:
     device = torch.device(cfg.MODEL.DEVICE)
     if device.type == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    if distributed.world_size() > 1:
+    if distributed.is_launched():
         return torch.device("cuda", distributed.local_rank())
     count = torch.cuda.device_count()
     if (device.index or 0) >= count:

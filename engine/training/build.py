@@ -32,11 +32,14 @@ from engine.training.ema import EMAHook
 from engine.training.hooks import FINAL, HOOKS, CheckpointHook, Run
 from engine.training.interrupt import InterruptHook
 from engine.training.log_hook import LogHook
-from engine.training.nonfinite import NonFiniteLoss, save_batch
+from engine.training.nonfinite import NonFinite, save_batches
 from engine.training.precision import Clipping, Precision, is_native
-from engine.training.resume import hook_states, restore, restore_hooks, resume_point
+from engine.training.resume import hook_states, parameter_names, restore, restore_hooks, resume_point
 from engine.training.validation import ValidationHook
-from engine.training.writers import WRITERS, Writer
+from engine.training.writers import CONFIG_FILE, METRICS_FILE, WRITERS, Writer
+
+FILES_OF_A_RUN = (CONFIG_FILE, METRICS_FILE, "wandb_run", "mlflow_run")
+"""Beside its checkpoints what a resumed run reads."""
 
 
 def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Module:
@@ -52,14 +55,13 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
 
     Raises:
         InputError: bad configuration, data or checkpoint; a loss that is not finite.
+        Interrupted: a signal ended it; a checkpoint is written.
     """
     if not (cfg.SOLVER.MAX_ITER or cfg.SOLVER.MAX_EPOCH):
         raise InputError("SOLVER.MAX_ITER is 0, so there is nothing to train; to test only, use tools/test_net.py")
     resume = prepare(cfg, resume)
     device = build_device(cfg)
     checkpointer = Checkpointer(Path(cfg.OUTPUT_DIR))
-    if not resume and distributed.is_main():
-        checkpointer.set_aside()
     last = resume_point(checkpointer) if resume else None
     start = last[1]["iteration"] if last else 0
     loader = build_train_loader(cfg, start_iteration=start)
@@ -69,37 +71,59 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     validation = Validation(cfg, loader.dataset.class_names) if cfg.DATASETS.VAL else None
     model = build_model(cfg, loader.dataset.class_names)
     optimizer = build_optimizer(cfg, model)
+    schedule = build_schedule(cfg, optimizer, length)
     precision = build_precision(cfg, device)
     if not last and cfg.MODEL.WEIGHT:
         load_initial_weights(cfg, model)
     ema = EMAHook(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
+    run = Run(model, optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
+    hooks = _build_hooks(cfg, run, checkpointer, precision, ema, validation, length)
     if last:
         restore(last, model, optimizer, precision, cfg.SOLVER.OPTIMIZER, ema)
-    run = Run(model, optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
-    writers = build_writers(cfg, run)
-    write_config(cfg)  # not before: the files of a run that cannot be resumed stay as they are
+        restore_hooks(hooks, last[1].get("hooks", {}))
+    _begin(cfg, checkpointer, is_new=last is None)
     _say_start(cfg, last, length.max_iter)
+    has_ended = last is not None and last[0].stem == FINAL and start >= length.max_iter
+    del last  # as large as the model with its optimizer
+    if not has_ended:
+        _run(cfg, model, loader, optimizer, schedule, precision, hooks, start)
+    distributed.barrier()
+    if ema:
+        model.load_state_dict(ema.model.state_dict())
+    return model
 
+
+def _build_hooks(
+    cfg: CfgNode,
+    run: Run,
+    checkpointer: Checkpointer,
+    precision: Precision,
+    ema: EMAHook | None,
+    validation: Validation | None,
+    length: RunLength,
+) -> list[loop.Hook]:
+    """In the order in which they are called: what a checkpoint holds is settled before it is written."""
     hooks: list[loop.Hook] = []
-    snapshot = partial(_snapshot, cfg, model, optimizer, precision, ema, hooks)
-    log = LogHook(run, cfg.SOLVER.LOG_PERIOD, writers)
+    snapshot = partial(_snapshot, cfg, run.model, run.optimizer, precision, ema, hooks)
+    log = LogHook(run, cfg.SOLVER.LOG_PERIOD, build_writers(cfg, run))
     hooks += [log, *([ema] if ema else []), *build_own_hooks(cfg, run)]
     if validation:
-        validate = partial(validation, ema.model if ema else model)
+        validate = partial(validation, ema.model if ema else run.model)
         hooks.append(build_validation_hook(cfg, validate, log, checkpointer, snapshot, length))
     hooks += [
         CheckpointHook(checkpointer, snapshot, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS),
         InterruptHook(checkpointer, snapshot),
     ]
-    if last:
-        restore_hooks(hooks, last[1].get("hooks", {}))
-    has_ended = last is not None and last[0].stem == FINAL and start >= length.max_iter
-    if not has_ended:
-        _run(cfg, model, loader, optimizer, build_schedule(cfg, optimizer, length), precision, hooks, start)
-    distributed.barrier()
-    if ema:
-        model.load_state_dict(ema.model.state_dict())
-    return model
+    return hooks
+
+
+def _begin(cfg: CfgNode, checkpointer: Checkpointer, is_new: bool) -> None:
+    """Make the folder this run's own; not before all that can be refused was, so that a mistake changes no file."""
+    distributed.barrier()  # the initial weights may be an earlier run's, and every process must have read them
+    if is_new and distributed.is_main():
+        checkpointer.set_aside(FILES_OF_A_RUN)
+    distributed.mark_begun()
+    write_config(cfg)
 
 
 def _say_start(cfg: CfgNode, last: tuple[Path, dict[str, Any]] | None, max_iter: int) -> None:
@@ -150,9 +174,9 @@ def _run(
         raise InputError(
             "the memory of the GPU ran out: raise SOLVER.ACCUMULATE, turn SOLVER.AMP on, or lower INPUT.MIN_SIZE_TRAIN"
         ) from error
-    except NonFiniteLoss as error:
+    except NonFinite as error:
         path = Path(cfg.OUTPUT_DIR) / f"nonfinite_batch_{distributed.rank()}.pth"
-        raise InputError(f"{error}; {save_batch(path, error.batch)}") from error
+        raise InputError(f"{error}; {save_batches(path, error.batches)}") from error
 
 
 def build_writers(cfg: CfgNode, run: Run) -> list[Writer]:
@@ -216,6 +240,7 @@ def _snapshot(
         "thresholds": None,
         "iteration": iteration,
         "optimizer": optimizer.state_dict(),
+        "parameter_names": parameter_names(model, optimizer),
         "optimizer_name": cfg.SOLVER.OPTIMIZER,
         "scaler": precision.state_dict(),
         "hooks": hook_states(hooks),

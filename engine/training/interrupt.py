@@ -53,6 +53,14 @@ class InterruptHook(Hook):
         where = self.checkpointer.output_dir / f"{name}.pth"
         raise Interrupted(f"{signal.Signals(number).name} at iteration {done}: saved in {where}; go on with --resume")
 
+    def after_train(self, iteration: int) -> None:
+        number = distributed.largest(self.received)  # in the last validation or while it was saved
+        if number and distributed.is_main():
+            name = signal.Signals(number).name
+            raise Interrupted(f"{name} after the last iteration, {iteration}, which is saved; test it with --resume")
+        if number:
+            raise Interrupted
+
     def close(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,23 +23,28 @@ from engine.training.writers import ConsoleWriter, MetricsFile, Record, Writer
 class LogHook(Hook):
     """Averages the steps of a period, over all processes, into one record for the console, metrics.jsonl and `writers`.
 
+    The last record is of what there was since the one before.
+
     Unreadable images are named once each and counted. A run resumed in the middle of a period goes on with its sums (of
     several processes, with those of the main one).
 
     Args:
         run: the training.
         period: iterations a record.
-        writers: further ones, opened and used on the main process only.
+        writers: further ones, opened and used on the main process only. If they fail later, training goes on.
     """
 
     def __init__(self, run: Run, period: int, writers: Sequence[Writer] = ()) -> None:
         self.period, self.max_iter = period, run.max_iter
         self.console = ConsoleWriter(run.max_iter)
-        self.writers = [self.console, MetricsFile(run.output_dir), *writers]
+        self.writers = [self.console, MetricsFile(run.output_dir)]
+        self.trackers = list(writers)
+        self.failed: list[Writer] = []  # trackers of which that was said
         self.opened = ExitStack()
         self.logger = get_logger(__name__)
         self.sums: defaultdict[str, Any] = defaultdict(float)
         self.num_steps = 0
+        self.last_step: Step | None = None
         self.skipped: list[str] = []  # on this process since the last record
         self.unreadable: set[str] = set()  # named so far
         self.num_skipped = 0
@@ -49,17 +54,20 @@ class LogHook(Hook):
             for writer in self.writers:
                 writer.open(start)
                 self.opened.callback(writer.close)
+            for tracker in self.trackers:
+                tracker.open(start)
+                self.opened.callback(self._try, tracker, tracker.close)
 
     def after_step(self, step: Step) -> None:
         self.skipped += step.skipped
         self.sums["loss"] += sum(step.losses.values())
         for name, value in step.losses.items():
             self.sums[name] += value
-        if step.grad_norm is not None:
-            self.sums["grad_norm"] += step.grad_norm
+        self.sums["grad_norm"] += step.grad_norm
         self.sums["time"] += step.seconds
         self.sums["data_time"] += step.data_seconds
         self.num_steps += 1
+        self.last_step = step
         self.console.advance()
         done = step.iteration + 1
         if done % self.period == 0 or done == self.max_iter:
@@ -73,8 +81,12 @@ class LogHook(Hook):
         finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
         for writer in self.writers:
             writer.write(finite)
+        for tracker in self.trackers:
+            self._try(tracker, tracker.write, finite)
 
     def after_train(self, iteration: int) -> None:
+        if self.num_steps and self.last_step is not None:  # the training was ended within a period
+            self._log_means(iteration, self.last_step)
         if self.num_skipped:
             self.logger.warning(
                 "%d unreadable image(s) were met %d time(s) and replaced", len(self.unreadable), self.num_skipped
@@ -119,6 +131,16 @@ class LogHook(Hook):
         if self.num_skipped:
             record["skipped_images"] = self.num_skipped
         self.write(record)
+
+    def _try(self, tracker: Writer, action: Callable[..., None], *args: Any) -> None:
+        """A full disk or a server that is away for a while ends no training: it is said once."""
+        try:
+            action(*args)
+        except Exception as error:  # libraries of others have exceptions of their own
+            if tracker not in self.failed:
+                self.failed.append(tracker)
+                name, reason = type(tracker).__name__, next(iter(str(error).splitlines()), type(error).__name__)
+                self.logger.warning("%s did not take a record, nor may it others: %s", name, reason)
 
     def _note_skipped(self, skipped: list[str]) -> None:
         self.num_skipped += len(skipped)

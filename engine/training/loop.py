@@ -6,7 +6,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from engine.data.loader import Batch
 from engine.log import get_logger
 from engine.solver.schedule import Schedule
-from engine.training.nonfinite import NonFiniteLoss
+from engine.training.nonfinite import NonFinite
 from engine.training.precision import NO_CLIPPING, Clipping, Precision
 
 SEED_STEP = 0x9E3779B97F4A7C15
@@ -33,21 +33,21 @@ class Step:
     Attributes:
         iteration: 0-based.
         losses: scalars by name, detached, on the model's device; means over the passes of the iteration.
+        grad_norm: of the gradients before they are scaled down; not finite in a step that float16's loss scale skips.
         lr: learning rate of the first parameter group.
         data_seconds, seconds: waiting for the batch, and the whole step with the hooks of the one before.
         image_ids: ids of the images of this process.
         skipped: one line for each unreadable image that another one replaced.
-        grad_norm: before clipping, where gradients are clipped.
     """
 
     iteration: int
     losses: dict[str, Tensor]
+    grad_norm: Tensor
     lr: float
     data_seconds: float
     seconds: float
     image_ids: list[int | str]
     skipped: list[str] = field(default_factory=list)
-    grad_norm: Tensor | None = None
 
 
 class Hook:
@@ -83,14 +83,14 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     precision: Precision,
     clipping: Clipping = NO_CLIPPING,
-) -> tuple[dict[str, Tensor], Tensor | None]:
+) -> tuple[dict[str, Tensor], Tensor]:
     """Forward and backward of each batch, one update with the mean of their gradients.
 
     Returns:
-        The detached losses, means over the batches, and the gradient norm (None: not clipped by norm).
+        The detached losses, means over the batches, and the norm of the gradients before it was clipped.
 
     Raises:
-        NonFiniteLoss: names the images; nothing was updated.
+        NonFinite: names the images; nothing was updated.
     """
     optimizer.zero_grad(set_to_none=True)
     means: defaultdict[str, Tensor | float] = defaultdict(float)
@@ -101,11 +101,15 @@ def train_step(
                 losses = model(batch.images, batch.targets)
             total = sum(losses.values()) / len(batches)
             if not torch.isfinite(total):
-                raise NonFiniteLoss(losses, batch)
+                raise NonFinite("the loss is", losses, [batch])
             precision.backward(total)
         for name, value in losses.items():
             means[name] += value.detach() / len(batches)
-    return dict(means), precision.update(optimizer, clipping)
+    grad_norm = precision.clip(optimizer, clipping)
+    if not (precision.skips_overflows or torch.isfinite(grad_norm)):
+        raise NonFinite("the gradients are", means, batches)
+    precision.step(optimizer)
+    return dict(means), grad_norm
 
 
 def _no_exchange(model: nn.Module) -> AbstractContextManager:
@@ -132,43 +136,37 @@ def run(
     model.train()
     seed = torch.initial_seed()
     iteration = start
-    try:
-        for hook in hooks:
-            hook.before_train(start)
-        began = waiting_since = time.perf_counter()
-        for iteration, batches in enumerate(_groups(loader, accumulate), start):
-            data_seconds = time.perf_counter() - waiting_since
-            schedule.set(iteration)
-            seed_iteration(seed, iteration)
-            losses, grad_norm = train_step(model, batches, optimizer, precision, clipping)
-            step = Step(
-                iteration,
-                losses,
-                lr=optimizer.param_groups[0]["lr"],
-                data_seconds=data_seconds,
-                seconds=time.perf_counter() - began,
-                image_ids=[target.image_id for batch in batches for target in batch.targets],
-                skipped=[line for batch in batches for line in batch.skipped],
-                grad_norm=grad_norm,
-            )
-            began = time.perf_counter()
-            iteration += 1
+    with ExitStack() as ending:
+        for hook in reversed(hooks):
+            ending.callback(hook.close)  # in the order of `hooks`, each whatever the others do
+        try:
             for hook in hooks:
-                hook.after_step(step)
-            waiting_since = time.perf_counter()
-    except Stop as stop:
-        get_logger(__name__).info("training ends at iteration %d: %s", iteration, stop)
-        _finish(hooks, iteration)
-    else:
-        _finish(hooks, iteration)
-    finally:
+                hook.before_train(start)
+            began = waiting_since = time.perf_counter()
+            for iteration, batches in enumerate(_groups(loader, accumulate), start):
+                data_seconds = time.perf_counter() - waiting_since
+                schedule.set(iteration)
+                seed_iteration(seed, iteration)
+                losses, grad_norm = train_step(model, batches, optimizer, precision, clipping)
+                step = Step(
+                    iteration,
+                    losses,
+                    grad_norm,
+                    lr=optimizer.param_groups[0]["lr"],
+                    data_seconds=data_seconds,
+                    seconds=time.perf_counter() - began,
+                    image_ids=[target.image_id for batch in batches for target in batch.targets],
+                    skipped=[line for batch in batches for line in batch.skipped],
+                )
+                began = time.perf_counter()
+                iteration += 1
+                for hook in hooks:
+                    hook.after_step(step)
+                waiting_since = time.perf_counter()
+        except Stop as stop:
+            get_logger(__name__).info("training ends at iteration %d: %s", iteration, stop)
         for hook in hooks:
-            hook.close()
-
-
-def _finish(hooks: Sequence[Hook], iteration: int) -> None:
-    for hook in hooks:
-        hook.after_train(iteration)
+            hook.after_train(iteration)
 
 
 def _groups(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

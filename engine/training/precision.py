@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -46,19 +47,23 @@ class Precision:
         """Add the gradients of `loss`, scaled where a scale is used, to those there are."""
         self.scaler.scale(loss).backward()
 
-    def update(self, optimizer: torch.optim.Optimizer, clipping: Clipping = NO_CLIPPING) -> Tensor | None:
-        """One step of the optimizer with clipped gradients; returns their norm before it was clipped."""
+    def clip(self, optimizer: torch.optim.Optimizer, clipping: Clipping = NO_CLIPPING) -> Tensor:
+        """Take the loss scale out of the gradients and clip them; returns their norm before `clipping.norm`."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norm = None
-        if any(clipping):
-            self.scaler.unscale_(optimizer)
+        self.scaler.unscale_(optimizer)
         if clipping.value > 0:
             nn.utils.clip_grad_value_(parameters, clipping.value)
-        if clipping.norm > 0:
-            norm = nn.utils.clip_grad_norm_(parameters, clipping.norm)
+        return nn.utils.clip_grad_norm_(parameters, clipping.norm or math.inf)
+
+    @property
+    def skips_overflows(self) -> bool:
+        """Whether `step` leaves the weights alone where gradients are not finite, as a loss scale may make them."""
+        return self.scaler.is_enabled()
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """One step of the optimizer with the gradients that `clip` left."""
         self.scaler.step(optimizer)
         self.scaler.update()
-        return norm
 
 
 def is_native(device: torch.device, dtype: torch.dtype) -> bool:

@@ -66,7 +66,7 @@ def restore(
     weights = state.get("training_model", state["model"])
     try:
         model.load_state_dict(weights)
-        optimizer.load_state_dict(state["optimizer"])
+        optimizer.load_state_dict(_in_order_of(optimizer, parameter_names(model, optimizer), state))
         precision.load_state_dict(state.get("scaler", {}))
         if ema:
             ema.restore(state["model"], state.get("ema_updates", 0))
@@ -75,6 +75,28 @@ def restore(
         raise _unfit(path, lines[min(1, len(lines) - 1)]) from error
     for group, setting in zip(optimizer.param_groups, settings, strict=True):
         group.update(setting)
+
+
+def parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Names of the optimizer's parameters in the order in which its state dictionary numbers them."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _in_order_of(optimizer: torch.optim.Optimizer, names: list[str], state: dict[str, Any]) -> dict[str, Any]:
+    """The optimizer's state in a checkpoint, numbered as `optimizer` does; other groups are no other optimizer.
+
+    Raises:
+        ValueError: it is of other parameters.
+    """
+    saved, saved_names = state["optimizer"], state.get("parameter_names")
+    if saved_names is None:  # a file of an early version
+        return saved
+    if set(saved_names) != set(names):
+        raise ValueError(f"it trained other parameters: {', '.join(sorted(set(saved_names) ^ set(names))[:3])}, ...")
+    numbers = {name: number for number, name in enumerate(saved_names)}
+    moments = {new: saved["state"][numbers[name]] for new, name in enumerate(names) if numbers[name] in saved["state"]}
+    return {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
 def restore_hooks(hooks: Sequence[Hook], states: dict[str, dict[str, Any]]) -> None:

@@ -86,7 +86,7 @@ def find_metrics(runs: Sequence[RunLog], wanted: Sequence[str] = ()) -> list[str
         wanted: names; none is those of `DEFAULT_METRICS` that there are.
 
     Raises:
-        InputError: no run has one of `wanted`; says what there is.
+        InputError: no run has one of `wanted`, or any of the default ones; says what there is.
     """
     known = list(
         dict.fromkeys(name for run in runs for record in run.records for name in record if name != "iteration")
@@ -97,6 +97,9 @@ def find_metrics(runs: Sequence[RunLog], wanted: Sequence[str] = ()) -> list[str
         if wanted and not fitting:
             raise InputError(f"--metrics: no run has {name}; there is {', '.join(sorted(known))}")
         found += fitting
+    if not found:
+        there_is = f"there is {', '.join(sorted(known))}: choose by --metrics" if known else "there is nothing to draw"
+        raise InputError(f"no run has {', '.join(DEFAULT_METRICS)}; {there_is}")
     return list(dict.fromkeys(found))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import re
@@ -77,11 +78,13 @@ class MetricsFile(Writer):
             raise InputError(f"{self.path}: cannot be written ({error.strerror}); go on with --resume") from error
 
     def close(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # a full disk again, of which `write` told
+            self.file.close()
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a `metrics.jsonl`. Lines that are none, as a killed process leaves its last one, are passed over.
+    """The records of a `metrics.jsonl`. What is none is passed over: a line that a killed process left, a value that is
+    no number.
 
     Raises:
         InputError: the file cannot be read.
@@ -96,8 +99,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and isinstance(record.get("iteration"), int):
-            records.append(record)
+        if isinstance(record, dict) and type(record.get("iteration")) is int:  # True is an int, too
+            records.append({name: x for name, x in record.items() if x is None or type(x) in (int, float)})
     return records
 
 
@@ -238,7 +241,6 @@ class MLflowWriter(Writer):
 
     def __init__(self, output_dir: Path, library: ModuleType) -> None:
         self.output_dir, self.library = output_dir, library
-        self.is_warned = False
 
     def open(self, start: int) -> None:
         known = _known_run(self.output_dir, "mlflow", start)
@@ -253,12 +255,7 @@ class MLflowWriter(Writer):
 
     def write(self, record: Record) -> None:
         figures = {re.sub(r"[^\w\-./ ]", "_", name): value for name, value in _figures(record).items()}
-        try:
-            self.library.log_metrics(figures, step=record["iteration"])
-        except self.library.MlflowException as error:  # a server that is away for a while ends no training
-            if not self.is_warned:
-                get_logger(__name__).warning("mlflow did not take a record, nor may it others: %s", _first_line(error))
-            self.is_warned = True
+        self.library.log_metrics(figures, step=record["iteration"])
 
     def close(self) -> None:
         self.library.end_run("FAILED" if _is_failing() else "FINISHED")

@@ -135,10 +135,37 @@ def test_the_best_is_never_the_last_and_never_pruned(folder: Path) -> None:
         checkpointer.load_last()
 
 
-def test_a_new_run_in_a_used_folder_cannot_resume_the_old_one(tmp_path: Path) -> None:
+def test_a_new_run_moves_the_old_one_aside(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
     checkpointer = Checkpointer(tmp_path)
-    checkpointer.set_aside()  # nothing there, nothing said
-    path = checkpointer.save("model_final", {"model": {}, "iteration": 4})
-    checkpointer.set_aside()
-    assert checkpointer.last() is None and path.exists()
-    assert (tmp_path / "last_checkpoint.previous").read_text().strip() == "model_final.pth"
+    checkpointer.set_aside(["config.yaml"])  # nothing there, nothing said
+    assert not said.messages and not list(tmp_path.iterdir())
+    for name in ("model_0000005", "model_best", "model_final"):
+        checkpointer.save(name, {"iteration": 5}, is_last=name == "model_final")
+    for name in ("config.yaml", "log.txt", "model_zoo.pth"):
+        (tmp_path / name).write_text(name)
+    for number in (1, 2):
+        checkpointer.set_aside(["config.yaml", "metrics.jsonl"])
+        assert checkpointer.load_last() is None and f"OUTPUT_DIR {tmp_path / f'previous-{number}'}" in said.messages[-1]
+        assert {path.name for path in tmp_path.glob("*.*")} == {"log.txt", "model_zoo.pth"}
+        if number == 1:
+            checkpointer.save("model_0000002", {"iteration": 2})
+    old = Checkpointer(tmp_path / "previous-1")
+    names = {"model_0000005.pth", "model_best.pth", "model_final.pth", "config.yaml", "last_checkpoint"}
+    assert {path.name for path in old.output_dir.iterdir()} == names
+    assert old.load_last()[0].name == "model_final.pth"
+    assert Checkpointer(tmp_path / "previous-2").load_last()[1]["iteration"] == 2
+
+
+def test_a_lost_pointer_is_no_lost_run(folder: Path, said: pytest.LogCaptureFixture) -> None:
+    """Killed between the first checkpoint and its pointer, or deleted."""
+    (folder / "last_checkpoint").unlink()
+    assert Checkpointer(folder).load_last()[1]["iteration"] == 2
+    assert "last_checkpoint: does not exist" in said.messages[0]
+
+
+def test_a_bare_name_is_of_this_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    io.save(elsewhere / "model_0000009.pth", {"iteration": 9})
+    monkeypatch.chdir(elsewhere)
+    (folder / "last_checkpoint").write_text("model_0000009.pth")
+    assert Checkpointer(folder).last() is None

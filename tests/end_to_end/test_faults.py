@@ -18,7 +18,16 @@ import torch
 
 from engine.checkpoint import io
 from engine.training.writers import read_records
-from tests.end_to_end.conftest import TIMEOUT, Trained, World, read_lines, several_processes, start, train_into
+from tests.end_to_end.conftest import (
+    TIMEOUT,
+    Trained,
+    World,
+    free_port,
+    read_lines,
+    several_processes,
+    start,
+    train_into,
+)
 
 NUM_KILLS = 10
 NUM_ITERATIONS = 24
@@ -51,10 +60,14 @@ def _kill(pids: Sequence[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _wait_for_iteration(process: subprocess.Popen[str], folder: Path, iteration: int) -> None:
-    """Until the metrics of `folder` have reached `iteration`."""
+def _inode(path: Path) -> int | None:
+    return path.stat().st_ino if path.exists() else None
+
+
+def _wait_for_iteration(process: subprocess.Popen[str], folder: Path, iteration: int, stale: int | None = None) -> None:
+    """Until the metrics of `folder` have reached `iteration`; a run begins by replacing the file of inode `stale`."""
     path, deadline = folder / "metrics.jsonl", time.monotonic() + TIMEOUT
-    while not (path.exists() and any(record["iteration"] >= iteration for record in read_records(path))):
+    while _inode(path) in (None, stale) or all(record["iteration"] < iteration for record in read_records(path)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, f"iteration {iteration} does not come"
         time.sleep(0.01)
@@ -95,11 +108,14 @@ def _assert_equal(first: object, second: object, where: str = "") -> None:
 
 def _train_with_kills(world: World, folder: Path, front: Sequence[str], *keys: str) -> None:
     """Kill all processes of the training ten times, in another iteration each, anywhere in it; then let it finish."""
-    dice = random.Random()
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed of the moments: {seed}")
+    dice = random.Random(seed)
     command = [*front, *world.command("tools/train_net.py", "--resume", *keys, "OUTPUT_DIR", folder)]
     for iteration in sorted(dice.sample(range(1, NUM_ITERATIONS - 1), NUM_KILLS)):
+        stale = _inode(folder / "metrics.jsonl")
         process = start(command)
-        _wait_for_iteration(process, folder, iteration)
+        _wait_for_iteration(process, folder, iteration, stale)
         time.sleep(dice.uniform(0, 0.2))  # somewhere in the step or the writing of a checkpoint
         _kill([process.pid, *_descendants(process.pid)])
         output, _ = process.communicate(timeout=TIMEOUT)
@@ -131,11 +147,20 @@ def test_ten_kills_of_two_processes_change_nothing(world: World, both: Trained, 
 
 
 @needs_proc
-def test_torchrun_starts_a_job_again_that_lost_a_process(world: World, both: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rendezvous", ["c10d", "static"])
+def test_torchrun_starts_a_job_again_that_lost_a_process(
+    world: World, both: Trained, trained: Trained, tmp_path: Path, rendezvous: str
+) -> None:
+    """In a folder that holds an older run, which is not the one to resume."""
     folder = tmp_path / "run"
-    front = [*several_processes("torchrun"), "--max-restarts=1", "--monitor-interval=0.2"]
+    shutil.copytree(trained.folder, folder)
+    front = several_processes("torchrun")
+    if rendezvous == "static":  # what torchrun does without options
+        front = [*front[:3], f"--master-port={free_port()}"]
+    front += ["--max-restarts=1", "--monitor-interval=0.2"]
+    stale = _inode(folder / "metrics.jsonl")
     process = start([*front, *world.command("tools/train_net.py", *KEYS, "OUTPUT_DIR", folder)])
-    _wait_for_iteration(process, folder, 7)
+    _wait_for_iteration(process, folder, 7, stale)
     _kill([_process_of_rank(1, process.pid)])
     output, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, errors
@@ -163,6 +188,30 @@ def test_a_dead_loader_worker_is_named(world: World, tmp_path: Path) -> None:
     assert line.startswith("error: DataLoader worker (pid") and f" {worker}) " in line and "NUM_WORKERS" in line
 
 
+# ---------------------------------------------------------------- a folder that is in use
+
+
+def test_nobody_forgets_resume_without_a_way_back(world: World, trained: Trained, tmp_path: Path) -> None:
+    """A start that is refused changes no file of the run that is there; a new one moves them aside, ready to go on."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.folder, folder)
+    (folder / "log.txt").unlink()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    refused = world.train("OUTPUT_DIR", folder, "MODEL.WEIGHT", tmp_path / "none.pth")
+    assert refused.returncode == 2
+    (folder / "log.txt").unlink()
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+    keys = ["MODEL.WEIGHT", folder / "model_final.pth", "SOLVER.MAX_ITER", "1"]  # from the file that is moved away
+    train_into(world, folder, "--skip-test", *keys)
+    assert {path.name for path in folder.glob("*.pth")} == {"model_final.pth"}
+    assert len(read_lines(folder / "metrics.jsonl")) == 1
+    old = folder / "previous-1"
+    again = world.train("--resume", "--skip-test", "OUTPUT_DIR", old, "SOLVER.MAX_ITER", "7")
+    assert again.returncode == 0 and "iteration 6 of 7" in again.stdout, again.stderr
+    assert len(read_lines(old / "metrics.jsonl")) == 4
+
+
 # ---------------------------------------------------------------- numbers
 
 
@@ -171,7 +220,7 @@ def test_a_loss_that_is_not_finite_names_its_images_and_keeps_them(world: World,
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     kept = tmp_path / "nonfinite_batch_0.pth"
-    batch = torch.load(kept, weights_only=True)
+    (batch,) = torch.load(kept, weights_only=True)["batches"]
     ids = ", ".join(str(target["image_id"]) for target in batch["targets"])
     assert line.startswith("error: the loss is not finite") and f"at images {ids}:" in line and str(kept) in line
     assert len(batch["images"]) == len(batch["targets"]) == 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.checkpoint import io
-from tests.end_to_end.conftest import REPOSITORY, TIMEOUT, World
+from tests.end_to_end.conftest import REPOSITORY, TIMEOUT, World, free_port
 
 SRUN = """#!/bin/sh
 # Starts its command on "both" machines.
@@ -21,12 +20,6 @@ other=$!
 "$@" && wait $other
 """
 SCONTROL = "#!/bin/sh\necho localhost\n"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
@@ -45,7 +38,7 @@ def test_a_job_of_two_machines(world: World, tmp_path: Path) -> None:
             **{name: value for name, value in os.environ.items() if not name.startswith("SLURM")},
             **slurm,
             "PATH": os.pathsep.join([str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
-            "MASTER_PORT": str(_free_port()),
+            "MASTER_PORT": str(free_port()),
             "OMP_NUM_THREADS": "1",
         },
         capture_output=True,

@@ -11,7 +11,7 @@ from torch import nn
 from engine.training.ema import EMAHook, decay_of
 from engine.training.loop import Step
 
-STEP = Step(0, {}, 0.0, 0.0, 0.0, [])
+STEP = Step(0, {}, torch.zeros(()), 0.0, 0.0, 0.0, [])
 
 
 class One(nn.Module):

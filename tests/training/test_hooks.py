@@ -10,7 +10,7 @@ from engine.training.loop import Step
 
 
 def _step(iteration: int) -> Step:
-    return Step(iteration, {"loss_cls": torch.tensor(1.0)}, 0.1, 0.5, 2.0, [7])
+    return Step(iteration, {"loss_cls": torch.tensor(1.0)}, torch.ones(()), 0.1, 0.5, 2.0, [7])
 
 
 def test_checkpoints_at_their_periods(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine.checkpoint import Checkpointer, io
 from engine.errors import Interrupted
@@ -17,7 +18,7 @@ from engine.training.loop import Step
 
 
 def _step(iteration: int) -> Step:
-    return Step(iteration, {}, 0.0, 0.0, 0.0, [])
+    return Step(iteration, {}, torch.zeros(()), 0.0, 0.0, 0.0, [])
 
 
 def _send(name: str) -> None:
@@ -49,6 +50,15 @@ def test_a_second_ctrl_c_does_not_wait(hook: InterruptHook, first: str) -> None:
     _send(first)
     with pytest.raises(KeyboardInterrupt):
         _send("SIGINT")
+
+
+def test_a_signal_in_the_last_validation_is_not_lost(hook: InterruptHook) -> None:
+    """There is no step after it, and a test of hours would follow."""
+    hook.after_step(_step(6))
+    hook.after_train(7)  # nothing came
+    _send("SIGTERM")
+    with pytest.raises(Interrupted, match="^SIGTERM after the last iteration, 7, which is saved; test it with"):
+        hook.after_train(7)
 
 
 def test_schedulers_may_repeat_themselves(hook: InterruptHook) -> None:

@@ -43,7 +43,7 @@ def _run(folder: Path, max_iter: int) -> Run:
 
 def _step(iteration: int, loss: float = 1.0, skipped: list[str] | None = None) -> Step:
     losses = {"loss_cls": torch.tensor(loss), "loss_reg": torch.tensor(2.0)}
-    return Step(iteration, losses, 0.1, 0.5, 2.0, [7], skipped or [])
+    return Step(iteration, losses, torch.tensor(4.0), 0.1, 0.5, 2.0, [7], skipped or [])
 
 
 def _lines(folder: Path) -> list[dict]:
@@ -60,7 +60,7 @@ def test_steps_of_a_period_are_averaged(tmp_path: Path) -> None:
     assert [(line["iteration"], line["loss_cls"], line["loss"]) for line in lines] == [(2, 2, 4), (4, 5, 7), (5, 9, 11)]
     assert lines[0]["time"] == 2.0 and lines[0]["data_time"] == 0.5 and lines[0]["lr"] == 0.1
     assert [line["eta_seconds"] for line in lines] == [6, 2, 0]
-    assert "skipped_images" not in lines[0] and "grad_norm" not in lines[0]
+    assert "skipped_images" not in lines[0] and lines[0]["grad_norm"] == 4.0
 
 
 def test_writers_are_opened_fed_and_closed(tmp_path: Path) -> None:
@@ -75,6 +75,36 @@ def test_writers_are_opened_fed_and_closed(tmp_path: Path) -> None:
     assert of_training["grad_norm"] is None and of_training["loss"] == 3.0 and of_training["iteration"] == 3
     assert of_validation == {"iteration": 3, "val/AP": 0.5, "val/loss": None}
     assert _lines(tmp_path) == [of_training, of_validation]
+
+
+def test_a_tracker_that_fails_later_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Away(Recorder):
+        def write(self, record: Record) -> None:
+            raise ConnectionError("no route to host\nand more")
+
+        def close(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    recorder = Recorder()
+    hook = LogHook(_run(tmp_path, 4), 1, [Away(), recorder])
+    hook.before_train(0)
+    logging.getLogger("engine").propagate = True
+    with caplog.at_level(logging.WARNING, logger="engine"):
+        for iteration in range(2):
+            hook.after_step(_step(iteration))
+        hook.close()
+    assert caplog.messages == ["Away did not take a record, nor may it others: no route to host"]
+    assert len(_lines(tmp_path)) == 2 and len(recorder.calls) == 4
+
+
+def test_a_training_that_ends_within_a_period_logs_its_last_steps(tmp_path: Path) -> None:
+    hook = LogHook(_run(tmp_path, 9), period=3)
+    hook.before_train(0)
+    for iteration in range(5):
+        hook.after_step(_step(iteration))
+    hook.after_train(5)
+    hook.close()
+    assert [line["iteration"] for line in _lines(tmp_path)] == [3, 5]
 
 
 def test_a_writer_that_does_not_open_is_not_closed_and_the_others_are(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from engine.solver.courses import Plan, multistep
 from engine.solver.schedule import Schedule
 from engine.structures import ImageBatch, Targets
 from engine.training.loop import Hook, Step, run, train_step
-from engine.training.precision import Precision
+from engine.training.nonfinite import NonFinite
+from engine.training.precision import Clipping, Precision
 from tests.modeling.conftest import GoldenCase
 
 CPU = torch.device("cpu")
@@ -58,7 +59,7 @@ def test_one_step() -> None:
     model = Toy()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     losses, norm = train_step(model, [_batch(2.0)], optimizer, Precision(CPU))
-    assert {name: value.item() for name, value in losses.items()} == {"loss_a": 2, "loss_b": 4} and norm is None
+    assert {name: value.item() for name, value in losses.items()} == {"loss_a": 2, "loss_b": 4} and norm == 6
     assert model.weight.item() == pytest.approx(1 - 0.1 * 6)
     assert not any(value.requires_grad for value in losses.values())
 
@@ -72,6 +73,26 @@ def test_a_loss_that_is_not_finite_changes_nothing(value: float, recwarn: pytest
     message = str(caught.value)
     assert "not finite" in message and "77" in message and "loss_a" in message and "SOLVER.BASE_LR" in message
     assert "\n" not in message and model.weight.item() == 1 and not recwarn.list
+
+
+class Root(Toy):
+    """The square root of a weight at 0: the loss is finite, its gradient is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.init.zeros_(self.weight)
+
+    def forward(self, images: ImageBatch, targets: list[Targets]) -> dict[str, torch.Tensor]:
+        return {"loss_a": self.weight.sqrt() + images.tensor.mean() * 0}
+
+
+@pytest.mark.parametrize("norm", [0.0, 1.0])
+def test_gradients_that_are_not_finite_change_nothing(norm: float) -> None:
+    model = Root()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(NonFinite, match=r"^the gradients are not finite \(loss_a 0\) at images 7, 8:") as caught:
+        train_step(model, [_batch(1.0, 7), _batch(1.0, 8)], optimizer, Precision(CPU), Clipping(norm))
+    assert model.weight == 0 and len(caught.value.batches) == 2
 
 
 def test_hooks_around_the_loop() -> None:
@@ -89,6 +110,18 @@ def test_hooks_are_closed_when_training_fails() -> None:
     with pytest.raises(InputError):
         run(model, [_batch(float("nan"))], optimizer, schedule, Precision(CPU), [recorder])
     assert recorder.events == ["before 0", "close"]
+
+
+def test_a_hook_that_fails_to_close_keeps_no_other_from_it() -> None:
+    class Failing(Hook):
+        def close(self) -> None:
+            raise InputError("the disk is full")
+
+    recorder = Recorder()
+    optimizer = torch.optim.SGD([{"params": list((model := Toy()).parameters()), "lr": 1.0, "initial_lr": 1.0}])
+    with pytest.raises(InputError, match="the disk is full"):
+        run(model, [], optimizer, Schedule(optimizer, multistep(Plan(5)), 5), Precision(CPU), [Failing(), recorder])
+    assert recorder.events[-1] == "close"
 
 
 def test_golden_trajectory(golden_dir: Path, tmp_path: Path) -> None:

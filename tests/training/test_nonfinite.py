@@ -7,7 +7,7 @@ import torch
 
 from engine.data.loader import Batch
 from engine.structures import ImageBatch, Targets
-from engine.training.nonfinite import NonFiniteLoss, save_batch
+from engine.training.nonfinite import NonFinite, save_batches
 
 
 def _batch() -> Batch:
@@ -19,7 +19,7 @@ def _batch() -> Batch:
 
 def test_message_has_every_loss_and_every_image() -> None:
     losses = {"loss_cls": torch.tensor(1.5, requires_grad=True), "loss_reg": torch.tensor(float("nan"))}
-    error = NonFiniteLoss(losses, _batch())
+    error = NonFinite("the loss is", losses, [_batch()])
     what, todo = str(error).split(": ")
     assert what == "the loss is not finite (loss_cls 1.5, loss_reg nan) at images 17, b"
     assert todo == "lower SOLVER.BASE_LR or check these images"
@@ -27,8 +27,8 @@ def test_message_has_every_loss_and_every_image() -> None:
 
 def test_the_batch_loads_without_running_code(tmp_path: Path) -> None:
     path = tmp_path / "batch.pth"
-    assert save_batch(path, _batch()) == f"they are in {path} as the model saw them"
-    content = torch.load(path, weights_only=True)
+    assert save_batches(path, [_batch(), _batch()]) == f"they are in {path} as the model saw them"
+    content, _ = torch.load(path, weights_only=True)["batches"]
     assert content["images"].shape == (2, 3, 8, 6) and content["sizes"] == [[4, 6], [8, 5]]
     assert (content["images"][0, :, :4, :6] == 0.5).all() and (content["images"][0, :, 4:] == 0).all()
     first, second = content["targets"]
@@ -42,5 +42,5 @@ def test_a_batch_that_cannot_be_saved_hides_nothing(tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    said = save_batch(tmp_path / "batch.pth", _batch())
+    said = save_batches(tmp_path / "batch.pth", [_batch()])
     assert "batch.pth: cannot be written: No space left on device" in said and not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ from torch import nn
 
 from engine.errors import InputError
 from engine.training.precision import Precision
-from engine.training.resume import restore
+from engine.training.resume import parameter_names, restore
 
 
 class Model(nn.Linear):
@@ -45,3 +45,33 @@ def test_another_optimizer() -> None:
     state["optimizer_name"] = "AdamW"
     with pytest.raises(InputError, match="trained with SOLVER.OPTIMIZER AdamW, not SGD"):
         restore((Path("a.pth"), state), model, optimizer, Precision(torch.device("cpu")), "SGD")
+
+
+def test_moments_go_to_the_parameters_they_belong_to() -> None:
+    """Groups in another order, or joined: parameters are resumed by name, groups are the configuration's."""
+
+    def adam(*groups: str) -> tuple[Model, torch.optim.Optimizer]:
+        model = Model([])
+        named = dict(model.named_parameters())
+        return model, torch.optim.AdamW([{"params": [named[name] for name in group.split()]} for group in groups])
+
+    model, optimizer = adam("weight", "bias")
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter) * parameter.numel()
+    optimizer.step()
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "parameter_names": parameter_names(model, optimizer),
+        "class_names": [],
+    }
+    expected = {name: optimizer.state[parameter]["exp_avg"] for name, parameter in model.named_parameters()}
+    for groups in (("bias", "weight"), ("bias weight",)):
+        model, optimizer = adam(*groups)
+        restore((Path("a.pth"), state), model, optimizer, Precision(torch.device("cpu")), "AdamW")
+        for name, parameter in model.named_parameters():
+            assert torch.equal(optimizer.state[parameter]["exp_avg"], expected[name])
+
+    state["parameter_names"] = ["weight", "scale"]
+    with pytest.raises(InputError, match="trained other parameters: bias, scale"):
+        restore((Path("a.pth"), state), model, optimizer, Precision(torch.device("cpu")), "AdamW")

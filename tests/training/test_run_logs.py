@@ -59,6 +59,13 @@ def test_metrics_by_name_and_by_end(runs: list[RunLog]) -> None:
         find_metrics(runs[1:], ["APs"])
 
 
+def test_without_default_metrics() -> None:
+    with pytest.raises(InputError, match="^no run has loss, AP, lr, time; there is bar, foo: choose by --metrics$"):
+        find_metrics([RunLog("a", [{"iteration": 1, "foo": 2, "bar": 3}])])
+    with pytest.raises(InputError, match="^no run has loss, AP, lr, time; there is nothing to draw$"):
+        find_metrics([RunLog("a", [{"iteration": 1}])])
+
+
 def test_panels_have_the_runs_under_titles_with_units(runs: list[RunLog]) -> None:
     found = panels(runs, ["loss", "time"])
     assert list(found) == ["loss", "time (seconds an iteration)"] and list(found["loss"]) == ["a", "b"]

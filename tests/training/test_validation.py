@@ -50,7 +50,7 @@ class World:
             self.hook.before_train(start)
             for iteration in range(start, stop):
                 done = iteration + 1
-                self.hook.after_step(Step(iteration, {}, 0.1, 0.0, 0.0, []))
+                self.hook.after_step(Step(iteration, {}, torch.zeros(()), 0.1, 0.0, 0.0, []))
         except Stop:
             pass
         self.hook.after_train(done)
@@ -165,7 +165,7 @@ def test_resumed_equals_uninterrupted(
     folder = tmp_path_factory.mktemp("parts")
     first = World(folder, values, metric, patience=patience)
     for iteration in range(cut):
-        first.hook.after_step(Step(iteration, {}, 0.1, 0.0, 0.0, []))
+        first.hook.after_step(Step(iteration, {}, torch.zeros(()), 0.1, 0.0, 0.0, []))
     second = World(folder, values[cut:], metric, patience=patience)
     second.hook.load_state_dict(first.hook.state_dict())
     assert second.train(cut, len(values)) == done

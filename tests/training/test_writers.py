@@ -71,6 +71,8 @@ def test_lines_that_are_no_record_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"iteration": 1}\n\x00\xff\n[1]\n{"loss": 2}\n{"iteration": 2, "l\n{"iteration": 3}\n{"iter')
     assert read_records(path) == [{"iteration": 1}, {"iteration": 3}]
+    path.write_text('{"iteration": true}\n{"iteration": 1, "a": "b", "c": [1], "d": true, "lr": null, "time": 2.5}')
+    assert read_records(path) == [{"iteration": 1, "lr": None, "time": 2.5}]
     with pytest.raises(InputError, match="cannot be read"):
         read_records(tmp_path)
 
@@ -86,6 +88,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     writer.file = open("/dev/full", "w")  # noqa: SIM115
     with pytest.raises(InputError, match="No space left on device.*--resume"):
         writer.write({"iteration": 1})
+    writer.close()  # writes what is left, in vain
 
 
 # ---------------------------------------------------------------- the console
@@ -315,21 +318,11 @@ def test_a_tracker_that_refuses_is_one_line(run: Run, fake_wandb: FakeWandb, fak
             writer.open(0)
 
 
-def test_an_mlflow_server_that_goes_away_ends_no_training(
-    run: Run, fake_mlflow: FakeMLflow, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("engine"), "propagate", True)
+def test_names_that_mlflow_refuses_are_changed(run: Run, fake_mlflow: FakeMLflow) -> None:
     (writer,) = build(run, "mlflow")
     writer.open(0)
-    fake_mlflow.refusal = "connection refused"
-    for iteration in (20, 40):
-        writer.write({"iteration": iteration, "loss": 1.0})
-    fake_mlflow.refusal = None
     writer.write({"iteration": 60, "a,b_val/AP": 1.0})
     assert fake_mlflow.logged == [(60, {"a_b_val/AP": 1.0})]
-    assert [record.getMessage() for record in caplog.records] == [
-        "mlflow did not take a record, nor may it others: connection refused"
-    ]
 
 
 # ---------------------------------------------------------------- the libraries themselves
