@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -9,6 +10,7 @@ from typing import NoReturn
 EXIT_BAD_INPUT = 2
 EXIT_SAVED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 EXIT_INTERRUPTED = 130
+EXIT_NO_READER = 141  # as a shell says of a command that SIGPIPE ended
 
 
 class InputError(Exception):
@@ -26,13 +28,15 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and leave the process with its exit code.
 
     `InputError` becomes `error: ...` on stderr and exit code 2, `Interrupted` exit code 75, a Ctrl-C that left nothing
-    to go on from exit code 130. A terminal that cannot show a character (a class name in Chinese under LC_ALL=C) shows
-    its escape instead.
+    to go on from exit code 130, a pipe whose reader has seen enough (`| head`) exit code 141. A terminal that cannot
+    show a character (a class name in Chinese under LC_ALL=C) shows its escape instead.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
     try:
         code = main() or 0
+    except SystemExit as end:  # argparse
+        code = end.code
     except InputError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -44,4 +48,19 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        if _reaches_reader("\n"):
+            raise  # it was another pipe
+        code = EXIT_NO_READER
+    _reaches_reader("")
     sys.exit(code)
+
+
+def _reaches_reader(text: str) -> bool:
+    """Whether somebody reads stdout, tried by writing `text`; if nobody does, what is left to write goes nowhere."""
+    try:
+        print(end=text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True

@@ -25,7 +25,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num-ratios", metavar="R", type=int, help="ratios to suggest (as many as configured)")
     parser.add_argument("--seed", type=int, default=0, help="of the images drawn and the clusters (0)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.max_images < 0 or args.seed < 0:
+        parser.error("--max-images and --seed must not be negative")
+    if args.num_ratios is not None and args.num_ratios < 1:
+        parser.error("--num-ratios must be positive")
+    return args
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -40,7 +45,6 @@ def main(arguments: list[str] | None = None) -> None:
     text, plot = analyze_anchors(cfg, args.max_images, args.num_ratios, args.seed)
     print(text)
     output = (args.output_dir or Path(cfg.OUTPUT_DIR)) / "anchors.png"
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_image(output, plot)
     print(f"\nplot: {output}")
 

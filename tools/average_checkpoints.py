@@ -22,7 +22,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "       [--recompute-bn --config-file F [--images N] [KEY VALUE ...]]",
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="checkpoint to write; must not exist yet")
-    parser.add_argument("inputs", metavar="IN", type=Path, nargs="*", help="checkpoints of this engine")
+    parser.add_argument("inputs", metavar="IN", nargs="*", help="checkpoints of this engine")
     parser.add_argument("--weights", metavar="X", type=float, nargs="+", help="one for each IN (all alike)")
     parser.add_argument("--last", metavar="N", type=int, help="instead of IN: the N newest checkpoints of --dir")
     parser.add_argument("--dir", metavar="RUN", type=Path, help="OUTPUT_DIR of a training, see --last")
@@ -34,6 +34,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config-file", metavar="F", help="YAML configuration, for --recompute-bn")
     parser.add_argument("--images", metavar="N", type=int, default=1000, help="training images to look at (1000)")
     args, args.opts = parser.parse_known_args(arguments)  # KEY VALUE pairs stand behind options, apart from IN
+    if args.last is not None:  # there is no IN, but Python 3.12.7 and later take the first pairs for it
+        args.opts, args.inputs = [*args.inputs, *args.opts], []
     if unknown := [word for word in args.opts if word.startswith("--")]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if bool(args.inputs) == (args.last is not None) or (args.last is None) != (args.dir is None):
@@ -61,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     from engine.log import setup_logging
 
     setup_logging()
-    paths = args.inputs or newest(args.dir, args.last)
+    paths = list(map(Path, args.inputs)) or newest(args.dir, args.last)
     state = average(paths, args.weights)
     for path, weight in zip(paths, args.weights or [1.0] * len(paths), strict=True):
         print(f"{weight:g} x {path}")

@@ -1,6 +1,6 @@
 """Convert weights of another project into a checkpoint of this engine, and report what they hold.
 
-python tools/convert_weights.py retinanet_R_50_FPN_1x.pkl weights/retinanet.pth --config-file F
+python tools/convert_weights.py retinanet_R_50_FPN_1x.pkl weights/retinanet.pth --config-file F MODEL.DEVICE cpu
 
 The conventions that the weights were trained with (pixels, anchors, deltas, normalisation of the input) are stored in
 the file and followed by test_net.py, the demo and Predictor.
@@ -16,26 +16,39 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import run_tool
 
+# As engine.checkpoint.foreign.FORMATS, without torch.
 FORMATS = ("auto", "mmdetection", "detectron2", "torchvision", "atss", "caffe2")
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Convert weights of another project into a checkpoint of this engine.")
+    parser = argparse.ArgumentParser(
+        description="Convert weights of another project into a checkpoint of this engine.",
+        usage="%(prog)s IN OUT [--from FORMAT] [--class-names NAME [NAME ...] | --class-names-from A]\n"
+        "       [--config-file F [KEY VALUE ...]]",
+    )
     parser.add_argument("source", metavar="IN", help="weights: a file, a URL or catalog://...")
     parser.add_argument("output", metavar="OUT", type=Path, help="checkpoint to write")
     parser.add_argument("--from", dest="format", choices=FORMATS, default="auto", help="whose weights (auto)")
-    parser.add_argument("--config-file", metavar="F", help="also load them into the model of this YAML configuration")
     parser.add_argument(
+        "--config-file",
+        metavar="F",
+        help="also load them into the model of this YAML configuration, with the overrides KEY VALUE",
+    )
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument(
         "--class-names", nargs="+", metavar="NAME", help="names of the classes in the order of the labels"
     )
-    parser.add_argument(
+    names.add_argument(
         "--class-names-from",
         metavar="A",
         type=Path,
         help="COCO annotation file whose categories are the classes, by id",
     )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration, after --")
-    return parser.parse_args(arguments)
+    args, args.opts = parser.parse_known_args(arguments)  # KEY VALUE pairs stand behind options, apart from IN and OUT
+    unknown = [word for word in args.opts if word.startswith("--")] if args.config_file else args.opts
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
 
 
 def class_names(args: argparse.Namespace) -> list[str]:
@@ -56,20 +69,23 @@ def main(arguments: list[str] | None = None) -> None:
 
     from engine.checkpoint import load_weights, read_weights, save
     from engine.checkpoint.build import follow_conventions
-    from engine.checkpoint.convert import checkpoint_of, summary
+    from engine.checkpoint.convert import checkpoint_of, summary, with_class_names
     from engine.log import setup_logging
 
     setup_logging()
     file = read_weights(args.source, args.format)
+    if file.format == "engine" and args.format != "auto":
+        print(f"{args.source}: a checkpoint of this engine, so --from {args.format} does not apply")
+    if names:
+        file = with_class_names(file, names)
     print(summary(file))
     if cfg is not None:
         from engine.modeling.build import build_model
 
         follow_conventions(cfg, file)
-        report = load_weights(build_model(cfg, names), file)
+        report = load_weights(build_model(cfg, file.class_names or ()), file)
         print(report.table())
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    save(args.output, checkpoint_of(file, names))
+    save(args.output, checkpoint_of(file))
     print(f"written to {args.output}")
 
 

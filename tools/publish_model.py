@@ -23,8 +23,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "output",
         metavar="OUT",
-        type=Path,
-        help="model.pth gives model-1a2b3c4d.pth, with the first digits of the SHA-256 of the file; or a folder",
+        help="model.pth gives model-1a2b3c4d.pth, with the first digits of the SHA-256 of the file; or a folder, which "
+        "ends with / unless it exists",
     )
     parser.add_argument("--safetensors", action="store_true", help="write OUT-1a2b3c4d.safetensors")
     return parser.parse_args(arguments)

@@ -4,29 +4,65 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tabulate import tabulate
 
-from engine.checkpoint import foreign
 from engine.checkpoint.foreign import torchvision
 from engine.checkpoint.foreign.rename import with_frozen_norm_eps
+from engine.checkpoint.heads import heads_fit
 from engine.checkpoint.io import FORMAT
 from engine.checkpoint.report import part_of
+from engine.checkpoint.restricted_pickle import printable
 from engine.checkpoint.weights import WeightFile
+from engine.errors import InputError
 
-OUR_PARTS = ("backbone.", "rpn.", "roi_heads.", "fc.", "fc1000.")
+OUR_PARTS = ("backbone.body.", "backbone.fpn.", "rpn.", "roi_heads.")
+CLASSIFIERS = ("fc.", "fc1000.")
+"""Of bodies trained on ImageNet; no detector has them."""
 
 
-def checkpoint_of(file: WeightFile, class_names: Sequence[str] | None = None) -> dict[str, Any]:
-    """What `checkpoint.save` writes for the translated weights `file`."""
+def with_class_names(file: WeightFile, class_names: Sequence[str]) -> WeightFile:
+    """`file` with its classes called `class_names`, in the order of the labels; score thresholds keep their classes.
+
+    Raises:
+        InputError: a name occurs twice, or the heads are of another number of classes.
+    """
+    names = list(class_names)
+    if len(set(names)) < len(names):
+        raise InputError(f"class names must differ, got {', '.join(names)}")
+    if not heads_fit(file.tensors, len(names)):
+        raise InputError(
+            f"{file.source}: {len(names)} names ({', '.join(names)}) do not fit its heads; name each class, in the "
+            "order of the labels"
+        )
+    renamed = dict(zip(file.class_names or [], names, strict=False))
+    thresholds = file.thresholds and {
+        **file.thresholds,
+        "classes": {renamed.get(name, name): entry for name, entry in file.thresholds["classes"].items()},
+    }
+    return replace(file, class_names=names, thresholds=thresholds)
+
+
+def checkpoint_of(file: WeightFile) -> dict[str, Any]:
+    """What `checkpoint.save` writes for the translated weights `file`.
+
+    Raises:
+        InputError: no tensor has a name that our models have.
+    """
     tensors = file.tensors
+    if not any(name.startswith(OUR_PARTS) for name in tensors):
+        raise InputError(
+            f"{file.source}: no tensor has a name of our models ({', '.join(OUR_PARTS)}): it holds "
+            f"{printable(next(iter(tensors)))}, ...; say whose weights they are, or use others"
+        )
     if file.format == "torchvision":  # its eps goes into the variances, since the file's format is forgotten
         tensors = with_frozen_norm_eps(tensors, torchvision.NORM_EPS)
     return {
         "format": FORMAT,
         "model": {name: tensor.clone() for name, tensor in tensors.items()},
-        "class_names": list(class_names or file.class_names or []),
+        "class_names": list(file.class_names or []),
         "thresholds": file.thresholds,
         "conventions": dict(file.conventions),
     }
@@ -34,7 +70,7 @@ def checkpoint_of(file: WeightFile, class_names: Sequence[str] | None = None) ->
 
 def unknown_names(file: WeightFile) -> list[str]:
     """The names that no rule of the format translated, so that no model has them."""
-    return sorted(name for name in file.tensors if not name.startswith(OUR_PARTS))
+    return sorted(name for name in file.tensors if not name.startswith((*OUR_PARTS, *CLASSIFIERS)))
 
 
 def summary(file: WeightFile) -> str:
@@ -53,8 +89,3 @@ def summary(file: WeightFile) -> str:
         lines.append("conventions, followed wherever the file is tested:")
         lines += [f"  {key} {value}" for key, value in file.conventions.items()]
     return "\n".join(lines)
-
-
-def choices() -> list[str]:
-    """What a file's format may be said to be."""
-    return ["auto", *(name for name in foreign.FORMATS if name != "torchvision_detection")]

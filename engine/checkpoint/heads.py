@@ -48,7 +48,14 @@ def heads_fit(tensors: Mapping[str, Tensor], num_classes: int) -> bool:
     kinds = {name: kind for name in tensors if (kind := head_kind(name)) in ("sigmoid", "softmax")}
     proposes = "softmax" in kinds.values()  # then the sigmoid head knows no classes
     heads = [name for name, kind in kinds.items() if not (proposes and kind == "sigmoid")]
-    return all(rows_by_class(name, len(tensors[name]), num_classes) is not None for name in heads)
+    return all(_head_fits(tensors, name, num_classes) for name in heads)
+
+
+def _head_fits(tensors: Mapping[str, Tensor], name: str, num_classes: int) -> bool:
+    rows = rows_by_class(name, len(tensors[name]), num_classes)  # (K, A) of a sigmoid head
+    boxes = tensors.get(name.replace("cls_logits", "bbox_pred"))  # beside a sigmoid head; it tells the anchors a cell
+    is_told = head_kind(name) == "sigmoid" and boxes is not None
+    return rows is not None and (not is_told or 4 * rows.shape[1] == len(boxes))
 
 
 def take_classes(

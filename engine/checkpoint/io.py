@@ -126,6 +126,8 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a dictionary of weights")
+    if content.get("format") == FORMAT and "conventions" in content:
+        content["conventions"] = _with_tuples(content["conventions"])
     return content
 
 
@@ -269,6 +271,13 @@ def _from_safetensors(path: Path) -> dict[str, Any]:
         raise
     except Exception:  # safetensors raises its own error class, ValueError, UnicodeDecodeError, ...
         raise InputError(f"{path}: damaged, truncated or not a .safetensors file; use another copy") from None
+
+
+def _with_tuples(value: Any) -> Any:
+    """Values of a configuration, which has tuples where JSON (a .safetensors file) has lists."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(each) for key, each in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _crc(tensors: dict[str, Tensor], metadata: dict[str, str]) -> int:

@@ -41,13 +41,13 @@ def stripped(content: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "model": {name: tensor.clone() for name, tensor in content["model"].items()}}
 
 
-def publish(source: Path, output: Path, safetensors: bool = False) -> Path:
+def publish(source: Path, output: str | Path, safetensors: bool = False) -> Path:
     """Write what remains of `source` beside `output`, with its hash in the name.
 
     Args:
         source: a checkpoint of ours.
         output: `model.pth` gives `model-1a2b3c4d.pth`, with the first digits of the SHA-256 of the file's content; a
-            folder stands for the name of `source` in it.
+            folder, or what ends like one (`new/`), stands for the name of `source` in it.
         safetensors: write that format whatever the suffix of `output`, which else decides.
 
     Returns:
@@ -57,8 +57,8 @@ def publish(source: Path, output: Path, safetensors: bool = False) -> Path:
         InputError: see `read_own`; the file cannot be written.
     """
     state = stripped(read_own(source))
-    if output.is_dir():
-        output = output / source.name
+    is_folder = Path(output).is_dir() or str(output).endswith(("/", os.sep))
+    output = Path(output) / source.name if is_folder else Path(output)
     suffix = output.suffix if output.suffix in SUFFIXES else ""
     stem = output.name.removesuffix(suffix)
     suffix = ".safetensors" if safetensors else suffix or ".pth"
@@ -67,6 +67,8 @@ def publish(source: Path, output: Path, safetensors: bool = False) -> Path:
         io.save(unnamed, state)
         named = output.with_name(f"{stem}-{sha256(unnamed)[:HASH_DIGITS]}{suffix}")
         os.replace(unnamed, named)
+    except InputError as error:
+        raise InputError(str(error).replace(str(unnamed), str(output))) from error
     except OSError as error:
         raise InputError(f"{output}: cannot be written: {error.strerror or error}") from error
     finally:

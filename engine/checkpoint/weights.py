@@ -54,12 +54,12 @@ class WeightFile:
     conventions: dict[str, Any] = field(default_factory=dict)
 
 
-def read_weights(uri: str | Path, format: str = "auto") -> WeightFile:
+def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
     """Read weights of any known format from a path or URI (see `catalog.resolve`).
 
     Args:
         uri: a path or URI.
-        format: a key of `foreign.FORMATS` for a file that is not ours, or "auto" to tell it by the names.
+        file_format: a key of `foreign.FORMATS` for a file that is not ours, or "auto" to tell it by the names.
 
     Raises:
         InputError: not found, damaged, asks for code, holds no tensors, or is not of that format.
@@ -69,20 +69,15 @@ def read_weights(uri: str | Path, format: str = "auto") -> WeightFile:
     tensors = {name: value for name, value in _state_dict(content).items() if _is_weight(name, value)}
     if not tensors:
         raise InputError(f"{path}: holds no weights; keys: {', '.join(map(printable, list(content)[:5])) or 'none'}")
-    ours = content.get("format") == FORMAT
-    if ours:
-        tensors, name = {strip_wrappers(key): value for key, value in tensors.items()}, "engine"
-    else:
-        tensors, name = _translate(path, tensors, format)
+    if content.get("format") != FORMAT:
+        return _read_foreign(path, content, tensors, str(uri), file_format)
     return WeightFile(
-        tensors=tensors,
-        class_names=list(content.get("class_names") or []) or None
-        if ours
-        else foreign.class_names(content, tensors, name),
-        thresholds=content.get("thresholds") if ours else None,
+        tensors={strip_wrappers(name): value for name, value in tensors.items()},
+        class_names=list(content.get("class_names") or []) or None,
+        thresholds=content.get("thresholds"),
         source=str(uri),
-        format=name,
-        conventions=_conventions(content) if ours else foreign.conventions(tensors, name),
+        format="engine",
+        conventions=content.get("conventions") or {},
     )
 
 
@@ -239,18 +234,16 @@ def align_variance(tensors: Tensors, change: Mapping[str, float]) -> Tensors:
     return {**tensors, **changed}
 
 
-def _translate(path: Path, tensors: Tensors, format: str) -> tuple[Tensors, str]:
+def _read_foreign(path: Path, content: dict[str, Any], tensors: Tensors, source: str, file_format: str) -> WeightFile:
+    name = foreign.format_of(tensors, file_format)
     try:
-        return foreign.translate(tensors, format)
+        translated, _ = foreign.translate(tensors, name)
+        class_names = foreign.class_names(content, translated, name)
+        return WeightFile(translated, class_names, None, source, name, foreign.conventions(translated, name))
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read as weights of {format} ({printable(reason)})") from error
-
-
-def _conventions(content: dict[str, Any]) -> dict[str, Any]:
-    """Of a file of ours; the tuples that a .safetensors file holds as JSON lists are tuples again."""
-    stored = content.get("conventions") or {}
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+        reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else reason
+        raise InputError(f"{path}: cannot be read as weights of {name} ({printable(reason)})") from error
 
 
 def _is_weight(name: object, value: object) -> bool:

@@ -19,7 +19,7 @@ _C.OUTPUT_DIR = "."
 # (ours) Python modules to import before building: a user's own backbones, heads, losses register
 # themselves there.
 _C.IMPORTS = ()
-# (ours) Seed of weights, sampling and augmentation; -1 draws one and writes it to the log.
+# (ours) Seed of weights, sampling and augmentation, below 2^32; -1 draws one and writes it to the log.
 _C.SEED = -1
 # (ours) Use only operators whose results are the same bits each time; slower on a GPU.
 _C.DETERMINISTIC = False
@@ -195,7 +195,7 @@ _C.SOLVER.VALIDATION.LOSS = True
 _C.TEST = CN()
 # Images a step in testing, over all processes together.
 _C.TEST.IMS_PER_BATCH = 8
-# Largest number of detections kept for an image, over all classes.
+# Largest number of detections kept for an image, over all classes; 0: no limit.
 _C.TEST.DETECTIONS_PER_IMG = 100
 # (ours) A detection counts as right for the per-class score thresholds from this IoU on.
 _C.TEST.THRESHOLD_IOU = 0.5

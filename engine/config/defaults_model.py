@@ -302,7 +302,7 @@ _C.ROI_HEADS.POSITIVE_FRACTION = 0.25
 _C.ROI_HEADS.SCORE_THRESH = 0.05
 # NMS drops a box whose IoU with a better one of its class is larger.
 _C.ROI_HEADS.NMS = 0.5
-# Largest number of detections kept for an image.
+# Largest number of detections kept for an image; 0: no limit.
 _C.ROI_HEADS.DETECTIONS_PER_IMG = 100
 # (ours) Which proposals are sampled: random, ohem (largest loss) or balanced (evenly over boxes and ranges of IoU).
 _C.ROI_HEADS.SAMPLER = "random"

@@ -59,7 +59,7 @@ _BOX_LOSSES = ("smooth_l1", "l1", "giou")
 _EXTRACTORS = ("FPN2MLPFeatureExtractor", "FPNXconv1fcFeatureExtractor")
 
 WORDS: dict[str, Words] = {
-    "MODEL.META_ARCHITECTURE": Words(("GeneralizedRCNN",), is_open=True),
+    "MODEL.META_ARCHITECTURE": Words(("GeneralizedRCNN",)),
     "MODEL.PIXEL_CONVENTION": Words(("inclusive", "continuous")),
     "MODEL.WEIGHT_SURGERY": Words(("", "keep_first_classes")),
     "MODEL.ANCHOR_CONVENTION": Words(("", "reference", "exact", "torchvision")),
@@ -96,7 +96,7 @@ _INF = math.inf
 
 # Both ends included; of a tuple, for each element.
 RANGES: dict[str, tuple[float, float]] = {
-    "SEED": (-1, _INF),
+    "SEED": (-1, 2**32 - 1),  # what NumPy takes
     "INPUT.MIN_SIZE_TRAIN": (1, _INF),
     "INPUT.MAX_SIZE_TRAIN": (1, _INF),
     "INPUT.MIN_SIZE_TEST": (1, _INF),
@@ -144,6 +144,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "SOLVER.VALIDATION.PATIENCE": (0, _INF),
     "SOLVER.LOG_PERIOD": (1, _INF),
     "TEST.IMS_PER_BATCH": (1, _INF),
+    "TEST.DETECTIONS_PER_IMG": (0, _INF),
     "TEST.THRESHOLD_IOU": (0, 1),
     "TEST.THRESHOLD_BETA": (0, _INF),
     "TEST.BBOX_AUG.VOTE_TH": (0, 1),
@@ -198,6 +199,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "MODEL.ROI_HEADS.POSITIVE_FRACTION": (0, 1),
     "MODEL.ROI_HEADS.SCORE_THRESH": (0, 1),
     "MODEL.ROI_HEADS.NMS": (0, 1),
+    "MODEL.ROI_HEADS.DETECTIONS_PER_IMG": (0, _INF),
     "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": (1, _INF),
     "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": (0, _INF),
     "MODEL.ROI_BOX_HEAD.POOLER_SCALES": (1e-3, 1),

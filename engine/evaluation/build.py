@@ -11,11 +11,12 @@ from torch import nn
 from yacs.config import CfgNode
 
 from engine import distributed
-from engine.data.build import build_dataset, build_test_loader
+from engine.data.build import build_dataset, build_test_loader, build_train_dataset
 from engine.errors import InputError
 from engine.evaluation.anchor_analysis import best_iou, means_table, reach_table, shares_table, suggest
 from engine.evaluation.anchor_boxes import collect_boxes, count_positives
 from engine.evaluation.coco import coco_metrics, matched_part
+from engine.evaluation.complexity import complexity, complexity_report
 from engine.evaluation.results import to_coco_results, without_images, write_json_atomic
 from engine.evaluation.tables import metrics_table, thresholds_table
 from engine.evaluation.thresholds import fmeasure_thresholds
@@ -23,7 +24,7 @@ from engine.inference.build import build_detector
 from engine.inference.loop import Findings, detect, mean_losses
 from engine.log import get_logger
 from engine.modeling.anchors import AnchorGenerator
-from engine.modeling.build import build_device, build_model, num_classes, pixel_of
+from engine.modeling.build import build_device, build_model, dense_group, num_classes, pixel_of
 from engine.modeling.fcos import FCOS
 from engine.structures import boxes as box_ops
 from engine.visualize.plots import anchors_plot
@@ -243,3 +244,36 @@ def analyze_anchors(
         )
     marks = {name: (each[..., 2:] - each[..., :2]).reshape(-1, 2) for name, each in sets.items()}
     return "\n\n".join(text), anchors_plot(seen.shapes, marks)
+
+
+def analyze_complexity(cfg: CfgNode, image_size: tuple[int, int] | None = None, depth: int = 2) -> str:
+    """What the model of `cfg`, with random weights, costs for one image: parameters, operations, activations by module.
+
+    Args:
+        cfg: a configuration.
+        image_size: height and width of the image, pixels; by default the largest one in testing.
+        depth: of the modules in the table.
+
+    Raises:
+        InputError: the model cannot be built, or nothing tells its number of classes.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    # Without suppression the second stage gets as many regions as it may, whatever the random weights propose.
+    cfg.MODEL.RPN.NMS_THRESH = 0.0
+    source = cfg.INPUT
+    image_size = image_size or (min(source.MIN_SIZE_TEST, source.MAX_SIZE_TEST), source.MAX_SIZE_TEST)
+    cost = complexity(build_model(cfg, _class_names_for(cfg)), image_size, build_device(cfg))
+    is_adaptive = cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO == 0
+    return complexity_report(cost, image_size, cfg.DATALOADER.SIZE_DIVISIBILITY, depth, is_adaptive)
+
+
+def _class_names_for(cfg: CfgNode) -> Sequence[str]:
+    """Those of the training set where the configuration leaves the number of classes to it."""
+    group = dense_group(cfg) if cfg.MODEL.RPN_ONLY else "ROI_BOX_HEAD"
+    if cfg.MODEL[group].NUM_CLASSES:
+        return ()
+    try:
+        return build_train_dataset(cfg).class_names
+    except InputError as error:
+        raise InputError(f"{error}; or tell the number of classes: MODEL.{group}.NUM_CLASSES K+1") from None

@@ -171,5 +171,37 @@ def complexity_table(cost: Complexity, depth: int) -> str:
     return tabulate(rows, headers, colalign=("left", *["right"] * 4), disable_numparse=True)
 
 
+def complexity_report(
+    cost: Complexity, image_size: tuple[int, int], size_divisibility: int, depth: int, is_adaptive: bool
+) -> str:
+    """The table, above it the image, below it how things were counted.
+
+    Args:
+        cost: of a model.
+        image_size: height and width of the image.
+        size_divisibility: sides are padded to a multiple of it; 0 is off.
+        depth: see `complexity_table`.
+        is_adaptive: RoIAlign takes more samples from larger regions.
+    """
+    height, width = image_size
+    step = max(size_divisibility, 1)
+    padded_height, padded_width = (-(-side // step) * step for side in image_size)
+    lines = [f"one image of {height} x {width} (height x width), padded to {padded_height} x {padded_width}"]
+    if cost.num_regions is not None:
+        lines.append(f"second stage: {cost.num_regions} regions")
+    lines += [
+        f"\n{complexity_table(cost, depth)}\n",
+        "GMAC: 10^9 multiply-adds, which fvcore calls FLOPs; who counts products and sums apart has twice as many.",
+        "Norms count 2 (batch) or 5 (group) an element. Activations: outputs of convolutions and matrix products.",
+    ]
+    if cost.num_regions is not None and is_adaptive:
+        lines.append(
+            f"POOLER_SAMPLING_RATIO 0 takes more samples from larger regions: counted as {ADAPTIVE_SAMPLES} x "
+            f"{ADAPTIVE_SAMPLES} a cell."
+        )
+    operators = ", ".join(sorted(name.split("::")[-1] for name in cost.uncounted))
+    return "\n".join([*lines, f"Not counted: {operators}."])
+
+
 def _depth(name: str) -> int:
     return name.count(".") + 1 if name else 0

@@ -37,7 +37,7 @@ Curves = Mapping[str, np.ndarray]
 
 
 def curves_plot(
-    panels: Mapping[str, Curves], smooth: int = 1, log: bool = False, exact: Container[str] = ()
+    panels: Mapping[str, Curves], smooth: int = 1, is_log: bool = False, exact: Container[str] = ()
 ) -> np.ndarray:
     """One panel for each figure, one line in it for each run, over the same range of iterations.
 
@@ -45,7 +45,7 @@ def curves_plot(
         panels: curves by title. A run has one colour in all panels.
         smooth: draw the mean of so many neighbouring points, and the points themselves faintly. Curves of fewer than
             twice as many are drawn as they are.
-        log: logarithmic y axes, where all values are positive and the largest is more than three times the smallest.
+        is_log: logarithmic y axes, where all values are positive and the largest is more than three times the smallest.
         exact: titles of what has no noise to smooth.
 
     Returns:
@@ -65,7 +65,7 @@ def curves_plot(
         left = MARGIN + AXIS + k % columns * (WIDTH // columns)
         right = (k % columns + 1) * (WIDTH // columns) - MARGIN
         upper = top + k // columns * PANEL_HEIGHT + 30
-        frames.append(_frame(draw, (left, upper, right, upper + PANEL_HEIGHT - 80), title, curves, last, log))
+        frames.append(_frame(draw, (left, upper, right, upper + PANEL_HEIGHT - 80), title, curves, last, is_log))
     for k, row in enumerate(legend):
         for x, name in row:
             y = MARGIN + LEGEND_ROW * k + LEGEND_ROW // 2
@@ -113,12 +113,12 @@ def _frame(
     title: str,
     curves: Curves,
     last: float,
-    log: bool,
+    is_log: bool,
 ) -> Panel:
     values = np.concatenate([np.zeros(0), *(curve[:, 1] for curve in curves.values())])
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
-    is_log = log and 0 < 3 * low < high
+    is_log = is_log and 0 < 3 * low < high
     y_ticks = power_ticks(low / 1.05, high * 1.05) if is_log else _value_ticks(low, high)
     scale = math.log10 if is_log else float
     panel = Panel(draw, area, (0, max(last, 1) * 1.01, scale(y_ticks[0]), scale(y_ticks[-1])), float, scale)

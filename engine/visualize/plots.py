@@ -15,6 +15,7 @@ BARS: RGB = (120, 160, 205)
 SETS: tuple[RGB, ...] = ((214, 69, 65), (31, 140, 80), (150, 80, 190))
 CELL = 6  # pixels of a cell of the density
 RATIO_LINES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
+MOST_TICKS = 5  # of ratios on either side of 1:1
 
 
 def anchors_plot(shapes: np.ndarray, anchors: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -41,7 +42,7 @@ def anchors_plot(shapes: np.ndarray, anchors: Mapping[str, np.ndarray]) -> np.nd
         _ratio_line(plane, ratio)
     draw.rectangle(plane.area, outline=INK)
     for color, members in zip(SETS, anchors.values(), strict=False):
-        for width, height in members:
+        for width, height in members.clip(min=1):
             x, y = plane.x(width), plane.y(height)
             draw.ellipse([x - 5, y - 5, x + 5, y + 5], outline="white", width=4)
             draw.ellipse([x - 5, y - 5, x + 5, y + 5], outline=color, width=2)
@@ -53,13 +54,13 @@ def anchors_plot(shapes: np.ndarray, anchors: Mapping[str, np.ndarray]) -> np.nd
     sizes = Panel(draw, (672, 50, 1160, 270), (low, max(high, low + 1), 0, 1))
     sizes.frame("boxes by size: square root of the area", powers, [f"{p:g}" for p in powers])
     _histogram(sizes, np.sqrt(shapes.prod(-1)), {name: np.sqrt(a.prod(-1)) for name, a in anchors.items()})
-    ratios = shapes[:, 1] / shapes[:, 0]
-    reach = max(3, math.ceil(np.abs(np.log2([ratios.min(), ratios.max()])).max()))
-    ticks = [2.0**p for p in range(-reach, reach + 1)]
+    ratios, marks = shapes[:, 1] / shapes[:, 0], {name: a[:, 1] / a[:, 0] for name, a in anchors.items()}
+    reach = max(3, math.ceil(np.abs(np.log2(np.concatenate([ratios, *marks.values()]))).max()))
+    ticks = [2.0**p for p in range(-reach, reach + 1) if p % math.ceil(reach / MOST_TICKS) == 0]
     names = [f"{p:g}:1" if p >= 1 else f"1:{1 / p:g}" for p in ticks]
     by_ratio = Panel(draw, (672, 340, 1160, 560), (-reach, reach, 0, 1))
     by_ratio.frame("boxes by ratio: height to width", ticks, names)
-    _histogram(by_ratio, ratios, {name: a[:, 1] / a[:, 0] for name, a in anchors.items()})
+    _histogram(by_ratio, ratios, marks)
     return np.asarray(canvas)[..., ::-1].copy()
 
 

@@ -100,6 +100,16 @@ def test_another_model_is_refused(name: str, tmp_path: Path) -> None:
     assert str(paths[1]) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_conventions_are_the_same_in_both_formats(tmp_path: Path) -> None:
+    key = "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS"
+    state = checkpoint(weights(1.0), conventions={key: ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0))})
+    for suffix in (".pth", ".safetensors"):
+        io.save(tmp_path / f"a{suffix}", state)
+    for order in (1, -1):
+        mean = average([tmp_path / "a.pth", tmp_path / "a.safetensors"][::order])
+        assert mean["conventions"] == state["conventions"]
+
+
 @pytest.mark.parametrize("factors", [[1.0], [1, 2, 3], [0, 0], [1, -1], [1, float("nan")], [1, float("inf")]])
 def test_weights_that_cannot_be(factors: list[float], tmp_path: Path) -> None:
     paths = save(tmp_path, checkpoint(weights(1.0)), checkpoint(weights(1.0)))

@@ -19,7 +19,7 @@ from engine.checkpoint import (
     read_weights,
     store_thresholds,
 )
-from engine.checkpoint.heads import rows_by_class, take_classes
+from engine.checkpoint.heads import heads_fit, rows_by_class, take_classes
 from engine.checkpoint.weights import match
 from engine.errors import InputError
 
@@ -131,6 +131,20 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("names", "told", "message"),
+    [
+        (["encoder.weight"], "detectron2", r"weights of detectron2 \(it has no backbone.body.layer1.0.conv2.weight\)"),
+        (["backbone.bottom_up.stages.0.weight"], "auto", r"weights of detectron2 \(it has no backbone.body.layer1"),
+        (["backbone.fpn.inner_blocks.0.weight"], "auto", r"weights of torchvision_detection \(it has no roi_heads.box"),
+    ],
+)
+def test_a_file_that_is_not_what_it_seems(names: list[str], told: str, message: str, tmp_path: Path) -> None:
+    torch.save({name: torch.ones(2, 2) for name in names}, tmp_path / "m.pth")
+    with pytest.raises(InputError, match=rf"^(?!.*\n).*m.pth: cannot be read as {message}"):
+        read_weights(tmp_path / "m.pth", told)
+
+
 def test_rows_by_class_name(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
     file, model = Toy(3), Toy(4, ["dent", "hole", "scratch", "stain"])
     initial = model.head.weight.detach().clone()
@@ -166,6 +180,21 @@ def test_rows_of_heads() -> None:
     assert rows_by_class("x.cls_score.bias", 3, 3) is None
     assert rows_by_class("x.cls_logits.bias", 5, 3) is None
     assert rows_by_class("x.bbox_pred.bias", 3, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "boxes", "fitting"), [(6, 4, [6]), (6, 12, [2]), (6, None, [1, 2, 3, 6]), (80, 36, [])]
+)
+def test_heads_fit(num_classes: int, boxes: int | None, fitting: list[int]) -> None:
+    """The boxes of a cell, where there are some, tell how many anchors share the rows of a sigmoid head."""
+    tensors = {f"{HEAD}.bias": torch.zeros(num_classes)}
+    if boxes:
+        tensors["rpn.head.bbox_pred.bias"] = torch.zeros(boxes)
+    assert [count for count in range(1, 99) if heads_fit(tensors, count)] == fitting
+
+
+def test_heads_fit_of_two_stages() -> None:
+    assert [count for count in range(1, 9) if heads_fit(two_stage(4, 4), count)] == [4]
 
 
 def test_softmax_head_takes_the_background_too() -> None:

@@ -40,6 +40,22 @@ def test_each_key_is_a_line() -> None:
     ]
 
 
+def test_free_mappings_are_one_value() -> None:
+    """What was added, removed or changed in one shows."""
+    groups = {"backbone.*": {"lr_factor": 0.1}}
+    before = _cfg("SOLVER.PARAM_GROUPS", groups).dump()
+    old = f"SOLVER.PARAM_GROUPS: {groups}"
+    assert changes(before, _cfg()) == [f"{old} -> {{}}"]
+    assert changes(_cfg().dump(), _cfg("SOLVER.PARAM_GROUPS", groups)) == [f"SOLVER.PARAM_GROUPS: {{}} -> {groups}"]
+    more = {**groups, "*.bias": {"lr_factor": 2.0}}
+    assert changes(before, _cfg("SOLVER.PARAM_GROUPS", more)) == [f"{old} -> {more}"]
+    catalog = {"mine": {"img_dir": "a", "ann_file": "b.json"}}
+    assert changes(before, _cfg("SOLVER.PARAM_GROUPS", groups, "DATASETS.CATALOG", catalog)) == [
+        f"DATASETS.CATALOG: {{}} -> {catalog}"
+    ]
+    assert changes(before, _cfg("SOLVER.PARAM_GROUPS", groups)) == []
+
+
 @pytest.mark.parametrize("text", ["", "just words", "[1, 2]", "a: [", "SOLVER: 3"])
 def test_a_text_that_is_no_configuration_tells_nothing(text: str) -> None:
     assert changes(text, _cfg()) == []

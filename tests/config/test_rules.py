@@ -122,6 +122,18 @@ BROKEN = {
         "7: SOLVER.OPTIMIZER must be one of SGD, Adam, AdamW, Adadelta, Adafactor, Adagrad, "
         "Adamax, ASGD, NAdam, RAdam, RMSprop, Rprop, got 'AdmaW'; did you mean AdamW?",
     ),
+    "number of detections": (
+        "TEST: {DETECTIONS_PER_IMG: -5}\n",
+        "6: TEST.DETECTIONS_PER_IMG must be 0 or more, got -5",
+    ),
+    "a seed too large": (
+        "SEED: 4294967296\n",
+        "6: SEED must be between -1 and 4294967295, got 4294967296",
+    ),
+    "an architecture of nobody": (
+        "  META_ARCHITECTURE: Mine\nIMPORTS: [my.detector]\n",
+        "6: MODEL.META_ARCHITECTURE must be GeneralizedRCNN, got 'Mine'",
+    ),
     "a way to merge": (
         "TEST:\n  BBOX_AUG:\n    MERGE_TYPE: softvote\n",
         "8: TEST.BBOX_AUG.MERGE_TYPE must be one of vote, soft-vote, nms, got 'softvote'; did you mean soft-vote?",

@@ -49,6 +49,14 @@ BROKEN = {
         ("MODEL.RPN.BG_IOU_THRESHOLD", "0.8"),
         "MODEL.RPN.BG_IOU_THRESHOLD 0.8 is above FG_IOU_THRESHOLD 0.7; it must not be",
     ),
+    "thresholds of the second stage": (
+        ("MODEL.ROI_HEADS.FG_IOU_THRESHOLD", "0.4"),
+        "MODEL.ROI_HEADS.BG_IOU_THRESHOLD 0.5 is above FG_IOU_THRESHOLD 0.4; it must not be",
+    ),
+    "number of detections": (
+        ("MODEL.ROI_HEADS.DETECTIONS_PER_IMG", "-1"),
+        "MODEL.ROI_HEADS.DETECTIONS_PER_IMG must be 0 or more, got -1",
+    ),
     "sampler": (
         ("MODEL.ROI_HEADS.SAMPLER", "OHEM"),
         "MODEL.ROI_HEADS.SAMPLER must be one of random, ohem, balanced, got 'OHEM'; did you mean ohem?",

@@ -13,7 +13,7 @@ from torch import nn
 from engine.config import CfgNode, get_cfg
 from engine.config.schema import WORDS
 from engine.errors import InputError
-from engine.evaluation.build import Validation, evaluate
+from engine.evaluation.build import Validation, analyze_complexity, evaluate
 from engine.modeling.build import build_model
 
 
@@ -108,3 +108,16 @@ def test_metrics_of_the_configuration_are_those_there_are(validation_world: CfgN
     figures = Validation(validation_world, model.class_names)(model)["mine"]["figures"]
     words = set(WORDS["SOLVER.VALIDATION.METRIC"].allowed)
     assert words == {name for name in figures if not name.startswith("loss_")}
+
+
+def test_complexity_of_the_largest_test_image(validation_world: CfgNode) -> None:
+    cfg = validation_world
+    cfg.MODEL.ATSS.NUM_CLASSES = 3
+    for sizes, told in (((40, 64), "40 x 64"), ((64, 40), "40 x 40")):  # a side is 40 at most
+        cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = sizes
+        assert f"one image of {told} (height x width), padded to {told}\n" in analyze_complexity(cfg)
+    cfg.MODEL.ATSS.NUM_CLASSES = 0
+    with pytest.raises(InputError, match=r"DATASETS.TRAIN.*; or tell the number of classes: MODEL.ATSS.NUM_CLASSES K"):
+        analyze_complexity(cfg)
+    cfg.DATASETS.TRAIN = ("mine",)
+    assert "one image" in analyze_complexity(cfg, (32, 32), depth=0) and cfg.MODEL.RPN.NMS_THRESH == 0.7

@@ -69,3 +69,16 @@ def test_a_configuration_without_training_set(data: Path) -> None:
     (data / "c.yaml").write_text(CONFIG.format(on="ATSS_ON", root=data, train="[]"))
     with pytest.raises(InputError, match="DATASETS.TRAIN is empty"):
         main("--config-file", data / "c.yaml")
+
+
+def test_a_file_in_place_of_the_folder(data: Path) -> None:
+    (data / "c.yaml").write_text(CONFIG.format(on="FCOS_ON", root=data, train="[mine]"))
+    with pytest.raises(InputError, match=r"anchors.png: cannot be written"):
+        main("--config-file", data / "c.yaml", "--output-dir", data / "a.json")
+
+
+@pytest.mark.parametrize("flags", [("--seed", "-1"), ("--num-ratios", "0"), ("--max-images", "-1")])
+def test_bad_flags(flags: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main("--config-file", "c.yaml", *flags)
+    assert stop.value.code == 2 and f"{flags[0]}" in capsys.readouterr().err.splitlines()[-1]

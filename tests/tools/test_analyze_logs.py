@@ -53,3 +53,11 @@ def test_chosen_metrics_and_place(folder: Path, capsys: pytest.CaptureFixture[st
 def test_mistakes(folder: Path, options: list[str], answer: str) -> None:
     with pytest.raises(InputError, match=answer):
         main(folder / "first", *options)
+
+
+def test_a_file_of_other_figures(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"iteration": 1, "foo": 2, "loss": "abc", "lr": [1]}\n{"iteration": true}')
+    with pytest.raises(InputError, match="no run has loss, AP, lr, time; there is foo: choose by --metrics"):
+        main(tmp_path)
+    main(tmp_path, "--metrics", "foo")
+    assert (tmp_path / "curves.png").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import runpy
@@ -108,6 +109,24 @@ def test_the_newest_with_recomputed_statistics(world: Path, capsys: pytest.Captu
     )
     torch.testing.assert_close(mean["backbone.body.stem.bn1.running_var"], out.var(dim=(0, 2, 3)), rtol=1e-4, atol=0.0)
     assert mean["backbone.body.stem.bn1.num_batches_tracked"] == 1
+
+
+def test_pairs_taken_for_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As argparse does from Python 3.12.7 on: IN stays open until the first words that are no option's."""
+    parse = argparse.ArgumentParser.parse_known_args
+
+    def greedy(parser: argparse.ArgumentParser, *given: object) -> tuple[argparse.Namespace, list[str]]:
+        args, rest = parse(parser, *given)
+        args.inputs = [*args.inputs, *rest]
+        return args, []
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", greedy)
+    parse_args = runpy.run_path(str(SCRIPT))["parse_args"]
+    newest, pair = ["out.pth", "--last", "2", "--dir", "run"], ["MODEL.DEVICE", "cpu"]
+    args = parse_args([*newest, "--recompute-bn", "--config-file", "c.yaml", *pair])
+    assert (args.inputs, args.opts) == ([], pair)
+    with pytest.raises(SystemExit):
+        parse_args([*newest, *pair])
 
 
 RECOMPUTE = ("--recompute-bn", "--images", "2", "--config-file")

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import logging
 import runpy
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from engine.checkpoint import read_weights
+from engine.checkpoint import read_weights, store_thresholds
 from engine.config import load_config
 from engine.errors import InputError
 from engine.inference.build import Predictor
@@ -85,6 +87,66 @@ def test_converts_and_reports(foreign: Path, capsys: pytest.CaptureFixture[str])
     assert file.conventions["INPUT.PIXEL_MEAN"] == (103.53, 116.28, 123.675)
 
 
+def test_overrides_of_the_configuration(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, output = foreign.with_name("c.yaml"), foreign.with_name("ours.pth")
+    main(foreign, output, "--config-file", config, "MODEL.RETINANET.NUM_CONVS", "2")
+    assert "missing" in capsys.readouterr().out  # the second convolution
+    with pytest.raises(InputError, match="unknown key MODEL.RETINANET.NUM_CONV; did you mean"):
+        main(foreign, output, "MODEL.RETINANET.NUM_CONV", "2", "--config-file", config)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("MODEL.DEVICE", "cpu"), ("--config-file", "c.yaml", "--deivce", "cpu"), ("--class-names-form", "a")]
+)
+def test_words_that_mean_nothing(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main("in.pth", "out.pth", *arguments)
+    assert stop.value.code == 2 and "error: unrecognized arguments: " in capsys.readouterr().err
+
+
+def test_help_is_fast_and_knows_all_formats() -> None:
+    from engine.checkpoint.foreign import FORMATS
+
+    code = (
+        "import runpy, sys; sys.argv = ['convert_weights.py', '--help']\n"
+        "try: runpy.run_path('tools/convert_weights.py', run_name='__main__')\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = runpy.run_path(str(ROOT / "tools/convert_weights.py"))["FORMATS"]
+    assert set(told) == {"auto", *FORMATS} - {"torchvision_detection"}  # which "torchvision" covers
+
+
+def test_classes_of_the_checkpoint(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are renamed with their thresholds; where nothing else tells their number, they do."""
+    config, ours, renamed = (foreign.with_name(name) for name in ("c.yaml", "ours.pth", "renamed.pth"))
+    main(foreign, ours, "--class-names", "a", "b")
+    store_thresholds(ours, {"iou": 0.5, "classes": {"a": {"threshold": 0.1}, "b": {"threshold": 0.2}}})
+    count = ("--config-file", config, "MODEL.RETINANET.NUM_CLASSES", "0")
+    main(ours, renamed, "--class-names", "hole", "stain", *count)
+    assert "of another shape" not in capsys.readouterr().out
+    main(renamed, ours, *count)
+    file = read_weights(ours)
+    assert file.class_names == ["hole", "stain"]
+    assert file.thresholds["classes"] == {"hole": {"threshold": 0.1}, "stain": {"threshold": 0.2}}
+    with pytest.raises(InputError, match="3 names .* do not fit its heads"):
+        main(ours, renamed, "--class-names", "hole", "stain", "knot")
+
+
+def test_a_checkpoint_of_ours_is_nobody_elses(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = foreign.with_name("ours.pth")
+    main(foreign, ours)
+    main(ours, foreign.with_name("again.pth"), "--from", "mmdetection")
+    assert "a checkpoint of this engine, so --from mmdetection does not apply" in capsys.readouterr().out
+
+
+def test_the_folder_is_made_and_a_file_in_its_place_is_told(foreign: Path) -> None:
+    main(foreign, foreign.parent / "new" / "ours.pth")
+    with pytest.raises(InputError, match="cannot be written"):
+        main(foreign, foreign / "below_a_file.pth")
+
+
 def test_predictor_follows_the_conventions(foreign: Path) -> None:
     config, output = foreign.with_name("c.yaml"), foreign.with_name("ours.pth")
     main(foreign, output, "--class-names", "a", "b")
@@ -101,6 +163,15 @@ def test_a_wrong_format_is_answered(foreign: Path) -> None:
 
 
 def test_unknown_names_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save({"module.backbone.x.weight": torch.zeros(2), "neck.y": torch.zeros(1)}, tmp_path / "odd.pth")
+    torch.save({"module.backbone.body.x.weight": torch.zeros(2), "neck.y": torch.zeros(1)}, tmp_path / "odd.pth")
     main(tmp_path / "odd.pth", tmp_path / "out.pth")
     assert "1 names are unknown, such as neck.y" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("told", ["atss", "mmdetection", "torchvision"])
+def test_a_file_without_any_name_of_ours(told: str, tmp_path: Path) -> None:
+    """Nor any of the project's that it is said to be of, though a name may begin like ours."""
+    torch.save({"encoder.weight": torch.zeros(2), "backbone.bottom_up.x": torch.zeros(2)}, tmp_path / "odd.pth")
+    with pytest.raises(InputError, match="no tensor has a name of our models"):
+        main(tmp_path / "odd.pth", tmp_path / "out.pth", "--from", told)
+    assert not (tmp_path / "out.pth").exists()

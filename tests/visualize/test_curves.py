@@ -83,12 +83,12 @@ def test_smoothing_leaves_the_points_faint_and_short_or_exact_curves_alone() -> 
 
 def test_logarithmic_where_values_allow_it() -> None:
     powers = curve(*((k, 10.0 ** (-k / 100)) for k in range(400)))
-    rows, columns = places(curves_plot({"loss": {"a": powers}}, log=True), BLUE)
+    rows, columns = places(curves_plot({"loss": {"a": powers}}, is_log=True), BLUE)
     middle = np.abs(columns - columns.mean()) < 3  # halfway of a straight line
     assert rows[middle].mean() == pytest.approx((rows.min() + rows.max()) / 2, abs=6)
     with_zero = np.concatenate([powers, [[400, 0.0]]])
     for values in (with_zero, powers[:40]):
-        assert (curves_plot({"loss": {"a": values}}, log=True) == curves_plot({"loss": {"a": values}})).all()
+        assert (curves_plot({"loss": {"a": values}}, is_log=True) == curves_plot({"loss": {"a": values}})).all()
 
 
 def test_nothing_finite_is_an_empty_panel() -> None:

@@ -21,16 +21,18 @@ FORMATS = {
 }
 
 
-def translate(tensors: dict[str, Tensor], format: str = "auto") -> tuple[dict[str, Tensor], str]:
-    """Tensors under our names, and the name of the format: the one asked for, or the one that their names give away."""
-    if format == "torchvision" and torchvision_detection.detect(tensors):
-        format = "torchvision_detection"
-    if format != "auto":
-        return FORMATS[format].translate(tensors), format
-    for name, module in FORMATS.items():
-        if module.detect(tensors):
-            return module.translate(tensors), name
-    return tensors, "unknown"
+def format_of(tensors: Mapping[str, Tensor], told: str = "auto") -> str:
+    """The name of the format: the one told, or the one that the names of the tensors give away, "unknown" for none."""
+    if told == "auto":
+        return next((name for name, module in FORMATS.items() if module.detect(tensors)), "unknown")
+    is_detector = told == "torchvision" and torchvision_detection.detect(tensors)
+    return "torchvision_detection" if is_detector else told
+
+
+def translate(tensors: dict[str, Tensor], told: str = "auto") -> tuple[dict[str, Tensor], str]:
+    """Tensors under our names, and the name of their format, see `format_of`."""
+    name = format_of(tensors, told)
+    return (tensors if name == "unknown" else FORMATS[name].translate(tensors)), name
 
 
 def class_names(content: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> list[str] | None:
