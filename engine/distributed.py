@@ -144,6 +144,9 @@ def process_group() -> Iterator[None]:
         raise InputError(f"process {rank()} of {world_size()}: another process ended; its message says why") from error
     finally:
         if is_distributed():
+            # gloo's threads need Python's lock to drop the tensors of the last exchange, and torch holds it while it
+            # waits for them to end: seen to hang with torch 2.6.
+            time.sleep(0.1)
             dist.destroy_process_group()
 
 

