@@ -54,6 +54,7 @@ def test_any_number_of_processes_finds_the_same(world: World, trained: Trained, 
     for name in ("bbox", "metrics", "thresholds"):
         ours = read_json(tmp_path / "inference" / "fabric_val" / f"{name}.json")
         assert ours == read_json(trained.inference / f"{name}.json")
+    assert done.stdout.count("score thresholds of") == 1
 
 
 def test_batches_without_boxes_do_not_hang(world: World, tmp_path: Path) -> None:

@@ -73,19 +73,6 @@ def test_evaluate_results_gives_the_same_figures(world: World, trained: Trained,
         assert read_json(tmp_path / f"{name}.json") == read_json(trained.inference / f"{name}.json")
 
 
-def test_two_processes_give_exactly_the_results_of_one(world: World, trained: Trained, tmp_path: Path) -> None:
-    """An odd number of images, one a step on each process as in the run to compare with."""
-    done = world.test(
-        "MODEL.WEIGHT", trained.model, "OUTPUT_DIR", tmp_path, "TEST.IMS_PER_BATCH", "2", launcher="torchrun"
-    )
-    assert done.returncode == 0, done.stderr
-    for name in ("bbox", "metrics", "thresholds"):
-        assert read_json(tmp_path / "inference" / "fabric_val" / f"{name}.json") == read_json(
-            trained.inference / f"{name}.json"
-        )
-    assert done.stdout.count("score thresholds of") == 1
-
-
 def test_a_test_set_of_other_classes_is_one_line(world: World, trained: Trained, tmp_path: Path) -> None:
     changed = world.copy(tmp_path / "world")
     file = changed.root / "annotations" / "instances_val.json"

@@ -40,7 +40,7 @@ def test_a_gpu_that_is_not_there(two_gpus: None) -> None:
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
 def test_each_process_has_its_own_gpu(two_gpus: None, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # before the processes have met
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert device(name) == torch.device("cuda:1")
 
