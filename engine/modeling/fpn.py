@@ -42,9 +42,19 @@ class LevelsP6P7(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, c5: Tensor, p5: Tensor) -> list[Tensor]:
-        p6 = self.p6(c5 if self.use_c5 else p5)
-        p7 = self.p7(F.relu(p6) if self.relu else p6)
+        p6 = _halved(self.p6, c5 if self.use_c5 else p5)
+        p7 = _halved(self.p7, F.relu(p6) if self.relu else p6)
         return [p6, p7]
+
+
+def _halved(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """`conv`, of stride 2; over a single cell (pictures of up to 64 pixels) of stride 1, which is the same.
+
+    There oneDNN's bfloat16 gradient of a strided convolution is memory that nobody wrote (seen with torch 2.14).
+    """
+    if x.shape[-2:] != (1, 1):
+        return conv(x)
+    return F.conv2d(x, conv.weight, conv.bias, padding=conv.padding)
 
 
 class LevelP6Pool(nn.Module):
