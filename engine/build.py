@@ -37,10 +37,10 @@ def prepare(cfg: CfgNode, resume: bool = False) -> bool:
     import_modules(cfg.IMPORTS)
     device = build_device(cfg)
     distributed.init_process_group(device)
-    resume = resume or distributed.has_begun()
     if device.index is not None and distributed.world_size() == 1:
         torch.cuda.set_device(device)  # pinned memory and memory figures are those of the current one
     output_dir = Path(cfg.OUTPUT_DIR)
+    resume = resume or distributed.has_begun(str(output_dir.resolve()))
     create_output_dir(output_dir)
     try:
         setup_logging(output_dir, distributed.rank())

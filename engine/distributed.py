@@ -50,33 +50,41 @@ def local_rank() -> int:
 
 _job_store: dist.Store | None = None
 """torchrun's keys, which outlive the processes it restarts."""
+_begun_here: set[str] = set()
+"""The folders in which this process itself began."""
 
 
-def mark_begun() -> None:
-    """What this job finds in its folder from now on is its own, see `has_begun`."""
+def mark_begun(folder: str) -> None:
+    """What is found in `folder` from now on is this job's own, see `has_begun`."""
+    _begun_here.add(folder)
     if _job_store is not None and is_main():
-        _job_store.set("begun", "")
+        _job_store.set(f"begun/{folder}", "")
 
 
-def has_begun() -> bool:
+def has_begun(folder: str) -> bool:
     """Whether torchrun has restarted these processes after `mark_begun`; the same on every process.
 
-    Its count of restarts says less: each machine counts for itself, and the first start may have ended before it began.
+    Its count of restarts says less (each machine counts for itself, and the first start may have ended before it
+    began), so it only decides where torchrun does not lend its store.
     """
+    if folder in _begun_here:
+        return False
     if _job_store is None:
-        return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-    return broadcast_object(is_main() and _job_store.check(["begun"]))
+        return largest(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))) > 0
+    return broadcast_object(is_main() and _job_store.check([f"begun/{folder}"]))
 
 
 def init_process_group(device: torch.device) -> None:
-    """Join the group announced by `torchrun` or `torch.distributed.launch`; does nothing for a lone process.
+    """Join the group announced by `torchrun` or `torch.distributed.launch`; a lone process joins none.
 
     Raises:
-        InputError: there are fewer GPUs than processes on this machine.
+        InputError: there are fewer GPUs than processes on this machine, or the processes do not meet.
     """
-    if not is_launched() or is_distributed():
+    global _job_store
+    is_lent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun's store, to a lone process too
+    if is_distributed() or not (is_launched() or is_lent):
         return
-    if device.type == "cuda":
+    if is_launched() and device.type == "cuda":
         count = torch.cuda.device_count()
         if local_rank() >= count:
             raise InputError(
@@ -84,10 +92,15 @@ def init_process_group(device: torch.device) -> None:
                 "processes on it (--nproc-per-node)"
             )
         torch.cuda.set_device(local_rank())
+    try:
+        store, own_rank, size = next(dist.rendezvous("env://", timeout=MEETING_TIMEOUT))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"the processes do not meet: {str(error).splitlines()[0]}") from error
+    _job_store = store if is_lent else None
+    if size == 1:
+        return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # objects and flags travel over gloo
-    global _job_store
-    _job_store, own_rank, size = next(dist.rendezvous("env://", timeout=MEETING_TIMEOUT))
-    store = store_of_this_start(_job_store, own_rank, size)
+    store = store_of_this_start(store, own_rank, size)
     dist.init_process_group(backend, store=store, rank=own_rank, world_size=size, timeout=TIMEOUT)
 
 

@@ -21,7 +21,7 @@ class InputError(Exception):
 
 
 class Interrupted(Exception):
-    """A signal ended the work, and what was done is saved; the message, if any, says where and how to go on."""
+    """A signal ended the work, and what was done is saved; the log says where and how to go on."""
 
 
 def run_tool(main: Callable[[], int | None]) -> NoReturn:
@@ -41,9 +41,7 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         code = EXIT_BAD_INPUT
-    except Interrupted as end:
-        if str(end):
-            print(end, file=sys.stderr)
+    except Interrupted:
         code = EXIT_SAVED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -57,28 +57,40 @@ class Checkpointer:
                 return path
         return None
 
-    def set_aside(self, others: Sequence[str] = ()) -> None:
+    def set_aside(self, others: Sequence[str] = ()) -> Path | None:
         """Move the checkpoints of an earlier run to `previous-1` (or the next free number), for a new one to begin.
 
-        So neither is resumed, pruned or overwritten for the other. What is in `others`, names of files that belong to a
-        run, goes along; then the new folder is one that a training can resume as its `OUTPUT_DIR`.
+        So neither is resumed, pruned or overwritten for the other. What is in `others`, names of files and folders that
+        belong to a run, goes along; then the new folder is one that a training can resume as its `OUTPUT_DIR`.
+
+        Returns:
+            The new folder; None if there was nothing to move.
+
+        Raises:
+            InputError: something cannot be moved; what was moved by then is moved with the rest next time.
         """
         checkpoints = [path for path in self.output_dir.glob("model_*.pth") if _OF_A_RUN.fullmatch(path.name)]
-        pointer = self.output_dir / _POINTER
-        if not checkpoints and not pointer.exists():
-            return
+        named = (self.output_dir / name for name in (*others, _POINTER))
+        parts = [*checkpoints, *(path for path in named if path.exists())]
+        unfinished = self.output_dir / ".previous"  # of a process that was killed here
+        if not parts and not unfinished.exists():
+            return None
         number = next(k for k in itertools.count(1) if not (self.output_dir / f"previous-{k}").exists())
         folder = self.output_dir / f"previous-{number}"
-        folder.mkdir()
-        for path in (pointer, *(self.output_dir / name for name in others), *checkpoints):
-            if path.exists():
-                path.replace(folder / path.name)
+        try:
+            unfinished.mkdir(exist_ok=True)
+            for path in parts:
+                path.replace(unfinished / path.name)
+            unfinished.replace(folder)
+        except OSError as error:
+            raise InputError(f"{self.output_dir}: its earlier run cannot be moved aside: {error.strerror}") from error
         self._logger.warning(
             "%s held an earlier run, which is now in %s: to continue that one, use --resume with OUTPUT_DIR %s",
             self.output_dir,
             folder,
             folder,
         )
+        return folder
 
     def load_last(self) -> tuple[Path, dict[str, Any]] | None:
         """The last checkpoint that can be read, or None where none was ever written.

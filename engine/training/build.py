@@ -38,8 +38,8 @@ from engine.training.resume import hook_states, parameter_names, restore, restor
 from engine.training.validation import ValidationHook
 from engine.training.writers import CONFIG_FILE, METRICS_FILE, WRITERS, Writer
 
-FILES_OF_A_RUN = (CONFIG_FILE, METRICS_FILE, "wandb_run", "mlflow_run")
-"""Beside its checkpoints what a resumed run reads."""
+FILES_OF_A_RUN = (CONFIG_FILE, METRICS_FILE, "wandb_run", "mlflow_run", "tensorboard", "inference")
+"""What a run leaves beside its checkpoints and its log."""
 
 
 def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Module:
@@ -120,9 +120,14 @@ def _build_hooks(
 def _begin(cfg: CfgNode, checkpointer: Checkpointer, is_new: bool) -> None:
     """Make the folder this run's own; not before all that can be refused was, so that a mistake changes no file."""
     distributed.barrier()  # the initial weights may be an earlier run's, and every process must have read them
+    folder = Path(cfg.OUTPUT_DIR).resolve()
     if is_new and distributed.is_main():
-        checkpointer.set_aside(FILES_OF_A_RUN)
-    distributed.mark_begun()
+        moved_to, weight = checkpointer.set_aside(FILES_OF_A_RUN), Path(cfg.MODEL.WEIGHT)
+        if moved_to and weight.resolve().parent == folder and (moved_to / weight.name).exists():
+            cfg.defrost()
+            cfg.MODEL.WEIGHT = str(moved_to / weight.name)
+            cfg.freeze()
+    distributed.mark_begun(str(folder))
     write_config(cfg)
 
 

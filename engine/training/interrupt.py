@@ -11,6 +11,7 @@ from typing import Any
 from engine import distributed
 from engine.checkpoint import Checkpointer
 from engine.errors import Interrupted
+from engine.log import get_logger
 from engine.training.loop import Hook, Step
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
@@ -40,26 +41,22 @@ class InterruptHook(Hook):
                 self._previous[number] = signal.signal(number, self._receive)
 
     def after_step(self, step: Step) -> None:
-        number = distributed.largest(self.received)
-        if not number:
-            return
-        done = step.iteration + 1
-        name = f"model_{done:07d}"
-        if distributed.is_main():
-            self.checkpointer.save(name, self.state(done))
-        distributed.barrier()
-        if not distributed.is_main():
-            raise Interrupted  # one process says it for all
-        where = self.checkpointer.output_dir / f"{name}.pth"
-        raise Interrupted(f"{signal.Signals(number).name} at iteration {done}: saved in {where}; go on with --resume")
+        if number := distributed.largest(self.received):
+            done = step.iteration + 1
+            path = self.checkpointer.output_dir / f"model_{done:07d}.pth"
+            if distributed.is_main():
+                self.checkpointer.save(path.name, self.state(done))
+            self._end(number, f"at iteration {done}: saved in {path}; go on with --resume")
 
     def after_train(self, iteration: int) -> None:
-        number = distributed.largest(self.received)  # in the last validation or while it was saved
-        if number and distributed.is_main():
-            name = signal.Signals(number).name
-            raise Interrupted(f"{name} after the last iteration, {iteration}, which is saved; test it with --resume")
-        if number:
-            raise Interrupted
+        if number := distributed.largest(self.received):  # in the last validation or while it was saved
+            self._end(number, f"after the last iteration, {iteration}, which is saved; test it with --resume")
+
+    def _end(self, number: int, what: str) -> None:
+        """Said before any process ends: a launcher that sees one end may kill the others."""
+        get_logger(__name__).info("%s %s", signal.Signals(number).name, what)
+        distributed.barrier()
+        raise Interrupted
 
     def close(self) -> None:
         for number, handler in self._previous.items():

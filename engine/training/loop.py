@@ -33,7 +33,7 @@ class Step:
     Attributes:
         iteration: 0-based.
         losses: scalars by name, detached, on the model's device; means over the passes of the iteration.
-        grad_norm: of the gradients before they are scaled down; not finite in a step that float16's loss scale skips.
+        grad_norm: of the gradients before they are clipped; not finite in a step that float16's loss scale skips.
         lr: learning rate of the first parameter group.
         data_seconds, seconds: waiting for the batch, and the whole step with the hooks of the one before.
         image_ids: ids of the images of this process.

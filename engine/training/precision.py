@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -48,12 +47,15 @@ class Precision:
         self.scaler.scale(loss).backward()
 
     def clip(self, optimizer: torch.optim.Optimizer, clipping: Clipping = NO_CLIPPING) -> Tensor:
-        """Take the loss scale out of the gradients and clip them; returns their norm before `clipping.norm`."""
+        """Take the loss scale out of the gradients and clip them; returns their norm before."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.scaler.unscale_(optimizer)
+        norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
         if clipping.value > 0:
             nn.utils.clip_grad_value_(parameters, clipping.value)
-        return nn.utils.clip_grad_norm_(parameters, clipping.norm or math.inf)
+        if clipping.norm > 0:
+            nn.utils.clip_grad_norm_(parameters, clipping.norm)
+        return norm
 
     @property
     def skips_overflows(self) -> bool:

@@ -80,7 +80,8 @@ def restore(
 def parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
     """Names of the optimizer's parameters in the order in which its state dictionary numbers them."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [names.get(id(each), f"number {number}") for number, each in enumerate(parameters)]  # a hook's own have none
 
 
 def _in_order_of(optimizer: torch.optim.Optimizer, names: list[str], state: dict[str, Any]) -> dict[str, Any]:

@@ -156,6 +156,15 @@ def test_a_new_run_moves_the_old_one_aside(tmp_path: Path, said: pytest.LogCaptu
     assert Checkpointer(tmp_path / "previous-2").load_last()[1]["iteration"] == 2
 
 
+def test_what_a_killed_process_began_to_move_is_moved_on(folder: Path) -> None:
+    (folder / ".previous").mkdir()
+    (folder / "model_0000001.pth").rename(folder / ".previous" / "model_0000001.pth")
+    assert Checkpointer(folder).set_aside() == folder / "previous-1"
+    names = {"model_0000001.pth", "model_0000002.pth", "last_checkpoint"}
+    assert {path.name for path in (folder / "previous-1").iterdir()} == names
+    assert {path.name for path in folder.iterdir()} == {"previous-1"}
+
+
 def test_a_lost_pointer_is_no_lost_run(folder: Path, said: pytest.LogCaptureFixture) -> None:
     """Killed between the first checkpoint and its pointer, or deleted."""
     (folder / "last_checkpoint").unlink()

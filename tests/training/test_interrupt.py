@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -33,15 +34,24 @@ def hook(tmp_path: Path) -> Iterator[InterruptHook]:
     hook.close()
 
 
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("engine"), "propagate", True)
+    caplog.set_level(logging.INFO, "engine")
+    return caplog
+
+
 @pytest.mark.parametrize("name", SIGNALS)
-def test_the_step_is_saved_and_the_message_says_where(hook: InterruptHook, tmp_path: Path, name: str) -> None:
+def test_the_step_is_saved_and_the_log_says_where(
+    hook: InterruptHook, tmp_path: Path, name: str, said: pytest.LogCaptureFixture
+) -> None:
     hook.after_step(_step(0))  # nothing came yet
     _send(name)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(Interrupted):
         hook.after_step(_step(6))
     path = tmp_path / "model_0000007.pth"
-    assert str(caught.value) == f"{name} at iteration 7: saved in {path}; go on with --resume"
+    assert said.messages == [f"{name} at iteration 7: saved in {path}; go on with --resume"]
     assert io.load(path)["iteration"] == 7 and Checkpointer(tmp_path).last() == path
 
 
@@ -52,19 +62,20 @@ def test_a_second_ctrl_c_does_not_wait(hook: InterruptHook, first: str) -> None:
         _send("SIGINT")
 
 
-def test_a_signal_in_the_last_validation_is_not_lost(hook: InterruptHook) -> None:
+def test_a_signal_in_the_last_validation_is_not_lost(hook: InterruptHook, said: pytest.LogCaptureFixture) -> None:
     """There is no step after it, and a test of hours would follow."""
     hook.after_step(_step(6))
     hook.after_train(7)  # nothing came
     _send("SIGTERM")
-    with pytest.raises(Interrupted, match="^SIGTERM after the last iteration, 7, which is saved; test it with"):
+    with pytest.raises(Interrupted):
         hook.after_train(7)
+    assert said.messages == ["SIGTERM after the last iteration, 7, which is saved; test it with --resume"]
 
 
 def test_schedulers_may_repeat_themselves(hook: InterruptHook) -> None:
     for name in ("SIGUSR1", "SIGTERM", "SIGTERM"):
         _send(name)
-    with pytest.raises(Interrupted, match="^SIGTERM at iteration 1:"):
+    with pytest.raises(Interrupted):
         hook.after_step(_step(0))
 
 

@@ -86,12 +86,12 @@ class Root(Toy):
         return {"loss_a": self.weight.sqrt() + images.tensor.mean() * 0}
 
 
-@pytest.mark.parametrize("norm", [0.0, 1.0])
-def test_gradients_that_are_not_finite_change_nothing(norm: float) -> None:
+@pytest.mark.parametrize("clipping", [Clipping(), Clipping(norm=1.0), Clipping(value=1.0)])
+def test_gradients_that_are_not_finite_change_nothing(clipping: Clipping) -> None:
     model = Root()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(NonFinite, match=r"^the gradients are not finite \(loss_a 0\) at images 7, 8:") as caught:
-        train_step(model, [_batch(1.0, 7), _batch(1.0, 8)], optimizer, Precision(CPU), Clipping(norm))
+        train_step(model, [_batch(1.0, 7), _batch(1.0, 8)], optimizer, Precision(CPU), clipping)
     assert model.weight == 0 and len(caught.value.batches) == 2
 
 
