@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -18,6 +19,15 @@ class InputError(Exception):
 
     The message is one line that names the culprit and says what to do. Commands print it without a traceback.
     """
+
+
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+"""Ctrl-C; the notice before a job is killed; the same where a scheduler is told to send it (Slurm's --signal)."""
+
+
+def signal_numbers() -> list[int]:
+    """Those of `SIGNALS` that this system has (Windows has no SIGUSR1)."""
+    return [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
 
 
 class Interrupted(Exception):

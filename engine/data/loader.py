@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from engine.data.coco import DetectionDataset
 from engine.data.transforms import random_state
-from engine.errors import InputError
+from engine.errors import InputError, signal_numbers
 from engine.log import get_logger
 from engine.structures import ImageBatch, Targets
 
@@ -271,8 +271,7 @@ def _start_worker(worker_id: int) -> None:
 
     A signal to the whole job is for the main process to answer; workers end when it does.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if number := getattr(signal, name, None):
-            signal.signal(number, signal.SIG_IGN)
+    for number in signal_numbers():
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

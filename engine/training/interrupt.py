@@ -10,12 +10,9 @@ from typing import Any
 
 from engine import distributed
 from engine.checkpoint import Checkpointer
-from engine.errors import Interrupted
+from engine.errors import Interrupted, signal_numbers
 from engine.log import get_logger
 from engine.training.loop import Hook, Step
-
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
-"""Ctrl-C; the notice before a job is killed; the same where a scheduler is told to send it (Slurm's --signal)."""
 
 
 class InterruptHook(Hook):
@@ -36,9 +33,8 @@ class InterruptHook(Hook):
     def before_train(self, start: int) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # Python hands signals to the main thread only; whoever trains in another one deals with them
-        for name in SIGNALS:
-            if number := getattr(signal, name, None):  # Windows has no SIGUSR1
-                self._previous[number] = signal.signal(number, self._receive)
+        for number in signal_numbers():
+            self._previous[number] = signal.signal(number, self._receive)
 
     def after_step(self, step: Step) -> None:
         if number := distributed.largest(self.received):

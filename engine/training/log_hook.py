@@ -17,7 +17,7 @@ from engine import distributed
 from engine.log import get_logger
 from engine.training.hooks import Run
 from engine.training.loop import Hook, Step
-from engine.training.writers import ConsoleWriter, MetricsFile, Record, Writer
+from engine.training.writers import ConsoleWriter, MetricsFile, Record, Writer, first_line
 
 
 class LogHook(Hook):
@@ -139,8 +139,8 @@ class LogHook(Hook):
         except Exception as error:  # libraries of others have exceptions of their own
             if tracker not in self.failed:
                 self.failed.append(tracker)
-                name, reason = type(tracker).__name__, next(iter(str(error).splitlines()), type(error).__name__)
-                self.logger.warning("%s did not take a record, nor may it others: %s", name, reason)
+                name = type(tracker).__name__
+                self.logger.warning("%s did not take a record, nor may it others: %s", name, first_line(error))
 
     def _note_skipped(self, skipped: list[str]) -> None:
         self.num_skipped += len(skipped)

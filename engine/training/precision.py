@@ -50,11 +50,13 @@ class Precision:
         """Take the loss scale out of the gradients and clip them; returns their norm before."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.scaler.unscale_(optimizer)
-        norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        norm = left = nn.utils.get_total_norm(gradients)
         if clipping.value > 0:
             nn.utils.clip_grad_value_(parameters, clipping.value)
+            left = nn.utils.get_total_norm(gradients)
         if clipping.norm > 0:
-            nn.utils.clip_grad_norm_(parameters, clipping.norm)
+            nn.utils.clip_grads_with_norm_(parameters, clipping.norm, left)
         return norm
 
     @property

@@ -277,10 +277,11 @@ def _remember_run(output_dir: Path, tracker: str, run_id: str) -> None:
 
 
 def _refused(tracker: str, error: Exception) -> InputError:
-    return InputError(f"SOLVER.WRITERS: {tracker} does not start: {_first_line(error)}")
+    return InputError(f"SOLVER.WRITERS: {tracker} does not start: {first_line(error)}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception of another library says, or its name."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,6 @@ def folder(tmp_path: Path) -> Path:
     for i in (1, 2):
         checkpointer.save(f"model_{i:07d}", {"model": {"w": torch.full((2000,), float(i))}, "iteration": i})
     return tmp_path
-
-
-@pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(logging.getLogger("engine"), "propagate", True)
-    caplog.set_level(logging.INFO, "engine")
-    return caplog
 
 
 def test_nothing_saved_yet(tmp_path: Path) -> None:

@@ -105,6 +105,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def figures_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl` without what differs from run to run: times and memory."""
+    noise = {"time", "data_time", "eta_seconds", "memory_mb"}
+    return [{name: v for name, v in line.items() if name not in noise} for line in read_lines(folder / "metrics.jsonl")]
+
+
 @dataclass
 class World:
     """A folder with a data set and a configuration.

@@ -22,6 +22,7 @@ from tests.end_to_end.conftest import (
     TIMEOUT,
     Trained,
     World,
+    figures_of,
     free_port,
     read_lines,
     run,
@@ -76,18 +77,13 @@ def _wait_for_iteration(process: subprocess.Popen[str], folder: Path, iteration:
         time.sleep(0.01)
 
 
-def _without_times(folder: Path) -> list[dict[str, float]]:
-    noise = {"time", "data_time", "eta_seconds", "memory_mb"}
-    return [{name: v for name, v in line.items() if name not in noise} for line in read_lines(folder / "metrics.jsonl")]
-
-
 def _assert_same_end(ours: Path, theirs: Path) -> None:
     """Weights, average, optimizer and log of two runs are the same bits."""
     states = [io.load(folder / "model_final.pth") for folder in (ours, theirs)]
     for state in states:
         del state["config"]  # OUTPUT_DIR differs
     _assert_equal(*states)
-    assert _without_times(ours) == _without_times(theirs)
+    assert figures_of(ours) == figures_of(theirs)
 
 
 def _assert_equal(first: object, second: object, where: str = "") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -13,8 +12,8 @@ import pytest
 import torch
 
 from engine.checkpoint import Checkpointer, io
-from engine.errors import Interrupted
-from engine.training.interrupt import SIGNALS, InterruptHook
+from engine.errors import SIGNALS, Interrupted
+from engine.training.interrupt import InterruptHook
 from engine.training.loop import Step
 
 
@@ -32,13 +31,6 @@ def hook(tmp_path: Path) -> Iterator[InterruptHook]:
     hook.before_train(0)
     yield hook
     hook.close()
-
-
-@pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(logging.getLogger("engine"), "propagate", True)
-    caplog.set_level(logging.INFO, "engine")
-    return caplog
 
 
 @pytest.mark.parametrize("name", SIGNALS)
