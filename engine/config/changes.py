@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import yaml
 from yacs.config import CfgNode
 
-from engine.config.schema import leaves
+from engine.config.schema import PARAM_GROUPS_KEY, leaves
 
 
 def changes(before: str, cfg: CfgNode) -> list[str]:
@@ -19,4 +22,13 @@ def changes(before: str, cfg: CfgNode) -> list[str]:
         return []
     old = dict(leaves(tree)) if isinstance(tree, dict) else {}
     new = dict(leaves(yaml.safe_load(cfg.dump())))
-    return [f"{key}: {old[key]} -> {value}" for key, value in new.items() if key in old and old[key] != value]
+    return [
+        f"{key}: {old[key]} -> {value}"
+        for key, value in new.items()
+        if key in old and _compared(key, old[key]) != _compared(key, value)
+    ]
+
+
+def _compared(key: str, value: Any) -> Any:
+    """Of parameter groups the order matters too: the last pattern that fits counts."""
+    return list(value.items()) if key == PARAM_GROUPS_KEY and isinstance(value, Mapping) else value

@@ -53,7 +53,7 @@ def build_model(cfg: CfgNode, class_names: Sequence[str] = ()) -> GeneralizedRCN
         roi_heads = build_roi_heads(cfg, backbone.fpn, num_foreground, pixel_of(cfg))
     model = GeneralizedRCNN(backbone, rpn, roi_heads, cfg.DATALOADER.SIZE_DIVISIBILITY, class_names)
     device = build_device(cfg)
-    if cfg.MODEL.USE_SYNCBN and device.type == "cuda":  # torch has none for the CPU
+    if cfg.MODEL.USE_SYNCBN and device.type == "cuda":  # see `warn_without_gpu`
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(device)
     return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model
@@ -81,9 +81,14 @@ def build_device(cfg: CfgNode) -> torch.device:
 
 
 def warn_without_gpu(cfg: CfgNode) -> None:
-    """Say that `build_device` falls back to the CPU, if it does; called once a run."""
-    if cfg.MODEL.DEVICE != "cpu" and build_device(cfg).type == "cpu":
-        get_logger(__name__).warning("MODEL.DEVICE is %s but no GPU is usable here: using the CPU", cfg.MODEL.DEVICE)
+    """Say what is not as configured because the model is on a CPU; called once a run."""
+    if build_device(cfg).type != "cpu":
+        return
+    logger = get_logger(__name__)
+    if cfg.MODEL.DEVICE != "cpu":
+        logger.warning("MODEL.DEVICE is %s but no GPU is usable here: using the CPU", cfg.MODEL.DEVICE)
+    if cfg.MODEL.USE_SYNCBN and distributed.world_size() > 1:
+        logger.warning("MODEL.USE_SYNCBN is off: torch has it on GPUs only, so batch norm sees one process's images")
 
 
 def pixel_of(cfg: CfgNode) -> float:

@@ -56,6 +56,14 @@ def test_free_mappings_are_one_value() -> None:
     assert changes(before, _cfg("SOLVER.PARAM_GROUPS", groups)) == []
 
 
+def test_order_of_parameter_groups_counts() -> None:
+    groups = {"backbone.*": {"lr_factor": 0.1}, "*.bias": {"lr_factor": 2.0}}
+    swapped = dict(reversed(groups.items()))
+    before = _cfg("SOLVER.PARAM_GROUPS", groups).dump()
+    assert changes(before, _cfg("SOLVER.PARAM_GROUPS", swapped)) == [f"SOLVER.PARAM_GROUPS: {groups} -> {swapped}"]
+    assert changes(before, _cfg("SOLVER.PARAM_GROUPS", groups)) == []
+
+
 @pytest.mark.parametrize("text", ["", "just words", "[1, 2]", "a: [", "SOLVER: 3"])
 def test_a_text_that_is_no_configuration_tells_nothing(text: str) -> None:
     assert changes(text, _cfg()) == []

@@ -8,7 +8,8 @@ import torch
 from engine import distributed
 from engine.config import get_cfg
 from engine.errors import InputError
-from engine.modeling.build import build_device
+from engine.log import get_logger
+from engine.modeling.build import build_device, warn_without_gpu
 
 
 @pytest.fixture
@@ -26,6 +27,34 @@ def device(name: str) -> torch.device:
 def test_device_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device("cuda:1") == device("cuda") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "sync", "processes", "expected"),
+    [
+        ("cpu", False, 2, []),
+        ("cpu", True, 1, []),  # as on any device: there is nobody to average with
+        ("cpu", True, 2, ["MODEL.USE_SYNCBN is off"]),
+        ("cuda", False, 1, ["MODEL.DEVICE is cuda"]),
+        ("cuda", True, 2, ["MODEL.DEVICE is cuda", "MODEL.USE_SYNCBN is off"]),
+    ],
+)
+def test_what_a_cpu_cannot_do_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    device: str,
+    sync: bool,
+    processes: int,
+    expected: list[str],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(distributed, "world_size", lambda: processes)
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE, cfg.MODEL.USE_SYNCBN = device, sync
+    monkeypatch.setattr(get_logger(), "propagate", True)
+    warn_without_gpu(cfg)
+    assert len(caplog.messages) == len(expected)
+    assert all(message.startswith(start) for message, start in zip(caplog.messages, expected, strict=True))
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:0", "cuda:1"])
