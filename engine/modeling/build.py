@@ -31,6 +31,8 @@ from engine.structures import boxes as box_ops
 
 NORM_OF_FUNC = {"FixedBatchNorm": "FrozenBN", "BatchNorm": "BN", "GN": "GN"}
 """What the reference's STEM_FUNC / TRANS_FUNC names end in, and our norm."""
+LEAST_STRIDED_CHANNELS = 16
+"""Below it oneDNN corrupts memory, see `_breaks_channels_last`."""
 
 
 def build_model(cfg: CfgNode, class_names: Sequence[str] = ()) -> GeneralizedRCNN:
@@ -56,7 +58,29 @@ def build_model(cfg: CfgNode, class_names: Sequence[str] = ()) -> GeneralizedRCN
     if cfg.MODEL.USE_SYNCBN and device.type == "cuda":  # see `warn_without_gpu`
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(device)
-    return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model
+    if cfg.MODEL.CHANNELS_LAST and not (device.type == "cpu" and _breaks_channels_last(model)):
+        model.to(memory_format=torch.channels_last)
+    return model
+
+
+def _breaks_channels_last(model: nn.Module) -> bool:
+    """Whether torch would write past its memory when it trains `model` in that layout on a CPU; the log then says why.
+
+    See docs/decisions/channels_last.md.
+    """
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1) or module.stride == (1, 1):
+            continue
+        if module.in_channels // module.groups < LEAST_STRIDED_CHANNELS:
+            get_logger(__name__).warning(
+                "MODEL.CHANNELS_LAST is off: torch on a CPU needs %d input channels or more for the strided 1x1"
+                " convolution %s, which has %d",
+                LEAST_STRIDED_CHANNELS,
+                name,
+                module.in_channels // module.groups,
+            )
+            return True
+    return False
 
 
 def build_device(cfg: CfgNode) -> torch.device:

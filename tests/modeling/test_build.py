@@ -9,7 +9,7 @@ from engine import distributed
 from engine.config import get_cfg
 from engine.errors import InputError
 from engine.log import get_logger
-from engine.modeling.build import build_device, warn_without_gpu
+from engine.modeling.build import build_device, build_model, warn_without_gpu
 
 
 @pytest.fixture
@@ -79,3 +79,16 @@ def test_more_processes_than_gpus(two_gpus: None, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(InputError, match="process 2 of this machine has no GPU, there are 2"):
         distributed.init_process_group(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("width", "is_safe"), [(15, False), (16, True)])
+def test_thin_shortcuts_keep_torch_s_own_layout(width: int, is_safe: bool, said: pytest.LogCaptureFixture) -> None:
+    """In the other one their gradients would be written past the end, see docs/decisions/channels_last.md."""
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE, cfg.MODEL.RPN_ONLY, cfg.MODEL.ATSS_ON, cfg.MODEL.ATSS.NUM_CLASSES = "cpu", True, True, 0
+    cfg.MODEL.BACKBONE.CONV_BODY, cfg.MODEL.RESNETS.WIDTH_PER_GROUP = "R-18-FPN-RETINANET", width
+    weight = build_model(cfg, ["hole"]).backbone.body.layer1[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) == is_safe
+    assert weight.is_contiguous() != is_safe
+    named = ["backbone.body.layer2.0.downsample.0, which has 15" in text for text in said.messages]
+    assert named == ([] if is_safe else [True])
