@@ -18,8 +18,7 @@ from engine.errors import InputError
 from engine.log import get_logger, setup_logging
 from engine.modeling.build import build_device, warn_without_gpu
 from engine.registry import import_modules
-
-CONFIG_FILE = "config.yaml"
+from engine.training.writers import CONFIG_FILE
 
 
 def prepare(cfg: CfgNode, resume: bool = False) -> bool:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from yacs.config import CfgNode
 
-from engine.build import CONFIG_FILE, prepare, write_config
+from engine.build import prepare, write_config
 from engine.config import get_cfg
 from engine.errors import InputError
 from engine.log import setup_logging
+from engine.training.writers import CONFIG_FILE
 
 
 @pytest.fixture
