@@ -15,10 +15,9 @@ from engine import distributed
 from engine.checkpoint.atomic import write_text
 from engine.environment import environment_report
 from engine.errors import InputError
-from engine.log import get_logger, setup_logging
+from engine.log import CONFIG_FILE, get_logger, setup_logging
 from engine.modeling.build import build_device, warn_without_gpu
 from engine.registry import import_modules
-from engine.training.writers import CONFIG_FILE
 
 
 def prepare(cfg: CfgNode, resume: bool = False) -> bool:

@@ -9,6 +9,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 ROOT = "engine"
+CONFIG_FILE = "config.yaml"
+"""Beside `log.txt`: the resolved configuration of a training."""
 ON_BAR = "is_on_bar"
 """Attribute of a log record (`extra={ON_BAR: True}`): a live bar says the same, so a terminal needs no line."""
 

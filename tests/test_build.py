@@ -11,8 +11,7 @@ from yacs.config import CfgNode
 from engine.build import prepare, write_config
 from engine.config import get_cfg
 from engine.errors import InputError
-from engine.log import setup_logging
-from engine.training.writers import CONFIG_FILE
+from engine.log import CONFIG_FILE, setup_logging
 
 
 @pytest.fixture

@@ -69,15 +69,14 @@ def _breaks_channels_last(model: nn.Module) -> bool:
     See docs/decisions/channels_last.md.
     """
     for name, module in model.named_modules():
-        if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1) or module.stride == (1, 1):
-            continue
-        if module.in_channels // module.groups < LEAST_STRIDED_CHANNELS:
-            get_logger(__name__).warning(
+        is_strided = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1)
+        if is_strided and module.weight.shape[1] < LEAST_STRIDED_CHANNELS:
+            get_logger(__name__).info(  # which other processes keep to themselves
                 "MODEL.CHANNELS_LAST is off: torch on a CPU needs %d input channels or more for the strided 1x1"
                 " convolution %s, which has %d",
                 LEAST_STRIDED_CHANNELS,
                 name,
-                module.in_channels // module.groups,
+                module.weight.shape[1],
             )
             return True
     return False

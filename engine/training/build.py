@@ -21,7 +21,7 @@ from engine.data.build import build_train_loader
 from engine.data.loader import BatchLoader, naming_dead_workers
 from engine.errors import InputError
 from engine.evaluation.build import Validation, check_test_sets
-from engine.log import get_logger
+from engine.log import CONFIG_FILE, get_logger
 from engine.modeling.build import build_device, build_model
 from engine.registry import lookup
 from engine.solver.build import build_optimizer, build_schedule, run_length
@@ -36,7 +36,7 @@ from engine.training.nonfinite import NonFinite, save_batches
 from engine.training.precision import Clipping, Precision, is_native
 from engine.training.resume import hook_states, parameter_names, restore, restore_hooks, resume_point
 from engine.training.validation import ValidationHook
-from engine.training.writers import CONFIG_FILE, METRICS_FILE, WRITERS, Writer
+from engine.training.writers import METRICS_FILE, WRITERS, Writer
 
 FILES_OF_A_RUN = (CONFIG_FILE, METRICS_FILE, "wandb_run", "mlflow_run", "tensorboard", "inference")
 """What a run leaves beside its checkpoints and its log."""

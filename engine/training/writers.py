@@ -19,11 +19,10 @@ from tqdm import tqdm
 
 from engine.checkpoint.atomic import write_text
 from engine.errors import InputError
-from engine.log import ON_BAR, get_logger
+from engine.log import CONFIG_FILE, ON_BAR, get_logger
 from engine.training.hooks import Run
 
 METRICS_FILE = "metrics.jsonl"
-CONFIG_FILE = "config.yaml"
 
 Record = Mapping[str, int | float | None]
 """Figures by name, None where one is not finite, and "iteration": how many were done.
