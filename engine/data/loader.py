@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -275,3 +277,13 @@ def _start_worker(worker_id: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """After an error Python ends the workers left over with SIGTERM and waits, but they ignore it (`_start_worker`)."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where torch hears of workers that died
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

@@ -301,7 +301,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(world: World, trained: Train
     size = (trained.folder / "model_0000004.pth").stat().st_size
     assert size < 150e6 < 2 * size, "the disk must hold one of them, not two"
     folder = small_disk / "run"
-    keys = ["--skip-test", "OUTPUT_DIR", folder, "SOLVER.CHECKPOINT_PERIOD", "3"]
+    keys = ["--skip-test", "OUTPUT_DIR", folder, "SOLVER.CHECKPOINT_PERIOD", "3", "DATALOADER.NUM_WORKERS", "2"]
     full = world.train(*keys)
     assert full.returncode == 2
     (line,) = full.stderr.splitlines()
