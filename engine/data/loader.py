@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from engine.data.coco import DetectionDataset
 from engine.data.transforms import random_state
-from engine.errors import InputError, signal_numbers
+from engine.data.workers import naming_dead_workers, worker_arguments
+from engine.errors import InputError
 from engine.log import get_logger
 from engine.structures import ImageBatch, Targets
 
@@ -203,9 +199,7 @@ class BatchLoader:
             samples,
             batch_sampler=batch_sampler,
             collate_fn=partial(collate, size_divisibility=size_divisibility),
-            num_workers=num_workers,
-            worker_init_fn=_start_worker,
-            persistent_workers=num_workers > 0,
+            **(worker_arguments(num_workers) if num_workers else {}),
             pin_memory=pin_memory,
             generator=torch.Generator(),  # else each epoch draws from the default one
         )
@@ -245,45 +239,3 @@ class BatchLoader:
             count = str(self._num_resized_files)
             if count.strip("0") == "1":
                 logger.warning("%s; the image's own size is used (%s so far)", line, count)
-
-
-@contextmanager
-def naming_dead_workers() -> Iterator[None]:
-    """A process that reads images and dies becomes one line.
-
-    Torch tells of it in the middle of whatever the main process does at that moment, so this belongs around all work on
-    the batches of a loader.
-
-    Raises:
-        InputError: it was killed, or it ended; says which.
-    """
-    try:
-        yield
-    except RuntimeError as error:  # torch's only word for it
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
-        raise InputError(
-            f"{str(error).splitlines()[0].rstrip('. ')}: it was reading images; if it was killed, memory ran out: "
-            "lower DATALOADER.NUM_WORKERS"
-        ) from None
-
-
-def _start_worker(worker_id: int) -> None:
-    """Workers are the parallelism; threads inside them would only get in each other's way.
-
-    A signal to the whole job is for the main process to answer; workers end when it does.
-    """
-    for number in signal_numbers():
-        signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
-@atexit.register
-def _end_workers() -> None:
-    """After an error Python ends the workers left over with SIGTERM and waits, but they ignore it (`_start_worker`)."""
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where torch hears of workers that died
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()

@@ -18,7 +18,8 @@ from engine.checkpoint import FORMAT, Checkpointer
 from engine.checkpoint.build import load_initial_weights
 from engine.config import changes
 from engine.data.build import build_train_loader
-from engine.data.loader import BatchLoader, naming_dead_workers
+from engine.data.loader import BatchLoader
+from engine.data.workers import naming_dead_workers
 from engine.errors import InputError
 from engine.evaluation.build import Validation, check_test_sets
 from engine.log import CONFIG_FILE, get_logger
