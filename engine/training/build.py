@@ -78,15 +78,15 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
         load_initial_weights(cfg, model)
     ema = EMAHook(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
     run = Run(model, optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
-    hooks = _build_hooks(cfg, run, checkpointer, precision, ema, validation, length)
+    is_final = last is not None and last[0].stem == FINAL
+    hooks = _build_hooks(cfg, run, checkpointer, precision, ema, validation, length, is_final)
     if last:
         restore(last, model, optimizer, precision, cfg.SOLVER.OPTIMIZER, ema)
         restore_hooks(hooks, last[1].get("hooks", {}))
     _begin(cfg, checkpointer, is_new=last is None)
     _say_start(cfg, last, length.max_iter)
-    has_ended = last is not None and last[0].stem == FINAL and start >= length.max_iter
     del last  # as large as the model with its optimizer
-    if not has_ended:
+    if not (is_final and start >= length.max_iter):
         _run(cfg, model, loader, optimizer, schedule, precision, hooks, start)
     distributed.barrier()
     if ema:
@@ -102,6 +102,7 @@ def _build_hooks(
     ema: EMAHook | None,
     validation: Validation | None,
     length: RunLength,
+    is_final: bool,
 ) -> list[loop.Hook]:
     """In the order in which they are called: what a checkpoint holds is settled before it is written."""
     hooks: list[loop.Hook] = []
@@ -112,7 +113,7 @@ def _build_hooks(
         validate = partial(validation, ema.model if ema else run.model)
         hooks.append(build_validation_hook(cfg, validate, log, checkpointer, snapshot, length))
     hooks += [
-        CheckpointHook(checkpointer, snapshot, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS),
+        CheckpointHook(checkpointer, snapshot, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS, is_final),
         InterruptHook(checkpointer, snapshot),
     ]
     return hooks
@@ -205,7 +206,8 @@ def build_validation_hook(
 ) -> ValidationHook:
     """The hook of `SOLVER.VALIDATION` in a training of this length."""
     keys, period = cfg.SOLVER.VALIDATION, length.validation_period
-    return ValidationHook(validate, log.write, checkpointer, snapshot, keys.METRIC, period, keys.PATIENCE)
+    end = length.max_iter
+    return ValidationHook(validate, log.write, checkpointer, snapshot, keys.METRIC, period, end, keys.PATIENCE)
 
 
 def build_precision(cfg: CfgNode, device: torch.device) -> Precision:

@@ -46,14 +46,22 @@ class CheckpointHook(Hook):
         state: called with the number of iterations done, gives the content.
         period: iterations between two; 0 keeps only the last.
         keep: so many of the numbered ones stay, the newest; 0 keeps all.
+        is_final: training starts from `model_final.pth`, which stays as it is, with thresholds, if no step is made.
     """
 
     def __init__(
-        self, checkpointer: Checkpointer, state: Callable[[int], dict[str, Any]], period: int, keep: int = 0
+        self,
+        checkpointer: Checkpointer,
+        state: Callable[[int], dict[str, Any]],
+        period: int,
+        keep: int = 0,
+        is_final: bool = False,
     ) -> None:
         self.checkpointer, self.state, self.period, self.keep = checkpointer, state, period, keep
+        self.is_final = is_final
 
     def after_step(self, step: Step) -> None:
+        self.is_final = False
         done = step.iteration + 1
         if self.period > 0 and done % self.period == 0 and distributed.is_main():
             self.checkpointer.save(f"model_{done:07d}", self.state(done))
@@ -61,5 +69,5 @@ class CheckpointHook(Hook):
                 self.checkpointer.prune(self.keep)
 
     def after_train(self, iteration: int) -> None:
-        if distributed.is_main():
+        if distributed.is_main() and not self.is_final:
             self.checkpointer.save(FINAL, self.state(iteration))

@@ -17,6 +17,7 @@ from engine import distributed
 from engine.checkpoint import Checkpointer
 from engine.evaluation.tables import validation_table
 from engine.log import get_logger
+from engine.training.hooks import FINAL
 from engine.training.loop import Hook, Step, Stop
 
 BEST = "model_best"
@@ -29,7 +30,8 @@ UNDEFINED = -1
 class ValidationHook(Hook):
     """Validates every `period` iterations and at the end, and keeps the best checkpoint as `model_best.pth`.
 
-    Of equal ones the first is the best. What training draws afterwards does not depend on a validation.
+    Of equal ones the first is the best. What training draws afterwards does not depend on a validation. Before the last
+    one, which may fail, `model_final.pth` is written; with its outcome it is written again by `CheckpointHook`.
 
     Args:
         validate: called on every process, evaluates the weights of that moment: {data set: {"figures", "thresholds"}}
@@ -40,6 +42,7 @@ class ValidationHook(Hook):
             data set are added.
         metric: the figure that decides, as its mean over the data sets: "loss", where less is better, or any other.
         period: iterations between two, which may be no whole number: each is rounded up. 0 is at the end only.
+        max_iter: iterations of the whole training.
         patience: training ends after so many validations in a row without a better one; 0 is off.
     """
 
@@ -51,11 +54,12 @@ class ValidationHook(Hook):
         state: Callable[[int], dict[str, Any]],
         metric: str,
         period: Fraction | int,
+        max_iter: int,
         patience: int = 0,
     ) -> None:
         self.validate: Callable[[], Mapping[str, Mapping[str, Any]]] | None = validate
         self.write, self.checkpointer, self.state = write, checkpointer, state
-        self.metric, self.period, self.patience = metric, period, patience
+        self.metric, self.period, self.max_iter, self.patience = metric, period, max_iter, patience
         self.logger = get_logger(__name__)
         self.best: float | None = None
         self.best_iteration = 0
@@ -67,12 +71,14 @@ class ValidationHook(Hook):
 
     def after_step(self, step: Step) -> None:
         done = step.iteration + 1
-        if self.period and done // self.period > (done - 1) // self.period:
+        if done < self.max_iter and self.period and done // self.period > (done - 1) // self.period:
             self._validate(done)
             self._stop_without_improvement()
 
     def after_train(self, iteration: int) -> None:
         if self.last != iteration:
+            if distributed.is_main():
+                self.checkpointer.save(FINAL, self.state(iteration))
             self._validate(iteration)
         if self.best is None:
             self.logger.warning("no validation gave a figure for %s, so there is no %s.pth", self.metric, BEST)

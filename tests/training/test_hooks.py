@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from engine.checkpoint import Checkpointer
+from engine.checkpoint import Checkpointer, io
 from engine.training.hooks import CheckpointHook
 from engine.training.loop import Step
 
@@ -24,3 +24,12 @@ def test_checkpoints_at_their_periods(tmp_path: Path) -> None:
         "model_final.pth",
     ]
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_what_is_final_is_written_again_after_a_step_only(tmp_path: Path) -> None:
+    hook = CheckpointHook(Checkpointer(tmp_path), lambda done: {"iteration": done}, period=0, is_final=True)
+    hook.after_train(5)
+    assert not (tmp_path / "model_final.pth").exists()
+    hook.after_step(_step(5))
+    hook.after_train(6)
+    assert io.load(tmp_path / "model_final.pth")["iteration"] == 6

@@ -33,7 +33,7 @@ class World:
         self.records: list[dict[str, float]] = []
         self.metric = metric
         self.hook = ValidationHook(
-            self._validate, self.records.append, Checkpointer(folder), self._state, metric, period, patience
+            self._validate, self.records.append, Checkpointer(folder), self._state, metric, period, 9, patience
         )
 
     def _validate(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class World:
 
     def train(self, start: int, stop: int) -> int:
         """Iterations done, up to `stop` of them."""
-        done = start
+        done, self.hook.max_iter = start, stop
         try:
             self.hook.before_train(start)
             for iteration in range(start, stop):
@@ -102,13 +102,20 @@ def test_best(tmp_path: Path, metric: str, values: list[float], best: int | None
     world = World(tmp_path, values, metric)
     world.train(0, len(values))
     assert world.best == best
-    assert not (tmp_path / "last_checkpoint").exists()
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     assert [value for record in world.records for value in record.values()] == pytest.approx(
         [x for i, v in enumerate(values) for x in ([i + 1] if v == -1 else [i + 1, v])], nan_ok=True
     )
     if best:
         content = io.load(tmp_path / "model_best.pth")
         assert content["thresholds"] == {"iou": 0.5} and content["hooks"]["ValidationHook"]["best_iteration"] == best
+
+
+def test_a_last_validation_that_fails_does_not_cost_the_training(tmp_path: Path) -> None:
+    with pytest.raises(StopIteration):
+        World(tmp_path, [0.1]).train(0, 2)
+    assert io.load(tmp_path / "model_final.pth")["iteration"] == 2
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
 def test_the_log_names_the_best(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
