@@ -21,12 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 
+from engine.assembly.device import build_device  # noqa: E402
+from engine.assembly.model import build_model  # noqa: E402
+from engine.assembly.solver import build_optimizer  # noqa: E402
+from engine.assembly.training import build_precision  # noqa: E402
 from engine.config import load_config  # noqa: E402
 from engine.data.loader import Batch  # noqa: E402
-from engine.modeling.build import build_device, build_model  # noqa: E402
-from engine.solver.build import build_optimizer  # noqa: E402
 from engine.structures import ImageBatch, Targets  # noqa: E402
-from engine.training.build import build_precision  # noqa: E402
 from engine.training.loop import train_step  # noqa: E402
 
 NUM_CLASSES, NUM_BOXES = 3, 10

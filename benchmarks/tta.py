@@ -22,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from engine.assembly.detector import build_augmented  # noqa: E402
+from engine.assembly.model import build_model  # noqa: E402
 from engine.config import get_cfg  # noqa: E402
 from engine.data.transforms import Normalize, resize_pixels, resized_size  # noqa: E402
 from engine.data.transforms import test_transform as plain_transform  # noqa: E402
 from engine.inference.augment import AugmentedDetector, View  # noqa: E402
-from engine.inference.build import build_augmented  # noqa: E402
 from engine.layers.nms import keep_best  # noqa: E402
-from engine.modeling.build import build_model  # noqa: E402
 from engine.modeling.detector import GeneralizedRCNN  # noqa: E402
 from engine.structures import Detections, ImageBatch  # noqa: E402
 from engine.structures import boxes as box_ops  # noqa: E402

@@ -12,13 +12,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "get_cfg": "engine.config",
-    "build_model": "engine.modeling.build",
-    "build_train_loader": "engine.data.build",
-    "build_test_loader": "engine.data.build",
-    "train": "engine.training.build",
-    "evaluate": "engine.evaluation.build",
+    "build_model": "engine.assembly.model",
+    "build_train_loader": "engine.assembly.data",
+    "build_test_loader": "engine.assembly.data",
+    "train": "engine.assembly.training",
+    "evaluate": "engine.assembly.testing",
     "load_weights": "engine.checkpoint",
-    "Predictor": "engine.inference.build",
+    "Predictor": "engine.assembly.detector",
     "Targets": "engine.structures",
     "Detections": "engine.structures",
 }

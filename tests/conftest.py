@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import cv2
 import hypothesis
+import numpy as np
 import pytest
 import torch
 
@@ -50,3 +54,53 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
     monkeypatch.setattr(logging.getLogger("engine"), "propagate", True)
     caplog.set_level(logging.INFO, "engine")
     return caplog
+
+
+WriteCoco = Callable[..., Path]
+
+
+def smooth_image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A picture that JPEG keeps well: colour gradients, different for each seed."""
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(0, 256, (2, 2, 3)).astype(np.float32)
+    return cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., np.ndarray]:
+    return smooth_image
+
+
+@pytest.fixture
+def write_coco(tmp_path: Path) -> WriteCoco:
+    """Writes `root/NAME/images/*.png` and `root/NAME/ann.json`; returns the folder.
+
+    Images are (id, height, width); annotations are written as given.
+    """
+
+    def write(
+        images: list[tuple[int | str, int, int]],
+        annotations: list[dict[str, Any]],
+        categories: tuple[tuple[int, str], ...] = ((7, "hole"), (3, "scratch")),
+        name: str = "toy",
+        with_sizes: bool = True,
+        changes: dict[str, Any] | None = None,
+    ) -> Path:
+        folder = tmp_path / name
+        (folder / "images").mkdir(parents=True)
+        rows = []
+        for number, (image_id, height, width) in enumerate(images):
+            file_name = f"{number}.png"
+            cv2.imwrite(str(folder / "images" / file_name), smooth_image(height, width, number))
+            sizes = {"height": height, "width": width} if with_sizes else {}
+            rows.append({"id": image_id, "file_name": file_name, **sizes})
+        data = {
+            "images": rows,
+            "annotations": annotations,
+            "categories": [{"id": i, "name": n} for i, n in categories],
+        }
+        data.update(changes or {})
+        (folder / "ann.json").write_text(json.dumps(data))
+        return folder
+
+    return write

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,23 +13,11 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted((REPOSITORY / "engine").rglob("*.py"))
 
-# From the bottom up. A module imports from its own room and from the rows below it.
-ROWS = [
-    {"errors", "log", "distributed", "registry", "environment"},
-    {"structures"},
-    {"layers"},
-    {"modeling"},
-    {"data"},
-    {"solver"},
-    {"checkpoint"},
-    {"visualize"},
-    {"evaluation"},
-    {"export"},
-    {"inference"},
-    {"training"},
-]
-ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
+_spec = importlib.util.spec_from_file_location("import_graph", REPOSITORY / "tools" / "import_graph.py")
+import_graph = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(import_graph)
 
+MAX_FLOORS = 8
 MAX_FILE_LINES = 420
 MAX_FUNCTION_LINES = 70
 
@@ -45,72 +33,6 @@ PUBLIC_NAMES = {
     "Targets",
     "Detections",
 }
-
-
-def module_name(path: Path) -> str:
-    """engine/data/coco.py -> engine.data.coco; engine/data/__init__.py -> engine.data."""
-    parts = path.relative_to(REPOSITORY).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def is_build(module: str) -> bool:
-    return module.split(".")[-1] == "build"
-
-
-def room(module: str) -> str:
-    """engine.data.coco -> data; engine.errors -> errors; engine -> ''."""
-    return (module.split(".") + [""])[1]
-
-
-def imported_modules(tree: ast.AST, module: str, is_package: bool) -> Iterator[tuple[int, str]]:
-    """(line, name) of everything of `engine` that is imported, in functions and TYPE_CHECKING too.
-
-    `from engine.data import coco` gives engine.data.coco: the name may be a module.
-    """
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = module.split(".") if is_package else module.split(".")[:-1]
-                base = ".".join(package[: len(package) - node.level + 1] + base.split(".") * bool(base))
-            names = [f"{base}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
-            names = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)]
-        else:
-            continue
-        yield from ((node.lineno, n) for n in names if n.split(".")[0] == "engine")
-
-
-def layering_faults(source: str, module: str, is_package: bool = False) -> list[str]:
-    """One line for each import that the house does not allow."""
-    faults = []
-    for line, target in imported_modules(ast.parse(source), module, is_package):
-        reason = _fault(module, target)
-        if reason:
-            faults.append(f"{module}:{line} imports {target}: {reason}")
-    return faults
-
-
-def _fault(module: str, target: str) -> str | None:
-    own, other = room(module), room(target)
-    names_build = "build" in target.split(".")[1:]
-    if own == "config":
-        return None if other in ("config", "errors") else "engine.config imports engine.errors only"
-    if is_build(module):
-        return None if other in ROW_OF or other in ("config", "build") else "is no room"
-    if names_build:
-        return "only build files and tools import a build file"
-    if other == "config":
-        return "only build files and tools import engine.config"
-    if other not in ROW_OF:
-        return "is no room of the house"
-    if own not in ROW_OF:
-        return f"{own} is no room of the house"
-    if own != other and ROW_OF[other] > ROW_OF[own]:
-        return f"{other} is above {own}"
-    return None
 
 
 def names_of_cfg(source: str) -> list[int]:
@@ -138,39 +60,45 @@ def names_of_cfg(source: str) -> list[int]:
 @pytest.mark.parametrize(
     ("module", "source", "allowed"),
     [
-        ("engine.data.coco", "from engine.structures import Targets", True),
-        ("engine.data.coco", "from engine.data.reader import read_image", True),
-        ("engine.data.coco", "from .reader import read_image", True),
-        ("engine.data.coco", "from ..structures import Targets", True),
-        ("engine.data.coco", "import torch, numpy", True),
-        ("engine.data.coco", "from engine.errors import InputError", True),
+        ("engine.data.loader", "from engine.structures import Targets", True),
+        ("engine.data.loader", "from engine.data.image_file import read_image", True),
+        ("engine.data.loader", "from .image_file import read_image", True),
+        ("engine.data.loader", "from ..structures import Targets", True),
+        ("engine.data.loader", "import torch, numpy", True),
+        ("engine.data.loader", "from engine.errors import InputError", True),
         ("engine.log", "from engine import distributed", True),
-        ("engine.data.coco", "from engine.training import loop", False),
-        ("engine.data.coco", "from engine import training", False),
-        ("engine.data.coco", "from ..training import loop", False),
-        ("engine.data.coco", "import engine.solver.schedule", False),
-        ("engine.data.coco", "import engine", False),
-        ("engine.data.coco", "def f():\n    from engine.solver import schedule", False),
-        ("engine.data.coco", "if TYPE_CHECKING:\n    from engine.solver import schedule", False),
-        ("engine.data.coco", "importlib.import_module('engine.solver')", False),
-        ("engine.data.coco", "from engine.config import get_cfg", False),
-        ("engine.data.coco", "from engine.data.build import build_dataset", False),
-        ("engine.data.coco", "from engine.data import build", False),
+        ("engine.data.loader", "from engine.training import loop", False),
+        ("engine.data.loader", "from engine import training", False),
+        ("engine.data.loader", "from ..training import loop", False),
+        ("engine.data.loader", "import engine.checkpoint.io", False),
+        ("engine.data.loader", "import engine", False),
+        ("engine.data.loader", "def f():\n    from engine.checkpoint import io", False),
+        ("engine.data.loader", "if TYPE_CHECKING:\n    from engine.checkpoint import io", False),
+        ("engine.data.loader", "importlib.import_module('engine.checkpoint')", False),
+        ("engine.data.loader", "from engine.assembly.data import build_dataset", False),
+        ("engine.data.loader", "from engine.assembly import data", False),
         ("engine.structures.boxes", "from engine.layers import nms", False),
-        ("engine.data.build", "from engine.config import CfgNode", True),
-        ("engine.data.build", "from engine.training import loop", True),
-        ("engine.config.defaults", "from engine.errors import InputError", True),
-        ("engine.config.defaults", "from engine.config.schema import check", True),
-        ("engine.config.defaults", "from engine.log import get_logger", False),
+        ("engine.solver.schedule", "from engine.visualize import plots", False),
+        ("engine.assembly.data", "from engine.config import CfgNode", True),
+        ("engine.assembly.data", "from engine.training import loop", True),
+        ("engine.config.node", "from engine.errors import InputError", True),
+        ("engine.config.node", "from engine.config.coerce import coerce", True),
+        ("engine.config.node", "from engine.data import loader", False),
+        ("engine.errors", "from engine.structures import Targets", False),
     ],
 )
-def test_layering_faults(module: str, source: str, allowed: bool) -> None:
-    assert (not layering_faults(source, module)) == allowed
+def test_upward_imports(module: str, source: str, allowed: bool) -> None:
+    assert (not import_graph.upward_imports(source, module)) == allowed
 
 
 def test_relative_import_in_a_package() -> None:
-    assert not layering_faults("from .coco import x", "engine.data", is_package=True)
-    assert layering_faults("from .build import x", "engine.data", is_package=True)
+    assert not import_graph.upward_imports("from .loader import x", "engine.data", is_package=True)
+    assert import_graph.upward_imports("from ..training import x", "engine.data", is_package=True)
+
+
+def test_floors_refuse_a_circle() -> None:
+    with pytest.raises(ValueError, match="a -> b -> a"):
+        import_graph.floors({"a": {"b"}, "b": {"a"}})
 
 
 @pytest.mark.parametrize(
@@ -192,13 +120,16 @@ def test_names_of_cfg(source: str, count: int) -> None:
 # ---------------------------------------------------------------- the house
 
 
-def test_each_module_imports_from_below() -> None:
-    faults = []
-    for path in SOURCES:
-        module = module_name(path)
-        if module != "engine":  # the lazy public names: test_public_names_are_lazy
-            faults += layering_faults(path.read_text(), module, path.name == "__init__.py")
+def test_every_import_runs_downward() -> None:
+    graph, faults = import_graph.read_graph()
     assert not faults, "\n".join(faults)
+    assert max(import_graph.floors(graph).values()) <= MAX_FLOORS
+
+
+def test_the_import_graph_is_printed() -> None:
+    done = subprocess.run([sys.executable, "tools/import_graph.py"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("floors, 0 imports that do not run downward")
 
 
 def test_config_does_not_import_torch() -> None:
@@ -206,11 +137,11 @@ def test_config_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
 
 
-def test_only_build_files_name_cfg() -> None:
+def test_only_assembly_names_cfg() -> None:
     faults = [
         f"{path.relative_to(REPOSITORY)}:{line}"
         for path in SOURCES
-        if path.name != "build.py" and room(module_name(path)) != "config"
+        if import_graph.room_of(import_graph.module_name(path)) != "assembly"
         for line in names_of_cfg(path.read_text())
     ]
     assert not faults, "\n".join(faults)
@@ -247,7 +178,7 @@ def test_names_say_what_things_do() -> None:
 
 def test_every_room_stands_in_the_table() -> None:
     folders = {p.name for p in (REPOSITORY / "engine").iterdir() if (p / "__init__.py").is_file()}
-    assert folders <= set(ROW_OF) | {"config"}
+    assert folders <= set(import_graph.ROW_OF)
 
 
 def test_public_names() -> None:

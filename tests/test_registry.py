@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from fvcore.common.registry import Registry
 
+from engine.assembly.model import build_backbone, build_model
 from engine.config import get_cfg
 from engine.errors import InputError
-from engine.modeling.build import build_backbone, build_model
 from engine.registry import import_modules, lookup
 
 PARTS = Registry("PARTS")

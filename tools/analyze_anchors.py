@@ -39,8 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu", *args.opts])
 
-    from engine.evaluation.build import analyze_anchors
-    from engine.inference.folder import write_image
+    from engine.assembly.analysis import analyze_anchors
+    from engine.data.image_file import write_image
 
     text, plot = analyze_anchors(cfg, args.max_images, args.num_ratios, args.seed)
     print(text)

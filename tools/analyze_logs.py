@@ -37,8 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.smooth < 1:
         raise InputError(f"--smooth is {args.smooth}; it must be 1 or more")
 
-    from engine.inference.folder import write_image
-    from engine.training.run_logs import EXACT_METRICS, figures_table, find_metrics, panels, read_runs, times_table
+    from engine.analysis.run_logs import EXACT_METRICS, figures_table, find_metrics, panels, read_runs, times_table
+    from engine.data.image_file import write_image
     from engine.visualize.curves import curves_plot
 
     runs = read_runs(args.runs)

@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     for path, weight in zip(paths, args.weights or [1.0] * len(paths), strict=True):
         print(f"{weight:g} x {path}")
     if args.recompute_bn:
-        from engine.checkpoint.build import with_batch_norm_recomputed
+        from engine.assembly.weights import with_batch_norm_recomputed
 
         state = with_batch_norm_recomputed(cfg, state, args.images)
         print(f"batch norm statistics: those of {args.images} training images")

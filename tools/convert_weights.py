@@ -67,8 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
     cfg = load_config(args.config_file, args.opts) if args.config_file else None
     names = class_names(args)
 
+    from engine.assembly.weights import follow_conventions
     from engine.checkpoint import load_weights, read_weights, save
-    from engine.checkpoint.build import follow_conventions
     from engine.checkpoint.convert import checkpoint_of, summary, with_class_names
     from engine.log import setup_logging
 
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
         file = with_class_names(file, names)
     print(summary(file))
     if cfg is not None:
-        from engine.modeling.build import build_model
+        from engine.assembly.model import build_model
 
         follow_conventions(cfg, file)
         report = load_weights(build_model(cfg, file.class_names or ()), file)

@@ -27,11 +27,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
 
+    from engine.assembly.data import build_dataset
+    from engine.assembly.testing import score_results
     from engine.config import load_config
-    from engine.data.build import build_dataset
     from engine.errors import InputError
-    from engine.evaluation import metrics_table, read_results, read_skipped_images, thresholds_table, write_json_atomic
-    from engine.evaluation.build import score_results
+    from engine.evaluation import metrics_table, read_results, read_skipped_images, thresholds_table
+    from engine.files import write_json
 
     cfg = load_config(args.config_file, args.opts)
     names = (args.dataset,) if args.dataset else tuple(cfg.DATASETS.TEST)
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     output_dir = args.output_dir or args.results.parent
     files = [output_dir / f"{name}.json" for name in outcome]
     for file, content in zip(files, outcome.values(), strict=True):
-        write_json_atomic(file, content)
+        write_json(file, content)
     left_out = f", without {len(skipped)} that could not be read in the test" if skipped else ""
     print(f"{names[0]}: {metrics['num_images']} images{left_out}, {len(results)} detections\n")
     print(metrics_table(metrics), end="\n\n")

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     cfg = load_config(args.config_file, args.opts)
 
-    from engine.evaluation.build import analyze_complexity
+    from engine.assembly.analysis import analyze_complexity
 
     print(analyze_complexity(cfg, tuple(args.size) if args.size else None, args.depth))
 

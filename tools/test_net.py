@@ -40,8 +40,8 @@ def main() -> None:
         raise InputError("nothing to test on: DATASETS.TEST is empty")
 
     from engine import distributed, evaluate
+    from engine.assembly.detector import build_trained_model
     from engine.checkpoint import check_storable, store_thresholds
-    from engine.inference.build import build_trained_model
 
     if args.write_thresholds:
         check_storable(cfg.MODEL.WEIGHT)

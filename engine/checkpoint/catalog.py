@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from engine.checkpoint.atomic import replacing
 from engine.checkpoint.io import nearest_file, not_weights
 from engine.errors import InputError
+from engine.files import replacing
 
 _DETECTRON = "https://dl.fbaipublicfiles.com/detectron"
 _BASELINE = "12_2017_baselines/{name}.yaml.{signature}/output/train"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoint import io
-from engine.checkpoint.atomic import write_text
 from engine.errors import InputError
+from engine.files import write_text
 from engine.log import get_logger
 
 _POINTER = "last_checkpoint"

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from engine.checkpoint import restricted_pickle
-from engine.checkpoint.atomic import replacing
 from engine.errors import InputError
+from engine.files import replacing
 
 _ZIP = b"PK\x03\x04"
 # The magic number that torch pickled first before it wrote zip files.

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from engine.data import coco_json
 from engine.data.coco_json import AnnotationTable, ImageId
-from engine.data.reader import read_image, read_size
+from engine.data.image_file import read_image, read_size
 from engine.errors import InputError
 from engine.log import get_logger
 from engine.structures import Targets

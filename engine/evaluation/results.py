@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,39 +146,3 @@ def _is_known(value: Any, known: set[Any]) -> bool:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def write_json_atomic(path: str | Path, obj: Any) -> None:
-    """Write `obj` so that a reader finds the whole old file or the whole new one, never a part.
-
-    Raises:
-        InputError: the folder cannot be written to.
-        ValueError: `obj` holds a NaN or an infinity, which JSON does not have.
-    """
-    path = Path(path)
-    text = json.dumps(obj, ensure_ascii=False, allow_nan=False, indent=_indent(obj)) + "\n"
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot write: {error.strerror}") from None
-
-
-def _indent(obj: Any) -> int | None:
-    """Objects are read by people; a list of results is long and is read by programs."""
-    return 2 if isinstance(obj, dict) else None
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # the only way to read it is to set it
-    os.umask(mask)
-    return mask

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from engine.data.reader import read_image
+from engine.data.image_file import read_image, write_image
 from engine.errors import InputError
-from engine.evaluation.tables import aligned_table
 from engine.inference.predictor import ImagePredictor
 from engine.log import get_logger
+from engine.tables import aligned_table
 from engine.visualize.draw import draw_detections
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -98,22 +98,6 @@ def counts_table(counts: dict[Path, np.ndarray], predictor: ImagePredictor) -> s
     ]
     rows.append(["all", str(table.sum()), str((table.sum(axis=1) > 0).sum()), ""])
     return aligned_table(["class", "detections", "images", "threshold"], rows)
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write `image` (BGR uint8) in the format of the suffix of `path`, which may hold any characters.
-
-    Raises:
-        InputError: no such format, or the file cannot be written.
-    """
-    if not cv2.haveImageWriter(path.name):
-        raise InputError(f"{path}: cannot write an image of this kind")
-    data = cv2.imencode(path.suffix, image)[1]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _show(name: str, image: np.ndarray) -> bool:

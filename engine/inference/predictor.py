@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.data.reader import read_image
+from engine.data.image_file import read_image
 from engine.structures import Detections, ImageBatch, Targets
 from engine.structures import boxes as box_ops
 

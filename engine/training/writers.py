@@ -17,8 +17,8 @@ import yaml
 from fvcore.common.registry import Registry
 from tqdm import tqdm
 
-from engine.checkpoint.atomic import write_text
 from engine.errors import InputError
+from engine.files import write_text
 from engine.log import CONFIG_FILE, ON_BAR, get_logger
 from engine.training.hooks import Run
 

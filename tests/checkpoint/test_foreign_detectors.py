@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torchvision.models import detection
 
+from engine.assembly.model import build_model
 from engine.checkpoint.foreign import detectron2, torchvision_detection, translate
 from engine.checkpoint.foreign.rename import regroup_anchors, with_frozen_norm_eps
 from engine.config import load_config
-from engine.modeling.build import build_model
 
 
 def our_shapes(config: str, *opts: str) -> dict[str, list[int]]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.assembly.model import build_model
 from engine.checkpoint.foreign import conventions, mmdetection, translate
 from engine.checkpoint.weights import place_deformable
 from engine.config import get_cfg
-from engine.modeling.build import build_model
 
 CASES = {
     ("mmdet", "atss"): "atss/atss_R_50_FPN_1x.yaml",

@@ -293,8 +293,8 @@ def test_half_precision_file_into_full_precision_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", ["small_box", "small_dcn_box"])
 def test_golden_weights_as_the_reference_stores_them(golden_dir: Path, tmp_path: Path, case: str) -> None:
     """A trainer checkpoint of the reference gives the recorded features."""
+    from engine.assembly.model import build_model
     from engine.config import load_config
-    from engine.modeling.build import build_model
 
     data = torch.load(golden_dir / "atss" / f"{case}.pth", weights_only=True)
     (tmp_path / "small.yaml").write_text(data["config_yaml"])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.assembly.detector import Predictor
 from engine.checkpoint import io
-from engine.inference.build import Predictor
 from tests.end_to_end.conftest import Trained, World, read_json, run
 
 

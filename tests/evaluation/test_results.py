@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from engine.errors import InputError
-from engine.evaluation.results import read_results, to_coco_results, write_json_atomic
+from engine.evaluation.results import read_results, to_coco_results
+from engine.files import write_json
 from engine.structures import Detections
 
 TRUTH = {"images": [{"id": 1}, {"id": "b"}], "categories": [{"id": 3}, {"id": 9}]}
@@ -44,25 +45,11 @@ def test_to_coco_results_names_the_image_of_a_score_that_is_not_finite() -> None
 
 def test_write_then_read(tmp_path: Path) -> None:
     path = tmp_path / "new" / "bbox.json"
-    write_json_atomic(path, [GOOD])
+    write_json(path, [GOOD])
     assert read_results(path, TRUTH) == [GOOD]
-    write_json_atomic(path, [])
+    write_json(path, [])
     assert read_results(path, TRUTH) == []
     assert [p.name for p in path.parent.iterdir()] == ["bbox.json"]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.json"
-    write_json_atomic(path, {"AP": 0.5})
-    with pytest.raises(ValueError):
-        write_json_atomic(path, {"AP": float("nan")})
-    assert json.loads(path.read_text()) == {"AP": 0.5}
-
-
-def test_writing_into_a_file_as_folder_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write"):
-        write_json_atomic(tmp_path / "file" / "metrics.json", {})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.evaluation.tables import WIDTH, display_width, metrics_table, thresholds_table
+from engine.evaluation.tables import metrics_table, thresholds_table
+from engine.tables import WIDTH, display_width
 
 FIGURES = {
     "AP": 0.5,
@@ -17,11 +18,6 @@ FIGURES = {
 
 def metrics(names: list[str]) -> dict:
     return {"bbox": FIGURES, "per_class": {name: FIGURES | {"num_gt": 3} for name in names}}
-
-
-@pytest.mark.parametrize("text, width", [("", 0), ("ab", 2), ("破洞", 4), ("e\u0301", 1), ("ｱ", 1)])
-def test_display_width(text: str, width: int) -> None:
-    assert display_width(text) == width
 
 
 def test_figures_are_fractions_and_undefined_ones_dashes() -> None:

@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from engine.assembly.detector import build_augmented, build_detector, build_views
+from engine.assembly.model import build_model
 from engine.config import get_cfg, load_config
 from engine.data.loader import Batch
 from engine.data.transforms import Transform, resized_size
 from engine.inference.augment import AugmentedDetector, View
-from engine.inference.build import build_augmented, build_detector, build_views
 from engine.inference.loop import detect
 from engine.inference.predictor import ImagePredictor
 from engine.layers.voting import nms, soft_vote, vote
-from engine.modeling.build import build_model
 from engine.structures import Detections, ImageBatch, Targets
 from engine.structures import boxes as box_ops
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from engine.data.image_file import write_image
 from engine.errors import InputError
-from engine.inference.folder import counts_table, draw_folder, list_images, write_image
+from engine.inference.folder import counts_table, draw_folder, list_images
 from engine.structures import Detections
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from engine.assembly.model import build_model
 from engine.data.loader import Batch
 from engine.data.transforms import random_state
 from engine.inference.loop import detect, evaluation_mode, image_losses, mean_losses
-from engine.modeling.build import build_model
 from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import ImageBatch, Targets
 from tests.modeling.two_stage import freeze_statistics, small_config

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from engine.assembly.detector import usable_thresholds
 from engine.data import transforms
 from engine.errors import InputError
-from engine.inference.build import usable_thresholds
 from engine.inference.predictor import ImagePredictor
 from engine.structures import Detections, ImageBatch
 

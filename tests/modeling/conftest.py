@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.assembly.model import build_model
 from engine.config import load_config
-from engine.modeling.build import build_model
-from engine.modeling.dense import HeadOutputs
+from engine.modeling.dense.stage import HeadOutputs
 from engine.structures import Detections, ImageBatch, Targets
 
 LAST_PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])

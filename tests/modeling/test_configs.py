@@ -8,9 +8,9 @@ import pytest
 import torch
 from yacs.config import CfgNode
 
+from engine.assembly.model import build_model
+from engine.assembly.solver import build_optimizer
 from engine.config import load_config
-from engine.modeling.build import build_model
-from engine.solver.build import build_optimizer
 from engine.structures import ImageBatch, Targets
 
 CONFIGS = sorted(path for path in Path("configs").rglob("*.yaml") if not path.name.startswith("_"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from engine.assembly.model import build_model
 from engine.config import get_cfg
-from engine.modeling.build import build_model
 from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import Detections, ImageBatch, Targets
 

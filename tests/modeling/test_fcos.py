@@ -7,8 +7,8 @@ import torch
 
 from engine.modeling.anchors import AnchorGenerator
 from engine.modeling.assign import ssc
-from engine.modeling.dense import HeadOutputs
-from engine.modeling.fcos import FCOS, FCOSHead
+from engine.modeling.dense.fcos import FCOS, FCOSHead
+from engine.modeling.dense.stage import HeadOutputs
 from engine.structures import Targets
 
 RANGES = [(-1, 1e8)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.modeling.fpn import LevelsP6P7
+from engine.modeling.necks.fpn import LevelsP6P7
 
 
 def _gradients(levels: LevelsP6P7, p5: Tensor, dtype: torch.dtype) -> list[Tensor]:

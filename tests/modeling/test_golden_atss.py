@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.modeling.build import build_assigner
+from engine.assembly.dense import build_assigner
 from engine.structures import Detections
 from tests.modeling.conftest import LAST_PIXEL, GoldenCase, flatten_levels
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.checkpoint.foreign import detectron2
-from engine.modeling.roi_pooling import assign_levels
+from engine.modeling.two_stage.roi_pooling import assign_levels
 from engine.structures import ImageBatch
 from tests.modeling.two_stage import assert_same_set, converted_model, small_config, targets_of
 

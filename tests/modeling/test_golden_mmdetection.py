@@ -14,9 +14,9 @@ from engine.checkpoint.foreign import mmdetection
 from engine.layers.losses import focal_loss_sum, giou_loss
 from engine.layers.nms import class_nms
 from engine.modeling import box_coding
-from engine.modeling.atss import DELTA_WEIGHTS
+from engine.modeling.dense.atss import DELTA_WEIGHTS
 from engine.modeling.detector import GeneralizedRCNN
-from engine.modeling.roi_pooling import RoIPooler, assign_levels
+from engine.modeling.two_stage.roi_pooling import RoIPooler, assign_levels
 from engine.structures import Detections, ImageBatch, Targets
 from engine.structures import boxes as box_ops
 from tests.modeling.two_stage import (

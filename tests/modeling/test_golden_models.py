@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.assembly.model import build_model
+from engine.assembly.solver import build_optimizer
 from engine.config import load_config
-from engine.modeling.build import build_model
-from engine.solver.build import build_optimizer
 
 CONFIGS = sorted(p for p in Path("configs/atss").glob("*.yaml") if not p.name.startswith("_"))
 

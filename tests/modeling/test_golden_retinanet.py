@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from engine.assembly.model import build_model
 from engine.checkpoint import load_weights
 from engine.checkpoint.foreign import detectron2
 from engine.checkpoint.weights import WeightFile
 from engine.config import load_config
-from engine.modeling.build import build_model
-from engine.modeling.dense import flatten
+from engine.modeling.dense.stage import flatten
 from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import ImageBatch, Targets
 from engine.structures import boxes as box_ops

@@ -7,8 +7,8 @@ import torch
 
 from engine.modeling.anchors import AnchorGenerator
 from engine.modeling.assign import max_iou
-from engine.modeling.dense import HeadOutputs
-from engine.modeling.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
+from engine.modeling.dense.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
+from engine.modeling.dense.stage import HeadOutputs
 from engine.structures import Targets
 
 

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from engine.modeling.box_coding import decode_deltas, encode_deltas
-from engine.modeling.box_head import (
+from engine.modeling.matching import match_boxes
+from engine.modeling.two_stage.box_head import (
     FEATURE_EXTRACTORS,
     BoxHead,
     ExtractorShape,
     FPNPredictor,
     RegionTargets,
 )
-from engine.modeling.cascade import SCORE_MEANS, CascadeRoIHeads
-from engine.modeling.matching import match_boxes
-from engine.modeling.roi_heads import StandardRoIHeads
-from engine.modeling.roi_losses import BOX_LOSSES, CLS_LOSSES, cross_entropy, focal, l1
-from engine.modeling.roi_pooling import RoIPooler
-from engine.modeling.sampling import SAMPLERS, Sampling
+from engine.modeling.two_stage.cascade import SCORE_MEANS, CascadeRoIHeads
+from engine.modeling.two_stage.roi_heads import StandardRoIHeads
+from engine.modeling.two_stage.roi_losses import BOX_LOSSES, CLS_LOSSES, cross_entropy, focal, l1
+from engine.modeling.two_stage.roi_pooling import RoIPooler
+from engine.modeling.two_stage.sampling import SAMPLERS, Sampling
 from engine.structures import Detections, Targets
 
 K = 3

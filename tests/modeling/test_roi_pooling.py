@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
-from engine.modeling.roi_pooling import RoIPooler, assign_levels
+from engine.modeling.two_stage.roi_pooling import RoIPooler, assign_levels
 
 STRIDES = (4, 8, 16, 32)
 

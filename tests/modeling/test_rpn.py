@@ -11,9 +11,9 @@ from torchvision.ops import box_iou
 from engine.modeling.anchors import AnchorGenerator
 from engine.modeling.assign import IGNORED, NEGATIVE
 from engine.modeling.matching import match_boxes
-from engine.modeling.roi_losses import smooth_l1
-from engine.modeling.rpn import RPN, Limits, SingleConvRPNHead
-from engine.modeling.sampling import SAMPLERS, Sampling
+from engine.modeling.two_stage.roi_losses import smooth_l1
+from engine.modeling.two_stage.rpn import RPN, Limits, SingleConvRPNHead
+from engine.modeling.two_stage.sampling import SAMPLERS, Sampling
 from engine.structures import ImageBatch, Targets
 
 STRIDES = [8, 16]

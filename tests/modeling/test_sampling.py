@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.modeling.assign import IGNORED, NEGATIVE
-from engine.modeling.sampling import SAMPLERS, Candidates, Sampling, draw_seed, generator_of
+from engine.modeling.two_stage.sampling import SAMPLERS, Candidates, Sampling, draw_seed, generator_of
 
 NAMES = ["random", "ohem", "balanced"]
 

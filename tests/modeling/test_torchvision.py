@@ -15,12 +15,12 @@ from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead, _default_anchorgen
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from engine.assembly.model import build_model
 from engine.checkpoint import load_weights
 from engine.checkpoint.foreign import torchvision_detection
 from engine.checkpoint.weights import WeightFile
 from engine.config import load_config
 from engine.layers.iou_losses import giou
-from engine.modeling.build import build_model
 from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import ImageBatch, Targets
 from tests.modeling.conftest import assert_same_detections

@@ -12,11 +12,11 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
+from engine.assembly.model import build_model
 from engine.checkpoint import load_weights
 from engine.checkpoint.foreign import torchvision_detection
 from engine.checkpoint.weights import WeightFile
 from engine.config import load_config
-from engine.modeling.build import build_model
 from engine.structures import ImageBatch
 from tests.modeling.conftest import assert_same_detections
 

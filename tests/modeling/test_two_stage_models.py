@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from engine.assembly.model import build_model
 from engine.config import load_config
-from engine.modeling.atss import ATSSProposals
-from engine.modeling.build import build_model
+from engine.modeling.dense.atss import ATSSProposals
 from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import ImageBatch, Targets
 from tests.modeling.two_stage import CONFIGS, small_config

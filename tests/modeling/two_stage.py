@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.assembly.model import build_model
 from engine.checkpoint import foreign
 from engine.config import CfgNode, get_cfg
-from engine.modeling.build import build_model
 from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import Detections, Targets
 

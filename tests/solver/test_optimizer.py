@@ -8,7 +8,7 @@ from torch import nn
 
 from engine.errors import InputError
 from engine.layers.norm import norm
-from engine.modeling.resnet import ResNet
+from engine.modeling.bodies.resnet import ResNet
 from engine.solver.optimizer import OPTIMIZERS, build_with, parameter_groups, stages
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from engine.assembly.solver import build_schedule, run_length
 from engine.config import get_cfg
 from engine.errors import InputError
-from engine.solver.build import build_schedule, run_length
 from engine.solver.courses import Plan, cosine, cyclic, multistep, one_cycle
 from engine.solver.schedule import Schedule, momentum_of, set_momentum
 from engine.solver.warmup import Warmup, constant, linear

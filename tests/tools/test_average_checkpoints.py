@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from engine.assembly.data import build_train_transform
+from engine.assembly.model import build_model
 from engine.checkpoint import io
 from engine.config import load_config
-from engine.data.build import build_train_transform
 from engine.errors import InputError
-from engine.modeling.build import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tools/average_checkpoints.py"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.assembly.detector import Predictor
 from engine.checkpoint import read_weights, store_thresholds
 from engine.config import load_config
 from engine.errors import InputError
-from engine.inference.build import Predictor
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -44,7 +44,7 @@ def main(*arguments: str | Path) -> None:
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
     """A small RetinaNet of ours under detectron2's names."""
-    from engine.modeling.build import build_model
+    from engine.assembly.model import build_model
 
     (tmp_path / "c.yaml").write_text(CONFIG)
     names = {

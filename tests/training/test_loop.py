@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from engine.assembly.solver import build_optimizer, build_schedule, run_length
 from engine.data.loader import Batch
 from engine.errors import InputError
-from engine.solver.build import build_optimizer, build_schedule, run_length
 from engine.solver.courses import Plan, multistep
 from engine.solver.schedule import Schedule
 from engine.structures import ImageBatch, Targets

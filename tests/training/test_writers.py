@@ -20,9 +20,9 @@ import pytest
 import torch
 from torch import nn
 
+from engine.assembly.training import build_writers
 from engine.config import get_cfg
 from engine.errors import InputError
-from engine.training.build import build_writers
 from engine.training.hooks import Run
 from engine.training.writers import (
     WRITERS,

@@ -1,1 +1,1 @@
-"""How a two-stage detector is put together: its `build.py`; the parts stand in `engine.modeling`."""
+"""Region proposals and the stages that refine them."""

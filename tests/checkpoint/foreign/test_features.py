@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from engine.checkpoint import load_weights
-from engine.modeling.resnet import ResNet
+from engine.modeling.bodies.resnet import ResNet
 
 MODELS = {
     "resnet18": {"depth": 18},

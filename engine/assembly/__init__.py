@@ -1,0 +1,1 @@
+"""From the configuration to objects and whole runs: the only code that reads `cfg`."""

@@ -1,0 +1,151 @@
+"""Configuration to data sets, transforms and loaders; the only place in `data` that reads cfg."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+
+import torch
+from yacs.config import CfgNode
+
+from engine.assembly.convention import pixel_of
+from engine.assembly.solver import run_length
+from engine.data import catalog, samplers, transforms
+from engine.data.coco import DATASET_TYPES, CocoDataset, ConcatDataset, DetectionDataset
+from engine.data.loader import BatchLoader, TestSamples, TrainSamples
+from engine.distributed import broadcast_object, rank, world_size
+from engine.errors import InputError
+from engine.log import get_logger
+from engine.registry import import_modules, lookup
+
+logger = get_logger(__name__)
+
+
+def build_dataset(
+    cfg: CfgNode, name: str, class_names: Sequence[str] | None = None, filter_empty: bool = False
+) -> CocoDataset:
+    """The data set of that name; labels follow `class_names` if given.
+
+    Raises:
+        InputError: it is not declared, not there, or its file is faulty.
+    """
+    paths = catalog.resolve(name, cfg.DATASETS.ROOT, cfg.DATASETS.CATALOG)
+    import_modules(cfg.IMPORTS)
+    dataset_type = lookup(DATASET_TYPES, paths.type, f"DATASETS.CATALOG.{name}.type")
+    return dataset_type(paths.name, paths.img_dir, paths.ann_file, class_names, filter_empty)
+
+
+def build_train_dataset(cfg: CfgNode) -> CocoDataset | ConcatDataset:
+    """All of DATASETS.TRAIN, one after the other; the first one's classes hold for all."""
+    if not cfg.DATASETS.TRAIN:
+        raise InputError("DATASETS.TRAIN is empty; name at least one data set")
+    filter_empty = cfg.DATALOADER.FILTER_EMPTY
+    first = build_dataset(cfg, cfg.DATASETS.TRAIN[0], filter_empty=filter_empty)
+    others = [build_dataset(cfg, name, first.class_names, filter_empty) for name in cfg.DATASETS.TRAIN[1:]]
+    return ConcatDataset([first, *others]) if others else first
+
+
+def build_train_transform(cfg: CfgNode) -> transforms.Transform:
+    """Short sides come from MIN_SIZE_RANGE_TRAIN (both ends included) unless it starts with -1."""
+    source = cfg.INPUT
+    min_sizes: Sequence[int] = _as_sizes(source.MIN_SIZE_TRAIN)
+    if source.MIN_SIZE_RANGE_TRAIN[0] != -1:
+        first, last = source.MIN_SIZE_RANGE_TRAIN
+        if not 0 < first <= last:
+            raise InputError(f"INPUT.MIN_SIZE_RANGE_TRAIN must be (smallest, largest), not {(first, last)}")
+        min_sizes = range(first, last + 1)
+    return transforms.train_transform(
+        min_sizes=min_sizes,
+        max_size=source.MAX_SIZE_TRAIN,
+        mean=source.PIXEL_MEAN,
+        std=source.PIXEL_STD,
+        to_bgr255=source.TO_BGR255,
+        horizontal_flip=source.HORIZONTAL_FLIP_PROB_TRAIN,
+        vertical_flip=source.VERTICAL_FLIP_PROB_TRAIN,
+        jitter=(source.BRIGHTNESS, source.CONTRAST, source.SATURATION, source.HUE),
+        pixel=pixel_of(cfg),
+    )
+
+
+def build_test_transform(cfg: CfgNode) -> transforms.Transform:
+    return transforms.test_transform(
+        min_size=cfg.INPUT.MIN_SIZE_TEST,
+        max_size=cfg.INPUT.MAX_SIZE_TEST,
+        mean=cfg.INPUT.PIXEL_MEAN,
+        std=cfg.INPUT.PIXEL_STD,
+        to_bgr255=cfg.INPUT.TO_BGR255,
+        pixel=pixel_of(cfg),
+    )
+
+
+def build_train_loader(cfg: CfgNode, start_iteration: int = 0) -> BatchLoader:
+    """Training batches of this rank from `start_iteration` up to the end of the run, see `solver.build.run_length`.
+
+    With SEED -1 a seed is drawn here, the same on all ranks, and logged.
+    """
+    dataset = build_train_dataset(cfg)
+    seed = cfg.SEED
+    if seed < 0:
+        seed = broadcast_object(random.SystemRandom().randrange(2**31))
+        logger.info("data seed: %d", seed)
+    groups = None
+    if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+        groups = samplers.aspect_groups(dataset.measured_sizes())
+    batch_sampler = samplers.TrainBatchSampler(
+        num_images=len(dataset),
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        max_iter=run_length(cfg, len(dataset)).max_iter,
+        seed=seed,
+        start_iteration=start_iteration,
+        groups=groups,
+        rank=rank(),
+        world_size=world_size(),
+        accumulate=cfg.SOLVER.ACCUMULATE,
+    )
+    samples = TrainSamples(dataset, build_train_transform(cfg), seed)
+    return _loader(cfg, dataset, samples, batch_sampler)
+
+
+def build_test_loader(
+    cfg: CfgNode, name: str, class_names: Sequence[str] | None = None, transform: transforms.Transform | None = None
+) -> BatchLoader:
+    """This rank's part of a data set, in order; TEST.IMS_PER_BATCH is shared by all ranks.
+
+    Images take `transform`, by default the one of `build_test_transform`.
+    """
+    dataset = build_dataset(cfg, name, class_names)
+    batch_sampler = samplers.TestBatchSampler(
+        len(dataset), max(cfg.TEST.IMS_PER_BATCH // world_size(), 1), rank(), world_size()
+    )
+    return _loader(cfg, dataset, TestSamples(dataset, transform or build_test_transform(cfg)), batch_sampler)
+
+
+def _loader(
+    cfg: CfgNode,
+    dataset: DetectionDataset,
+    samples: TrainSamples | TestSamples,
+    batch_sampler: samplers.TrainBatchSampler | samplers.TestBatchSampler,
+) -> BatchLoader:
+    return BatchLoader(
+        dataset,
+        samples,
+        batch_sampler,
+        size_divisibility=cfg.DATALOADER.SIZE_DIVISIBILITY,
+        num_workers=min(cfg.DATALOADER.NUM_WORKERS, _num_cpus()),
+        pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
+    )
+
+
+def _num_cpus() -> int:
+    """CPUs that this process may use; more workers than that only take turns."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _as_sizes(value: int | Sequence[int]) -> Sequence[int]:
+    sizes = (value,) if isinstance(value, int) else tuple(value)
+    if not sizes or min(sizes) < 1:
+        raise InputError(f"INPUT.MIN_SIZE_TRAIN must hold positive sizes, not {sizes}")
+    return sizes

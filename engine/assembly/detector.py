@@ -1,0 +1,142 @@
+"""cfg -> trained model, Predictor."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from yacs.config import CfgNode
+
+from engine.assembly.convention import pixel_of
+from engine.assembly.data import build_test_transform
+from engine.assembly.dense import final_thresholds
+from engine.assembly.device import build_device, warn_without_gpu
+from engine.assembly.model import build_model, num_classes
+from engine.assembly.process import prepare
+from engine.assembly.weights import follow_conventions
+from engine.checkpoint import WeightFile, load_weights, read_weights
+from engine.config import load_config
+from engine.data.transforms import Normalize, Transform
+from engine.inference.augment import AugmentedDetector, View
+from engine.inference.predictor import ImagePredictor
+from engine.layers.voting import MERGERS, Merged
+from engine.log import get_logger
+from engine.modeling.detector import GeneralizedRCNN
+from engine.registry import lookup
+
+DEFAULT_THRESHOLD = 0.3
+"""For a class without a stored threshold."""
+LARGE_SCALE = 800
+"""From this short side on, pixels, TEST.BBOX_AUG.MAX_SIZE limits the long one, not INPUT.MAX_SIZE_TEST (reference)."""
+
+
+def build_trained_model(cfg: CfgNode) -> GeneralizedRCNN:
+    """The model of `cfg` with the weights and class names of `MODEL.WEIGHT`, in a process made ready for a run.
+
+    Where the weights were converted from another project, `cfg` is made to follow its conventions.
+    """
+    prepare(cfg)
+    file = read_weights(cfg.MODEL.WEIGHT)
+    follow_conventions(cfg, file)
+    return _load_trained(cfg, file)
+
+
+def _load_trained(cfg: CfgNode, file: WeightFile) -> GeneralizedRCNN:
+    model = build_model(cfg, file.class_names or ())
+    load_weights(model, file)
+    return model.eval()
+
+
+def build_detector(cfg: CfgNode, model: GeneralizedRCNN) -> tuple[nn.Module, Transform]:
+    """What detects in test images, and the transform they take first: `model`, augmented where `TEST.BBOX_AUG` says."""
+    if not cfg.TEST.BBOX_AUG.ENABLED:
+        return model, build_test_transform(cfg)
+    return build_augmented(cfg, model), Transform([])
+
+
+def build_augmented(cfg: CfgNode, model: GeneralizedRCNN) -> AugmentedDetector:
+    """`model` with the test-time augmentation of `TEST.BBOX_AUG`, on images as read.
+
+    As the reference: with VOTE, each pass is suppressed and cut before its detections are merged by MERGE_TYPE; without
+    it, all candidates are suppressed together, and neither SCALE_RANGES nor the smaller limit of small scales is used.
+    """
+    augmentation, source = cfg.TEST.BBOX_AUG, cfg.INPUT
+    if augmentation.SCALE_RANGES and not augmentation.VOTE:
+        get_logger(__name__).warning("TEST.BBOX_AUG.SCALE_RANGES is used with TEST.BBOX_AUG.VOTE: True only")
+    return AugmentedDetector(
+        model,
+        build_views(cfg),
+        Normalize(source.PIXEL_MEAN, source.PIXEL_STD, source.TO_BGR255).pixels,
+        build_merge(cfg),
+        max_detections=cfg.TEST.DETECTIONS_PER_IMG,
+        suppress_first=augmentation.VOTE,
+        pixel=pixel_of(cfg),
+    )
+
+
+def build_views(cfg: CfgNode) -> list[View]:
+    """The plain scale of `INPUT` and those of `TEST.BBOX_AUG.SCALES`."""
+    augmentation, source = cfg.TEST.BBOX_AUG, cfg.INPUT
+    ranges = augmentation.SCALE_RANGES if augmentation.VOTE else ()
+    views = [View(source.MIN_SIZE_TEST, source.MAX_SIZE_TEST, augmentation.H_FLIP)]
+    for scale, size_range in zip_longest(augmentation.SCALES, ranges):
+        is_small = augmentation.VOTE and scale < LARGE_SCALE
+        max_size = source.MAX_SIZE_TEST if is_small else augmentation.MAX_SIZE
+        views.append(View(scale, max_size, augmentation.SCALE_H_FLIP, size_range))
+    return views
+
+
+def build_merge(cfg: CfgNode) -> partial[Merged]:
+    """The rule of `TEST.BBOX_AUG.MERGE_TYPE` with its parameters bound; plain NMS without VOTE."""
+    augmentation, (score_thresh, nms_thresh) = cfg.TEST.BBOX_AUG, final_thresholds(cfg)
+    name = augmentation.MERGE_TYPE.replace("-", "_") if augmentation.VOTE else "nms"
+    parameters = {
+        "vote": {"iou_thresh": augmentation.VOTE_TH},
+        "soft_vote": {"iou_thresh": augmentation.VOTE_TH, "score_thresh": score_thresh},
+        "nms": {"iou_thresh": nms_thresh},
+    }
+    return partial(lookup(MERGERS, name, "TEST.BBOX_AUG.MERGE_TYPE"), **parameters.get(name, {}))
+
+
+class Predictor(ImagePredictor):
+    """`Predictor(config, weights)(image) -> Detections`.
+
+    The class names and score thresholds stored in the checkpoint are used.
+
+    Args:
+        config: a path of a YAML file, or a configuration.
+        weights: whatever `MODEL.WEIGHT` takes.
+        threshold: one score threshold for all classes instead of the stored ones.
+
+    Raises:
+        InputError: configuration or weights that cannot be used.
+
+    Attributes:
+        class_names: names of labels 0..K-1 ("class 1", ... where the checkpoint has none).
+        stored_thresholds: score threshold by class name, as far as the checkpoint has them.
+    """
+
+    def __init__(self, config: CfgNode | str | Path, weights: str | Path, threshold: float | None = None) -> None:
+        cfg = config.clone() if isinstance(config, CfgNode) else load_config(config)
+        warn_without_gpu(cfg)
+        file = read_weights(str(weights))
+        follow_conventions(cfg, file)
+        self.stored_thresholds = usable_thresholds(file.thresholds)
+        super().__init__(
+            *build_detector(cfg, _load_trained(cfg, file)),
+            build_device(cfg),
+            file.class_names or [f"class {k + 1}" for k in range(num_classes(cfg))],
+            self.stored_thresholds if threshold is None else {},
+            DEFAULT_THRESHOLD if threshold is None else threshold,
+            cfg.DATALOADER.SIZE_DIVISIBILITY,
+            pixel_of(cfg),
+        )
+
+
+def usable_thresholds(thresholds: dict[str, Any] | None) -> dict[str, float]:
+    """Score threshold by class name from the object of `thresholds.json`; classes that have none are left out."""
+    classes = (thresholds or {}).get("classes", {})
+    return {name: entry["threshold"] for name, entry in classes.items() if entry["threshold"] is not None}

@@ -1,0 +1,257 @@
+"""cfg -> a finished training run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from yacs.config import CfgNode
+
+from engine import distributed
+from engine.assembly.data import build_train_loader
+from engine.assembly.device import build_device
+from engine.assembly.model import build_model
+from engine.assembly.process import prepare, write_config
+from engine.assembly.solver import build_optimizer, build_schedule, run_length
+from engine.assembly.testing import Validation, check_test_sets
+from engine.assembly.weights import load_initial_weights
+from engine.checkpoint import FORMAT, Checkpointer
+from engine.config import changes
+from engine.data.loader import BatchLoader
+from engine.data.workers import naming_dead_workers
+from engine.errors import InputError
+from engine.log import CONFIG_FILE, get_logger
+from engine.registry import lookup
+from engine.solver.length import RunLength
+from engine.solver.schedule import Schedule
+from engine.training import loop
+from engine.training.ema import EMAHook
+from engine.training.hooks import FINAL, HOOKS, CheckpointHook, Run
+from engine.training.interrupt import InterruptHook
+from engine.training.log_hook import LogHook
+from engine.training.nonfinite import NonFinite, save_batches
+from engine.training.precision import Clipping, Precision, is_native
+from engine.training.resume import hook_states, parameter_names, restore, restore_hooks, resume_point
+from engine.training.validation import ValidationHook
+from engine.training.writers import METRICS_FILE, WRITERS, Writer
+
+FILES_OF_A_RUN = (CONFIG_FILE, METRICS_FILE, "wandb_run", "mlflow_run", "tensorboard", "inference")
+"""What a run leaves beside its checkpoints and its log."""
+
+
+def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Module:
+    """Train the model of `cfg` and leave everything in `OUTPUT_DIR`; see the README for the files.
+
+    Args:
+        cfg: a configuration.
+        resume: continue from the last checkpoint of `OUTPUT_DIR`, if there is one. Otherwise start from `MODEL.WEIGHT`.
+        will_test: `evaluate` follows, so mistakes in the test sets are to be said now, not after the training.
+
+    Returns:
+        The trained model, in training mode.
+
+    Raises:
+        InputError: bad configuration, data or checkpoint; a loss that is not finite.
+        Interrupted: a signal ended it; a checkpoint is written.
+    """
+    if not (cfg.SOLVER.MAX_ITER or cfg.SOLVER.MAX_EPOCH):
+        raise InputError("SOLVER.MAX_ITER is 0, so there is nothing to train; to test only, use tools/test_net.py")
+    resume = prepare(cfg, resume)
+    device = build_device(cfg)
+    checkpointer = Checkpointer(Path(cfg.OUTPUT_DIR))
+    last = resume_point(checkpointer) if resume else None
+    start = last[1]["iteration"] if last else 0
+    loader = build_train_loader(cfg, start_iteration=start)
+    length = run_length(cfg, len(loader.dataset))
+    if will_test:
+        check_test_sets(cfg, loader.dataset.class_names)
+    validation = Validation(cfg, loader.dataset.class_names) if cfg.DATASETS.VAL else None
+    model = build_model(cfg, loader.dataset.class_names)
+    optimizer = build_optimizer(cfg, model)
+    schedule = build_schedule(cfg, optimizer, length)
+    precision = build_precision(cfg, device)
+    if not last and cfg.MODEL.WEIGHT:
+        load_initial_weights(cfg, model)
+    ema = EMAHook(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
+    run = Run(model, optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
+    is_final = last is not None and last[0].stem == FINAL
+    hooks = _build_hooks(cfg, run, checkpointer, precision, ema, validation, length, is_final)
+    if last:
+        restore(last, model, optimizer, precision, cfg.SOLVER.OPTIMIZER, ema)
+        restore_hooks(hooks, last[1].get("hooks", {}))
+    _begin(cfg, checkpointer, is_new=last is None)
+    _say_start(cfg, last, length.max_iter)
+    del last  # as large as the model with its optimizer
+    if not (is_final and start >= length.max_iter):
+        _run(cfg, model, loader, optimizer, schedule, precision, hooks, start)
+    distributed.barrier()
+    if ema:
+        model.load_state_dict(ema.model.state_dict())
+    return model
+
+
+def _build_hooks(
+    cfg: CfgNode,
+    run: Run,
+    checkpointer: Checkpointer,
+    precision: Precision,
+    ema: EMAHook | None,
+    validation: Validation | None,
+    length: RunLength,
+    is_final: bool,
+) -> list[loop.Hook]:
+    """In the order in which they are called: what a checkpoint holds is settled before it is written."""
+    hooks: list[loop.Hook] = []
+    snapshot = partial(_snapshot, cfg, run.model, run.optimizer, precision, ema, hooks)
+    log = LogHook(run, cfg.SOLVER.LOG_PERIOD, build_writers(cfg, run))
+    hooks += [log, *([ema] if ema else []), *build_own_hooks(cfg, run)]
+    if validation:
+        validate = partial(validation, ema.model if ema else run.model)
+        hooks.append(build_validation_hook(cfg, validate, log, checkpointer, snapshot, length))
+    hooks += [
+        CheckpointHook(checkpointer, snapshot, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS, is_final),
+        InterruptHook(checkpointer, snapshot),
+    ]
+    return hooks
+
+
+def _begin(cfg: CfgNode, checkpointer: Checkpointer, is_new: bool) -> None:
+    """Make the folder this run's own; not before all that can be refused was, so that a mistake changes no file."""
+    distributed.barrier()  # the initial weights may be an earlier run's, and every process must have read them
+    folder = Path(cfg.OUTPUT_DIR).resolve()
+    if is_new and distributed.is_main():
+        moved_to, weight = checkpointer.set_aside(FILES_OF_A_RUN), Path(cfg.MODEL.WEIGHT)
+        if moved_to and weight.resolve().parent == folder and (moved_to / weight.name).exists():
+            cfg.defrost()
+            cfg.MODEL.WEIGHT = str(moved_to / weight.name)
+            cfg.freeze()
+    distributed.mark_begun(str(folder))
+    write_config(cfg)
+
+
+def _say_start(cfg: CfgNode, last: tuple[Path, dict[str, Any]] | None, max_iter: int) -> None:
+    logger = get_logger(__name__)
+    if not last:
+        if not cfg.MODEL.WEIGHT:
+            logger.info("MODEL.WEIGHT is empty: training from scratch")
+        return
+    path, state = last
+    done = state["iteration"]
+    if done >= max_iter:
+        logger.info("nothing left to train: %s is at iteration %d of %d", path, done, max_iter)
+    else:
+        logger.info("resuming from %s at iteration %d of %d", path, done, max_iter)
+    for line in changes(state.get("config", ""), cfg):
+        logger.warning("changed since that checkpoint: %s", line)
+    if cfg.SOLVER.EMA_DECAY and "ema_updates" not in state:
+        logger.warning("%s has no average of the weights: it begins here", path)
+
+
+@naming_dead_workers()
+def _run(
+    cfg: CfgNode,
+    model: nn.Module,
+    loader: BatchLoader,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    precision: Precision,
+    hooks: Sequence[loop.Hook],
+    start: int,
+) -> None:
+    solver = cfg.SOLVER
+    if solver.COMPILE:
+        model.backbone.compile()  # the heads' shapes depend on what is found: graphs would break, and be made anew
+    try:
+        loop.run(
+            _parallel(model, precision.device),
+            loader,
+            optimizer,
+            schedule,
+            precision,
+            hooks,
+            start,
+            Clipping(solver.CLIP_GRAD_NORM, solver.CLIP_GRAD_VALUE),
+            solver.ACCUMULATE,
+        )
+    except torch.cuda.OutOfMemoryError as error:
+        raise InputError(
+            "the memory of the GPU ran out: raise SOLVER.ACCUMULATE, turn SOLVER.AMP on, or lower INPUT.MIN_SIZE_TRAIN"
+        ) from error
+    except NonFinite as error:
+        path = Path(cfg.OUTPUT_DIR) / f"nonfinite_batch_{distributed.rank()}.pth"
+        raise InputError(f"{error}; {save_batches(path, error.batches)}") from error
+
+
+def build_writers(cfg: CfgNode, run: Run) -> list[Writer]:
+    """The writers of `SOLVER.WRITERS`, those of the log that are not always there."""
+    return [lookup(WRITERS, name, "SOLVER.WRITERS")(run) for name in cfg.SOLVER.WRITERS]
+
+
+def build_own_hooks(cfg: CfgNode, run: Run) -> list[loop.Hook]:
+    """The hooks of `SOLVER.HOOKS`, in this order."""
+    return [lookup(HOOKS, name, "SOLVER.HOOKS")(run) for name in cfg.SOLVER.HOOKS]
+
+
+def build_validation_hook(
+    cfg: CfgNode,
+    validate: Callable[[], dict[str, dict[str, Any]]],
+    log: LogHook,
+    checkpointer: Checkpointer,
+    snapshot: Callable[[int], dict[str, Any]],
+    length: RunLength,
+) -> ValidationHook:
+    """The hook of `SOLVER.VALIDATION` in a training of this length."""
+    keys, period = cfg.SOLVER.VALIDATION, length.validation_period
+    end = length.max_iter
+    return ValidationHook(validate, log.write, checkpointer, snapshot, keys.METRIC, period, end, keys.PATIENCE)
+
+
+def build_precision(cfg: CfgNode, device: torch.device) -> Precision:
+    """The type of `SOLVER.AMP`, or float32 on a CPU that would have to emulate it."""
+    amp = cfg.SOLVER.AMP
+    dtype = getattr(torch, amp.DTYPE) if amp.ENABLED else None
+    if dtype and not is_native(device, dtype):
+        get_logger(__name__).warning(
+            "SOLVER.AMP is off: this CPU has no %s arithmetic, and emulating it takes far longer than float32",
+            amp.DTYPE,
+        )
+        dtype = None
+    return Precision(device, dtype)
+
+
+def _parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    if distributed.world_size() == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def _snapshot(
+    cfg: CfgNode,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    ema: EMAHook | None,
+    hooks: Sequence[loop.Hook],
+    iteration: int,
+) -> dict[str, Any]:
+    """The content of a checkpoint after `iteration` iterations; "model" has the weights to use, the average if any."""
+    averaged = {"training_model": model.state_dict(), "ema_updates": ema.num_updates} if ema else {}
+    return {
+        "format": FORMAT,
+        "model": (ema.model if ema else model).state_dict(),
+        **averaged,
+        "class_names": model.class_names,
+        "thresholds": None,
+        "iteration": iteration,
+        "optimizer": optimizer.state_dict(),
+        "parameter_names": parameter_names(model, optimizer),
+        "optimizer_name": cfg.SOLVER.OPTIMIZER,
+        "scaler": precision.state_dict(),
+        "hooks": hook_states(hooks),
+        "config": cfg.dump(),
+    }

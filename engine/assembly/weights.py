@@ -1,0 +1,109 @@
+"""cfg -> a model with its initial weights; what weights ask of cfg; batch norm statistics for averaged weights."""
+
+from __future__ import annotations
+
+from functools import partial, reduce
+from typing import Any
+
+import torch
+from torch import nn
+from yacs.config import CfgNode
+
+from engine.assembly.data import build_train_loader
+from engine.assembly.device import build_device
+from engine.assembly.model import build_model, num_classes
+from engine.checkpoint.average import recompute_statistics
+from engine.checkpoint.report import LoadReport
+from engine.checkpoint.weights import SURGERIES, WeightFile, load_weights, read_weights
+from engine.errors import InputError
+from engine.log import get_logger
+
+
+def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
+    """Fill `model` from `MODEL.WEIGHT`, after the `MODEL.WEIGHT_SURGERY` it asks for.
+
+    Raises:
+        InputError: see `load_weights`.
+    """
+    file = read_weights(cfg.MODEL.WEIGHT)
+    unmet = unmet_conventions(cfg, file)
+    if unmet:
+        get_logger(__name__).warning("%s was trained with %s: consider writing it", file.source, _written(unmet))
+    name = cfg.MODEL.WEIGHT_SURGERY
+    if not name:
+        return load_weights(model, file)
+    surgery = partial(
+        SURGERIES[name],
+        num_classes=num_classes(cfg, model.class_names),
+        num_anchors=model.rpn.anchor_generator.per_cell if cfg.MODEL.RPN_ONLY else 1,
+    )
+    return load_weights(model, file, surgery=surgery)
+
+
+def unmet_conventions(cfg: CfgNode, file: WeightFile) -> dict[str, Any]:
+    """The keys, with the values that the weights were made for, in which `cfg` differs from them."""
+    return {key: value for key, value in file.conventions.items() if reduce(_child, key.split("."), cfg) != value}
+
+
+def follow_conventions(cfg: CfgNode, file: WeightFile) -> None:
+    """Set what the weights were made for in `cfg` and say so in the log.
+
+    Raises:
+        InputError: the file names a key that does not exist or a value that it cannot have.
+    """
+    unmet = unmet_conventions(cfg, file)
+    if not unmet:
+        return
+    get_logger(__name__).warning("%s goes with %s: set so for this run", file.source, _written(unmet))
+    was_frozen = cfg.is_frozen()
+    cfg.defrost()
+    cfg.merge_from_list([item for pair in unmet.items() for item in pair])
+    if was_frozen:
+        cfg.freeze()
+
+
+def with_batch_norm_recomputed(cfg: CfgNode, state: dict[str, Any], num_images: int) -> dict[str, Any]:
+    """A checkpoint of ours whose batch norm statistics are those of its weights on images of `DATASETS.TRAIN`.
+
+    Args:
+        state: the content of the checkpoint.
+        num_images: look at so many, rounded up to whole batches, augmented as in training.
+
+    Raises:
+        InputError: the configuration is of another model or other classes, or has no trainable batch norm.
+    """
+    file = WeightFile(
+        state["model"], state["class_names"] or None, None, "the average", "engine", state.get("conventions") or {}
+    )
+    cfg = cfg.clone()
+    cfg.defrost()
+    follow_conventions(cfg, file)
+    solver = cfg.SOLVER
+    solver.MAX_EPOCH, solver.STEPS_EPOCH, solver.MAX_ITER = 0, (), -(-num_images // solver.IMS_PER_BATCH)
+    cfg.SEED = max(cfg.SEED, 0)
+    loader = build_train_loader(cfg)
+    names = loader.dataset.class_names
+    if file.class_names and file.class_names != list(names):
+        raise InputError(
+            f"the checkpoints are of the classes {', '.join(file.class_names)}, the training set of {', '.join(names)}"
+        )
+    model = build_model(cfg, names)
+    report = load_weights(model, file)
+    if not report.ok:
+        raise InputError(f"the configuration is of another model than the checkpoints: {report.summary()}")
+    torch.manual_seed(cfg.SEED)
+    statistics = recompute_statistics(model, loader, build_device(cfg))
+    if not statistics:
+        raise InputError(
+            "this model has no batch norm that learns statistics (MODEL.RESNETS.NORM: BN or SyncBN): leave out "
+            "--recompute-bn"
+        )
+    return {**state, "model": {**state["model"], **statistics}}
+
+
+def _child(node: Any, name: str) -> Any:
+    return node.get(name) if isinstance(node, CfgNode) else None
+
+
+def _written(conventions: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in conventions.items())

@@ -1,0 +1,1 @@
+"""Dense stages: one prediction for each anchor of a pyramid."""

@@ -1,0 +1,166 @@
+"""The RetinaNet dense stage (Lin et al., 2017): focal loss over anchors of several sizes and ratios, no centerness.
+
+Shapes: N images, L levels, A anchors a cell, R anchors an image, P positives, K classes, C channels, H W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from fvcore.common.registry import Registry
+from torch import Tensor, nn
+
+from engine import distributed
+from engine.modeling import box_coding
+from engine.modeling.anchors import AnchorGrid
+from engine.modeling.dense.stage import DenseStage, HeadOutputs, flatten, init_head, tower
+from engine.structures import Targets
+
+NORMALIZERS = Registry("NORMALIZERS")
+"""By the name in `MODEL.RETINANET.LOSS_NORMALIZER`: () -> module that maps the positives of each image (N,) to what the
+class and box loss sums of each image are divided by, (N,) both."""
+
+
+class RetinaNetHead(nn.Module):
+    """Two towers shared by all levels, and two predictors.
+
+    Args:
+        in_channels: channels of every level.
+        num_classes: K, without background.
+        num_anchors: A.
+        num_convs: convolutions in a tower.
+        prior: probability of foreground that the classifier starts with.
+        norm_name: norm in the towers (`layers.norm`), "" for none.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        num_anchors: int = 9,
+        num_convs: int = 4,
+        prior: float = 0.01,
+        norm_name: str = "",
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.cls_tower = tower(in_channels, num_convs, norm_name)
+        self.bbox_tower = tower(in_channels, num_convs, norm_name)
+        self.cls_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
+        self.bbox_pred = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
+        init_head(self, prior)
+
+    def forward(self, features: list[Tensor]) -> HeadOutputs:
+        """Maps (N, C, H_l, W_l) -> predictions of all levels."""
+        logits = [flatten(self.cls_logits(self.cls_tower(feature)), self.num_classes) for feature in features]
+        codes = [flatten(self.bbox_pred(self.bbox_tower(feature)), 4) for feature in features]
+        return HeadOutputs(torch.cat(logits, 1), torch.cat(codes, 1))
+
+
+class RetinaNet(DenseStage):
+    """The dense stage of RetinaNet: smooth L1 of the deltas as box loss.
+
+    Args:
+        delta_weights: factors of (dx, dy, dw, dh) in the deltas.
+        reg_beta: error at which the box loss turns from square to straight; 0 is L1.
+        normalizer: see `NORMALIZERS`; by default the reference's.
+        clips_first: clip candidates to the image before the suppression (reference, torchvision), or leave that to the
+            caller's resizing (detectron2).
+        args, kwargs: see `DenseStage`.
+    """
+
+    def __init__(
+        self,
+        *args,
+        delta_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        reg_beta: float = 0.11,
+        normalizer: nn.Module | None = None,
+        clips_first: bool = True,
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.delta_weights = tuple(delta_weights)
+        self.reg_beta = reg_beta
+        self.normalizer = normalizer or positives()
+        self.clips_first = clips_first
+
+    def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
+        return box_coding.decode_deltas(codes, anchors, self.delta_weights)
+
+    def limit(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        return super().limit(boxes, size) if self.clips_first else boxes
+
+    def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
+        """Focal loss over all anchors that are not ignored, smooth L1 over the positives."""
+        sums_cls, sums_reg, num_positive = [], [], []
+        for logits, codes, target in zip(outputs.logits, outputs.codes, targets, strict=True):
+            labels, gt_boxes = self.match(anchors, target)
+            is_positive = labels >= 0
+            gt_codes = box_coding.encode_deltas(gt_boxes[is_positive], anchors.boxes[is_positive], self.delta_weights)
+            sums_cls.append(self.focal_loss(logits, labels))
+            sums_reg.append(F.smooth_l1_loss(codes[is_positive].float(), gt_codes, reduction="sum", beta=self.reg_beta))
+            num_positive.append(is_positive.sum())
+        divisor_cls, divisor_reg = self.normalizer(torch.stack(num_positive).to(sums_cls[0]))
+        return {
+            "loss_cls": (torch.stack(sums_cls) / divisor_cls).sum(),
+            "loss_reg": (torch.stack(sums_reg) / divisor_reg).sum(),
+        }
+
+
+class BatchNormalizer(nn.Module):
+    """The reference's: class losses by positives + images of the batch, box losses by positives x `reg_weight`.
+
+    The figures are averages over all processes, so that any split of a batch gives the same gradient.
+    """
+
+    def __init__(self, reg_weight: float = 4.0) -> None:
+        super().__init__()
+        self.reg_weight = reg_weight
+
+    def forward(self, num_positive: Tensor) -> tuple[Tensor, Tensor]:
+        batch = torch.stack([num_positive.sum(), num_positive.new_tensor(len(num_positive))])
+        total, num_images = distributed.all_reduce_mean(batch).unbind()
+        return (total + num_images).expand_as(num_positive), (total * self.reg_weight).clamp(min=1).expand_as(
+            num_positive
+        )
+
+
+class MovingAverageNormalizer(nn.Module):
+    """detectron2's: both losses by an exponential average of the positives of a batch, moved in training only."""
+
+    def __init__(self, start: float = 100.0, momentum: float = 0.9) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("average", torch.tensor(float(start)))
+
+    def forward(self, num_positive: Tensor) -> tuple[Tensor, Tensor]:
+        if self.training:
+            total = distributed.all_reduce_mean(num_positive.sum()).clamp(min=1)
+            self.average.lerp_(total.to(self.average), 1 - self.momentum)
+        divisor = self.average.clone().expand_as(num_positive)
+        return divisor, divisor
+
+
+class ImageNormalizer(nn.Module):
+    """torchvision's: both losses of an image by its own positives, then the mean over the images."""
+
+    def forward(self, num_positive: Tensor) -> tuple[Tensor, Tensor]:
+        divisor = num_positive.clamp(min=1) * len(num_positive)
+        return divisor, divisor
+
+
+@NORMALIZERS.register()
+def positives(reg_weight: float = 4.0) -> nn.Module:
+    return BatchNormalizer(reg_weight)
+
+
+@NORMALIZERS.register()
+def moving_average(reg_weight: float = 4.0) -> nn.Module:
+    return MovingAverageNormalizer()
+
+
+@NORMALIZERS.register()
+def per_image(reg_weight: float = 4.0) -> nn.Module:
+    return ImageNormalizer()

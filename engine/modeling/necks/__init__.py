@@ -1,0 +1,1 @@
+"""Necks by name: from the maps of a body to a pyramid."""

@@ -1,0 +1,71 @@
+"""Plain-text tables for the console and the log; names may hold wide characters."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+WIDTH = 100  # columns of text that a table may take
+
+
+def display_width(text: str) -> int:
+    """Columns `text` takes in a terminal: a Chinese character takes 2, a combining mark none.
+
+    Example:
+        >>> display_width("ab"), display_width("破洞")
+        (2, 4)
+    """
+    return sum(
+        0
+        if unicodedata.combining(char) or unicodedata.category(char) in ("Cf", "Mn", "Me")
+        else 2
+        if unicodedata.east_asian_width(char) in "WF"
+        else 1
+        for char in text
+    )
+
+
+def side_by_side(headers: Sequence[str], rows: list[list[str]]) -> str:
+    """Rows in as many groups of columns as fit, read downwards."""
+    name_width = max(display_width(row[0]) for row in rows)
+    group_width = max(name_width, len(headers[0])) + sum(2 + max(len(h), 5) for h in headers[1:]) + 2
+    groups = max(1, min(WIDTH // group_width, len(rows)))
+    height = math.ceil(len(rows) / groups)
+    groups = math.ceil(len(rows) / height)
+    blank = [""] * len(headers)
+    lines = []
+    for i in range(height):
+        parts = [rows[i + g * height] if i + g * height < len(rows) else blank for g in range(groups)]
+        lines.append([cell for part in parts for cell in part])
+    names = tuple(g * len(headers) for g in range(groups))
+    return aligned_table(list(headers) * groups, lines, text_columns=names)
+
+
+def aligned_table(headers: list[str], rows: list[list[str]], text_columns: tuple[int, ...] = (0,)) -> str:
+    """tabulate, with names of wide characters aligned whether or not `wcwidth` is installed.
+
+    A cell with such characters goes in as a run of one private character, as long as the cell is
+    wide, and is put back afterwards.
+    """
+    stand_ins: dict[str, str] = {}
+
+    def stand_in(text: str) -> str:
+        if text.isascii():
+            return text
+        run = chr(0xF0000 + len(stand_ins)) * max(display_width(text), 1)
+        stand_ins[run] = text
+        return run
+
+    body = [[stand_in(_one_line(cell)) for cell in row] for row in rows]
+    align = ["left" if i in text_columns else "right" for i in range(len(headers))]
+    text = tabulate(body, headers, tablefmt="simple", colalign=align, disable_numparse=True)
+    for run, original in stand_ins.items():
+        text = text.replace(run, original)
+    return text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()) if any(char.isspace() and char != " " for char in text) else text

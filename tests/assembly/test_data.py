@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.assembly.data import (
+    build_dataset,
+    build_test_loader,
+    build_test_transform,
+    build_train_dataset,
+    build_train_loader,
+    build_train_transform,
+)
+from engine.data.transforms import random_state
+from engine.errors import InputError
+
+WriteCoco = Callable[..., Path]
+BOX = [1, 1, 5, 5]
+
+
+@pytest.fixture
+def toy(write_coco: WriteCoco) -> Path:
+    annotations = [{"image_id": i, "category_id": 3, "bbox": BOX} for i in range(4)]
+    return write_coco([(i, 20, 30 - 4 * i) for i in range(5)], annotations)
+
+
+def test_train_loader(toy_cfg: Any, toy: Path) -> None:
+    toy_cfg.DATALOADER.SIZE_DIVISIBILITY = 32
+    toy_cfg.freeze()
+    loader = build_train_loader(toy_cfg)
+    batches = list(loader)
+    assert len(loader) == len(batches) == 6
+    assert all(batch.images.tensor.shape == (4, 3, 32, 32) for batch in batches)
+    assert loader.dataset.class_names == ["scratch", "hole"]
+    resumed = list(build_train_loader(toy_cfg, start_iteration=4))
+    for first, second in zip(batches[4:], resumed, strict=True):
+        assert torch.equal(first.images.tensor, second.images.tensor)
+
+
+def test_a_drawn_seed_differs_between_runs(toy_cfg: Any, toy: Path) -> None:
+    toy_cfg.SEED = -1
+    runs = [tuple(t.image_id for batch in build_train_loader(toy_cfg) for t in batch.targets) for _ in range(3)]
+    assert len(set(runs)) > 1
+
+
+def test_filter_empty_holds_for_training_only(toy_cfg: Any, toy: Path) -> None:
+    assert len(build_train_dataset(toy_cfg)) == 5
+    toy_cfg.DATALOADER.FILTER_EMPTY = True
+    assert len(build_train_dataset(toy_cfg)) == 4
+    loader = build_test_loader(toy_cfg, "toy")
+    assert sum(len(batch) for batch in loader) == 5 and len(loader) == 2
+
+
+def test_several_training_sets(toy_cfg: Any, toy: Path, write_coco: WriteCoco) -> None:
+    write_coco(
+        [(0, 20, 20)],
+        [{"image_id": 0, "category_id": 1, "bbox": BOX}],
+        categories=((1, "hole"), (2, "scratch")),  # the other order
+        name="other",
+    )
+    toy_cfg.DATASETS.TRAIN = ("toy", "other")
+    dataset = build_train_dataset(toy_cfg)
+    assert len(dataset) == 6 and dataset.class_names == ["scratch", "hole"]
+    assert dataset.read(5)[1].labels.tolist() == [1]
+    assert next(iter(build_train_loader(toy_cfg))).images.tensor.shape[0] == 4
+
+
+def test_class_names_from_a_checkpoint(toy_cfg: Any, toy: Path) -> None:
+    dataset = build_dataset(toy_cfg, "toy", ["hole", "scratch"])
+    assert dataset.read(0)[1].labels.tolist() == [1] and dataset.category_ids == [7, 3]
+
+
+def test_scale_range_goes_before_the_set(toy_cfg: Any) -> None:
+    toy_cfg.INPUT.MIN_SIZE_RANGE_TRAIN = (10, 12)
+    resize = build_train_transform(toy_cfg).steps[0]
+    assert list(resize.min_sizes) == [10, 11, 12]
+    image = torch.zeros(20, 20, 3, dtype=torch.uint8).numpy()
+    drawn = set()
+    for position in range(40):
+        with random_state(0, position):
+            drawn.add(build_train_transform(toy_cfg)(image)[0].shape[-1])
+    assert drawn == {10, 11, 12}
+    toy_cfg.INPUT.MIN_SIZE_RANGE_TRAIN = (12, 10)
+    with pytest.raises(InputError, match="MIN_SIZE_RANGE_TRAIN"):
+        build_train_transform(toy_cfg)
+
+
+@pytest.mark.parametrize(("convention", "right"), [("inclusive", 9.0), ("continuous", 10.0)])
+def test_pixel_convention(toy_cfg: Any, toy: Path, convention: str, right: float) -> None:
+    toy_cfg.MODEL.PIXEL_CONVENTION = convention
+    toy_cfg.INPUT.MIN_SIZE_TEST, toy_cfg.INPUT.MAX_SIZE_TEST = 40, 60
+    image, targets = build_dataset(toy_cfg, "toy").read(0)
+    _, scaled = build_test_transform(toy_cfg)(image, targets)
+    assert scaled.boxes.tolist() == [[2.0, 2.0, right + 2, right + 2]]
+
+
+def test_colour_jitter_only_when_asked_for(toy_cfg: Any) -> None:
+    kinds = [type(step).__name__ for step in build_train_transform(toy_cfg).steps]
+    assert kinds == ["Resize", "RandomHorizontalFlip", "Normalize"]
+    toy_cfg.INPUT.HUE = 0.1
+    kinds = [type(step).__name__ for step in build_train_transform(toy_cfg).steps]
+    assert kinds == ["Resize", "RandomHorizontalFlip", "ColorJitter", "Normalize"]
+
+
+def test_mistakes(toy_cfg: Any, toy: Path) -> None:
+    toy_cfg.DATASETS.TRAIN = ()
+    with pytest.raises(InputError, match="DATASETS.TRAIN is empty"):
+        build_train_loader(toy_cfg)
+    with pytest.raises(InputError, match="did you mean toy"):
+        build_test_loader(toy_cfg, "toyy")
+    with pytest.raises(InputError, match="data set 'other'.*DATASETS.ROOT"):
+        build_test_loader(toy_cfg, "other")
+
+
+def test_real_images(toy_cfg: Any, data_dir: Path) -> None:
+    toy_cfg.DATASETS.ROOT = str(data_dir)
+    for name, folder, split in (("tc", "tiny_coco", "train"), ("cells", "bccd", "val")):
+        toy_cfg.DATASETS.CATALOG[name] = type(toy_cfg)(
+            {"img_dir": f"{folder}/{split}", "ann_file": f"{folder}/annotations/instances_{split}.json"}
+        )
+    toy_cfg.DATASETS.TRAIN = ("tc",)
+    toy_cfg.SOLVER.IMS_PER_BATCH, toy_cfg.SOLVER.MAX_ITER = 8, 4
+    toy_cfg.DATALOADER.NUM_WORKERS = 2
+    batches = list(build_train_loader(toy_cfg))
+    assert len({target.image_id for batch in batches for target in batch.targets}) == 32
+    for batch in batches:
+        for target in batch.targets:
+            assert (target.boxes[:, 2:] > target.boxes[:, :2]).all()
+            assert (target.labels < 80).all()
+    assert sum(len(batch) for batch in build_test_loader(toy_cfg, "cells")) == 72
