@@ -6,21 +6,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from fvcore.common.registry import Registry
 
 from engine.assembly.model import build_backbone, build_model
 from engine.config import get_cfg
 from engine.errors import InputError
-from engine.registry import import_modules, lookup
+from engine.registry import Registry, import_modules, lookup
 
 PARTS = Registry("PARTS")
 
 
-@PARTS.register()
+@PARTS.register("wheel")
 def wheel() -> None: ...
 
 
-@PARTS.register()
+@PARTS.register("wing")
 def wing() -> None: ...
 
 

@@ -192,11 +192,10 @@ def _loss_and_selection(cfg: CfgNode, group: str) -> dict[str, float]:
 def build_assigner(cfg: CfgNode, inset: float) -> partial:
     """The rule of `MODEL.ATSS.POSITIVE_TYPE` with its parameters bound."""
     atss = cfg.MODEL.ATSS
-    word = atss.POSITIVE_TYPE
-    name = word if word in ASSIGNERS else word.lower()
+    name = atss.POSITIVE_TYPE
     parameters = {
-        "atss": {"topk": atss.TOPK},
-        "topk": {"topk": atss.TOPK},
-        "iou": {"fg_iou_thresh": atss.FG_IOU_THRESHOLD, "bg_iou_thresh": atss.BG_IOU_THRESHOLD},
+        "ATSS": {"topk": atss.TOPK},
+        "TOPK": {"topk": atss.TOPK},
+        "IoU": {"fg_iou_thresh": atss.FG_IOU_THRESHOLD, "bg_iou_thresh": atss.BG_IOU_THRESHOLD},
     }
     return partial(lookup(ASSIGNERS, name, "MODEL.ATSS.POSITIVE_TYPE"), inset=inset, **parameters.get(name, {}))

@@ -92,10 +92,10 @@ def build_views(cfg: CfgNode) -> list[View]:
 def build_merge(cfg: CfgNode) -> partial[Merged]:
     """The rule of `TEST.BBOX_AUG.MERGE_TYPE` with its parameters bound; plain NMS without VOTE."""
     augmentation, (score_thresh, nms_thresh) = cfg.TEST.BBOX_AUG, final_thresholds(cfg)
-    name = augmentation.MERGE_TYPE.replace("-", "_") if augmentation.VOTE else "nms"
+    name = augmentation.MERGE_TYPE if augmentation.VOTE else "nms"
     parameters = {
         "vote": {"iou_thresh": augmentation.VOTE_TH},
-        "soft_vote": {"iou_thresh": augmentation.VOTE_TH, "score_thresh": score_thresh},
+        "soft-vote": {"iou_thresh": augmentation.VOTE_TH, "score_thresh": score_thresh},
         "nms": {"iou_thresh": nms_thresh},
     }
     return partial(lookup(MERGERS, name, "TEST.BBOX_AUG.MERGE_TYPE"), **parameters.get(name, {}))

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from fvcore.common.registry import Registry
 from torch.utils.data import Dataset
 
 from engine.data import coco_json
@@ -20,6 +19,7 @@ from engine.data.coco_json import AnnotationTable, ImageId
 from engine.data.image_file import read_image, read_size
 from engine.errors import InputError
 from engine.log import get_logger
+from engine.registry import Registry
 from engine.structures import Targets
 
 logger = get_logger(__name__)
@@ -62,7 +62,7 @@ class StringTable:
         return piece.tobytes().decode("utf-8", "surrogateescape")
 
 
-@DATASET_TYPES.register()
+@DATASET_TYPES.register("CocoDataset")
 class CocoDataset(Dataset):
     """Images and boxes of one COCO file.
 

@@ -8,8 +8,9 @@ Shapes: P rows.
 from __future__ import annotations
 
 import torch
-from fvcore.common.registry import Registry
 from torch import Tensor
+
+from engine.registry import Registry
 
 SMOOTHING = 1.0
 """Added to both areas of an IoU, in squared units of distance (reference, after UnitBox)."""
@@ -18,21 +19,21 @@ EPSILON = 1e-7
 IOU_LOSSES = Registry("IOU_LOSSES")
 
 
-@IOU_LOSSES.register()
+@IOU_LOSSES.register("iou")
 def iou(distances: Tensor, gt_distances: Tensor, smoothing: float = SMOOTHING) -> Tensor:
     """-log IoU (P,) (Yu et al., 2016)."""
     overlap, union, _ = _areas(distances, gt_distances)
     return -torch.log((overlap + smoothing) / (union + smoothing))
 
 
-@IOU_LOSSES.register()
+@IOU_LOSSES.register("linear_iou")
 def linear_iou(distances: Tensor, gt_distances: Tensor, smoothing: float = SMOOTHING) -> Tensor:
     """1 - IoU (P,)."""
     overlap, union, _ = _areas(distances, gt_distances)
     return 1 - (overlap + smoothing) / (union + smoothing)
 
 
-@IOU_LOSSES.register()
+@IOU_LOSSES.register("giou")
 def giou(distances: Tensor, gt_distances: Tensor, smoothing: float = SMOOTHING) -> Tensor:
     """1 - generalized IoU (P,) in [0, 2] (Rezatofighi et al., 2019)."""
     overlap, union, hull = _areas(distances, gt_distances)

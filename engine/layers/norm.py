@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from fvcore.common.registry import Registry
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
+
+from engine.registry import Registry
 
 NORMS = Registry("NORMS")
 
@@ -19,13 +20,13 @@ class FrozenBatchNorm(FrozenBatchNorm2d):
         return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
 
 
-@NORMS.register()
+@NORMS.register("FrozenBN")
 def FrozenBN(channels: int) -> nn.Module:
     """Batch norm with fixed statistics and weights. The reference adds no epsilon to the variance."""
     return FrozenBatchNorm(channels, eps=0.0)
 
 
-@NORMS.register()
+@NORMS.register("BN")
 def BN(channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels)
 
@@ -37,7 +38,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         return super().forward(x) if x.is_cuda else nn.BatchNorm2d.forward(self, x)
 
 
-@NORMS.register()
+@NORMS.register("SyncBN")
 def SyncBN(channels: int) -> nn.Module:
     """Batch norm over the batches of all processes; plain batch norm where there is no process group or no GPU."""
     return SyncBatchNorm(channels)
@@ -50,7 +51,7 @@ class GroupNorm(nn.GroupNorm):
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
-@NORMS.register()
+@NORMS.register("GN")
 def GN(channels: int, num_groups: int = 32, eps: float = 1e-5) -> nn.Module:
     """Group normalisation (Wu & He, 2018).
 

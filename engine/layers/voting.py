@@ -13,10 +13,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from fvcore.common.registry import Registry
 from torch import Tensor
 
 from engine.layers.nms import class_nms
+from engine.registry import Registry
 
 try:
     from engine.layers._voting import find_leaders as _find_leaders_compiled
@@ -27,7 +27,7 @@ Merged = tuple[Tensor, Tensor, Tensor]
 """Boxes (D, 4), scores (D,) by falling score, labels (D,)."""
 
 MERGERS = Registry("MERGERS")
-"""(boxes, scores, labels, ...) -> Merged, by the name in `TEST.BBOX_AUG.MERGE_TYPE` with - as _."""
+"""(boxes, scores, labels, ...) -> Merged, by the name in `TEST.BBOX_AUG.MERGE_TYPE`."""
 
 SLACK = 1e-9
 """Relative widening of a search window, far above float64's rounding."""
@@ -35,7 +35,7 @@ MIN_THRESH = 1e-6
 """Below this IoU a window would hold everything."""
 
 
-@MERGERS.register()
+@MERGERS.register("vote")
 def vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Merged:
     """One box a group: the mean box, weighted by score (evenly where all scores are 0), with the largest score.
 
@@ -58,7 +58,7 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Me
     return _merge(boxes, scores, labels, iou_thresh, score_thresh=None)
 
 
-@MERGERS.register()
+@MERGERS.register("soft-vote")
 def soft_vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, score_thresh: float) -> Merged:
     """`vote`, and the boxes of each group stay, too, where score * (1 - IoU with its best box) is enough.
 
@@ -69,7 +69,7 @@ def soft_vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, 
     return _merge(boxes, scores, labels, iou_thresh, score_thresh)
 
 
-@MERGERS.register()
+@MERGERS.register("nms")
 def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Merged:
     """Plain class-wise suppression, see `layers.nms.class_nms`."""
     is_finite = _is_finite(boxes, scores)

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from fvcore.common.registry import Registry
 from torch import Tensor
 from torchvision.ops import box_iou
 
 from engine.modeling.anchors import AnchorGrid
+from engine.registry import Registry
 from engine.structures import boxes as box_ops
 
 NEGATIVE, IGNORED = -1, -2
@@ -30,7 +30,7 @@ CHUNK_ELEMENTS = 1 << 21
 ASSIGNERS = Registry("ASSIGNERS")
 
 
-@ASSIGNERS.register()
+@ASSIGNERS.register("ATSS")
 def atss(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.0) -> Tensor:
     """Adaptive training sample selection (Zhang et al., 2020, algorithm 1).
 
@@ -50,7 +50,7 @@ def atss(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.
     return _resolve(anchors, candidates[is_positive], gt_idx, ious[is_positive])
 
 
-@ASSIGNERS.register()
+@ASSIGNERS.register("TOPK")
 def topk(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.0) -> Tensor:
     """The `topk` anchors of largest IoU over all levels are positive, nearer ones first among equals (reference).
 
@@ -74,7 +74,7 @@ def topk(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.
     return _resolve(anchors, *(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-@ASSIGNERS.register()
+@ASSIGNERS.register("max_iou")
 def max_iou(
     anchors: AnchorGrid,
     gt_boxes: Tensor,
@@ -103,7 +103,7 @@ def max_iou(
     return torch.where(is_positive, best_gt, matched)
 
 
-@ASSIGNERS.register()
+@ASSIGNERS.register("IoU")
 def iou(
     anchors: AnchorGrid,
     gt_boxes: Tensor,
@@ -120,7 +120,7 @@ def iou(
     return torch.where((matched >= 0) & is_outside, IGNORED, matched)
 
 
-@ASSIGNERS.register()
+@ASSIGNERS.register("SSC")
 def ssc(
     anchors: AnchorGrid,
     gt_boxes: Tensor,

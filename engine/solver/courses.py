@@ -14,7 +14,8 @@ from fvcore.common.param_scheduler import (
     ParamScheduler,
     PolynomialDecayParamScheduler,
 )
-from fvcore.common.registry import Registry
+
+from engine.registry import Registry
 
 SCHEDULES = Registry("SCHEDULES")
 """(plan: Plan) -> Course."""
@@ -85,13 +86,13 @@ class Through(ParamScheduler):
         return piece((where - left) / (right - left))
 
 
-@SCHEDULES.register()
+@SCHEDULES.register("constant")
 def constant(plan: Plan) -> Course:
     """1 throughout."""
     return Course(ConstantParamScheduler(1.0))
 
 
-@SCHEDULES.register()
+@SCHEDULES.register("multistep")
 def multistep(plan: Plan) -> Course:
     """1, then a further factor `gamma` from each of `steps` on."""
     steps = [step / plan.max_iter for step in plan.steps if step < plan.max_iter]
@@ -99,20 +100,20 @@ def multistep(plan: Plan) -> Course:
     return Course(Through([*levels, (1.0, 0.0)], lambda level, _: ConstantParamScheduler(level)))
 
 
-@SCHEDULES.register()
+@SCHEDULES.register("cosine")
 def cosine(plan: Plan) -> Course:
     """From 1 to `final` along half a cosine (Loshchilov & Hutter, 2017)."""
     return Course(CosineParamScheduler(1.0, plan.final))
 
 
-@SCHEDULES.register()
+@SCHEDULES.register("poly")
 def poly(plan: Plan) -> Course:
     """From 1 to `final` with the remaining part of the run, raised to `power`."""
     decay = PolynomialDecayParamScheduler(1.0 - plan.final, plan.power)
     return Course(lambda progress: plan.final + decay(progress))
 
 
-@SCHEDULES.register()
+@SCHEDULES.register("cyclic")
 def cyclic(plan: Plan) -> Course:
     """`num_cycles` equal cycles of two lines each, `start` to 1 and 1 to `final` (Smith, 2017)."""
     count = plan.num_cycles
@@ -120,7 +121,7 @@ def cyclic(plan: Plan) -> Course:
     return _cycles(marks, plan, LinearParamScheduler)
 
 
-@SCHEDULES.register()
+@SCHEDULES.register("one_cycle")
 def one_cycle(plan: Plan) -> Course:
     """One cycle of two half cosines (Smith & Topin, 2019), with the figures of torch's `OneCycleLR`.
 

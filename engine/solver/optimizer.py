@@ -8,10 +8,10 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from fvcore.common.registry import Registry
 from torch import nn
 
 from engine.errors import InputError
+from engine.registry import Registry
 
 OPTIMIZERS = Registry("OPTIMIZERS")
 """(groups, lr: float[, momentum: float]) -> torch.optim.Optimizer; those of `torch.optim` are there."""
@@ -19,7 +19,7 @@ OPTIMIZERS = Registry("OPTIMIZERS")
 _UNFIT = ("LBFGS", "SparseAdam", "Muon")  # ask for a closure, for sparse gradients, for matrices only
 for _name, _optimizer in sorted(inspect.getmembers(torch.optim, inspect.isclass)):
     if issubclass(_optimizer, torch.optim.Optimizer) and _name not in (*_UNFIT, "Optimizer"):
-        OPTIMIZERS.register(_optimizer)
+        OPTIMIZERS.register(_name)(_optimizer)
 
 _NORMS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),

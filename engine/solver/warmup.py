@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fvcore.common.registry import Registry
+from engine.registry import Registry
 
 WARMUPS = Registry("WARMUPS")
 """(progress in [0, 1), factor: float) -> part of the learning rate.
@@ -14,19 +14,19 @@ WARMUPS = Registry("WARMUPS")
 """
 
 
-@WARMUPS.register()
+@WARMUPS.register("constant")
 def constant(progress: float, factor: float) -> float:
     """`factor` throughout (He et al., 2016)."""
     return factor
 
 
-@WARMUPS.register()
+@WARMUPS.register("linear")
 def linear(progress: float, factor: float) -> float:
     """From `factor` to 1 along a line (Goyal et al., 2017)."""
     return factor * (1 - progress) + progress
 
 
-@WARMUPS.register()
+@WARMUPS.register("exponential")
 def exponential(progress: float, factor: float) -> float:
     """From `factor`, which must be above 0, to 1 in steps of equal ratio."""
     return factor ** (1 - progress)

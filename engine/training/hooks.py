@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fvcore.common.registry import Registry
 from torch import nn
 
 from engine import distributed
 from engine.checkpoint import Checkpointer
+from engine.registry import Registry
 from engine.training.loop import Hook, Step
 
 FINAL = "model_final"

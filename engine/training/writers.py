@@ -14,12 +14,12 @@ from types import ModuleType
 from typing import Any, TextIO
 
 import yaml
-from fvcore.common.registry import Registry
 from tqdm import tqdm
 
 from engine.errors import InputError
 from engine.files import write_text
 from engine.log import CONFIG_FILE, ON_BAR, get_logger
+from engine.registry import Registry
 from engine.training.hooks import Run
 
 METRICS_FILE = "metrics.jsonl"
@@ -163,19 +163,19 @@ def _beside_the_bar(record: Record) -> str:
 # ---------------------------------------------------------------- when asked for
 
 
-@WRITERS.register()
+@WRITERS.register("tensorboard")
 def tensorboard(run: Run) -> Writer:
     """Event files in `OUTPUT_DIR/tensorboard`."""
     return TensorBoardWriter(run.output_dir / "tensorboard", _imported("torch.utils.tensorboard", "tensorboard"))
 
 
-@WRITERS.register()
+@WRITERS.register("wandb")
 def wandb(run: Run) -> Writer:
     """A run of Weights & Biases; its own variables (WANDB_PROJECT, WANDB_MODE, ...) say where and how."""
     return WandbWriter(run.output_dir, _imported("wandb", "wandb"))
 
 
-@WRITERS.register()
+@WRITERS.register("mlflow")
 def mlflow(run: Run) -> Writer:
     """A run of MLflow; its own variables (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, ...) say where."""
     return MLflowWriter(run.output_dir, _imported("mlflow", "mlflow"))

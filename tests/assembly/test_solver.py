@@ -97,7 +97,7 @@ def test_an_optimizer_of_the_users_own() -> None:
     class Lion(torch.optim.SGD):
         pass
 
-    OPTIMIZERS.register(Lion)
+    OPTIMIZERS.register("Lion")(Lion)
     cfg = get_cfg()
     cfg.SOLVER.OPTIMIZER = "Lion"
     assert type(build_optimizer(cfg, nn.Linear(1, 1))) is Lion

@@ -73,7 +73,7 @@ OWN_PART = """
 from torch import nn
 from engine.layers.norm import NORMS
 
-@NORMS.register()
+@NORMS.register("NoNorm")
 def NoNorm(channels):
     return nn.Identity()
 """

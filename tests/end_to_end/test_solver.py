@@ -11,7 +11,7 @@ from tests.end_to_end.conftest import REPOSITORY, World, read_lines, run
 OWN_SCHEDULE = """
 from engine.solver.courses import SCHEDULES, Course, Plan
 
-@SCHEDULES.register()
+@SCHEDULES.register("inverse_sqrt")
 def inverse_sqrt(plan: Plan) -> Course:
     return Course(lambda progress: (1 + progress * plan.max_iter) ** -0.5)
 """

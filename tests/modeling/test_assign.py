@@ -166,7 +166,7 @@ def test_golden_large_cases(golden_dir: Path) -> None:
     torch.testing.assert_close(anchors.boxes, torch.cat(data["anchors_per_level"]) + last_pixel)
     assert len(data["cases"]) == 64
     for case in data["cases"]:
-        assign = partial(ASSIGNERS.get(case["POSITIVE_TYPE"].lower()), inset=0.5)
+        assign = partial(ASSIGNERS.get(case["POSITIVE_TYPE"]), inset=0.5)
         matched = assign(anchors, case["gt_boxes"] + last_pixel)
         found = (matched >= 0).nonzero()[:, 0]
         if case["name"] in ("dup", "integers") and not torch.equal(found, case["pos_inds"]):

@@ -5,7 +5,7 @@ Shapes: N images, C channels, H W.
 
 from __future__ import annotations
 
-from fvcore.common.registry import Registry
+from engine.registry import Registry
 
 BODIES = Registry("BODIES")
 """(norm_name: str, freeze_at: int) -> body.

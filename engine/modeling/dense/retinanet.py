@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from engine import distributed
 from engine.modeling import box_coding
 from engine.modeling.anchors import AnchorGrid
 from engine.modeling.dense.stage import DenseStage, HeadOutputs, flatten, init_head, tower
+from engine.registry import Registry
 from engine.structures import Targets
 
 NORMALIZERS = Registry("NORMALIZERS")
@@ -151,16 +151,16 @@ class ImageNormalizer(nn.Module):
         return divisor, divisor
 
 
-@NORMALIZERS.register()
+@NORMALIZERS.register("positives")
 def positives(reg_weight: float = 4.0) -> nn.Module:
     return BatchNormalizer(reg_weight)
 
 
-@NORMALIZERS.register()
+@NORMALIZERS.register("moving_average")
 def moving_average(reg_weight: float = 4.0) -> nn.Module:
     return MovingAverageNormalizer()
 
 
-@NORMALIZERS.register()
+@NORMALIZERS.register("per_image")
 def per_image(reg_weight: float = 4.0) -> nn.Module:
     return ImageNormalizer()

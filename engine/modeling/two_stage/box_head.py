@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from engine import distributed
 from engine.layers.norm import norm
 from engine.modeling import box_coding
+from engine.registry import Registry
 
 FEATURE_EXTRACTORS = Registry("FEATURE_EXTRACTORS")
 
@@ -52,7 +52,7 @@ def _fc(in_features: int, out_features: int, use_gn: bool = False) -> nn.Module:
     return layer
 
 
-@FEATURE_EXTRACTORS.register()
+@FEATURE_EXTRACTORS.register("FPN2MLPFeatureExtractor")
 class FPN2MLPFeatureExtractor(nn.Module):
     """Two fully connected layers (Lin et al., 2017: FPN)."""
 
@@ -67,7 +67,7 @@ class FPN2MLPFeatureExtractor(nn.Module):
         return F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(1)))))
 
 
-@FEATURE_EXTRACTORS.register()
+@FEATURE_EXTRACTORS.register("FPNXconv1fcFeatureExtractor")
 class FPNXconv1fcFeatureExtractor(nn.Module):
     """Some 3x3 convolutions and a fully connected layer (Wu & He, 2018: with group norm)."""
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from engine.modeling.assign import IGNORED
 from engine.modeling.two_stage.box_head import BoxHead, RegionTargets
 from engine.modeling.two_stage.roi_heads import Match, StandardRoIHeads, join_regions, learned_boxes
+from engine.registry import Registry
 from engine.structures import Detections, Targets
 from engine.structures import boxes as box_ops
 
@@ -21,13 +21,13 @@ SCORE_MEANS = Registry("SCORE_MEANS")
 """Logits (P, K + 1) of each stage -> scores (P, K + 1), looked up by `MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN`."""
 
 
-@SCORE_MEANS.register()
+@SCORE_MEANS.register("probabilities")
 def probabilities(logits: Sequence[Tensor]) -> Tensor:
     """Mean of the stages' softmaxes (detectron2)."""
     return torch.stack([stage.softmax(dim=1) for stage in logits]).mean(dim=0)
 
 
-@SCORE_MEANS.register()
+@SCORE_MEANS.register("logits")
 def logits(logits: Sequence[Tensor]) -> Tensor:
     """Softmax of the mean logits (mmdetection)."""
     return torch.stack(list(logits)).mean(dim=0).softmax(dim=1)

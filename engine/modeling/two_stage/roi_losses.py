@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from fvcore.common.registry import Registry
 from torch import Tensor
 
 from engine.layers.losses import giou_loss
+from engine.registry import Registry
 
 CLS_LOSSES = Registry("CLS_LOSSES")
 """(logits (P, K + 1), labels (P,) in 0..K, K is the background) -> (P,)."""
@@ -21,12 +21,12 @@ BOX_LOSSES = Registry("BOX_LOSSES")
 """(deltas, gt_deltas, boxes, gt_boxes), each (P, 4) -> (P,): a loss compares the codes or the boxes they mean."""
 
 
-@CLS_LOSSES.register()
+@CLS_LOSSES.register("cross_entropy")
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-@CLS_LOSSES.register()
+@CLS_LOSSES.register("focal")
 def focal(logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Focal loss (Lin et al., 2017) of the softmax: cross-entropy that fades out where the right class is sure.
 
@@ -39,17 +39,17 @@ def focal(logits: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float = 2.
     return weights * (1 - (-losses).exp()) ** gamma * losses
 
 
-@BOX_LOSSES.register()
+@BOX_LOSSES.register("smooth_l1")
 def smooth_l1(deltas: Tensor, gt_deltas: Tensor, boxes: Tensor, gt_boxes: Tensor, beta: float = 1.0) -> Tensor:
     """Square below an error of `beta`, straight above (Girshick, 2015)."""
     return F.smooth_l1_loss(deltas, gt_deltas, beta=beta, reduction="none").sum(dim=1)
 
 
-@BOX_LOSSES.register()
+@BOX_LOSSES.register("l1")
 def l1(deltas: Tensor, gt_deltas: Tensor, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     return (deltas - gt_deltas).abs().sum(dim=1)
 
 
-@BOX_LOSSES.register()
+@BOX_LOSSES.register("giou")
 def giou(deltas: Tensor, gt_deltas: Tensor, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     return giou_loss(boxes, gt_boxes)

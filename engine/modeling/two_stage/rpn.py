@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from engine import distributed
@@ -20,6 +19,7 @@ from engine.modeling.anchors import AnchorGenerator, AnchorGrid
 from engine.modeling.assign import IGNORED
 from engine.modeling.matching import ignore_covered
 from engine.modeling.two_stage.sampling import Candidates, Sampling, draw_seed, generator_of
+from engine.registry import Registry
 from engine.structures import Detections, ImageBatch, Targets
 from engine.structures import boxes as box_ops
 
@@ -28,7 +28,7 @@ DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 RPN_HEADS = Registry("RPN_HEADS")
 
 
-@RPN_HEADS.register()
+@RPN_HEADS.register("SingleConvRPNHead")
 class SingleConvRPNHead(nn.Module):
     """A 3x3 convolution shared by all levels, and two predictors.
 

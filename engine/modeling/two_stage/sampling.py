@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from fvcore.common.registry import Registry
 from torch import Tensor
 
 from engine.modeling.assign import NEGATIVE
+from engine.registry import Registry
 
 IOU_BINS = 3
 """`balanced` draws evenly from so many ranges of IoU (Pang et al., 2019: Libra R-CNN, section 3.1)."""
@@ -44,19 +44,19 @@ Sampler = Callable[[Candidates, Tensor, int], Tensor]
 """(candidates, indices (S,) of positives or of negatives, how many) -> the chosen indices."""
 
 
-@SAMPLERS.register()
+@SAMPLERS.register("random")
 def random(candidates: Candidates, indices: Tensor, num: int) -> Tensor:
     """Any, with equal chance."""
     return indices[_permutation(candidates, len(indices))[:num]]
 
 
-@SAMPLERS.register()
+@SAMPLERS.register("ohem")
 def ohem(candidates: Candidates, indices: Tensor, num: int) -> Tensor:
     """Those of largest loss (Shrivastava et al., 2016: online hard example mining)."""
     return indices[candidates.losses(indices).topk(num).indices]
 
 
-@SAMPLERS.register()
+@SAMPLERS.register("balanced")
 def balanced(candidates: Candidates, indices: Tensor, num: int) -> Tensor:
     """Positives evenly from all gt boxes, negatives evenly from ranges of IoU (Libra R-CNN), at random within each.
 
