@@ -30,7 +30,11 @@ from engine.data.transforms import test_transform as plain_transform  # noqa: E4
 from engine.inference.augment import AugmentedDetector, View  # noqa: E402
 from engine.layers.nms import keep_best  # noqa: E402
 from engine.modeling.detector import GeneralizedRCNN  # noqa: E402
-from engine.structures import Detections, ImageBatch  # noqa: E402
+from engine.structures import (  # noqa: E402
+    INCLUSIVE,  # noqa: E402
+    Detections,
+    ImageBatch,
+)
 from engine.structures import boxes as box_ops  # noqa: E402
 
 RECIPE = [
@@ -86,7 +90,7 @@ def plain_passes(detector: AugmentedDetector, images: Sequence[Tensor], normaliz
     arrays = [image.permute(1, 2, 0).numpy() for image in images]
     found: list[list[Detections]] = [[] for _ in images]
     for view in detector.views:
-        transform = plain_transform(view.min_size, view.max_size, *normalization, pixel=box_ops.INCLUSIVE)
+        transform = plain_transform(view.min_size, view.max_size, *normalization, convention=INCLUSIVE)
         for is_mirrored in [False, True][: 1 + view.mirrored]:
             scaled = [transform(array)[0] for array in arrays]
             scaled = [image.flip(-1) for image in scaled] if is_mirrored else scaled
@@ -97,11 +101,11 @@ def plain_passes(detector: AugmentedDetector, images: Sequence[Tensor], normaliz
     merged = []
     for passes in found:
         frame = passes[0].size
-        passes = [detections.resize(frame, box_ops.INCLUSIVE) for detections in passes]
+        passes = [detections.resize(frame, INCLUSIVE) for detections in passes]
         joined = (torch.cat([getattr(each, name) for each in passes]) for name in ("boxes", "scores", "labels"))
         result = Detections(*detector.merge(*joined), frame)
         result = result[keep_best(result.scores, detector.max_detections)]
-        merged.append(result.resize(IMAGE_SIZE, box_ops.INCLUSIVE))
+        merged.append(result.resize(IMAGE_SIZE, INCLUSIVE))
     return merged
 
 

@@ -10,15 +10,13 @@ from yacs.config import CfgNode
 from engine.analysis.anchor_analysis import best_iou, means_table, reach_table, shares_table, suggest
 from engine.analysis.anchor_boxes import collect_boxes, count_positives
 from engine.analysis.complexity import complexity, complexity_report
-from engine.assembly.convention import pixel_of
+from engine.assembly.convention import build_convention
 from engine.assembly.data import build_dataset, build_train_dataset
-from engine.assembly.dense import dense_group
+from engine.assembly.dense import dense_name
 from engine.assembly.device import build_device
-from engine.assembly.model import build_model
+from engine.assembly.model import build_model, class_count
 from engine.errors import InputError
 from engine.modeling.anchors import AnchorGenerator
-from engine.modeling.dense.fcos import FCOS
-from engine.structures import boxes as box_ops
 from engine.visualize.plots import anchors_plot
 
 
@@ -44,7 +42,7 @@ def analyze_anchors(
     divisibility = cfg.DATALOADER.SIZE_DIVISIBILITY
     seen = collect_boxes(datasets, min_size, source.MAX_SIZE_TRAIN, divisibility, max_images, seed)
     stage = build_model(cfg, datasets[0].class_names).rpn
-    generator, is_points = stage.anchor_generator, isinstance(stage, FCOS)
+    generator, is_points = stage.anchor_generator, cfg.MODEL.RPN_ONLY and dense_name(cfg) == "FCOS"
     cells = generator.cells.double().numpy()  # (L, A, 4)
     text = [
         f"{len(seen.boxes)} boxes of {seen.num_images} images at a short side of {min_size} pixels",
@@ -55,8 +53,7 @@ def analyze_anchors(
         num_ratios = 3 if is_points else len(np.unique((shapes[:, 1] / shapes[:, 0]).round(2)))
     ratios, sizes = suggest(seen.shapes, num_ratios, len(cells), seed)
     sizes += [sizes[-1] * 2.0 ** (i + 1) for i in range(len(cells) - len(sizes))]  # boxes of few sizes
-    convention = (pixel_of(cfg) == box_ops.INCLUSIVE, cfg.MODEL.ANCHOR_CONVENTION)
-    suggested = AnchorGenerator([[size] for size in sizes], ratios, generator.strides, *convention)
+    suggested = AnchorGenerator([[size] for size in sizes], ratios, generator.strides, build_convention(cfg))
     sets = {} if is_points else {"configured": cells}
     sets["suggested"] = suggested.cells.double().numpy()
     reached = {
@@ -105,10 +102,10 @@ def analyze_complexity(cfg: CfgNode, image_size: tuple[int, int] | None = None, 
 
 def _class_names_for(cfg: CfgNode) -> Sequence[str]:
     """Those of the training set where the configuration leaves the number of classes to it."""
-    group = dense_group(cfg) if cfg.MODEL.RPN_ONLY else "ROI_BOX_HEAD"
-    if cfg.MODEL[group].NUM_CLASSES:
+    key, count = class_count(cfg)
+    if count:
         return ()
     try:
         return build_train_dataset(cfg).class_names
     except InputError as error:
-        raise InputError(f"{error}; or tell the number of classes: MODEL.{group}.NUM_CLASSES K+1") from None
+        raise InputError(f"{error}; or state the number of classes: {key} K+1") from None

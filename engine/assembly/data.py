@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from yacs.config import CfgNode
 
-from engine.assembly.convention import pixel_of
+from engine.assembly.convention import build_convention
 from engine.assembly.solver import run_length
 from engine.data import catalog, samplers, transforms
 from engine.data.coco import DATASET_TYPES, CocoDataset, ConcatDataset, DetectionDataset
@@ -64,7 +64,7 @@ def build_train_transform(cfg: CfgNode) -> transforms.Transform:
         horizontal_flip=source.HORIZONTAL_FLIP_PROB_TRAIN,
         vertical_flip=source.VERTICAL_FLIP_PROB_TRAIN,
         jitter=(source.BRIGHTNESS, source.CONTRAST, source.SATURATION, source.HUE),
-        pixel=pixel_of(cfg),
+        convention=build_convention(cfg),
     )
 
 
@@ -75,7 +75,7 @@ def build_test_transform(cfg: CfgNode) -> transforms.Transform:
         mean=cfg.INPUT.PIXEL_MEAN,
         std=cfg.INPUT.PIXEL_STD,
         to_bgr255=cfg.INPUT.TO_BGR255,
-        pixel=pixel_of(cfg),
+        convention=build_convention(cfg),
     )
 
 

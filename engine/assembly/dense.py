@@ -1,201 +1,219 @@
-"""cfg -> dense stages, their anchors and their assigners."""
+"""cfg -> the dense stage, its anchors and its assigner."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from yacs.config import CfgNode
 
-from engine.assembly.convention import pixel_of
+from engine.assembly.convention import build_convention
 from engine.assembly.two_stage import build_rpn, min_log_ratio_of
 from engine.errors import InputError
 from engine.layers.iou_losses import IOU_LOSSES
+from engine.layers.losses import focal_loss_sum
 from engine.modeling.anchors import AnchorGenerator, octave_sizes
-from engine.modeling.assign import ASSIGNERS, max_iou, ssc
-from engine.modeling.dense.atss import ATSS, ATSSHead, ATSSProposals
-from engine.modeling.dense.fcos import FCOS, FCOSHead
+from engine.modeling.assign import ASSIGNERS, Assigner, assign_max_iou, assign_ssc
+from engine.modeling.box_coding import BoxCoder, DeltaCoder, DistanceCoder
+from engine.modeling.dense.centerness import CenternessHead, CenternessStage, giou_of_boxes, loss_of_codes
 from engine.modeling.dense.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
-from engine.modeling.dense.stage import DenseStage
+from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseShape, DenseStage
 from engine.modeling.necks.fpn import Backbone
+from engine.modeling.selection import Selection
 from engine.modeling.two_stage.rpn import RPN
-from engine.registry import lookup
-from engine.structures import boxes as box_ops
+from engine.registry import call_with, lookup
+
+
+def dense_name(cfg: CfgNode) -> str:
+    """The dense stage that is on: `MODEL.DENSE.NAME`, or what the reference's flags say; "" for none."""
+    flags = {"ATSS": cfg.MODEL.ATSS_ON, "RETINANET": cfg.MODEL.RETINANET_ON, "FCOS": cfg.MODEL.FCOS_ON}
+    return cfg.MODEL.DENSE.NAME or next((name for name, is_on in flags.items() if is_on), "")
 
 
 def build_dense(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> DenseStage:
-    """The dense stage that is on: ATSS, RetinaNet or FCOS."""
-    group = dense_group(cfg)
-    if group not in DENSE_STAGES:
-        raise InputError("no dense stage is on; write MODEL.ATSS_ON: True (or RETINANET_ON, FCOS_ON)")
-    return DENSE_STAGES[group](cfg, backbone, num_foreground)
+    """The dense stage that is on, for `num_foreground` classes.
 
-
-def build_proposals(cfg: CfgNode, backbone: Backbone) -> RPN | ATSSProposals:
-    """The first stage of a two-stage detector: `MODEL.RPN`, or `MODEL.ATSS` where it is on."""
-    if not cfg.MODEL.ATSS_ON:
-        return build_rpn(cfg, backbone.fpn, pixel_of(cfg))
-    rpn = cfg.MODEL.RPN
-    return build_atss(
-        cfg,
-        backbone,
-        1,
-        stage=ATSSProposals,
-        score_thresh=0.0,
-        nms_thresh=rpn.NMS_THRESH,
-        num_train=rpn.FPN_POST_NMS_TOP_N_TRAIN,
-        num_test=rpn.FPN_POST_NMS_TOP_N_TEST,
+    Raises:
+        InputError: none is on, nothing is registered under its name, or it does not take an argument.
+    """
+    name = dense_name(cfg)
+    if not name:
+        raise InputError("no dense stage is on; write MODEL.ATSS_ON: True (or RETINANET_ON, FCOS_ON, DENSE.NAME)")
+    shape = DenseShape(
+        channels=backbone.out_channels,
+        strides=tuple(backbone.strides),
+        num_classes=num_foreground,
+        convention=build_convention(cfg),
     )
+    if name in _BUILT_IN:
+        return _BUILT_IN[name](cfg, shape)
+    stage = lookup(DENSE_STAGES, name, "MODEL.DENSE.NAME")
+    return call_with(stage, name, dict(cfg.MODEL.DENSE.ARGS), "MODEL.DENSE.ARGS", {"shape": shape})
 
 
-def build_atss(
-    cfg: CfgNode, backbone: Backbone, num_foreground: int, stage: type[ATSS] = ATSS, **changed: float
-) -> ATSS:
-    """The dense stage of `MODEL.ATSS`, with arguments `changed` from what the keys say."""
-    atss = cfg.MODEL.ATSS
-    anchor_generator = build_anchors(cfg, "ATSS", backbone)
-    distances = atss.REGRESSION_TYPE == "POINT"
-    head = ATSSHead(
-        backbone.fpn.out_channels,
-        num_foreground,
+def build_proposals(cfg: CfgNode, backbone: Backbone) -> RPN | DenseStage:
+    """The first stage of a two-stage detector: `MODEL.RPN`, or the dense stage that is on, which then finds objects."""
+    if not dense_name(cfg):
+        return build_rpn(cfg, backbone)
+    stage = build_dense(cfg, backbone, 1)
+    # The second stage decides what is an object, so that no score is too low.
+    proposals = replace(stage.selection, score_thresh=0.0, nms_thresh=cfg.MODEL.RPN.NMS_THRESH)
+    stage.train_selection = replace(proposals, max_detections=cfg.MODEL.RPN.FPN_POST_NMS_TOP_N_TRAIN)
+    stage.selection = replace(proposals, max_detections=cfg.MODEL.RPN.FPN_POST_NMS_TOP_N_TEST)
+    return stage
+
+
+def build_atss(cfg: CfgNode, shape: DenseShape) -> CenternessStage:
+    """The dense stage of `MODEL.ATSS`."""
+    check_strides("MODEL.ATSS.ANCHOR_STRIDES", cfg.MODEL.ATSS.ANCHOR_STRIDES, shape)
+    anchor_generator = AnchorGenerator(
+        octave_sizes(
+            cfg.MODEL.ATSS.ANCHOR_SIZES,
+            cfg.MODEL.ATSS.OCTAVE,
+            cfg.MODEL.ATSS.SCALES_PER_OCTAVE,
+            whole=shape.convention.anchor_rule == "torchvision",
+        ),
+        cfg.MODEL.ATSS.ASPECT_RATIOS,
+        cfg.MODEL.ATSS.ANCHOR_STRIDES,
+        shape.convention,
+    )
+    is_point = cfg.MODEL.ATSS.REGRESSION_TYPE == "POINT"
+    coder: BoxCoder = DeltaCoder(min_log_ratio=min_log_ratio_of(cfg))
+    if is_point:
+        coder = DistanceCoder(cfg.MODEL.ATSS.ANCHOR_SIZES[0] / cfg.MODEL.ATSS.ANCHOR_STRIDES[0], shape.convention.inset)
+    head = CenternessHead(
+        shape.channels,
+        shape.num_classes,
         anchor_generator.per_cell,
-        backbone.fpn.num_levels,
-        atss.NUM_CONVS,
-        atss.USE_DCN_IN_TOWER,
-        atss.PRIOR_PROB,
-        distances,
+        len(shape.strides),
+        cfg.MODEL.ATSS.NUM_CONVS,
+        cfg.MODEL.ATSS.USE_DCN_IN_TOWER,
+        cfg.MODEL.ATSS.PRIOR_PROB,
+        centerness_on_reg=True,
+        activation="relu" if is_point else "none",
+        box_bias=4.0 if is_point else 0.0,  # as in the reference: distances that start at 0 would stay there
     )
-    return stage(
+    return CenternessStage(
         head,
         anchor_generator,
-        build_assigner(cfg, pixel_of(cfg) / 2),
-        distance_unit=atss.ANCHOR_SIZES[0] / atss.ANCHOR_STRIDES[0] if distances else None,
-        reg_loss_weight=atss.REG_LOSS_WEIGHT,
-        min_log_ratio=min_log_ratio_of(cfg),
-        score_is_product=atss.SCORE == "product",
-        **{**_loss_and_selection(cfg, "ATSS"), **changed},
+        build_assigner(cfg),
+        coder,
+        partial(focal_loss_sum, alpha=cfg.MODEL.ATSS.LOSS_ALPHA, gamma=cfg.MODEL.ATSS.LOSS_GAMMA),
+        SCORE_RULES[cfg.MODEL.ATSS.SCORE],
+        Selection(
+            cfg.MODEL.ATSS.INFERENCE_TH,
+            cfg.MODEL.ATSS.PRE_NMS_TOP_N,
+            cfg.MODEL.ATSS.NMS_TH,
+            cfg.TEST.DETECTIONS_PER_IMG,
+        ),
+        box_loss=partial(giou_of_boxes, coder=coder, convention=shape.convention),
+        reg_loss_weight=cfg.MODEL.ATSS.REG_LOSS_WEIGHT,
     )
 
 
-def build_retinanet(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> RetinaNet:
+def build_assigner(cfg: CfgNode) -> Assigner:
+    """The rule of `MODEL.ATSS.POSITIVE_TYPE` with its parameters bound."""
+    name = cfg.MODEL.ATSS.POSITIVE_TYPE
+    ious = {"fg_iou_thresh": cfg.MODEL.ATSS.FG_IOU_THRESHOLD, "bg_iou_thresh": cfg.MODEL.ATSS.BG_IOU_THRESHOLD}
+    parameters = {"ATSS": {"topk": cfg.MODEL.ATSS.TOPK}, "TOPK": {"topk": cfg.MODEL.ATSS.TOPK}, "IoU": ious}
+    return partial(lookup(ASSIGNERS, name, "MODEL.ATSS.POSITIVE_TYPE"), **parameters.get(name, {}))
+
+
+def build_retinanet(cfg: CfgNode, shape: DenseShape) -> RetinaNet:
     """The dense stage of `MODEL.RETINANET`."""
-    retinanet = cfg.MODEL.RETINANET
-    anchor_generator = build_anchors(cfg, "RETINANET", backbone)
-    head = RetinaNetHead(
-        backbone.fpn.out_channels,
-        num_foreground,
-        anchor_generator.per_cell,
-        retinanet.NUM_CONVS,
-        retinanet.PRIOR_PROB,
-        "GN" if retinanet.USE_GN else "",
+    check_strides("MODEL.RETINANET.ANCHOR_STRIDES", cfg.MODEL.RETINANET.ANCHOR_STRIDES, shape)
+    anchor_generator = AnchorGenerator(
+        octave_sizes(
+            cfg.MODEL.RETINANET.ANCHOR_SIZES,
+            cfg.MODEL.RETINANET.OCTAVE,
+            cfg.MODEL.RETINANET.SCALES_PER_OCTAVE,
+            whole=shape.convention.anchor_rule == "torchvision",
+        ),
+        cfg.MODEL.RETINANET.ASPECT_RATIOS,
+        cfg.MODEL.RETINANET.ANCHOR_STRIDES,
+        shape.convention,
     )
+    head = RetinaNetHead(
+        shape.channels,
+        shape.num_classes,
+        anchor_generator.per_cell,
+        cfg.MODEL.RETINANET.NUM_CONVS,
+        cfg.MODEL.RETINANET.PRIOR_PROB,
+        "GN" if cfg.MODEL.RETINANET.USE_GN else "",
+    )
+    normalizer = lookup(NORMALIZERS, cfg.MODEL.RETINANET.LOSS_NORMALIZER, "MODEL.RETINANET.LOSS_NORMALIZER")
     return RetinaNet(
         head,
         anchor_generator,
-        partial(max_iou, fg_iou_thresh=retinanet.FG_IOU_THRESHOLD, bg_iou_thresh=retinanet.BG_IOU_THRESHOLD),
-        delta_weights=retinanet.DELTA_WEIGHTS,
-        reg_beta=retinanet.BBOX_REG_BETA,
-        normalizer=lookup(NORMALIZERS, retinanet.LOSS_NORMALIZER, "MODEL.RETINANET.LOSS_NORMALIZER")(
-            reg_weight=retinanet.BBOX_REG_WEIGHT
+        partial(
+            assign_max_iou,
+            fg_iou_thresh=cfg.MODEL.RETINANET.FG_IOU_THRESHOLD,
+            bg_iou_thresh=cfg.MODEL.RETINANET.BG_IOU_THRESHOLD,
         ),
-        **_loss_and_selection(cfg, "RETINANET"),
+        DeltaCoder(cfg.MODEL.RETINANET.DELTA_WEIGHTS),
+        partial(focal_loss_sum, alpha=cfg.MODEL.RETINANET.LOSS_ALPHA, gamma=cfg.MODEL.RETINANET.LOSS_GAMMA),
+        SCORE_RULES["class"],
+        Selection(
+            cfg.MODEL.RETINANET.INFERENCE_TH,
+            cfg.MODEL.RETINANET.PRE_NMS_TOP_N,
+            cfg.MODEL.RETINANET.NMS_TH,
+            cfg.TEST.DETECTIONS_PER_IMG,
+        ),
+        reg_beta=cfg.MODEL.RETINANET.BBOX_REG_BETA,
+        normalizer=normalizer(reg_weight=cfg.MODEL.RETINANET.BBOX_REG_WEIGHT),
     )
 
 
-def build_fcos(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> FCOS:
+def build_fcos(cfg: CfgNode, shape: DenseShape) -> CenternessStage:
     """The dense stage of `MODEL.FCOS`."""
-    fcos, pixel = cfg.MODEL.FCOS, pixel_of(cfg)
-    _check_levels("MODEL.FCOS.FPN_STRIDES", fcos.FPN_STRIDES, cfg, backbone)
-    head = FCOSHead(
-        backbone.fpn.out_channels,
-        num_foreground,
-        backbone.fpn.num_levels,
-        fcos.NUM_CONVS,
-        fcos.USE_DCN_IN_TOWER,
-        fcos.PRIOR_PROB,
-        fcos.CENTERNESS_ON_REG,
-        exponential=not fcos.NORM_REG_TARGETS,
+    check_strides("MODEL.FCOS.FPN_STRIDES", cfg.MODEL.FCOS.FPN_STRIDES, shape)
+    in_strides = cfg.MODEL.FCOS.NORM_REG_TARGETS  # the unit of distance; else pixels
+    head = CenternessHead(
+        shape.channels,
+        shape.num_classes,
+        num_anchors=1,
+        num_levels=len(shape.strides),
+        num_convs=cfg.MODEL.FCOS.NUM_CONVS,
+        deformable=cfg.MODEL.FCOS.USE_DCN_IN_TOWER,
+        prior=cfg.MODEL.FCOS.PRIOR_PROB,
+        centerness_on_reg=cfg.MODEL.FCOS.CENTERNESS_ON_REG,
+        activation="relu" if in_strides else "exp",
     )
     points = AnchorGenerator(
-        [[stride if fcos.NORM_REG_TARGETS else 1] for stride in fcos.FPN_STRIDES],
+        [[stride if in_strides else 1] for stride in cfg.MODEL.FCOS.FPN_STRIDES],
         [1.0],
-        fcos.FPN_STRIDES,
-        pixel == box_ops.INCLUSIVE,
-        cfg.MODEL.ANCHOR_CONVENTION,
+        cfg.MODEL.FCOS.FPN_STRIDES,
+        shape.convention,
     )
-    return FCOS(
+    coder = DistanceCoder(1.0, shape.convention.inset)
+    iou_loss = lookup(IOU_LOSSES, cfg.MODEL.FCOS.IOU_LOSS_TYPE, "MODEL.FCOS.IOU_LOSS_TYPE")
+    return CenternessStage(
         head,
         points,
-        partial(ssc, inset=pixel / 2, margin=0.0, radius=fcos.CENTER_SAMPLING_RADIUS),
-        iou_loss=lookup(IOU_LOSSES, fcos.IOU_LOSS_TYPE, "MODEL.FCOS.IOU_LOSS_TYPE"),
-        thresh_joint_score=fcos.THRESH_JOINT_SCORE,
-        **_loss_and_selection(cfg, "FCOS"),
+        partial(assign_ssc, margin=0.0, radius=cfg.MODEL.FCOS.CENTER_SAMPLING_RADIUS),
+        coder,
+        partial(focal_loss_sum, alpha=cfg.MODEL.FCOS.LOSS_ALPHA, gamma=cfg.MODEL.FCOS.LOSS_GAMMA),
+        SCORE_RULES["joint" if cfg.MODEL.FCOS.THRESH_JOINT_SCORE else "sqrt"],
+        Selection(
+            cfg.MODEL.FCOS.INFERENCE_TH,
+            cfg.MODEL.FCOS.PRE_NMS_TOP_N,
+            cfg.MODEL.FCOS.NMS_TH,
+            cfg.TEST.DETECTIONS_PER_IMG,
+        ),
+        box_loss=partial(loss_of_codes, coder=coder, loss=iou_loss),
     )
 
 
-DENSE_STAGES: dict[str, Callable[[CfgNode, Backbone, int], DenseStage]] = {
+_BUILT_IN: dict[str, Callable[[CfgNode, DenseShape], DenseStage]] = {
     "ATSS": build_atss,
     "RETINANET": build_retinanet,
     "FCOS": build_fcos,
 }
-"""By the group of keys under MODEL; `MODEL.<group>_ON` chooses one."""
+"""Stages that have a group of keys under MODEL; those of `DENSE_STAGES` have `MODEL.DENSE.ARGS`."""
 
 
-def dense_group(cfg: CfgNode) -> str:
-    """The group of keys of the dense stage that is on, "" for none."""
-    return next((group for group in DENSE_STAGES if cfg.MODEL[f"{group}_ON"]), "")
-
-
-def final_thresholds(cfg: CfgNode) -> tuple[float, float]:
-    """Lowest score and IoU of the suppression in the stage that answers."""
-    if not cfg.MODEL.RPN_ONLY:
-        return cfg.MODEL.ROI_HEADS.SCORE_THRESH, cfg.MODEL.ROI_HEADS.NMS
-    keys = cfg.MODEL[dense_group(cfg)]
-    return keys.INFERENCE_TH, keys.NMS_TH
-
-
-def build_anchors(cfg: CfgNode, group: str, backbone: Backbone) -> AnchorGenerator:
-    """The anchors of `MODEL.<group>`, several sizes an octave."""
-    keys, convention = cfg.MODEL[group], cfg.MODEL.ANCHOR_CONVENTION
-    _check_levels(f"MODEL.{group}.ANCHOR_STRIDES", keys.ANCHOR_STRIDES, cfg, backbone)
-    return AnchorGenerator(
-        octave_sizes(keys.ANCHOR_SIZES, keys.OCTAVE, keys.SCALES_PER_OCTAVE, whole=convention == "torchvision"),
-        keys.ASPECT_RATIOS,
-        keys.ANCHOR_STRIDES,
-        pixel_of(cfg) == box_ops.INCLUSIVE,
-        convention,
-    )
-
-
-def _check_levels(key: str, strides: Sequence[int], cfg: CfgNode, backbone: Backbone) -> None:
-    if len(strides) != backbone.fpn.num_levels:
-        raise InputError(
-            f"{key} has {len(strides)} entries, but {cfg.MODEL.BACKBONE.CONV_BODY} gives "
-            f"{backbone.fpn.num_levels} levels"
-        )
-
-
-def _loss_and_selection(cfg: CfgNode, group: str) -> dict[str, float]:
-    """Arguments of `DenseStage` that all groups name alike."""
-    keys = cfg.MODEL[group]
-    return {
-        "pixel": pixel_of(cfg),
-        "focal_alpha": keys.LOSS_ALPHA,
-        "focal_gamma": keys.LOSS_GAMMA,
-        "score_thresh": keys.INFERENCE_TH,
-        "pre_nms_top_n": keys.PRE_NMS_TOP_N,
-        "nms_thresh": keys.NMS_TH,
-        "max_detections": cfg.TEST.DETECTIONS_PER_IMG,
-    }
-
-
-def build_assigner(cfg: CfgNode, inset: float) -> partial:
-    """The rule of `MODEL.ATSS.POSITIVE_TYPE` with its parameters bound."""
-    atss = cfg.MODEL.ATSS
-    name = atss.POSITIVE_TYPE
-    parameters = {
-        "ATSS": {"topk": atss.TOPK},
-        "TOPK": {"topk": atss.TOPK},
-        "IoU": {"fg_iou_thresh": atss.FG_IOU_THRESHOLD, "bg_iou_thresh": atss.BG_IOU_THRESHOLD},
-    }
-    return partial(lookup(ASSIGNERS, name, "MODEL.ATSS.POSITIVE_TYPE"), inset=inset, **parameters.get(name, {}))
+def check_strides(key: str, strides: Sequence[int], shape: DenseShape) -> None:
+    """Raises InputError if `strides`, the value of `key`, has another length than the pyramid has levels."""
+    if len(strides) != len(shape.strides):
+        raise InputError(f"{key} has {len(strides)} entries, but the pyramid has {len(shape.strides)} levels")

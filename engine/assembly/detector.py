@@ -10,9 +10,8 @@ from typing import Any
 from torch import nn
 from yacs.config import CfgNode
 
-from engine.assembly.convention import pixel_of
+from engine.assembly.convention import build_convention
 from engine.assembly.data import build_test_transform
-from engine.assembly.dense import final_thresholds
 from engine.assembly.device import build_device, warn_without_gpu
 from engine.assembly.model import build_model, num_classes
 from engine.assembly.process import prepare
@@ -25,6 +24,7 @@ from engine.inference.predictor import ImagePredictor
 from engine.layers.voting import MERGERS, Merged
 from engine.log import get_logger
 from engine.modeling.detector import GeneralizedRCNN
+from engine.modeling.selection import Selection
 from engine.registry import lookup
 
 DEFAULT_THRESHOLD = 0.3
@@ -70,10 +70,10 @@ def build_augmented(cfg: CfgNode, model: GeneralizedRCNN) -> AugmentedDetector:
         model,
         build_views(cfg),
         Normalize(source.PIXEL_MEAN, source.PIXEL_STD, source.TO_BGR255).pixels,
-        build_merge(cfg),
+        build_merge(cfg, model.selection),
         max_detections=cfg.TEST.DETECTIONS_PER_IMG,
         suppress_first=augmentation.VOTE,
-        pixel=pixel_of(cfg),
+        convention=build_convention(cfg),
     )
 
 
@@ -89,14 +89,13 @@ def build_views(cfg: CfgNode) -> list[View]:
     return views
 
 
-def build_merge(cfg: CfgNode) -> partial[Merged]:
-    """The rule of `TEST.BBOX_AUG.MERGE_TYPE` with its parameters bound; plain NMS without VOTE."""
-    augmentation, (score_thresh, nms_thresh) = cfg.TEST.BBOX_AUG, final_thresholds(cfg)
-    name = augmentation.MERGE_TYPE if augmentation.VOTE else "nms"
+def build_merge(cfg: CfgNode, selection: Selection) -> partial[Merged]:
+    """The rule of `TEST.BBOX_AUG.MERGE_TYPE` with its parameters bound; without VOTE the NMS of `selection`."""
+    name = cfg.TEST.BBOX_AUG.MERGE_TYPE if cfg.TEST.BBOX_AUG.VOTE else "nms"
     parameters = {
-        "vote": {"iou_thresh": augmentation.VOTE_TH},
-        "soft-vote": {"iou_thresh": augmentation.VOTE_TH, "score_thresh": score_thresh},
-        "nms": {"iou_thresh": nms_thresh},
+        "vote": {"iou_thresh": cfg.TEST.BBOX_AUG.VOTE_TH},
+        "soft-vote": {"iou_thresh": cfg.TEST.BBOX_AUG.VOTE_TH, "score_thresh": selection.score_thresh},
+        "nms": {"iou_thresh": selection.nms_thresh},
     }
     return partial(lookup(MERGERS, name, "TEST.BBOX_AUG.MERGE_TYPE"), **parameters.get(name, {}))
 
@@ -132,7 +131,7 @@ class Predictor(ImagePredictor):
             self.stored_thresholds if threshold is None else {},
             DEFAULT_THRESHOLD if threshold is None else threshold,
             cfg.DATALOADER.SIZE_DIVISIBILITY,
-            pixel_of(cfg),
+            build_convention(cfg),
         )
 
 

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from engine.assembly.convention import pixel_of
-from engine.assembly.dense import build_dense, build_proposals, dense_group
+from engine.assembly.dense import build_dense, build_proposals, dense_name
 from engine.assembly.device import build_device
 from engine.assembly.two_stage import build_roi_heads
 from engine.errors import InputError
@@ -44,7 +43,7 @@ def build_model(cfg: CfgNode, class_names: Sequence[str] = ()) -> GeneralizedRCN
         rpn, roi_heads = build_dense(cfg, backbone, num_foreground), None
     else:
         rpn = build_proposals(cfg, backbone)
-        roi_heads = build_roi_heads(cfg, backbone.fpn, num_foreground, pixel_of(cfg))
+        roi_heads = build_roi_heads(cfg, backbone, num_foreground)
     model = GeneralizedRCNN(backbone, rpn, roi_heads, cfg.DATALOADER.SIZE_DIVISIBILITY, class_names)
     device = build_device(cfg)
     if cfg.MODEL.USE_SYNCBN and device.type == "cuda":  # see `warn_without_gpu`
@@ -74,14 +73,25 @@ def _breaks_channels_last(model: nn.Module) -> bool:
     return False
 
 
+def class_count(cfg: CfgNode) -> tuple[str, int]:
+    """The key that counts the classes of the last stage, background included, and its value (0: the data tells)."""
+    if not cfg.MODEL.RPN_ONLY:
+        return "MODEL.ROI_BOX_HEAD.NUM_CLASSES", cfg.MODEL.ROI_BOX_HEAD.NUM_CLASSES
+    counts = {
+        "ATSS": ("MODEL.ATSS.NUM_CLASSES", cfg.MODEL.ATSS.NUM_CLASSES),
+        "RETINANET": ("MODEL.RETINANET.NUM_CLASSES", cfg.MODEL.RETINANET.NUM_CLASSES),
+        "FCOS": ("MODEL.FCOS.NUM_CLASSES", cfg.MODEL.FCOS.NUM_CLASSES),
+    }
+    return counts.get(dense_name(cfg), ("MODEL.DENSE.NUM_CLASSES", cfg.MODEL.DENSE.NUM_CLASSES))
+
+
 def num_classes(cfg: CfgNode, class_names: Sequence[str] = ()) -> int:
     """K, the number of foreground classes.
 
     Raises:
         InputError: the configuration and the class names disagree, or neither knows.
     """
-    group = dense_group(cfg) if cfg.MODEL.RPN_ONLY else "ROI_BOX_HEAD"
-    key, configured = f"MODEL.{group}.NUM_CLASSES", cfg.MODEL[group].NUM_CLASSES
+    key, configured = class_count(cfg)
     if not configured and not class_names:
         raise InputError(f"{key} is 0, but neither a data set nor a checkpoint names the classes")
     if configured and class_names and configured - 1 != len(class_names):

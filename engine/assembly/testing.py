@@ -10,7 +10,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from engine import distributed
-from engine.assembly.convention import pixel_of
+from engine.assembly.convention import build_convention
 from engine.assembly.data import build_dataset, build_test_loader
 from engine.assembly.detector import build_detector
 from engine.assembly.device import build_device
@@ -55,7 +55,7 @@ def _evaluate_on(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, Any] | 
     dataset = loader.dataset
     _check_num_classes(cfg, model, dataset)
     logger.info("testing on %s: %d images", name, len(dataset))
-    found = detect(detector, loader, build_device(cfg), pixel=pixel_of(cfg))
+    found = detect(detector, loader, build_device(cfg), convention=build_convention(cfg))
     if found is None:
         return None
     _report_unreadable(name, found.unreadable, len(dataset))
@@ -109,7 +109,7 @@ class Validation:
 
     def _outcome(self, name: str, model: nn.Module) -> dict[str, Any] | None:
         cfg, loader = self._cfg, self._loaders[name]
-        found = detect(model, loader, build_device(cfg), pixel_of(cfg), with_losses=cfg.SOLVER.VALIDATION.LOSS)
+        found = detect(model, loader, build_device(cfg), build_convention(cfg), with_losses=cfg.SOLVER.VALIDATION.LOSS)
         if found is None:
             return None
         try:  # the other processes wait for an answer, and the training is worth more than it

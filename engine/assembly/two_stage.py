@@ -6,135 +6,167 @@ from functools import partial
 
 from yacs.config import CfgNode
 
+from engine.assembly.convention import build_convention
 from engine.errors import InputError
 from engine.modeling.anchors import AnchorGenerator
-from engine.modeling.box_coding import MAX_LOG_RATIO
-from engine.modeling.matching import match_boxes
-from engine.modeling.necks.fpn import FPN
+from engine.modeling.assign import match_boxes
+from engine.modeling.box_coding import MAX_LOG_RATIO, DeltaCoder
+from engine.modeling.necks.fpn import Backbone
+from engine.modeling.selection import Selection
 from engine.modeling.two_stage.box_head import FEATURE_EXTRACTORS, BoxHead, ExtractorShape, FPNPredictor
-from engine.modeling.two_stage.cascade import SCORE_MEANS, CascadeRoIHeads
+from engine.modeling.two_stage.cascade import SCORE_MEANS, CascadeRoIHeads, CascadeStage
 from engine.modeling.two_stage.roi_heads import StandardRoIHeads
 from engine.modeling.two_stage.roi_losses import BOX_LOSSES, CLS_LOSSES
 from engine.modeling.two_stage.roi_pooling import RoIPooler
-from engine.modeling.two_stage.rpn import RPN, RPN_HEADS, Limits
+from engine.modeling.two_stage.rpn import RPN, RPN_HEADS, ProposalRule
 from engine.modeling.two_stage.sampling import SAMPLERS, Sampling
 from engine.registry import lookup
-from engine.structures import boxes as box_ops
 
 
-def build_rpn(cfg: CfgNode, fpn: FPN, pixel: float) -> RPN:
+def build_rpn(cfg: CfgNode, backbone: Backbone) -> RPN:
     """The region proposal network of `MODEL.RPN`."""
-    rpn = cfg.MODEL.RPN
-    num_levels = len(rpn.ANCHOR_STRIDE)
-    if num_levels != fpn.num_levels:
+    num_levels = len(cfg.MODEL.RPN.ANCHOR_STRIDE)
+    if num_levels != len(backbone.strides):
         raise InputError(
-            f"MODEL.RPN.ANCHOR_STRIDE has {num_levels} entries, but {cfg.MODEL.BACKBONE.CONV_BODY} gives "
-            f"{fpn.num_levels} levels"
+            f"MODEL.RPN.ANCHOR_STRIDE has {num_levels} entries, but the pyramid has {len(backbone.strides)} levels"
         )
-    per_level = len(rpn.ANCHOR_SIZES) // num_levels
+    per_level = len(cfg.MODEL.RPN.ANCHOR_SIZES) // num_levels
     anchor_generator = AnchorGenerator(
-        [rpn.ANCHOR_SIZES[i * per_level : (i + 1) * per_level] for i in range(num_levels)],
-        rpn.ASPECT_RATIOS,
-        rpn.ANCHOR_STRIDE,
-        pixel == box_ops.INCLUSIVE,
-        cfg.MODEL.ANCHOR_CONVENTION,
+        [cfg.MODEL.RPN.ANCHOR_SIZES[i * per_level : (i + 1) * per_level] for i in range(num_levels)],
+        cfg.MODEL.RPN.ASPECT_RATIOS,
+        cfg.MODEL.RPN.ANCHOR_STRIDE,
+        build_convention(cfg),
     )
+    head = lookup(RPN_HEADS, cfg.MODEL.RPN.RPN_HEAD, "MODEL.RPN.RPN_HEAD")
+    sampler = lookup(SAMPLERS, cfg.MODEL.RPN.SAMPLER, "MODEL.RPN.SAMPLER")
+    box_loss = lookup(BOX_LOSSES, cfg.MODEL.RPN.BBOX_LOSS, "MODEL.RPN.BBOX_LOSS")
     return RPN(
-        lookup(RPN_HEADS, rpn.RPN_HEAD, "MODEL.RPN.RPN_HEAD")(fpn.out_channels, anchor_generator.per_cell),
+        head(backbone.out_channels, anchor_generator.per_cell),
         anchor_generator,
         partial(
             match_boxes,
-            fg_iou_thresh=rpn.FG_IOU_THRESHOLD,
-            bg_iou_thresh=rpn.BG_IOU_THRESHOLD,
-            low_quality_iou=rpn.LOW_QUALITY_IOU if rpn.LOW_QUALITY_IOU < 1 else None,
-            low_quality_own=rpn.LOW_QUALITY_OWN,
+            fg_iou_thresh=cfg.MODEL.RPN.FG_IOU_THRESHOLD,
+            bg_iou_thresh=cfg.MODEL.RPN.BG_IOU_THRESHOLD,
+            low_quality_iou=cfg.MODEL.RPN.LOW_QUALITY_IOU if cfg.MODEL.RPN.LOW_QUALITY_IOU < 1 else None,
+            low_quality_own=cfg.MODEL.RPN.LOW_QUALITY_OWN,
         ),
-        build_sampling(cfg, "RPN"),
-        build_box_loss(cfg, "RPN"),
-        Limits(rpn.PRE_NMS_TOP_N_TRAIN, rpn.POST_NMS_TOP_N_TRAIN, rpn.FPN_POST_NMS_TOP_N_TRAIN),
-        Limits(rpn.PRE_NMS_TOP_N_TEST, rpn.POST_NMS_TOP_N_TEST, rpn.FPN_POST_NMS_TOP_N_TEST),
-        nms_thresh=rpn.NMS_THRESH,
-        min_size=rpn.MIN_SIZE,
-        straddle_thresh=rpn.STRADDLE_THRESH,
-        count_sampled=rpn.COUNT_SAMPLED,
-        min_log_ratio=min_log_ratio_of(cfg),
-        pixel=pixel,
+        Sampling(cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE, cfg.MODEL.RPN.POSITIVE_FRACTION, sampler),
+        DeltaCoder((1.0, 1.0, 1.0, 1.0), min_log_ratio_of(cfg)),
+        partial(box_loss, **box_loss_parameters(cfg.MODEL.RPN.BBOX_LOSS, cfg.MODEL.RPN.BBOX_LOSS_BETA)),
+        ProposalRule(
+            cfg.MODEL.RPN.PRE_NMS_TOP_N_TRAIN,
+            cfg.MODEL.RPN.POST_NMS_TOP_N_TRAIN,
+            cfg.MODEL.RPN.FPN_POST_NMS_TOP_N_TRAIN,
+            cfg.MODEL.RPN.NMS_THRESH,
+            cfg.MODEL.RPN.MIN_SIZE,
+        ),
+        ProposalRule(
+            cfg.MODEL.RPN.PRE_NMS_TOP_N_TEST,
+            cfg.MODEL.RPN.POST_NMS_TOP_N_TEST,
+            cfg.MODEL.RPN.FPN_POST_NMS_TOP_N_TEST,
+            cfg.MODEL.RPN.NMS_THRESH,
+            cfg.MODEL.RPN.MIN_SIZE,
+        ),
+        straddle_thresh=cfg.MODEL.RPN.STRADDLE_THRESH,
+        count_sampled=cfg.MODEL.RPN.COUNT_SAMPLED,
     )
 
 
-def build_roi_heads(cfg: CfgNode, fpn: FPN, num_classes: int, pixel: float) -> StandardRoIHeads:
-    """The second stage of `MODEL.ROI_HEADS` for `num_classes` foreground classes."""
-    heads, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
-    strides = [round(1 / scale) for scale in box.POOLER_SCALES]
-    parts = {
-        "pooler": RoIPooler(
-            box.POOLER_RESOLUTION, strides, box.POOLER_SAMPLING_RATIO, aligned=box.POOLER_ALIGNED, pixel=pixel
-        ),
-        "num_classes": num_classes,
-        "sampling": build_sampling(cfg, "ROI_HEADS"),
-        "append_gt": heads.PROPOSAL_APPEND_GT,
-        "score_thresh": heads.SCORE_THRESH,
-        "nms_thresh": heads.NMS,
-        "max_detections": heads.DETECTIONS_PER_IMG,
-        "pixel": pixel,
-    }
-    if heads.NAME == "StandardROIHeads":
+def build_roi_heads(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> StandardRoIHeads:
+    """The second stage of `MODEL.ROI_HEADS` for `num_foreground` classes."""
+    convention = build_convention(cfg)
+    pooler = RoIPooler(
+        cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
+        [round(1 / scale) for scale in cfg.MODEL.ROI_BOX_HEAD.POOLER_SCALES],
+        cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO,
+        aligned=cfg.MODEL.ROI_BOX_HEAD.POOLER_ALIGNED,
+        convention=convention,
+    )
+    sampler = lookup(SAMPLERS, cfg.MODEL.ROI_HEADS.SAMPLER, "MODEL.ROI_HEADS.SAMPLER")
+    sampling = Sampling(cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION, sampler)
+    selection = Selection(
+        cfg.MODEL.ROI_HEADS.SCORE_THRESH,
+        pre_nms_top_n=0,
+        nms_thresh=cfg.MODEL.ROI_HEADS.NMS,
+        max_detections=cfg.MODEL.ROI_HEADS.DETECTIONS_PER_IMG,
+    )
+    if cfg.MODEL.ROI_HEADS.NAME == "StandardROIHeads":
+        match = partial(
+            match_boxes,
+            fg_iou_thresh=cfg.MODEL.ROI_HEADS.FG_IOU_THRESHOLD,
+            bg_iou_thresh=cfg.MODEL.ROI_HEADS.BG_IOU_THRESHOLD,
+        )
         return StandardRoIHeads(
-            box=build_box_head(cfg, fpn, num_classes, heads.BBOX_REG_WEIGHTS),
-            match=partial(match_boxes, fg_iou_thresh=heads.FG_IOU_THRESHOLD, bg_iou_thresh=heads.BG_IOU_THRESHOLD),
-            **parts,
+            pooler,
+            build_box_head(cfg, backbone, num_foreground, cfg.MODEL.ROI_HEADS.BBOX_REG_WEIGHTS),
+            num_foreground,
+            match,
+            sampling,
+            selection,
+            cfg.MODEL.ROI_HEADS.PROPOSAL_APPEND_GT,
+            convention,
         )
-    cascade = cfg.MODEL.ROI_BOX_CASCADE_HEAD
+    stages = [
+        CascadeStage(
+            build_box_head(cfg, backbone, num_foreground, weights),
+            partial(match_boxes, fg_iou_thresh=iou, bg_iou_thresh=iou),
+            loss_weight,
+        )
+        for weights, iou, loss_weight in zip(
+            cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS,
+            cfg.MODEL.ROI_BOX_CASCADE_HEAD.IOUS,
+            cfg.MODEL.ROI_BOX_CASCADE_HEAD.LOSS_WEIGHTS,
+            strict=True,
+        )
+    ]
     return CascadeRoIHeads(
-        box=[build_box_head(cfg, fpn, num_classes, weights) for weights in cascade.BBOX_REG_WEIGHTS],
-        matches=[partial(match_boxes, fg_iou_thresh=iou, bg_iou_thresh=iou) for iou in cascade.IOUS],
-        loss_weights=cascade.LOSS_WEIGHTS,
-        score_mean=lookup(SCORE_MEANS, cascade.SCORE_MEAN, "MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN"),
-        resample=cascade.RESAMPLE,
-        feature_gradient=cascade.FEATURE_GRADIENT,
-        **parts,
+        pooler,
+        stages,
+        num_foreground,
+        sampling,
+        selection,
+        lookup(SCORE_MEANS, cfg.MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN, "MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN"),
+        cfg.MODEL.ROI_HEADS.PROPOSAL_APPEND_GT,
+        cfg.MODEL.ROI_BOX_CASCADE_HEAD.RESAMPLE,
+        cfg.MODEL.ROI_BOX_CASCADE_HEAD.FEATURE_GRADIENT,
+        convention,
     )
 
 
-def build_box_head(cfg: CfgNode, fpn: FPN, num_classes: int, delta_weights: tuple[float, ...]) -> BoxHead:
+def build_box_head(cfg: CfgNode, backbone: Backbone, num_foreground: int, delta_weights: tuple[float, ...]) -> BoxHead:
     """One stage of `MODEL.ROI_BOX_HEAD`."""
-    box = cfg.MODEL.ROI_BOX_HEAD
-    extractor = lookup(FEATURE_EXTRACTORS, box.FEATURE_EXTRACTOR, "MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR")(
+    extractor = lookup(
+        FEATURE_EXTRACTORS, cfg.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR, "MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR"
+    )(
         ExtractorShape(
-            channels=fpn.out_channels,
-            resolution=box.POOLER_RESOLUTION,
-            fc_dim=box.MLP_HEAD_DIM,
-            conv_dim=box.CONV_HEAD_DIM,
-            num_convs=box.NUM_STACKED_CONVS,
-            dilation=box.DILATION,
-            use_gn=box.USE_GN,
+            channels=backbone.out_channels,
+            resolution=cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
+            fc_dim=cfg.MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM,
+            conv_dim=cfg.MODEL.ROI_BOX_HEAD.CONV_HEAD_DIM,
+            num_convs=cfg.MODEL.ROI_BOX_HEAD.NUM_STACKED_CONVS,
+            dilation=cfg.MODEL.ROI_BOX_HEAD.DILATION,
+            use_gn=cfg.MODEL.ROI_BOX_HEAD.USE_GN,
         )
     )
-    cls_parameters = {"focal": {"alpha": box.LOSS_ALPHA, "gamma": box.LOSS_GAMMA}}.get(box.CLS_LOSS, {})
+    cls_loss = lookup(CLS_LOSSES, cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS, "MODEL.ROI_BOX_HEAD.CLS_LOSS")
+    if cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS == "focal":
+        cls_loss = partial(cls_loss, alpha=cfg.MODEL.ROI_BOX_HEAD.LOSS_ALPHA, gamma=cfg.MODEL.ROI_BOX_HEAD.LOSS_GAMMA)
+    box_loss = lookup(BOX_LOSSES, cfg.MODEL.ROI_BOX_HEAD.BBOX_LOSS, "MODEL.ROI_BOX_HEAD.BBOX_LOSS")
+    parameters = box_loss_parameters(cfg.MODEL.ROI_BOX_HEAD.BBOX_LOSS, cfg.MODEL.ROI_BOX_HEAD.BBOX_LOSS_BETA)
     return BoxHead(
         extractor,
-        FPNPredictor(extractor.out_features, num_classes, cfg.MODEL.CLS_AGNOSTIC_BBOX_REG),
-        delta_weights,
-        cls_loss=partial(lookup(CLS_LOSSES, box.CLS_LOSS, "MODEL.ROI_BOX_HEAD.CLS_LOSS"), **cls_parameters),
-        box_loss=build_box_loss(cfg, "ROI_BOX_HEAD"),
-        cls_loss_weight=box.CLS_LOSS_WEIGHT,
-        box_loss_weight=box.BBOX_LOSS_WEIGHT,
-        min_log_ratio=min_log_ratio_of(cfg),
+        FPNPredictor(extractor.out_features, num_foreground, cfg.MODEL.CLS_AGNOSTIC_BBOX_REG),
+        DeltaCoder(delta_weights, min_log_ratio_of(cfg)),
+        cls_loss=cls_loss,
+        box_loss=partial(box_loss, **parameters),
+        cls_loss_weight=cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS_WEIGHT,
+        box_loss_weight=cfg.MODEL.ROI_BOX_HEAD.BBOX_LOSS_WEIGHT,
     )
 
 
-def build_sampling(cfg: CfgNode, group: str) -> Sampling:
-    """Which regions `MODEL.<group>` learns from."""
-    keys = cfg.MODEL[group]
-    sampler = lookup(SAMPLERS, keys.SAMPLER, f"MODEL.{group}.SAMPLER")
-    return Sampling(keys.BATCH_SIZE_PER_IMAGE, keys.POSITIVE_FRACTION, sampler)
-
-
-def build_box_loss(cfg: CfgNode, group: str) -> partial:
-    """The box loss of `MODEL.<group>.BBOX_LOSS` with its parameters bound."""
-    name, beta = cfg.MODEL[group].BBOX_LOSS, cfg.MODEL[group].BBOX_LOSS_BETA
-    parameters = {"smooth_l1": {"beta": beta}}.get(name, {})
-    return partial(lookup(BOX_LOSSES, name, f"MODEL.{group}.BBOX_LOSS"), **parameters)
+def box_loss_parameters(name: str, beta: float) -> dict[str, float]:
+    """What the box loss of that name takes besides boxes and deltas: only smooth L1 has a beta."""
+    return {"beta": beta} if name == "smooth_l1" else {}
 
 
 def min_log_ratio_of(cfg: CfgNode) -> float | None:

@@ -55,6 +55,15 @@ _C.BACKBONE.FREEZE_CONV_BODY_AT = 2
 # decide.
 _C.BACKBONE.USE_GN = False
 
+# (ours) A dense stage by its name; temporary, the declaration of the keys replaces this.
+_C.DENSE = CN()
+# (ours) Name.
+_C.DENSE.NAME = ""
+# (ours) Arguments.
+_C.DENSE.ARGS = CN(new_allowed=True)
+# (ours) Classes.
+_C.DENSE.NUM_CLASSES = 0
+
 _C.FPN = CN()
 # Group norm after the pyramid's convolutions.
 _C.FPN.USE_GN = False

@@ -80,20 +80,11 @@ class Batch:
     # Between processes each tensor costs a file descriptor; the small ones travel by value, as
     # arrays.
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "targets": [_map_tensors(t, Tensor.numpy) for t in self.targets]}
+        return {**self.__dict__, "targets": [target.map_rows(Tensor.numpy) for target in self.targets]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        targets = [_map_tensors(target, torch.from_numpy) for target in state["targets"]]
+        targets = [target.map_rows(torch.from_numpy) for target in state["targets"]]
         self.__dict__.update(state, targets=targets)
-
-
-def _map_tensors(targets: Targets, function: Callable[[Any], Any]) -> Targets:
-    return replace(
-        targets,
-        boxes=function(targets.boxes),
-        labels=function(targets.labels),
-        ignore=function(targets.ignore),
-    )
 
 
 def collate(samples: Sequence[Sample | Unreadable | InputError], size_divisibility: int = 0) -> Batch | InputError:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from engine.structures import Targets
+from engine.structures import INCLUSIVE, PixelConvention, Targets
 from engine.structures import boxes as box_ops
 
 Step = Callable[[Tensor, Targets], tuple[Tensor, Targets]]
@@ -66,7 +66,9 @@ def resize_pixels(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.resize(image, list(size), interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
 
 
-def resize(image: Tensor, targets: Targets, size: tuple[int, int], pixel: float) -> tuple[Tensor, Targets]:
+def resize(
+    image: Tensor, targets: Targets, size: tuple[int, int], convention: PixelConvention
+) -> tuple[Tensor, Targets]:
     """Image and boxes scaled to `size` (height, width), see `resize_pixels`."""
     old_height, old_width = image.shape[-2:]
     image = resize_pixels(image, size)
@@ -74,8 +76,8 @@ def resize(image: Tensor, targets: Targets, size: tuple[int, int], pixel: float)
     # In the inclusive convention a box has at least one pixel; a thinner one would turn inside out
     # when scaled up.
     boxes = targets.boxes
-    boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + pixel)], dim=1)
-    boxes = box_ops.scale(boxes, ratio_xy, pixel)
+    boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + convention.extent)], dim=1)
+    boxes = convention.scale(boxes, ratio_xy)
     return image, replace(targets, boxes=boxes, size=size)
 
 
@@ -85,19 +87,19 @@ class Resize:
     Args:
         min_sizes: short sides to draw from.
         max_size: limit of the long side.
-        pixel: 1.0 in the inclusive-pixel convention, else 0.0.
+        convention: what the sides of boxes mean.
     """
 
-    def __init__(self, min_sizes: Sequence[int], max_size: int, pixel: float) -> None:
+    def __init__(self, min_sizes: Sequence[int], max_size: int, convention: PixelConvention) -> None:
         self.min_sizes = min_sizes
         self.max_size = max_size
-        self.pixel = pixel
+        self.convention = convention
 
     def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         choice = int(torch.randint(len(self.min_sizes), ())) if len(self.min_sizes) > 1 else 0
         height, width = image.shape[-2:]
         size = resized_size((height, width), self.min_sizes[choice], self.max_size)
-        return resize(image, targets, size, self.pixel)
+        return resize(image, targets, size, self.convention)
 
 
 class RandomHorizontalFlip:
@@ -179,7 +181,7 @@ class Transform:
 
     def __call__(self, image: np.ndarray, targets: Targets | None = None) -> tuple[Tensor, Targets | None]:
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # (3, H, W), no copy
-        current = _no_targets(image) if targets is None else targets
+        current = Targets.empty(image_id=-1, size=image.shape[:2]) if targets is None else targets
         for step in self.steps:
             tensor, current = step(tensor, current)
         return tensor, None if targets is None else current
@@ -194,10 +196,10 @@ def train_transform(
     horizontal_flip: float = 0.5,
     vertical_flip: float = 0.0,
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
-    pixel: float = box_ops.INCLUSIVE,
+    convention: PixelConvention = INCLUSIVE,
 ) -> Transform:
     """Resize, flip, jitter (brightness, contrast, saturation, hue; if any is not 0), normalise."""
-    steps: list[Step] = [Resize(min_sizes, max_size, pixel)]
+    steps: list[Step] = [Resize(min_sizes, max_size, convention)]
     if horizontal_flip > 0:
         steps.append(RandomHorizontalFlip(horizontal_flip))
     if vertical_flip > 0:
@@ -214,17 +216,7 @@ def test_transform(
     mean: Sequence[float],
     std: Sequence[float],
     to_bgr255: bool = True,
-    pixel: float = box_ops.INCLUSIVE,
+    convention: PixelConvention = INCLUSIVE,
 ) -> Transform:
     """Resize and normalise; nothing random."""
-    return Transform([Resize([min_size], max_size, pixel), Normalize(mean, std, to_bgr255)])
-
-
-def _no_targets(image: np.ndarray) -> Targets:
-    return Targets(
-        boxes=torch.zeros(0, 4),
-        labels=torch.zeros(0, dtype=torch.int64),
-        ignore=torch.zeros(0, dtype=torch.bool),
-        image_id=-1,
-        size=image.shape[:2],
-    )
+    return Transform([Resize([min_size], max_size, convention), Normalize(mean, std, to_bgr255)])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from engine.data.transforms import resize_pixels, resized_size
 from engine.layers.nms import keep_best
 from engine.layers.voting import Merged
-from engine.structures import Detections, ImageBatch
+from engine.structures import CONTINUOUS, Detections, ImageBatch, PixelConvention
 from engine.structures import boxes as box_ops
 
 Size = tuple[int, int]
@@ -53,14 +53,14 @@ class AugmentedDetector(nn.Module):
     here, on the model's device, so that one scale is in memory at a time.
 
     Args:
-        model: normalised images (a list) -> detections; for `suppress_first=False` with a method `candidates`, see
+        model: its `detect`, or with `suppress_first=False` its `candidates`, takes a list of normalised images; see
             `modeling.detector`.
         views: the first one is the plain pass; boxes are merged in its pixels.
         normalize: uint8 BGR image (3, H, W) -> the float image that the model sees.
         merge: boxes, scores, labels of all views -> of one image, by falling score; see `layers.voting`.
         max_detections: of an image after merging (more where scores tie with the last one), 0 for no limit.
         suppress_first: merge each pass's detections; else its candidates before suppression.
-        pixel: 1.0 in the inclusive convention, see `structures.boxes`.
+        convention: what the sides of boxes mean.
     """
 
     def __init__(
@@ -71,15 +71,19 @@ class AugmentedDetector(nn.Module):
         merge: Callable[[Tensor, Tensor, Tensor], Merged],
         max_detections: int = 100,
         suppress_first: bool = True,
-        pixel: float = box_ops.CONTINUOUS,
+        convention: PixelConvention = CONTINUOUS,
     ) -> None:
         super().__init__()
         self.model = model
         self.views, self.normalize, self.merge = tuple(views), normalize, merge
-        self.max_detections, self.suppress_first, self.pixel = max_detections, suppress_first, pixel
+        self.max_detections, self.suppress_first, self.convention = max_detections, suppress_first, convention
         self.train(model.training)
 
     def forward(self, images: ImageBatch | Sequence[Tensor]) -> list[Detections]:
+        """`detect`, as a model in evaluation mode."""
+        return self.detect(images)
+
+    def detect(self, images: ImageBatch | Sequence[Tensor]) -> list[Detections]:
         """Detections of each image, in its own pixels, by falling score.
 
         Args:
@@ -111,7 +115,7 @@ class AugmentedDetector(nn.Module):
         scaled = [self.normalize(resize_pixels(image, size)) for image, size in zip(images, sizes, strict=True)]
         if mirrored:
             scaled += [image.flip(-1) for image in scaled]
-        detections = self.model(scaled) if self.suppress_first else self.model.candidates(scaled)
+        detections = self.model.detect(scaled) if self.suppress_first else self.model.candidates(scaled)
         straight, flipped = detections[: len(images)], detections[len(images) :]
         for detection in flipped:
             detection.boxes = box_ops.flip_horizontal(detection.boxes, detection.size[1])
@@ -119,11 +123,7 @@ class AugmentedDetector(nn.Module):
 
     def _merge(self, passes: list[Detections], size: Size) -> Detections:
         frame = passes[0].size
-        passes = [passes[0], *(detections.resize(frame, self.pixel) for detections in passes[1:])]
-        boxes, scores, labels = self.merge(
-            torch.cat([detections.boxes for detections in passes]),
-            torch.cat([detections.scores for detections in passes]),
-            torch.cat([detections.labels for detections in passes]),
-        )
+        found = Detections.cat([passes[0], *(each.resize(frame, self.convention) for each in passes[1:])])
+        boxes, scores, labels = self.merge(found.boxes, found.scores, found.labels)
         merged = Detections(boxes, scores, labels, frame)[keep_best(scores, self.max_detections)]
-        return merged.resize(tuple(size), self.pixel)
+        return merged.resize(tuple(size), self.convention)

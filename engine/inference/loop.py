@@ -17,8 +17,7 @@ from engine.data.loader import Batch, naming_dead_workers
 from engine.data.transforms import random_state
 from engine.errors import InputError
 from engine.modeling.detector import GeneralizedRCNN
-from engine.structures import Detections
-from engine.structures import boxes as box_ops
+from engine.structures import CONTINUOUS, Detections, PixelConvention
 
 
 @dataclass
@@ -36,13 +35,13 @@ class Findings:
     losses: dict[int | str, dict[str, float]] = field(default_factory=dict)
 
 
-@torch.no_grad()  # not inference_mode: what modules keep, such as anchors, may be trained with afterwards
+@torch.no_grad()  # not inference_mode: what a part of the user's own keeps may be trained with afterwards
 @naming_dead_workers()
 def detect(
     model: nn.Module,
     loader: Iterable[Batch],
     device: torch.device,
-    pixel: float = box_ops.CONTINUOUS,
+    convention: PixelConvention = CONTINUOUS,
     with_losses: bool = False,
 ) -> Findings | None:
     """Detect in every image of `loader` that can be read.
@@ -52,10 +51,10 @@ def detect(
     those of the main process, which are in the checkpoints.
 
     Args:
-        model: images -> detections.
+        model: its `detect` takes images, see `modeling.detector`.
         loader: batches whose targets carry `original_size`.
         device: where the model lives.
-        pixel: 1.0 in the inclusive convention, see `structures.boxes`.
+        convention: what the sides of boxes mean.
         with_losses: the losses too; `model` is then a bare detector.
 
     Raises:
@@ -66,7 +65,7 @@ def detect(
     bar = tqdm(loader, desc="test", leave=None, disable=not (distributed.is_main() and sys.stderr.isatty()))
     try:
         with evaluation_mode(model):
-            found = _shard(model, bar, device, pixel, with_losses)
+            found = _shard(model, bar, device, convention, with_losses)
     except torch.cuda.OutOfMemoryError as error:
         raise InputError(
             "the memory of the GPU ran out in testing: lower TEST.IMS_PER_BATCH or INPUT.MIN_SIZE_TEST"
@@ -83,7 +82,7 @@ def detect(
 
 
 def _shard(
-    model: nn.Module, batches: Iterable[Batch], device: torch.device, pixel: float, with_losses: bool
+    model: nn.Module, batches: Iterable[Batch], device: torch.device, convention: PixelConvention, with_losses: bool
 ) -> Findings:
     """What this process finds in its images."""
     found = Findings()
@@ -92,8 +91,8 @@ def _shard(
         if not len(batch):
             continue
         batch = batch.to(device)
-        for target, detection in zip(batch.targets, model(batch.images), strict=True):
-            found.detections[target.image_id] = detection.to("cpu").resize(target.original_size, pixel)
+        for target, detection in zip(batch.targets, model.detect(batch.images), strict=True):
+            found.detections[target.image_id] = detection.to("cpu").resize(target.original_size, convention)
         if with_losses:
             found.losses |= image_losses(model, batch)
     return found
@@ -124,26 +123,13 @@ def image_losses(model: GeneralizedRCNN, batch: Batch) -> dict[int | str, dict[s
         batch: on the model's device.
     """
     losses = {}
-    with _answering_losses(model), distributed.alone():
+    with distributed.alone():
         for image, (height, width), target in zip(batch.images.tensor, batch.images.sizes, batch.targets, strict=True):
             with random_state(0):
-                found = model([image[:, :height, :width]], [target])
+                found = model.losses([image[:, :height, :width]], [target])
             figures = torch.stack([value.float() for value in found.values()]).tolist()
             losses[target.image_id] = dict(zip(found, figures, strict=True))
     return losses
-
-
-@contextmanager
-def _answering_losses(model: GeneralizedRCNN) -> Iterator[None]:
-    """Detector and stages answer as in training; the layers inside them stay in evaluation mode."""
-    parts = [part for part in (model, model.rpn, model.roi_heads) if part is not None]
-    for part in parts:
-        part.training = True  # not `train()`, which would reach the layers
-    try:
-        yield
-    finally:
-        for part in parts:
-            part.training = False
 
 
 def mean_losses(losses: Mapping[int | str, Mapping[str, float]]) -> dict[str, float]:

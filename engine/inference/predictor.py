@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.data.image_file import read_image
-from engine.structures import Detections, ImageBatch, Targets
-from engine.structures import boxes as box_ops
+from engine.structures import CONTINUOUS, Detections, ImageBatch, PixelConvention, Targets
 
 Image = np.ndarray | str | Path
 
@@ -28,7 +27,7 @@ class ImagePredictor:
             `default_threshold` on.
         default_threshold: see `thresholds`.
         size_divisibility: of the padded image.
-        pixel: 1.0 in the inclusive convention, see `structures.boxes`.
+        convention: what the sides of boxes mean.
     """
 
     def __init__(
@@ -40,11 +39,11 @@ class ImagePredictor:
         thresholds: Mapping[str, float] | None = None,
         default_threshold: float = 0.0,
         size_divisibility: int = 0,
-        pixel: float = box_ops.CONTINUOUS,
+        convention: PixelConvention = CONTINUOUS,
     ) -> None:
         self.model, self.transform, self.device = model, transform, device
         self.class_names = list(class_names)
-        self.size_divisibility, self.pixel = size_divisibility, pixel
+        self.size_divisibility, self.convention = size_divisibility, convention
         thresholds = thresholds or {}
         self.thresholds = torch.tensor([thresholds.get(name, default_threshold) for name in self.class_names])
 
@@ -73,10 +72,8 @@ class ImagePredictor:
         ):
             raise ValueError("an image must be a path or a BGR uint8 array of shape (H, W, 3), not empty")
         size = pixels.shape[:2]
-        nothing = Targets(
-            torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool), 0, size, size
-        )
+        nothing = Targets.empty(image_id=0, size=size, original_size=size)
         tensor, _ = self.transform(pixels, nothing)
         batch = ImageBatch.from_list([tensor], self.size_divisibility).to(self.device)
-        detections = self.model(batch)[0].to("cpu").resize(size, self.pixel)
+        detections = self.model.detect(batch)[0].to("cpu").resize(size, self.convention)
         return detections[detections.scores >= self.thresholds[detections.labels]]

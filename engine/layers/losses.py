@@ -14,14 +14,15 @@ def focal_loss_sum(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -
     """Sum of the focal loss (Lin et al., 2017) over all rows and classes; stable for saturated logits.
 
     Args:
-        logits: (P, K) float.
-        labels: (P,) int64; 0..K-1 positive, -1 negative for every class, -2 ignored.
+        logits: (..., K) float.
+        labels: (...) int64; 0..K-1 positive, -1 negative for every class, -2 ignored.
         alpha: weight of the positive class, 1 - alpha of the negative.
         gamma: focusing power.
 
     Returns:
         Scalar; 0 with gradient when every row is ignored.
     """
+    logits, labels = logits.flatten(0, -2), labels.flatten()
     counted = labels != -2
     classes = torch.arange(logits.shape[1], device=logits.device)
     one_hot = (labels[:, None] == classes).to(logits.dtype)  # (P, K)

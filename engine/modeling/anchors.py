@@ -1,6 +1,6 @@
 """Anchors: fixed boxes on a grid.
 
-Shapes: L levels, A anchors a cell, R anchors an image, H W the grid of a level.
+Shapes: L levels, A anchors per cell, R anchors per image, H W the grid of a level.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from engine.structures import PixelConvention
+
 
 def cell_anchors_rounded(stride: int, sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
-    """Anchors (A, 4) of the first cell as the reference makes them; ratio-major, size-minor.
+    """Anchors (A, 4) of the first cell as the reference computes them; ratio-major, size-minor.
 
     Width and height at the size of one cell are rounded to whole pixels (w = round(sqrt(s^2 / r)), h = round(w r)),
     then scaled. The centre, stride / 2 in the reference's inclusive pixels, lies half a pixel further in our storage,
-    see `structures.boxes`.
+    see `structures.pixel_convention`.
     """
     anchors = []
     for ratio in ratios:
@@ -29,7 +31,7 @@ def cell_anchors_rounded(stride: int, sizes: Sequence[float], ratios: Sequence[f
 
 
 def cell_anchors_exact(stride: int, sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
-    """Anchors (A, 4) of the first cell as mmdetection, detectron2 and torchvision make them, centred on (0, 0).
+    """Anchors (A, 4) of the first cell as mmdetection, detectron2 and torchvision compute them, centred on (0, 0).
 
     A size is the square root of the area, a ratio height / width; ratio-major, size-minor.
     """
@@ -38,18 +40,18 @@ def cell_anchors_exact(stride: int, sizes: Sequence[float], ratios: Sequence[flo
 
 
 def cell_anchors_whole(stride: int, sizes: Sequence[float], ratios: Sequence[float]) -> Tensor:
-    """`cell_anchors_exact` with sides at whole pixels, as torchvision makes them."""
+    """`cell_anchors_exact` with the sides rounded to whole pixels, as in torchvision."""
     return cell_anchors_exact(stride, sizes, ratios).round()
 
 
 CELL_ANCHORS = {"reference": cell_anchors_rounded, "exact": cell_anchors_exact, "torchvision": cell_anchors_whole}
-"""By the name that `MODEL.ANCHOR_CONVENTION` gives."""
+"""(stride, sizes, ratios) -> (A, 4), by `PixelConvention.anchor_rule`."""
 
 
 def octave_sizes(
     sizes: Sequence[float], octave: float = 2.0, num_scales: int = 1, whole: bool = False
 ) -> list[list[float]]:
-    """For each level's first size all its sizes: size * octave ** (i / num_scales), i = 0, 1, ...
+    """All sizes of each level from its first one: size * octave ** (i / num_scales), i = 0, 1, ...
 
     Args:
         whole: round each down to whole pixels (torchvision).
@@ -67,21 +69,26 @@ def _centered(widths_heights: list[tuple[float, float]], center: float) -> Tenso
     return torch.cat([center - half, center + half], dim=1).float()
 
 
-@dataclass
+@dataclass(frozen=True)
 class AnchorGrid:
     """Anchors of one batch; every image has the same.
 
     Attributes:
         boxes: (R, 4) float32 xyxy, level by level, row by row, anchor by anchor in a cell.
         grids: (H, W) of each level.
-        strides: pixels between neighbouring cells of each level.
+        steps: pixels between neighbouring cells of each level, (down, across).
+        strides: nominal stride of each level, which `steps` differ from only where anchors are stretched over an image
+            that the stride does not divide (see `AnchorGenerator`).
         per_cell: A. The anchors of a cell share their centre.
+        convention: what the sides of boxes mean.
     """
 
     boxes: Tensor
     grids: list[tuple[int, int]]
+    steps: list[tuple[int, int]]
     strides: list[int]
     per_cell: int
+    convention: PixelConvention
 
     @property
     def num_per_level(self) -> list[int]:
@@ -93,15 +100,15 @@ class AnchorGrid:
 
 
 class AnchorGenerator(nn.Module):
-    """Lays the anchors of a cell over the grid of each level.
+    """Lays the anchors of a cell over the grid of each level; keeps no state, so that threads may share it.
 
     Args:
-        sizes: for each level the side of its anchors in pixels (several for several scales).
+        sizes: side of the anchors of each level in pixels (several for several scales).
         ratios: height / width, the same at every level.
-        strides: pixels between cells, one a level.
-        inclusive: the reference's rounded anchors, half a pixel further (`cell_anchors_rounded`), or exact ones.
-        convention: key of `CELL_ANCHORS`, instead of what `inclusive` says. In "torchvision" cells lie as many pixels
-            apart as the padded image has for each, rounded down; `strides` are those of an image that they divide.
+        strides: pixels between cells, one per level.
+        convention: its `anchor_rule` says where anchors lie and how they are rounded. With "torchvision" cells lie as
+            many pixels apart as the padded image has for each, rounded down; `strides` hold for an image that they
+            divide.
     """
 
     def __init__(
@@ -109,13 +116,12 @@ class AnchorGenerator(nn.Module):
         sizes: Sequence[Sequence[float]],
         ratios: Sequence[float],
         strides: Sequence[int],
-        inclusive: bool,
-        convention: str = "",
+        convention: PixelConvention,
     ) -> None:
         super().__init__()
-        convention = convention or ("reference" if inclusive else "exact")
-        cell_anchors = CELL_ANCHORS[convention]
-        self.fits_strides = convention == "torchvision"
+        cell_anchors = CELL_ANCHORS[convention.anchor_rule]
+        self.convention = convention
+        self.fits_strides = convention.anchor_rule == "torchvision"
         self.strides = list(strides)
         self.per_cell = len(ratios) * len(sizes[0])
         self.register_buffer(
@@ -123,24 +129,20 @@ class AnchorGenerator(nn.Module):
             torch.stack([cell_anchors(*args, ratios) for args in zip(strides, sizes, strict=True)]),
             persistent=False,
         )
-        self._cache: tuple[tuple, AnchorGrid] | None = None
 
     def forward(self, features: Sequence[Tensor], image_size: tuple[int, int] | None = None) -> AnchorGrid:
-        """Anchors for maps (N, C, H_l, W_l). The last answer is kept: batches of one shape share it.
+        """Anchors for maps (N, C, H_l, W_l).
 
         Args:
             features: the pyramid.
-            image_size: (height, width) of the padded images; needed in the convention of torchvision only.
+            image_size: (height, width) of the padded images; needed with the anchors of torchvision only.
         """
         grids = [(f.shape[-2], f.shape[-1]) for f in features]
         steps = [(stride, stride) for stride in self.strides]
         if self.fits_strides and image_size is not None:
             steps = [(image_size[0] // height, image_size[1] // width) for height, width in grids]
-        key = (tuple(grids), tuple(steps), self.cells.device)
-        if self._cache is None or self._cache[0] != key:
-            levels = [self._level(*level) for level in zip(self.cells, steps, grids, strict=True)]
-            self._cache = (key, AnchorGrid(torch.cat(levels), grids, self.strides, self.per_cell))
-        return self._cache[1]
+        levels = [self._level(*level) for level in zip(self.cells, steps, grids, strict=True)]
+        return AnchorGrid(torch.cat(levels), grids, steps, self.strides, self.per_cell, self.convention)
 
     @staticmethod
     def _level(cell: Tensor, step: tuple[int, int], grid: tuple[int, int]) -> Tensor:

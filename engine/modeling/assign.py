@@ -1,17 +1,19 @@
-"""Which anchor learns which box: one function a rule, looked up by its name (`MODEL.ATSS.POSITIVE_TYPE`).
+"""Which anchor or proposal learns which box.
 
-Every rule answers with (R,) int64: the index of the ground-truth box of each anchor, NEGATIVE or IGNORED. None keeps an
-anchors x boxes matrix: ATSS looks only at the nearest cells of each box, the others go through the boxes in chunks.
+`match_boxes` is the rule of region proposals and of the second stage: IoU alone. The rules of dense stages are looked
+up by name (`MODEL.ATSS.POSITIVE_TYPE`), one function each. All answer with (R,) int64: the index of the ground-truth
+box that each anchor learns, NEGATIVE or IGNORED. None keeps an anchors x boxes matrix: ATSS looks only at the nearest
+cells of each box, the others go through the boxes in chunks.
 
-`inset` is half a pixel in the inclusive convention and 0 in the continuous one: by so much the reference's box sides
-lie inside ours when it asks whether a centre is in a box (see `structures.boxes`).
-
-Shapes: L levels, A anchors a cell, R anchors an image, M gt boxes.
+Shapes: L levels, A anchors per cell, R anchors (or proposals) per image, M gt boxes, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,11 +29,104 @@ CENTER_MARGIN = 0.01
 CHUNK_ELEMENTS = 1 << 21
 """Largest anchors x boxes block held at a time: 8 MB in float32."""
 
+
+@dataclass(frozen=True)
+class ImagePredictions:
+    """What the head says about one image, for rules that assign by it; without gradient.
+
+    Attributes:
+        logits: (R, K).
+        gt_labels: (M,) int64 classes of the gt boxes, whose logits a rule compares.
+        decode: gives `boxes`; called only by a rule that asks for them.
+    """
+
+    logits: Tensor
+    gt_labels: Tensor
+    decode: Callable[[], Tensor]
+
+    @cached_property
+    def boxes(self) -> Tensor:
+        """(R, 4) predicted boxes."""
+        return self.decode()
+
+
+class Assigner(Protocol):
+    """A rule with its parameters bound."""
+
+    def __call__(self, anchors: AnchorGrid, gt_boxes: Tensor, predictions: ImagePredictions | None = None) -> Tensor:
+        """What each anchor learns (R,): an index into `gt_boxes` (M, 4), NEGATIVE or IGNORED."""
+        ...
+
+
 ASSIGNERS = Registry("ASSIGNERS")
+"""`Assigner` by the name in `MODEL.ATSS.POSITIVE_TYPE`, with its own parameters after those three."""
+
+
+def match_boxes(
+    boxes: Tensor,
+    gt_boxes: Tensor,
+    fg_iou_thresh: float,
+    bg_iou_thresh: float,
+    low_quality_iou: float | None = None,
+    low_quality_own: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The gt box that each box learns, and its IoU with the nearest one.
+
+    Args:
+        boxes: (R, 4).
+        gt_boxes: (M, 4), possibly none: then every box is negative.
+        fg_iou_thresh: positive from this IoU on.
+        bg_iou_thresh: negative below this IoU; between the two a box is ignored.
+        low_quality_iou: the best boxes of each gt box are positive too if their IoU with it is at least this and more
+            than 0; below 0, whatever their IoU is (the reference's RetinaNet). None: they are not.
+        low_quality_own: such a box learns the gt box that it is best for (mmdetection) instead of the one that it
+            overlaps most itself (the reference, detectron2).
+
+    Returns:
+        (R,) int64 index of a gt box, NEGATIVE or IGNORED; (R,) float32 IoU.
+    """
+    best_iou = boxes.new_zeros(len(boxes))
+    if len(gt_boxes) == 0 or len(boxes) == 0:
+        return torch.full_like(best_iou, NEGATIVE, dtype=torch.int64), best_iou
+    best_iou -= 1  # so that an IoU of 0 names a box too
+    best_gt = torch.zeros_like(best_iou, dtype=torch.int64)
+    rescued = torch.full_like(best_gt, NEGATIVE)  # the last gt box that each box is a best one of
+    for chunk in _chunks(len(boxes), len(gt_boxes)):
+        ious = box_iou(gt_boxes[chunk], boxes)  # (m, R)
+        iou, gt_idx = ious.max(dim=0)
+        is_better = iou > best_iou
+        best_iou = torch.where(is_better, iou, best_iou)
+        best_gt = torch.where(is_better, gt_idx + chunk.start, best_gt)
+        if low_quality_iou is not None:
+            best_of_gt = ious.amax(dim=1, keepdim=True)  # (m, 1)
+            is_enough = (best_of_gt >= low_quality_iou) & ((best_of_gt > 0) | (low_quality_iou < 0))
+            is_best = (ious == best_of_gt) & is_enough
+            numbers = torch.arange(chunk.start, chunk.stop, device=boxes.device)[:, None]
+            rescued = torch.maximum(rescued, torch.where(is_best, numbers, NEGATIVE).amax(dim=0))
+    matched = torch.where(best_iou < bg_iou_thresh, NEGATIVE, IGNORED)
+    matched = torch.where(best_iou >= fg_iou_thresh, best_gt, matched)
+    return torch.where(rescued >= 0, rescued if low_quality_own else best_gt, matched), best_iou
+
+
+def ignore_covered(matched: Tensor, boxes: Tensor, regions: Tensor, min_overlap: float = 0.5) -> Tensor:
+    """`matched` (R,) with the negatives among `boxes` (R, 4) that lie in `regions` (M, 4) turned to IGNORED.
+
+    A box lies in a region when at least `min_overlap` of its area does, which is how COCO's evaluation forgives
+    detections in crowds.
+    """
+    if len(regions) == 0 or len(boxes) == 0:
+        return matched
+    min_areas = min_overlap * box_ops.area(boxes)
+    is_covered = torch.zeros_like(matched, dtype=torch.bool)
+    for region in regions:  # one by one: crowds are few, and a boxes x regions matrix is not kept
+        is_covered |= _intersection(boxes, region[None]) >= min_areas
+    return torch.where(is_covered & (matched == NEGATIVE), IGNORED, matched)
 
 
 @ASSIGNERS.register("ATSS")
-def atss(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.0) -> Tensor:
+def assign_atss(
+    anchors: AnchorGrid, gt_boxes: Tensor, predictions: ImagePredictions | None = None, topk: int = 9
+) -> Tensor:
     """Adaptive training sample selection (Zhang et al., 2020, algorithm 1).
 
     On each level the anchors of the `topk` cells nearest to a box's centre are its candidates. Those whose IoU with it
@@ -44,14 +139,16 @@ def atss(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.
     boxes = anchors.boxes[candidates]  # (M, C, 4)
     ious = _pairwise_iou(gt_boxes[:, None], boxes)  # (M, C)
     threshold = ious.mean(dim=1) + _std(ious)  # (M,)
-    inside = _side_distances(box_ops.centers(boxes), gt_boxes[:, None], inset).amin(-1) > CENTER_MARGIN
-    is_positive = (ious >= threshold[:, None]) & inside
+    sides = _side_distances(box_ops.centers(boxes), gt_boxes[:, None], anchors.convention.inset)  # (M, C, 4)
+    is_positive = (ious >= threshold[:, None]) & (sides.amin(-1) > CENTER_MARGIN)
     gt_idx, _ = is_positive.nonzero(as_tuple=True)
     return _resolve(anchors, candidates[is_positive], gt_idx, ious[is_positive])
 
 
 @ASSIGNERS.register("TOPK")
-def topk(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.0) -> Tensor:
+def assign_topk(
+    anchors: AnchorGrid, gt_boxes: Tensor, predictions: ImagePredictions | None = None, topk: int = 9
+) -> Tensor:
     """The `topk` anchors of largest IoU over all levels are positive, nearer ones first among equals (reference).
 
     An anchor must have its centre inside the box; one wanted by several boxes goes to the one of largest IoU.
@@ -60,70 +157,55 @@ def topk(anchors: AnchorGrid, gt_boxes: Tensor, topk: int = 9, inset: float = 0.
         return _all_negative(anchors)
     anchor_centers = box_ops.centers(anchors.boxes)
     gt_centers = box_ops.centers(gt_boxes)
-    farthest = max(torch.cdist(anchor_centers, gt_centers[c]).max() for c in _chunks(anchors, gt_boxes))
+    farthest = max(torch.cdist(anchor_centers, gt_centers[c]).max() for c in _chunks(len(anchors.boxes), len(gt_boxes)))
     found = []
-    for chunk in _chunks(anchors, gt_boxes):
+    for chunk in _chunks(len(anchors.boxes), len(gt_boxes)):
         ious = box_iou(gt_boxes[chunk], anchors.boxes)  # (m, R)
         distances = torch.cdist(gt_centers[chunk], anchor_centers)
         best = (ious - distances / farthest / 1000).topk(min(topk, ious.shape[1]), dim=1).indices
         centers = anchor_centers[best]  # (m, topk, 2)
-        sides = _side_distances(centers, gt_boxes[chunk][:, None], inset)
+        sides = _side_distances(centers, gt_boxes[chunk][:, None], anchors.convention.inset)
         is_positive = sides.amin(-1) > CENTER_MARGIN
         gt_idx = is_positive.nonzero(as_tuple=True)[0] + chunk.start
         found.append((best[is_positive], gt_idx, ious.gather(1, best)[is_positive]))
     return _resolve(anchors, *(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-@ASSIGNERS.register("max_iou")
-def max_iou(
+def assign_max_iou(
     anchors: AnchorGrid,
     gt_boxes: Tensor,
+    predictions: ImagePredictions | None = None,
     fg_iou_thresh: float = 0.5,
     bg_iou_thresh: float = 0.4,
 ) -> Tensor:
-    """The rule of Faster R-CNN and RetinaNet: positive from `fg_iou_thresh` on, negative below `bg_iou_thresh`.
-
-    An anchor learns the box of its largest IoU. The best anchors of every box are positive whatever their IoU, but each
-    learns its own best box even then. Those between the thresholds are ignored.
-    """
-    if len(gt_boxes) == 0:
-        return _all_negative(anchors)
-    best_iou = anchors.boxes.new_full((len(anchors.boxes),), -1.0)
-    best_gt = _all_negative(anchors)
-    is_best_of_a_box = torch.zeros_like(best_gt, dtype=torch.bool)
-    for chunk in _chunks(anchors, gt_boxes):
-        ious = box_iou(gt_boxes[chunk], anchors.boxes)  # (m, R)
-        is_best_of_a_box |= (ious == ious.amax(dim=1, keepdim=True)).any(dim=0)
-        iou, gt_idx = ious.max(dim=0)
-        better = iou > best_iou
-        best_iou = torch.where(better, iou, best_iou)
-        best_gt = torch.where(better, gt_idx + chunk.start, best_gt)
-    is_positive = (best_iou >= fg_iou_thresh) | is_best_of_a_box
-    matched = torch.where(best_iou < bg_iou_thresh, NEGATIVE, IGNORED)
-    return torch.where(is_positive, best_gt, matched)
+    """The rule of RetinaNet: `match_boxes`, and the best anchors of every box are positive whatever their IoU."""
+    return match_boxes(anchors.boxes, gt_boxes, fg_iou_thresh, bg_iou_thresh, low_quality_iou=-1.0)[0]
 
 
 @ASSIGNERS.register("IoU")
-def iou(
+def assign_iou(
     anchors: AnchorGrid,
     gt_boxes: Tensor,
+    predictions: ImagePredictions | None = None,
     fg_iou_thresh: float = 0.5,
     bg_iou_thresh: float = 0.4,
-    inset: float = 0.0,
 ) -> Tensor:
-    """`max_iou`, but that a positive anchor whose centre lies outside its box is ignored (ATSS's ablation)."""
-    matched = max_iou(anchors, gt_boxes, fg_iou_thresh, bg_iou_thresh)
+    """Like `assign_max_iou`, except that a positive anchor whose centre lies outside its box is ignored (ATSS's
+    ablation).
+    """
+    matched = assign_max_iou(anchors, gt_boxes, None, fg_iou_thresh, bg_iou_thresh)
     if len(gt_boxes) == 0:
         return matched
-    sides = _side_distances(box_ops.centers(anchors.boxes), gt_boxes[matched.clamp(min=0)], inset)
+    sides = _side_distances(box_ops.centers(anchors.boxes), gt_boxes[matched.clamp(min=0)], anchors.convention.inset)
     is_outside = sides.amin(-1) <= CENTER_MARGIN
     return torch.where((matched >= 0) & is_outside, IGNORED, matched)
 
 
 @ASSIGNERS.register("SSC")
-def ssc(
+def assign_ssc(
     anchors: AnchorGrid,
     gt_boxes: Tensor,
+    predictions: ImagePredictions | None = None,
     level_ranges: Sequence[tuple[float, float]] = (
         (-1, 64),
         (64, 128),
@@ -131,7 +213,6 @@ def ssc(
         (256, 512),
         (512, 1e8),
     ),
-    inset: float = 0.0,
     margin: float = CENTER_MARGIN,
     radius: float = 0.0,
 ) -> Tensor:
@@ -158,8 +239,8 @@ def ssc(
     areas = box_ops.area(gt_boxes)
     best_area = anchors.boxes.new_full((len(anchors.boxes),), torch.inf)
     matched = _all_negative(anchors)
-    for chunk in _chunks(anchors, gt_boxes):
-        sides = _side_distances(centers, gt_boxes[chunk][:, None], inset)  # (m, R, 4)
+    for chunk in _chunks(len(anchors.boxes), len(gt_boxes)):
+        sides = _side_distances(centers, gt_boxes[chunk][:, None], anchors.convention.inset)  # (m, R, 4)
         farthest = sides.amax(-1)
         allowed = (sides.amin(-1) > margin) & (farthest >= limits[:, 0]) & (farthest <= limits[:, 1])
         allowed &= (centers - gt_centers[chunk][:, None]).abs().amax(-1) < reach
@@ -168,22 +249,6 @@ def ssc(
         best_area = torch.where(better, area, best_area)
         matched = torch.where(better, gt_idx + chunk.start, matched)
     return matched
-
-
-def ignore_regions(matched: Tensor, anchors: AnchorGrid, regions: Tensor, min_overlap: float = 0.5) -> Tensor:
-    """`matched` (R,) with the negatives inside `regions` (M, 4) turned to IGNORED.
-
-    An anchor is inside when at least `min_overlap` of its area is, which is how COCO's evaluation forgives detections
-    in crowds.
-    """
-    if len(regions) == 0:
-        return matched
-    areas = box_ops.area(anchors.boxes)
-    covered = torch.zeros_like(matched, dtype=torch.bool)
-    for region in regions:
-        overlap = _intersection(anchors.boxes, region[None])
-        covered |= overlap >= min_overlap * areas
-    return torch.where(covered & (matched == NEGATIVE), IGNORED, matched)
 
 
 def _all_negative(anchors: AnchorGrid) -> Tensor:
@@ -198,10 +263,10 @@ def _per_anchor(anchors: AnchorGrid, per_level: Sequence[float]) -> Tensor:
     return torch.cat(values)
 
 
-def _chunks(anchors: AnchorGrid, gt_boxes: Tensor) -> Iterator[slice]:
-    step = max(1, CHUNK_ELEMENTS // len(anchors.boxes))
-    for start in range(0, len(gt_boxes), step):
-        yield slice(start, min(start + step, len(gt_boxes)))
+def _chunks(num_boxes: int, num_gt: int) -> Iterator[slice]:
+    step = max(1, CHUNK_ELEMENTS // num_boxes)
+    for start in range(0, num_gt, step):
+        yield slice(start, min(start + step, num_gt))
 
 
 def _side_distances(centers: Tensor, boxes: Tensor, inset: float) -> Tensor:
@@ -231,13 +296,13 @@ def _nearest_anchors(anchors: AnchorGrid, points: Tensor, topk: int) -> Tensor:
     a cell outside them has topk nearer ones in its own row or column.
     """
     nearest, start = [], 0
-    for grid, stride, count in zip(anchors.grids, anchors.strides, anchors.num_per_level, strict=True):
+    for grid, step, count in zip(anchors.grids, anchors.steps, anchors.num_per_level, strict=True):
         origin = box_ops.centers(anchors.boxes[start])  # (2,) centre of the first cell
-        position = (points - origin) / stride  # (M, 2) in cells
+        position = (points - origin) / points.new_tensor(step[::-1])  # (M, 2) in cells, across and down
         num_rows, num_cols = min(topk, grid[0]), min(topk, grid[1])
         cols = _nearest_run(position[:, 0], num_cols, grid[1])  # (M, num_cols)
         rows = _nearest_run(position[:, 1], num_rows, grid[0])  # (M, num_rows)
-        dx = position[:, 0:1] - cols
+        dx = (position[:, 0:1] - cols) * (step[1] / step[0])  # in rows, as dy: cells need not be square
         dy = position[:, 1:2] - rows
         distances = (dy.square()[:, :, None] + dx.square()[:, None, :]).flatten(1)  # (M, rows*cols)
         cells = (rows[:, :, None] * grid[1] + cols[:, None, :]).flatten(1)

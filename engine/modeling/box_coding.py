@@ -1,4 +1,4 @@
-"""How a head's four numbers mean a box: `encode_x` and its inverse `decode_x` stand side by side.
+"""How a head's four numbers stand for a box: `encode` and its inverse `decode` side by side.
 
 The law: decode(encode(boxes, anchors), anchors) == boxes, for boxes no more than 62.5 times their anchor's size.
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,43 +20,63 @@ MAX_LOG_RATIO = math.log(1000 / 16)
 and -dh, too: its boxes are never narrower than 1.6 % of their anchor."""
 
 
-def encode_deltas(boxes: Tensor, anchors: Tensor, weights: Sequence[float]) -> Tensor:
-    """(dx, dy, dw, dh) (P, 4) of `boxes` relative to `anchors`, times `weights` (Girshick et al., 2014, eq. 6-9)."""
-    anchor_sizes = anchors[:, 2:] - anchors[:, :2]
-    box_sizes = boxes[:, 2:] - boxes[:, :2]
-    shifts = (boxes[:, :2] + box_sizes / 2 - anchors[:, :2] - anchor_sizes / 2) / anchor_sizes
-    return torch.cat([shifts, torch.log(box_sizes / anchor_sizes)], dim=1) * boxes.new_tensor(weights)
+class BoxCoder(Protocol):
+    """What a stage needs to know of the numbers that its head predicts."""
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """Codes (P, 4) that stand for `boxes` (P, 4) on `anchors` (P, 4)."""
+        ...
+
+    def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
+        """Boxes (P, 4) that `codes` (P, 4) stand for; the inverse of `encode`."""
+        ...
 
 
-def decode_deltas(
-    deltas: Tensor, anchors: Tensor, weights: Sequence[float], min_log_ratio: float | None = None
-) -> Tensor:
-    """Boxes (P, 4) that `deltas` (P, 4) mean relative to `anchors`; inverse of `encode_deltas`.
+@dataclass(frozen=True)
+class DeltaCoder:
+    """(dx, dy, dw, dh): the shift of the centre and the logarithm of the size, relative to the anchor.
 
-    Args:
-        min_log_ratio: lower limit of dw and dh, None for none; the upper one is MAX_LOG_RATIO.
+    Attributes:
+        weights: factors of (dx, dy, dw, dh).
+        min_log_ratio: lower limit of dw and dh in decoding, None for none; the upper one is MAX_LOG_RATIO.
     """
-    deltas = deltas / deltas.new_tensor(weights)
-    anchor_sizes = anchors[:, 2:] - anchors[:, :2]
-    centers = deltas[:, :2] * anchor_sizes + anchors[:, :2] + anchor_sizes / 2
-    half_sizes = deltas[:, 2:].clamp(min_log_ratio, MAX_LOG_RATIO).exp() * anchor_sizes / 2
-    return torch.cat([centers - half_sizes, centers + half_sizes], dim=1)
+
+    weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)
+    min_log_ratio: float | None = None
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """Deltas (P, 4) (Girshick et al., 2014, eq. 6-9)."""
+        anchor_sizes = anchors[:, 2:] - anchors[:, :2]
+        box_sizes = boxes[:, 2:] - boxes[:, :2]
+        shifts = (boxes[:, :2] + box_sizes / 2 - anchors[:, :2] - anchor_sizes / 2) / anchor_sizes
+        return torch.cat([shifts, torch.log(box_sizes / anchor_sizes)], dim=1) * boxes.new_tensor(self.weights)
+
+    def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
+        deltas = codes / codes.new_tensor(self.weights)
+        anchor_sizes = anchors[:, 2:] - anchors[:, :2]
+        centers = deltas[:, :2] * anchor_sizes + anchors[:, :2] + anchor_sizes / 2
+        half_sizes = deltas[:, 2:].clamp(self.min_log_ratio, MAX_LOG_RATIO).exp() * anchor_sizes / 2
+        return torch.cat([centers - half_sizes, centers + half_sizes], dim=1)
 
 
-def encode_distances(boxes: Tensor, anchors: Tensor, unit: float, inset: float = 0.0) -> Tensor:
-    """Distances (left, top, right, bottom) (P, 4) from the anchors' centres to the sides of `boxes` (FCOS, eq. 1).
+@dataclass(frozen=True)
+class DistanceCoder:
+    """Distances (left, top, right, bottom) from the anchor's centre to the sides of the box (FCOS, eq. 1).
 
-    Args:
+    Attributes:
         unit: pixels in one unit of distance for an anchor one pixel wide: the distance is divided by width / unit.
         inset: half a pixel in the inclusive convention, where the last pixel's far side is not part of the box.
     """
-    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
-    step = (anchors[:, 2:3] - anchors[:, 0:1]) / unit
-    return torch.cat([centers - boxes[:, :2] - inset, boxes[:, 2:] - inset - centers], dim=1) / step
 
+    unit: float = 1.0
+    inset: float = 0.0
 
-def decode_distances(distances: Tensor, anchors: Tensor, unit: float, inset: float = 0.0) -> Tensor:
-    """Boxes (P, 4) that `distances` (P, 4) mean; inverse of `encode_distances`."""
-    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
-    distances = distances * (anchors[:, 2:3] - anchors[:, 0:1]) / unit + inset
-    return torch.cat([centers - distances[:, :2], centers + distances[:, 2:]], dim=1)
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+        step = (anchors[:, 2:3] - anchors[:, 0:1]) / self.unit
+        return torch.cat([centers - boxes[:, :2] - self.inset, boxes[:, 2:] - self.inset - centers], dim=1) / step
+
+    def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
+        centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+        distances = codes * (anchors[:, 2:3] - anchors[:, 0:1]) / self.unit + self.inset
+        return torch.cat([centers - distances[:, :2], centers + distances[:, 2:]], dim=1)

@@ -6,18 +6,25 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from engine.modeling.dense.stage import as_objects
+from engine.modeling.selection import Selection
 from engine.structures import Detections, ImageBatch, Targets
+
+Images = ImageBatch | Sequence[Tensor]
+"""A batch, or float images (3, H_i, W_i), normalised."""
 
 
 class GeneralizedRCNN(nn.Module):
     """A backbone, a dense stage (named `rpn` as in the reference: with a second stage it proposes regions), RoI heads.
 
+    It has three verbs: `losses`, `candidates` and `detect`. None depends on the mode (`train()`, `eval()`) but for the
+    layers inside that do (norms, dropout), and none keeps state, so that threads may share a model.
+
     Args:
         backbone: images (N, 3, H, W) -> pyramid.
-        rpn: dense stage, (features, images, targets) -> losses or detections; with a second stage its `propose` gives
-            proposals and losses.
-        roi_heads: second stage, (features, proposals, targets) -> losses or detections; None for a detector of one.
-        size_divisibility: side of the padded batch when images come as a list.
+        rpn: dense stage, see `dense.stage.DenseStage` and `two_stage.rpn.RPN`.
+        roi_heads: second stage, see `two_stage.roi_heads`; None for a detector of one stage.
+        size_divisibility: the padded height and width are multiples of it when images come as a list.
         class_names: names of labels 0..K-1, where known.
     """
 
@@ -36,31 +43,39 @@ class GeneralizedRCNN(nn.Module):
         self.size_divisibility = size_divisibility
         self.class_names = list(class_names)
 
-    def forward(
-        self, images: ImageBatch | Sequence[Tensor], targets: list[Targets] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """Named losses in training, one `Detections` an image otherwise.
+    @property
+    def selection(self) -> Selection:
+        """Which candidates become detections, as the last stage says."""
+        return (self.roi_heads or self.rpn).selection
 
-        Args:
-            images: a batch, or float images (3, H_i, W_i), normalised.
-            targets: one an image; needed in training only.
-        """
+    def forward(self, images: Images, targets: list[Targets] | None = None) -> dict[str, Tensor] | list[Detections]:
+        """`losses` in training mode, `detect` otherwise."""
+        return self.losses(images, targets) if self.training else self.detect(images)
+
+    def losses(self, images: Images, targets: list[Targets]) -> dict[str, Tensor]:
+        """Named losses of a batch, scalars; `targets` has one entry per image."""
         images = self._batch(images)
         features = self.backbone(images.tensor)
+        outputs, anchors = self.rpn(features, images.padded_size)
         if self.roi_heads is None:
-            return self.rpn(features, images, targets)
-        proposals, proposal_losses = self.rpn.propose(features, images, targets)
-        found = self.roi_heads(features, proposals, targets)
-        return {**proposal_losses, **found} if self.training else found
+            return self.rpn.losses(outputs, anchors, targets)
+        losses = self.rpn.losses(outputs, anchors, as_objects(targets))
+        proposals = self.rpn.propose(outputs, anchors, images.sizes, is_training=True)
+        return losses | self.roi_heads.losses(features, proposals, targets)
 
-    def candidates(self, images: ImageBatch | Sequence[Tensor]) -> list[Detections]:
-        """The scored boxes of each image that `forward` would suppress and cut, for who merges several passes first."""
+    def candidates(self, images: Images) -> list[Detections]:
+        """The scored boxes of each image before suppression, for whoever merges several passes first."""
         images = self._batch(images)
         features = self.backbone(images.tensor)
+        outputs, anchors = self.rpn(features, images.padded_size)
         if self.roi_heads is None:
-            return self.rpn.candidates(features, images)
-        proposals, _ = self.rpn.propose(features, images)
+            return self.rpn.candidates(outputs, anchors, images.sizes)
+        proposals = self.rpn.propose(outputs, anchors, images.sizes)
         return self.roi_heads.candidates(features, proposals)
 
-    def _batch(self, images: ImageBatch | Sequence[Tensor]) -> ImageBatch:
+    def detect(self, images: Images) -> list[Detections]:
+        """Detections of each image, by falling score, in pixels of the image given (not of the padded batch)."""
+        return [self.selection(candidates) for candidates in self.candidates(images)]
+
+    def _batch(self, images: Images) -> ImageBatch:
         return images if isinstance(images, ImageBatch) else ImageBatch.from_list(images, self.size_divisibility)

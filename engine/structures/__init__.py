@@ -3,6 +3,18 @@
 from engine.structures import boxes
 from engine.structures.detections import Detections
 from engine.structures.image_batch import ImageBatch
+from engine.structures.pixel_convention import CONTINUOUS, INCLUSIVE, PixelConvention
+from engine.structures.rows import Rows, row
 from engine.structures.targets import Targets
 
-__all__ = ["Detections", "ImageBatch", "Targets", "boxes"]
+__all__ = [
+    "CONTINUOUS",
+    "INCLUSIVE",
+    "Detections",
+    "ImageBatch",
+    "PixelConvention",
+    "Rows",
+    "Targets",
+    "boxes",
+    "row",
+]

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from engine.structures import boxes as box_ops
+from engine.structures.pixel_convention import CONTINUOUS, PixelConvention
+from engine.structures.rows import Rows, row
 
 
 @dataclass
-class Detections:
+class Detections(Rows):
     """What a model found in one image (D detections, possibly none).
 
     Attributes:
@@ -19,22 +20,13 @@ class Detections:
         size: (height, width) of that image.
     """
 
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
+    boxes: Tensor = row(4)
+    scores: Tensor = row()
+    labels: Tensor = row(dtype=torch.int64)
     size: tuple[int, int]
 
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def __getitem__(self, index: Tensor | slice) -> Detections:
-        return replace(self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index])
-
-    def to(self, device: torch.device | str) -> Detections:
-        return replace(self, boxes=self.boxes.to(device), scores=self.scores.to(device), labels=self.labels.to(device))
-
-    def resize(self, size: tuple[int, int], pixel: float = box_ops.CONTINUOUS) -> Detections:
-        """The same detections in the image scaled to `size` (height, width); see `boxes.scale` for `pixel`."""
+    def resize(self, size: tuple[int, int], convention: PixelConvention = CONTINUOUS) -> Detections:
+        """The same detections in the image scaled to `size` (height, width), clipped to it."""
         ratio_xy = (size[1] / self.size[1], size[0] / self.size[0])
-        boxes = box_ops.clip(box_ops.scale(self.boxes, ratio_xy, pixel), size, pixel)
+        boxes = convention.clip(convention.scale(self.boxes, ratio_xy), size)
         return replace(self, boxes=boxes, size=tuple(size))

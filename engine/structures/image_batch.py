@@ -21,7 +21,7 @@ class ImageBatch:
 
     @classmethod
     def from_list(cls, images: Sequence[Tensor], size_divisibility: int = 0) -> ImageBatch:
-        """Pad images (3, H_i, W_i) to a common size that `size_divisibility` divides (0: no such wish)."""
+        """Pad images (3, H_i, W_i) to a common size that `size_divisibility` divides (0: any)."""
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         height, width = (max(side) for side in zip(*sizes, strict=True))
         if size_divisibility > 1:
@@ -37,6 +37,11 @@ class ImageBatch:
     def __len__(self) -> int:
         return len(self.sizes)
 
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """(H, W) of the tensor."""
+        return self.tensor.shape[-2], self.tensor.shape[-1]
+
     def to(self, device: torch.device | str) -> ImageBatch:
-        # Towards the CPU nothing would tell when a copy that does not block has arrived.
+        # A copy to the CPU that does not block would be read before it has arrived.
         return replace(self, tensor=self.tensor.to(device, non_blocking=torch.device(device).type == "cuda"))

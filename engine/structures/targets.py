@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from engine.structures.rows import Rows, row
+
 
 @dataclass
-class Targets:
+class Targets(Rows):
     """Ground truth of one image (M boxes, possibly none).
 
     Attributes:
@@ -19,22 +21,9 @@ class Targets:
         original_size: (height, width) of the image file as read, where known.
     """
 
-    boxes: Tensor
-    labels: Tensor
-    ignore: Tensor
+    boxes: Tensor = row(4)
+    labels: Tensor = row(dtype=torch.int64)
+    ignore: Tensor = row(dtype=torch.bool)
     image_id: int | str
     size: tuple[int, int]
     original_size: tuple[int, int] | None = None
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def to(self, device: torch.device | str) -> Targets:
-        # Towards the CPU nothing would tell when a copy that does not block has arrived.
-        non_blocking = torch.device(device).type == "cuda"
-        return replace(
-            self,
-            boxes=self.boxes.to(device, non_blocking=non_blocking),
-            labels=self.labels.to(device, non_blocking=non_blocking),
-            ignore=self.ignore.to(device, non_blocking=non_blocking),
-        )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.data import transforms
 from engine.data.transforms import random_state, resized_size
-from engine.structures import ImageBatch, Targets
+from engine.structures import CONTINUOUS, INCLUSIVE, ImageBatch, PixelConvention, Targets
 
 Picture = Callable[..., np.ndarray]
 MEAN, STD = [102.9801, 115.9465, 122.7717], [1.0, 1.0, 1.0]
@@ -66,22 +66,22 @@ def test_resized_size_is_the_reference_within_max_size(height: int, width: int, 
         assert size == reference
 
 
-@pytest.mark.parametrize("pixel", [0.0, 1.0])
-def test_resize_scales_boxes_per_axis(picture: Picture, pixel: float) -> None:
+@pytest.mark.parametrize("convention", [CONTINUOUS, INCLUSIVE])
+def test_resize_scales_boxes_per_axis(picture: Picture, convention: PixelConvention) -> None:
     image = picture(200, 300)
-    transform = transforms.test_transform(192, 256, MEAN, STD, pixel=pixel)
+    transform = transforms.test_transform(192, 256, MEAN, STD, convention=convention)
     tensor, targets = transform(image, _targets([[30, 20, 61, 51], [5, 5, 5.2, 5.2]], (200, 300)))
     assert tensor.shape == (3, 171, 256) and targets.size == (171, 256)
     assert targets.original_size == (200, 300)
     ratio_x, ratio_y = 256 / 300, 171 / 200
-    expected = [30 * ratio_x, 20 * ratio_y, (61 - pixel) * ratio_x + pixel]
+    expected = [30 * ratio_x, 20 * ratio_y, (61 - convention.extent) * ratio_x + convention.extent]
     assert targets.boxes[0, :3].tolist() == pytest.approx(expected)
     widths = targets.boxes[:, 2:] - targets.boxes[:, :2]
     assert (widths > 0).all()
 
 
 def test_a_thin_box_stays_upright_when_scaled_up(picture: Picture) -> None:
-    transform = transforms.test_transform(100, 100, MEAN, STD, pixel=1.0)
+    transform = transforms.test_transform(100, 100, MEAN, STD, convention=INCLUSIVE)
     _, targets = transform(picture(20, 20), _targets([[5, 5, 5.1, 9]], (20, 20)))
     assert targets.boxes.tolist() == [[25, 25, 26, 41]]
 
@@ -121,7 +121,7 @@ def test_a_box_follows_its_pixels() -> None:
     image = np.zeros((20, 30, 3), np.uint8)
     image[4:9, 3:10] = 255
     transform = transforms.train_transform(
-        [40], 60, [0, 0, 0], STD, True, horizontal_flip=1.0, vertical_flip=1.0, pixel=0.0
+        [40], 60, [0, 0, 0], STD, True, horizontal_flip=1.0, vertical_flip=1.0, convention=CONTINUOUS
     )
     tensor, targets = transform(image, _targets([[3, 4, 10, 9]], (20, 30)))
     x1, y1, x2, y2 = targets.boxes[0].int().tolist()
@@ -157,7 +157,7 @@ def test_jitter_sees_rgb(picture: Picture) -> None:
 
 
 def test_scale_set_is_drawn_evenly() -> None:
-    resize = transforms.Resize([10, 20, 30], 100, 0.0)
+    resize = transforms.Resize([10, 20, 30], 100, CONTINUOUS)
     image, targets = torch.zeros(3, 40, 40, dtype=torch.uint8), _targets([], (40, 40))
     with random_state(0):
         drawn = [resize(image, targets)[0].shape[-1] for _ in range(300)]
@@ -167,7 +167,7 @@ def test_scale_set_is_drawn_evenly() -> None:
 def test_golden_images(golden_dir: Path) -> None:
     golden = torch.load(golden_dir / "atss" / "small_box.pth", weights_only=True)
     transform = transforms.test_transform(192, 256, MEAN, STD)
-    resize_only = transforms.Transform([transforms.Resize([192], 256, 1.0)])
+    resize_only = transforms.Transform([transforms.Resize([192], 256, INCLUSIVE)])
     outputs = []
     for rgb, resized, normalized in zip(
         golden["images_uint8_rgb_hwc"],

@@ -20,7 +20,8 @@ from engine.inference.augment import AugmentedDetector, View
 from engine.inference.loop import detect
 from engine.inference.predictor import ImagePredictor
 from engine.layers.voting import nms, soft_vote, vote
-from engine.structures import Detections, ImageBatch, Targets
+from engine.modeling.selection import Selection
+from engine.structures import INCLUSIVE, Detections, ImageBatch, Targets
 from engine.structures import boxes as box_ops
 
 LAST_PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])
@@ -30,15 +31,17 @@ LAST_PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])
 class BrightDetector(nn.Module):
     """Finds the one bright rectangle of an image; what it was given is counted."""
 
+    selection = Selection()
+
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[list[tuple[int, int]]] = []
 
-    def forward(self, images: Sequence[Tensor]) -> list[Detections]:
+    def detect(self, images: Sequence[Tensor]) -> list[Detections]:
         self.batches.append([tuple(image.shape[-2:]) for image in images])
         return [self.find(image) for image in images]
 
-    candidates = forward
+    candidates = detect
 
     def find(self, image: Tensor) -> Detections:
         rows, columns = (image[0] > 0.5).nonzero(as_tuple=True)
@@ -115,7 +118,7 @@ def test_the_best_are_kept_and_ties_stay() -> None:
 def test_boxes_mapped_back_stay_in_the_image() -> None:
     """The reference does not clip them: in inclusive pixels an enlarged copy's last one lies beyond the image's."""
     image = picture((40, 60), (40, 20, 60, 40))
-    detector = augmented([View(40, 100), View(80, 200)], partial(nms, iou_thresh=1.0), pixel=box_ops.INCLUSIVE)
+    detector = augmented([View(40, 100), View(80, 200)], partial(nms, iou_thresh=1.0), convention=INCLUSIVE)
     boxes = detector([image])[0].boxes
     assert (boxes[:, 2] <= 60).all() and (boxes[:, 3] <= 40).all()
 
@@ -215,11 +218,11 @@ def test_mode_follows_the_model() -> None:
 class Recorded(nn.Module):
     """Answers with the passes that the reference recorded, one view after the other."""
 
-    def __init__(self, passes: list[dict[str, Any]]) -> None:
+    def __init__(self, passes: list[dict[str, Any]], selection: Selection) -> None:
         super().__init__()
-        self.passes = list(passes)
+        self.passes, self.selection = list(passes), selection
 
-    def forward(self, images: Sequence[Tensor]) -> list[Detections]:
+    def detect(self, images: Sequence[Tensor]) -> list[Detections]:
         first = self.passes[0]
         answers = self._next()
         if len(images) == 2 * len(answers):
@@ -228,7 +231,7 @@ class Recorded(nn.Module):
         assert [answer.size for answer in answers] == [tuple(image.shape[-2:]) for image in images]
         return answers
 
-    candidates = forward
+    candidates = detect
 
     def _next(self) -> list[Detections]:
         recorded = self.passes.pop(0)
@@ -275,12 +278,13 @@ RUNS = ["soft-vote", "vote", "nms", "novote", "soft-vote-limit50", "soft-vote-no
 def test_golden_merging(golden: dict[str, Any], name: str, tmp_path: Path) -> None:
     """From the recorded passes: which are made, size ranges, mapping back, merging."""
     run, cfg, images = run_of(golden, name, tmp_path)
-    limited = build_augmented(cfg, Recorded(run["passes"]).eval())(images)
-    detector = build_augmented(cfg, Recorded(run["passes"]).eval())
+    selection = Selection(cfg.MODEL.ATSS.INFERENCE_TH, nms_thresh=cfg.MODEL.ATSS.NMS_TH)
+    limited = build_augmented(cfg, Recorded(run["passes"], selection).eval())(images)
+    detector = build_augmented(cfg, Recorded(run["passes"], selection).eval())
     if run["VOTE"]:
         detector.max_detections = 0  # the reference's defect: cut at PRE_NMS_TOP_N, not DETECTIONS_PER_IMG
     for i, (ours, theirs) in enumerate(zip(detector(images), run["result"], strict=True)):
-        expected = detections_of(theirs).resize(ours.size, box_ops.INCLUSIVE)
+        expected = detections_of(theirs).resize(ours.size, INCLUSIVE)
         if "vote" in run["MERGE_TYPE"] and run["VOTE"]:  # the reference's defect: it loses the only box of a class
             counts = (run["merge_input"][i]["labels"] - 1).bincount(minlength=10)
             ours = ours[counts[ours.labels] > 1]

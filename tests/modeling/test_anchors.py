@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import ast
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from engine.modeling.anchors import AnchorGenerator, cell_anchors_exact, cell_anchors_rounded
+from engine.structures import CONTINUOUS
 
 
 def test_reference_cell_anchor_is_half_a_pixel_further() -> None:
@@ -30,7 +32,7 @@ def test_golden_cell_anchors(golden_dir: Path) -> None:
 
 
 def test_grid_runs_row_by_row_and_anchor_by_anchor() -> None:
-    generator = AnchorGenerator([[8, 16]], [1.0], [4], inclusive=False)
+    generator = AnchorGenerator([[8, 16]], [1.0], [4], CONTINUOUS)
     anchors = generator([torch.zeros(2, 1, 2, 3)])
     assert anchors.grids == [(2, 3)] and anchors.num_per_level == [12]
     centers = (anchors.boxes[:, :2] + anchors.boxes[:, 2:]) / 2
@@ -38,24 +40,25 @@ def test_grid_runs_row_by_row_and_anchor_by_anchor() -> None:
     assert anchors.boxes[0].tolist() == [-4, -4, 4, 4] and anchors.boxes[1].tolist() == [-8, -8, 8, 8]
 
 
-def test_one_grid_serves_batches_of_one_shape() -> None:
-    generator = AnchorGenerator([[8]], [1.0], [4], inclusive=False)
+def test_anchors_do_not_depend_on_the_calls_before() -> None:
+    generator = AnchorGenerator([[8]], [1.0], [4], CONTINUOUS)
     first = generator([torch.zeros(1, 1, 2, 3)])
-    assert generator([torch.zeros(5, 7, 2, 3)]) is first
-    assert generator([torch.zeros(1, 1, 3, 3)]) is not first
+    assert len(generator([torch.zeros(1, 1, 3, 3)]).boxes) == 9
+    assert torch.equal(generator([torch.zeros(5, 7, 2, 3)]).boxes, first.boxes)
 
 
 def test_levels_and_strides_must_agree() -> None:
     with pytest.raises(ValueError):
-        AnchorGenerator([[8], [16]], [1.0], [4], inclusive=False)
+        AnchorGenerator([[8], [16]], [1.0], [4], CONTINUOUS)
 
 
 def test_torchvision_counts_pixels_between_cells_from_the_image() -> None:
     """An image of 160 x 224 has 3 x 4 cells on P6: 53 and 56 pixels apart instead of 64. Sides are whole pixels."""
-    generator = AnchorGenerator([[40]], [0.5], [64], inclusive=False, convention="torchvision")
+    generator = AnchorGenerator([[40]], [0.5], [64], convention=replace(CONTINUOUS, anchor_rule="torchvision"))
     anchors = generator([torch.zeros(1, 1, 3, 4)], (160, 224))
     assert anchors.boxes[0].tolist() == [-28, -14, 28, 14]  # 56.57 x 28.28
     assert (anchors.boxes[1] - anchors.boxes[0]).tolist() == [56, 0, 56, 0]
     assert (anchors.boxes[4] - anchors.boxes[0]).tolist() == [0, 53, 0, 53]
+    assert anchors.steps == [(53, 56)] and anchors.strides == [64]
     plain = generator([torch.zeros(1, 1, 3, 4)])
     assert (plain.boxes[4] - plain.boxes[0]).tolist() == [0, 64, 0, 64]

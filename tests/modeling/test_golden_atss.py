@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from engine.assembly.dense import build_assigner
+from engine.modeling.selection import Selection
 from engine.structures import Detections
 from tests.modeling.conftest import LAST_PIXEL, GoldenCase, flatten_levels
 
@@ -52,15 +53,16 @@ def assert_same_detections(ours: Detections, theirs: dict) -> None:
 
 def test_post_processing_variants(golden: GoldenCase) -> None:
     rpn = golden.model.eval().rpn
-    before = (rpn.pre_nms_top_n, rpn.score_thresh, rpn.nms_thresh, rpn.max_detections)
+    before = rpn.selection
     assert golden.data["postprocess_variants"]
     for variant in golden.data["postprocess_variants"]:
-        rpn.pre_nms_top_n, rpn.score_thresh = variant["PRE_NMS_TOP_N"], variant["INFERENCE_TH"]
-        rpn.nms_thresh, rpn.max_detections = variant["NMS_TH"], variant["DETECTIONS_PER_IMG"]
-        found = rpn.detect(golden.head_outputs(), golden.anchors, golden.batch.sizes)
-        for ours, theirs in zip(found, variant["result"], strict=True):
+        rpn.selection = Selection(
+            variant["INFERENCE_TH"], variant["PRE_NMS_TOP_N"], variant["NMS_TH"], variant["DETECTIONS_PER_IMG"]
+        )
+        found = rpn.candidates(golden.head_outputs(), golden.anchors, golden.batch.sizes)
+        for ours, theirs in zip(map(rpn.selection, found), variant["result"], strict=True):
             assert_same_detections(ours, theirs)
-    rpn.pre_nms_top_n, rpn.score_thresh, rpn.nms_thresh, rpn.max_detections = before
+    rpn.selection = before
 
 
 @pytest.mark.parametrize("rule", ["ATSS", "SSC", "IoU", "TOPK"])
@@ -69,11 +71,11 @@ def test_targets_losses_and_gradients(golden: GoldenCase, rule: str) -> None:
     cfg.defrost()
     cfg.MODEL.ATSS.POSITIVE_TYPE = rule
     rpn = golden.model.train().rpn
-    rpn.assign = build_assigner(cfg, rpn.inset)
+    rpn.assign = build_assigner(cfg)
     expected = golden.data["targets"][rule]
 
-    for target, labels in zip(golden.targets(), expected["cls_labels"], strict=True):
-        ours, _ = rpn.match(golden.anchors, target)
+    all_ours, _ = rpn.assign_targets(golden.head_outputs(), golden.anchors, golden.targets())
+    for ours, labels in zip(all_ours, expected["cls_labels"], strict=True):
         theirs = labels.long()  # 0 background, -1 ignored, else class + 1
         assert torch.equal(torch.where(ours == -2, -1, ours + 1), theirs)
 
@@ -95,7 +97,7 @@ def test_parameter_gradients(golden: GoldenCase) -> None:
     if "param_grads" not in golden.data:
         pytest.skip("recorded for small_box only")
     model = golden.model.train()
-    model.rpn.assign = build_assigner(golden.cfg, model.rpn.inset)
+    model.rpn.assign = build_assigner(golden.cfg)
     model.zero_grad()
     sum(model(golden.batch, golden.targets()).values()).backward()
     ours = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}

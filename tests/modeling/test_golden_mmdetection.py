@@ -13,12 +13,10 @@ from torch import Tensor
 from engine.checkpoint.foreign import mmdetection
 from engine.layers.losses import focal_loss_sum, giou_loss
 from engine.layers.nms import class_nms
-from engine.modeling import box_coding
-from engine.modeling.dense.atss import DELTA_WEIGHTS
+from engine.modeling.box_coding import MAX_LOG_RATIO, DeltaCoder
 from engine.modeling.detector import GeneralizedRCNN
 from engine.modeling.two_stage.roi_pooling import RoIPooler, assign_levels
-from engine.structures import Detections, ImageBatch, Targets
-from engine.structures import boxes as box_ops
+from engine.structures import CONTINUOUS, Detections, ImageBatch, Targets
 from tests.modeling.two_stage import (
     assert_same_set,
     close_as_sets,
@@ -153,7 +151,7 @@ def test_cascade_features_anchors_and_proposals(cascade: Case) -> None:
     theirs = flat(data["rpn_cls_scores"], 1)[..., 0], flat(data["rpn_bbox_preds"], 4)
     torch.testing.assert_close(logits, theirs[0], rtol=0, atol=1e-3)
     torch.testing.assert_close(deltas, theirs[1], rtol=0, atol=1e-3)
-    (proposals,) = rpn.eval().select(*theirs, cascade.anchors, cascade.batch.sizes)
+    (proposals,) = rpn.eval().propose(theirs, cascade.anchors, cascade.batch.sizes)
     torch.testing.assert_close(proposals.boxes, data["proposals"], rtol=0, atol=1e-3)
     torch.testing.assert_close(proposals.scores, data["proposal_scores"], rtol=0, atol=1e-5)
 
@@ -188,15 +186,13 @@ def test_cascade_detections(cascade: Case) -> None:
 @torch.no_grad()
 def test_cascade_anchors_learn_the_same(cascade: Case) -> None:
     train, rpn = cascade.data["train"], cascade.model.rpn
-    matched, _ = rpn.match(cascade.anchors, cascade.targets[0])
+    matched, _ = rpn.assign_in_image(cascade.anchors, cascade.targets[0])
     is_used = train["rpn_label_weights"] > 0
     assert torch.equal(is_used, matched > -2)
     assert int(is_used.sum()) == train["rpn_avg_factor"]
     assert torch.equal(train["rpn_labels"][is_used] == 0, matched[is_used] >= 0)  # 0 is the class "object" there
     positive = matched >= 0
-    deltas = box_coding.encode_deltas(
-        cascade.data["gt_bboxes"][matched[positive]], cascade.anchors.boxes[positive], (1.0,) * 4
-    )
+    deltas = rpn.coder.encode(cascade.data["gt_bboxes"][matched[positive]], cascade.anchors.boxes[positive])
     torch.testing.assert_close(deltas, train["rpn_bbox_targets"][positive], rtol=1e-4, atol=1e-5)
 
 
@@ -209,7 +205,7 @@ def test_cascade_regions_of_each_stage(cascade: Case) -> None:
         close_as_sets(regions.boxes[0], stage["rois"][:, 1:], 0.05)
         for label in range(6):
             close_as_sets(regions.boxes[0][regions.labels == label], stage["rois"][stage["labels"] == label, 1:], 0.05)
-        gt_deltas = box_coding.encode_deltas(regions.gt_boxes, regions.boxes[0], head.delta_weights)
+        gt_deltas = head.coder.encode(regions.gt_boxes, regions.boxes[0])
         is_object, their_object = regions.labels < 5, stage["labels"] < 5
         ours = torch.cat([regions.boxes[0], gt_deltas], dim=1)[is_object]
         close_as_sets(ours, torch.cat([stage["rois"][:, 1:], stage["bbox_targets"]], dim=1)[their_object], 0.05)
@@ -255,7 +251,8 @@ def test_atss_features_head_and_detections(atss: Case) -> None:
 
 @torch.no_grad()
 def test_atss_targets(atss: Case) -> None:
-    labels, boxes = atss.model.rpn.match(atss.anchors, atss.targets[0])
+    outputs = atss.model.rpn.head(atss.features)
+    labels, boxes = (each[0] for each in atss.model.rpn.assign_targets(outputs, atss.anchors, atss.targets))
     theirs = atss.data["targets"]["labels"]  # 5 is the background
     assert torch.equal(torch.where(labels < 0, 5, labels), theirs)
     positive = labels >= 0
@@ -309,12 +306,12 @@ def test_focal_and_giou(ops: dict[str, Any]) -> None:
 
 
 def test_coder(ops: dict[str, Any]) -> None:
-    case = ops["coder"]
-    assert case["stds"] == tuple(1 / weight for weight in DELTA_WEIGHTS)
-    encoded = box_coding.encode_deltas(case["targets"], case["boxes"], DELTA_WEIGHTS)
+    case, coder = ops["coder"], DeltaCoder(min_log_ratio=-MAX_LOG_RATIO)
+    assert case["stds"] == tuple(1 / weight for weight in coder.weights)
+    encoded = coder.encode(case["targets"], case["boxes"])
     torch.testing.assert_close(encoded, case["encoded"], rtol=1e-4, atol=1e-4)
-    decoded = box_coding.decode_deltas(case["deltas"], case["boxes"], DELTA_WEIGHTS, -box_coding.MAX_LOG_RATIO)
-    decoded = box_ops.clip(decoded, case["max_shape_hw"])
+    decoded = coder.decode(case["deltas"], case["boxes"])
+    decoded = CONTINUOUS.clip(decoded, case["max_shape_hw"])
     torch.testing.assert_close(decoded, case["decoded"], rtol=1e-4, atol=1e-3)
 
 

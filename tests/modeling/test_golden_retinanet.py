@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from engine.checkpoint import load_weights
 from engine.checkpoint.foreign import detectron2
 from engine.checkpoint.weights import WeightFile
 from engine.config import load_config
-from engine.modeling.dense.stage import flatten
+from engine.modeling.dense.towers import flatten
 from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import ImageBatch, Targets
 from engine.structures import boxes as box_ops
@@ -98,7 +99,7 @@ def test_pyramid_anchors_and_head(golden: Golden) -> None:
 
 def test_detections(golden: Golden) -> None:
     model = golden.model.eval()
-    model.rpn.clips_first = False
+    model.rpn.selection = replace(model.rpn.selection, clip_first=False)
     with torch.no_grad():
         found = model(golden.batch)
     for ours, size, theirs in zip(found, golden.output_sizes, golden.data["final"], strict=True):

@@ -5,9 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from engine.modeling import matching
-from engine.modeling.assign import IGNORED, NEGATIVE
-from engine.modeling.matching import ignore_covered, match_boxes
+from engine.modeling import assign
+from engine.modeling.assign import IGNORED, NEGATIVE, ignore_covered, match_boxes
 from engine.structures import boxes as box_ops
 
 box_lists = st.lists(
@@ -62,12 +61,12 @@ def test_nothing_to_match() -> None:
 def test_equals_the_dense_table_in_any_chunks(rows: list, gt_rows: list, own: bool) -> None:
     boxes, gt_boxes = as_boxes(rows), as_boxes(gt_rows)
     whole = match_boxes(boxes, gt_boxes, 0.5, 0.3, 0.1, own)
-    before = matching.CHUNK_ELEMENTS
-    matching.CHUNK_ELEMENTS = 2 * max(1, len(boxes))
+    before = assign.CHUNK_ELEMENTS
+    assign.CHUNK_ELEMENTS = 2 * max(1, len(boxes))
     try:
         chunked = match_boxes(boxes, gt_boxes, 0.5, 0.3, 0.1, own)
     finally:
-        matching.CHUNK_ELEMENTS = before
+        assign.CHUNK_ELEMENTS = before
     for one, other in zip(whole, chunked, strict=True):
         assert torch.equal(one, other)
     if not len(boxes) or not len(gt_boxes):

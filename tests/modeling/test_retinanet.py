@@ -5,17 +5,27 @@ from functools import partial
 import pytest
 import torch
 
+from engine.layers.losses import focal_loss_sum
 from engine.modeling.anchors import AnchorGenerator
-from engine.modeling.assign import max_iou
+from engine.modeling.assign import assign_max_iou
+from engine.modeling.box_coding import DeltaCoder
 from engine.modeling.dense.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
-from engine.modeling.dense.stage import HeadOutputs
-from engine.structures import Targets
+from engine.modeling.dense.stage import SCORE_RULES, HeadOutputs
+from engine.modeling.selection import Selection
+from engine.structures import CONTINUOUS, Targets
 
 
 def stage(**kwargs) -> RetinaNet:
-    generator = AnchorGenerator([[8]], [1.0], [8], inclusive=False)
-    head = RetinaNetHead(8, num_classes=2, num_anchors=1, num_convs=1)
-    return RetinaNet(head, generator, partial(max_iou), **kwargs)
+    return RetinaNet(
+        RetinaNetHead(8, num_classes=2, num_anchors=1, num_convs=1),
+        AnchorGenerator([[8]], [1.0], [8], CONTINUOUS),
+        assign_max_iou,
+        DeltaCoder(),
+        partial(focal_loss_sum, alpha=0.25, gamma=2.0),
+        SCORE_RULES["class"],
+        Selection(),
+        **kwargs,
+    )
 
 
 def targets(boxes: list[list[float]], labels: list[int]) -> Targets:
@@ -79,7 +89,8 @@ def test_scores_are_class_scores() -> None:
     anchors = retinanet.anchor_generator([torch.zeros(1, 1, 2, 2)])
     logits = torch.full((1, 4, 2), -50.0)
     logits[0, 3, 1] = 2.0
-    (found,) = retinanet.detect(HeadOutputs(logits, torch.zeros(1, 4, 4)), anchors, [(16, 10)])
+    candidates = retinanet.candidates(HeadOutputs(logits, torch.zeros(1, 4, 4)), anchors, [(16, 10)])
+    (found,) = map(retinanet.selection, candidates)
     torch.testing.assert_close(found.scores, torch.tensor([2.0]).sigmoid())
     assert found.boxes.tolist() == [[4, 4, 10, 12]]  # clipped to a width of 10
     assert found.labels.tolist() == [1]

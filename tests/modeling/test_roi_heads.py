@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from engine.modeling.box_coding import decode_deltas, encode_deltas
-from engine.modeling.matching import match_boxes
+from engine.modeling.assign import match_boxes
+from engine.modeling.box_coding import DeltaCoder
+from engine.modeling.selection import Selection
 from engine.modeling.two_stage.box_head import (
     FEATURE_EXTRACTORS,
     BoxHead,
@@ -19,7 +20,7 @@ from engine.modeling.two_stage.box_head import (
     FPNPredictor,
     RegionTargets,
 )
-from engine.modeling.two_stage.cascade import SCORE_MEANS, CascadeRoIHeads
+from engine.modeling.two_stage.cascade import SCORE_MEANS, CascadeRoIHeads, CascadeStage
 from engine.modeling.two_stage.roi_heads import StandardRoIHeads
 from engine.modeling.two_stage.roi_losses import BOX_LOSSES, CLS_LOSSES, cross_entropy, focal, l1
 from engine.modeling.two_stage.roi_pooling import RoIPooler
@@ -28,12 +29,12 @@ from engine.structures import Detections, Targets
 
 K = 3
 SIZE = (64, 96)
-WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+CODER = DeltaCoder((10.0, 10.0, 5.0, 5.0))
 
 
 def box_head(class_agnostic: bool = True, extractor: str = "FPN2MLPFeatureExtractor", **changed) -> BoxHead:
     shape = ExtractorShape(4, 7, fc_dim=32, conv_dim=32, num_convs=2, use_gn=extractor == "FPNXconv1fcFeatureExtractor")
-    parts = {"delta_weights": WEIGHTS, "cls_loss": cross_entropy, "box_loss": l1, **changed}
+    parts = {"coder": CODER, "cls_loss": cross_entropy, "box_loss": l1, **changed}
     return BoxHead(FEATURE_EXTRACTORS.get(extractor)(shape), FPNPredictor(32, K, class_agnostic), **parts)
 
 
@@ -42,6 +43,7 @@ def parts(**changed) -> dict:
         "pooler": RoIPooler(7, (4, 8)),
         "num_classes": K,
         "sampling": Sampling(32, 0.25, SAMPLERS.get("random")),
+        "selection": Selection(nms_thresh=0.5),
         **changed,
     }
 
@@ -52,14 +54,21 @@ def standard(head: BoxHead | None = None, **changed) -> StandardRoIHeads:
     )
 
 
-def cascade(heads: list[BoxHead] | None = None, **changed) -> CascadeRoIHeads:
-    settings_ = {
-        "loss_weights": (1.0, 0.5, 0.25),
-        "score_mean": SCORE_MEANS.get("probabilities"),
-        "matches": [partial(match_boxes, fg_iou_thresh=iou, bg_iou_thresh=iou) for iou in (0.5, 0.6, 0.7)],
-        **changed,
-    }
-    return CascadeRoIHeads(box=heads or [box_head() for _ in range(3)], **parts(**settings_))
+IOUS, LOSS_WEIGHTS = (0.5, 0.6, 0.7), (1.0, 0.5, 0.25)
+
+
+def cascade(heads: list[BoxHead] | None = None, loss_weights: tuple[float, ...] = LOSS_WEIGHTS, **changed):
+    heads = heads or [box_head() for _ in range(3)]
+    stages = [
+        CascadeStage(head, partial(match_boxes, fg_iou_thresh=iou, bg_iou_thresh=iou), weight)
+        for head, iou, weight in zip(heads, IOUS, loss_weights, strict=False)
+    ]
+    settings_ = {"score_mean": SCORE_MEANS.get("probabilities"), **changed}
+    return CascadeRoIHeads(stages=stages, **parts(**settings_))
+
+
+def detect(heads: StandardRoIHeads, maps: list[torch.Tensor], given: list[Detections]) -> list[Detections]:
+    return [heads.selection(candidates) for candidates in heads.eval().candidates(maps, given)]
 
 
 def features(num: int = 1) -> list[torch.Tensor]:
@@ -149,7 +158,7 @@ def test_each_class_has_its_deltas() -> None:
     deltas = torch.arange(2 * K * 4.0).view(2, K, 4) / 50
     boxes = torch.tensor([[0.0, 0, 10, 10], [5.0, 5, 25, 15]])
     decoded = head.decode(deltas, boxes, torch.tensor([2, 0]))
-    expected = decode_deltas(torch.stack([deltas[0, 2], deltas[1, 0]]), boxes, WEIGHTS)
+    expected = CODER.decode(torch.stack([deltas[0, 2], deltas[1, 0]]), boxes)
     torch.testing.assert_close(decoded, expected)
 
 
@@ -179,7 +188,7 @@ def test_losses_are_finite_and_reach_every_parameter(extractor, boxes, ignore, g
         cascade([box_head(extractor=extractor) for _ in range(3)]),
         cascade([box_head(extractor=extractor) for _ in range(3)], resample=False, feature_gradient=1 / 3),
     ):
-        losses = heads.train()(features(), [proposals(given)], [targets(boxes, [1] * len(boxes), ignore)])
+        losses = heads.train().losses(features(), [proposals(given)], [targets(boxes, [1] * len(boxes), ignore)])
         total = sum(losses.values())
         assert torch.isfinite(total)
         total.backward()
@@ -193,7 +202,7 @@ def test_detections_by_hand() -> None:
     # Class 1 for sure, moved half a width to the right and clipped.
     head = saying([0.0, 9.0, 0.0, 0.0], [[5.0, 0, 0, 0]])
     given = proposals([[0, 0, 20, 20], [80, 10, 96, 30], [81, 10, 96, 30]])
-    (found,) = standard(head).eval()(features(), [given])
+    (found,) = detect(standard(head), features(), [given])
     assert found.labels.tolist() == [1, 1] and found.size == SIZE
     assert sorted(map(tuple, found.boxes.tolist())) == [(10, 0, 30, 20), (88, 10, 96, 30)]
     torch.testing.assert_close(found.scores, torch.tensor([0.0, 9, 0, 0]).softmax(0)[1].expand(2))
@@ -201,14 +210,14 @@ def test_detections_by_hand() -> None:
 
 def test_several_classes_at_one_place() -> None:
     head = saying([3.0, 3.0, -9.0, 0.0], [[5.0, 0, 0, 0], [0.0, 0, 0, 0], [0.0, 0, 0, 0]], class_agnostic=False)
-    (found,) = standard(head).eval()(features(), [proposals([[0, 0, 20, 20]])])
+    (found,) = detect(standard(head), features(), [proposals([[0, 0, 20, 20]])])
     rows = dict(zip(found.labels.tolist(), map(tuple, found.boxes.tolist()), strict=True))
     assert rows == {0: (10, 0, 30, 20), 1: (0, 0, 20, 20)}
 
 
 def test_no_proposals_no_detections() -> None:
     for heads in (standard(), cascade()):
-        first, second = heads.eval()(features(2), [proposals([]), proposals([])])
+        first, second = detect(heads, features(2), [proposals([]), proposals([])])
         assert len(first) == len(second) == 0 and first.boxes.shape == (0, 4)
 
 
@@ -217,7 +226,7 @@ def test_no_proposals_no_detections() -> None:
 
 def test_each_stage_moves_on_by_hand() -> None:
     stages = [saying([2.0, 0, 0, 0], [[1.0, 0, 0, 0]]), saying([0.0, 0, 0, 0], [[1.0, 0, 0, 0]])]
-    heads = cascade(stages, loss_weights=(1.0, 1.0), matches=[None, None])
+    heads = cascade(stages, loss_weights=(1.0, 1.0))
     (found,) = heads.eval().candidates(features(), [proposals([[0, 0, 10, 10]])])
     # Two steps of a tenth of the width.
     torch.testing.assert_close(found.boxes, torch.tensor([[2.0, 0, 12, 10]]).expand(3, 4))
@@ -238,7 +247,7 @@ def test_true_deltas_lead_to_the_box(rows: list, gt: tuple) -> None:
     boxes = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in rows], dtype=torch.float32)
     gt_box = torch.tensor([[gt[0], gt[1], gt[0] + gt[2], gt[1] + gt[3]]], dtype=torch.float32)
     heads = cascade()
-    deltas = encode_deltas(gt_box.expand(len(boxes), 4), boxes, WEIGHTS)[:, None]
+    deltas = CODER.encode(gt_box.expand(len(boxes), 4), boxes)[:, None]
     (refined,) = heads.refine(heads.box[0], deltas, torch.zeros(len(boxes), dtype=torch.int64), [boxes], [SIZE])
     torch.testing.assert_close(refined, gt_box.expand(len(boxes), 4), rtol=0, atol=1e-3)
 
@@ -261,11 +270,11 @@ def test_losses_have_a_name_and_a_weight_for_each_stage() -> None:
     heads = cascade().train()
     heads.box[1].load_state_dict(heads.box[0].state_dict())
     given, target = [proposals([[0, 0, 30, 30], [60, 10, 80, 30]])], [targets([[0, 0, 30, 30]], [1])]
-    losses = heads(features(), given, target)
+    losses = heads.losses(features(), given, target)
     kinds = ("loss_classifier", "loss_box_reg")
     assert list(losses) == [f"{kind}_stage{i}" for i in range(3) for kind in kinds]
     heads.loss_weights = (1.0, 5.0, 0.25)
-    heavier = heads(features(), given, target)
+    heavier = heads.losses(features(), given, target)
     torch.testing.assert_close(heavier["loss_classifier_stage1"], 10 * losses["loss_classifier_stage1"])
 
 
@@ -276,7 +285,7 @@ def test_gradient_into_the_pyramid_is_scaled(resample: bool) -> None:
         torch.manual_seed(0)
         heads = cascade(resample=resample, feature_gradient=factor).train()
         maps = [feature.requires_grad_(True) for feature in features()]
-        losses = heads(maps, [proposals([[0, 0, 30, 30], [60, 10, 80, 30]])], [targets([[0, 0, 32, 30]], [1])])
+        losses = heads.losses(maps, [proposals([[0, 0, 30, 30], [60, 10, 80, 30]])], [targets([[0, 0, 32, 30]], [1])])
         sum(losses.values()).backward()
         grads.append((maps[0].grad, heads.box[1].predictor.cls_score.weight.grad))
     torch.testing.assert_close(grads[1][0], 0.5 * grads[0][0])

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
 from engine.modeling.two_stage.roi_pooling import RoIPooler, assign_levels
+from engine.structures import INCLUSIVE
 
 STRIDES = (4, 8, 16, 32)
 
@@ -56,7 +57,7 @@ def test_order_of_regions_is_kept() -> None:
 def test_inclusive_regions_end_at_their_last_pixel() -> None:
     features = pyramid()[:1]
     box = torch.tensor([[8.0, 8, 33, 41]])
-    inclusive = RoIPooler(7, (4,), 2, aligned=False, pixel=1.0)(features, [box, box[:0]])
+    inclusive = RoIPooler(7, (4,), 2, aligned=False, convention=INCLUSIVE)(features, [box, box[:0]])
     torch.testing.assert_close(
         inclusive, roi_align(features[0], [torch.tensor([[8.0, 8, 32, 40]]), box[:0]], 7, 0.25, 2, aligned=False)
     )

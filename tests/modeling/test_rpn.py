@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,25 +10,32 @@ from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
 from engine.modeling.anchors import AnchorGenerator
-from engine.modeling.assign import IGNORED, NEGATIVE
-from engine.modeling.matching import match_boxes
+from engine.modeling.assign import IGNORED, NEGATIVE, match_boxes
+from engine.modeling.box_coding import DeltaCoder
 from engine.modeling.two_stage.roi_losses import smooth_l1
-from engine.modeling.two_stage.rpn import RPN, Limits, SingleConvRPNHead
+from engine.modeling.two_stage.rpn import RPN, ProposalRule, SingleConvRPNHead
 from engine.modeling.two_stage.sampling import SAMPLERS, Sampling
-from engine.structures import ImageBatch, Targets
+from engine.structures import CONTINUOUS, INCLUSIVE, PixelConvention, Targets
 
 STRIDES = [8, 16]
 
 
-def rpn(limits: Limits = Limits(100, 0, 50), pixel: float = 0.0, **changed) -> RPN:  # noqa: B008 (frozen)
-    anchors = AnchorGenerator([[16], [32]], [0.5, 1.0, 2.0], STRIDES, inclusive=pixel > 0)
+def rpn(
+    limits: tuple[int, int, int] = (100, 0, 50),
+    convention: PixelConvention = CONTINUOUS,
+    nms_thresh: float = 0.7,
+    min_size: float = 0.0,
+    **changed,
+) -> RPN:
+    anchors = AnchorGenerator([[16], [32]], [0.5, 1.0, 2.0], STRIDES, convention)
+    rule = ProposalRule(*limits, nms_thresh=nms_thresh, min_size=min_size)
     settings_ = {
-        "match": partial(match_boxes, fg_iou_thresh=0.7, bg_iou_thresh=0.3, low_quality_iou=0.0),
+        "match_boxes": partial(match_boxes, fg_iou_thresh=0.7, bg_iou_thresh=0.3, low_quality_iou=0.0),
         "sampling": Sampling(64, 0.5, SAMPLERS.get("random")),
+        "coder": DeltaCoder((1.0, 1.0, 1.0, 1.0)),
         "box_loss": partial(smooth_l1, beta=1 / 9),
-        "train_limits": limits,
-        "test_limits": limits,
-        "pixel": pixel,
+        "train_rule": rule,
+        "test_rule": rule,
     }
     return RPN(SingleConvRPNHead(8, 3), anchors, **{**settings_, **changed})
 
@@ -70,9 +78,9 @@ def test_head_and_anchors_run_in_the_same_order() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 20), st.integers(0, 30), st.integers(0, 25), st.integers(0, 1000), st.floats(0, 12))
 def test_limits(pre: int, post: int, total: int, seed: int, min_size: float) -> None:
-    stage = rpn(Limits(pre, post, total), min_size=min_size).eval()
+    stage = rpn((pre, post, total), min_size=min_size).eval()
     anchors, logits, deltas = outputs(stage, seed=seed)
-    (found,) = stage.select(logits, deltas, anchors, [(60, 90)])
+    (found,) = stage.propose((logits, deltas), anchors, [(60, 90)])
     assert len(found) <= (total or len(logits[0])) and len(found) <= 2 * (post or len(logits[0]))
     assert len(found) <= 2 * (pre or len(logits[0]))
     assert (found.scores.diff() <= 0).all() and not found.labels.any()
@@ -82,15 +90,15 @@ def test_limits(pre: int, post: int, total: int, seed: int, min_size: float) -> 
 
 
 def test_a_level_suppresses_only_itself() -> None:
-    stage = rpn(Limits(0, 0, 0), nms_thresh=0.3).eval()
+    stage = rpn((0, 0, 0), nms_thresh=0.3).eval()
     anchors, logits, deltas = outputs(stage)
-    (both,) = stage.select(logits, deltas, anchors, [(64, 96)])
+    (both,) = stage.propose((logits, deltas), anchors, [(64, 96)])
     count = anchors.num_per_level[0]
     expected = 0
     for level in (slice(0, count), slice(count, None)):
         silent = torch.full_like(logits, -1e4)
         silent[:, level] = logits[:, level]
-        (alone,) = stage.select(silent, deltas, anchors, [(64, 96)])
+        (alone,) = stage.propose((silent, deltas), anchors, [(64, 96)])
         kept = alone.boxes[alone.scores > 0]
         expected += len(kept)
         assert (torch.cdist(kept, both.boxes, p=torch.inf).amin(1) < 1e-4).all()
@@ -102,9 +110,9 @@ def test_a_level_suppresses_only_itself() -> None:
 @pytest.mark.parametrize("shift", [1e4, float("nan")])
 def test_no_proposal_at_all(shift: float) -> None:
     """All boxes lie outside the image, or the training has diverged (the loss says so then)."""
-    stage = rpn(Limits(100, 20, 50))
+    stage = rpn((100, 20, 50))
     anchors, logits, deltas = outputs(stage)
-    (found,) = stage.select(logits, deltas + shift, anchors, [(64, 96)])
+    (found,) = stage.propose((logits, deltas + shift), anchors, [(64, 96)])
     assert found.boxes.shape == (0, 4) and len(found.scores) == 0
 
 
@@ -112,21 +120,23 @@ def test_straddling_anchors_are_ignored() -> None:
     target = targets([[20, 20, 50, 50]])
     anchors, *_ = outputs(rpn())
     outside = (anchors.boxes[:, :2] < 0).any(1) | (anchors.boxes[:, 2:] >= torch.tensor([96, 64])).any(1)
-    matched, _ = rpn(straddle_thresh=0).match(anchors, target)
+    matched, _ = rpn(straddle_thresh=0).assign_in_image(anchors, target)
     assert ((matched == IGNORED) >= outside).all() and (matched[~outside] >= 0).any()
-    matched, _ = rpn(straddle_thresh=-1).match(anchors, target)
+    matched, _ = rpn(straddle_thresh=-1).assign_in_image(anchors, target)
     assert (matched[outside] == NEGATIVE).any()
     # A pixel beyond the last one is outside; in the inclusive convention that is where a box ends, too.
     boxes = torch.tensor([[0.0, 0, 95.9, 63.9], [0.0, 0, 96, 64], [0.0, 0, 96.9, 64.9], [-0.5, 0, 9, 9]])
-    assert rpn(straddle_thresh=0)._is_inside(boxes, (64, 96)).tolist() == [True, False, False, False]
-    assert rpn(straddle_thresh=0, pixel=1.0)._is_inside(boxes, (64, 96)).tolist() == [True, True, True, False]
-    assert rpn(straddle_thresh=1)._is_inside(boxes, (64, 96)).tolist() == [True, True, True, True]
+    by_hand = replace(anchors, boxes=boxes)
+    inclusive = replace(by_hand, convention=INCLUSIVE)
+    assert rpn(straddle_thresh=0)._is_inside(by_hand, (64, 96)).tolist() == [True, False, False, False]
+    assert rpn(straddle_thresh=0)._is_inside(inclusive, (64, 96)).tolist() == [True, True, True, False]
+    assert rpn(straddle_thresh=1)._is_inside(by_hand, (64, 96)).tolist() == [True, True, True, True]
 
 
 def test_ignore_regions_are_not_background() -> None:
     anchors, *_ = outputs(rpn())
     crowd = targets([[0, 0, 48, 64]], [True])
-    matched, _ = rpn().match(anchors, crowd)
+    matched, _ = rpn().assign_in_image(anchors, crowd)
     clipped = anchors.boxes.clamp(min=0)
     inside = (clipped[:, 2] < 48) & (anchors.boxes[:, 0] > 0) & (anchors.boxes[:, 1] > 0) & (anchors.boxes[:, 3] < 64)
     assert (matched[inside] == IGNORED).all() and (matched[anchors.boxes[:, 0] > 48] == NEGATIVE).all()
@@ -137,8 +147,9 @@ def test_ignore_regions_are_not_background() -> None:
 def test_losses_are_finite_and_reach_every_parameter(boxes: list, ignore: list | None, sampler: str) -> None:
     torch.manual_seed(0)
     stage = rpn(sampling=Sampling(64, 0.5, SAMPLERS.get(sampler))).train()
-    batch = ImageBatch(torch.zeros(2, 3, 64, 96), [(64, 96)] * 2)
-    proposals, losses = stage.propose(features(2), batch, [targets(boxes, ignore), targets(boxes, ignore, image_id=1)])
+    predictions = stage(features(2), (64, 96))
+    losses = stage.losses(*predictions, [targets(boxes, ignore), targets(boxes, ignore, image_id=1)])
+    proposals = stage.propose(*predictions, [(64, 96)] * 2, is_training=True)
     assert len(proposals) == 2 and not proposals[0].boxes.requires_grad
     total = sum(losses.values())
     assert torch.isfinite(total)
@@ -150,21 +161,19 @@ def test_normalisers() -> None:
     anchors, logits, deltas = outputs(rpn())
     some, all_ = (
         rpn(count_sampled=counted, sampling=Sampling(10**6, 0.5, SAMPLERS.get("random"))).losses(
-            logits, deltas, anchors, [targets([[8, 8, 40, 40]])]
+            (logits, deltas), anchors, [targets([[8, 8, 40, 40]])]
         )
         for counted in (True, False)
     )
-    matched, _ = rpn().match(anchors, targets([[8, 8, 40, 40]]))
+    matched, _ = rpn().assign_in_image(anchors, targets([[8, 8, 40, 40]]))
     for name in some:
         torch.testing.assert_close(some[name] * (matched > IGNORED).sum(), all_[name] * 10**6)
 
 
 def test_perfect_deltas_lose_nothing() -> None:
-    from engine.modeling.box_coding import encode_deltas
-
     stage = rpn()
     anchors, logits, _ = outputs(stage)
     box = torch.tensor([[10.0, 10, 42, 40]])
-    deltas = encode_deltas(box.expand(len(anchors.boxes), 4), anchors.boxes, (1, 1, 1, 1))[None]
-    losses = stage.losses(logits, deltas, anchors, [targets(box.tolist())])
+    deltas = stage.coder.encode(box.expand(len(anchors.boxes), 4), anchors.boxes)[None]
+    losses = stage.losses((logits, deltas), anchors, [targets(box.tolist())])
     assert losses["loss_rpn_box_reg"] < 1e-6 < losses["loss_objectness"]

@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.modeling.assign import IGNORED, NEGATIVE
-from engine.modeling.two_stage.sampling import SAMPLERS, Candidates, Sampling, draw_seed, generator_of
+from engine.modeling.two_stage.sampling import SAMPLERS, Pool, Sampling, draw_seed, generator_of
 
 NAMES = ["random", "ohem", "balanced"]
 
 
 def candidates(matched: list[int], ious: list[float] | None = None, losses: list[float] | None = None, seed: int = 0):
     values = torch.tensor(losses or [0.5] * len(matched))
-    return Candidates(
+    return Pool(
         torch.tensor(matched),
         torch.tensor(ious or [0.0] * len(matched)),
         lambda idx: values[idx],
@@ -47,7 +47,7 @@ def test_ohem_computes_no_loss_where_nothing_is_chosen() -> None:
     def never(idx: torch.Tensor) -> torch.Tensor:
         raise AssertionError("not needed")
 
-    given = Candidates(torch.tensor([0, NEGATIVE]), torch.zeros(2), never, torch.Generator())
+    given = Pool(torch.tensor([0, NEGATIVE]), torch.zeros(2), never, torch.Generator())
     assert Sampling(8, 0.5, SAMPLERS.get("ohem"))(given).tolist() == [0, 1]
 
 

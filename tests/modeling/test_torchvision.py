@@ -21,6 +21,7 @@ from engine.checkpoint.foreign import torchvision_detection
 from engine.checkpoint.weights import WeightFile
 from engine.config import load_config
 from engine.layers.iou_losses import giou
+from engine.modeling.dense.centerness import loss_of_codes
 from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import ImageBatch, Targets
 from tests.modeling.conftest import assert_same_detections
@@ -122,12 +123,12 @@ def test_detections_and_losses(kind: str, tmp_path) -> None:
         assert_same_detections(mine, yours["boxes"], yours["scores"], yours["labels"] - 1, 1e-2, 1e-4)
 
     if kind == "fcos":  # what torchvision's losses have that no key says
-        ours.rpn.iou_loss = partial(giou, smoothing=0.0)
+        coder = ours.rpn.coder
+        ours.rpn.box_loss = partial(loss_of_codes, coder=coder, loss=partial(giou, smoothing=0.0))
         ours.rpn.weight_by_centerness = False
-    for model in (ours.rpn, theirs):
-        model.training = True  # but not the batch norms below it
+    theirs.training = True  # but not the batch norms below it
     with torch.no_grad():
-        losses = ours(batch, targets)
+        losses = ours.losses(batch, targets)
         their_losses = theirs(images, [{"boxes": t.boxes, "labels": t.labels + 1} for t in targets])
     names = {"loss_cls": "classification", "loss_reg": "bbox_regression", "loss_centerness": "bbox_ctrness"}
     if kind == "retinanet_v2":

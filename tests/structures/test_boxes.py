@@ -5,9 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.structures import CONTINUOUS, INCLUSIVE, PixelConvention
 from engine.structures import boxes as box_ops
 
-PIXELS = [box_ops.INCLUSIVE, box_ops.CONTINUOUS]
+CONVENTIONS = [INCLUSIVE, CONTINUOUS]
 SIZES = st.integers(1, 500)
 
 
@@ -23,32 +24,32 @@ def boxes_inside(draw: st.DrawFn) -> tuple[torch.Tensor, tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("box", "pixel", "clipped"),
+    ("box", "convention", "clipped"),
     [
-        ([-3, -2, 5, 4], 0.0, [0, 0, 5, 4]),
-        ([8, 3, 30, 40], 0.0, [8, 3, 20, 10]),
-        ([25, 12, 30, 40], 0.0, [20, 10, 20, 10]),  # outside: empty
-        ([25, 12, 30, 40], 1.0, [19, 9, 20, 10]),  # outside: the reference keeps the last pixel
-        ([-9, -9, -5, -5], 1.0, [0, 0, 1, 1]),
+        ([-3, -2, 5, 4], CONTINUOUS, [0, 0, 5, 4]),
+        ([8, 3, 30, 40], CONTINUOUS, [8, 3, 20, 10]),
+        ([25, 12, 30, 40], CONTINUOUS, [20, 10, 20, 10]),  # outside: empty
+        ([25, 12, 30, 40], INCLUSIVE, [19, 9, 20, 10]),  # outside: the reference keeps the last pixel
+        ([-9, -9, -5, -5], INCLUSIVE, [0, 0, 1, 1]),
     ],
 )
-def test_clip(box: list[float], pixel: float, clipped: list[float]) -> None:
-    assert box_ops.clip(torch.tensor([box], dtype=torch.float32), (10, 20), pixel).tolist() == [clipped]
+def test_clip(box: list[float], convention: PixelConvention, clipped: list[float]) -> None:
+    assert convention.clip(torch.tensor([box], dtype=torch.float32), (10, 20)).tolist() == [clipped]
 
 
 def test_scale_keeps_the_last_pixel_in_the_inclusive_convention() -> None:
     """The reference scales the pixels (0, 0) .. (3, 3) by 2 to (0, 0) .. (6, 6), which we store as x2 = 7."""
     boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
-    assert box_ops.scale(boxes, (2, 2), box_ops.INCLUSIVE).tolist() == [[0, 0, 7, 7]]
-    assert box_ops.scale(boxes, (2, 2), box_ops.CONTINUOUS).tolist() == [[0, 0, 8, 8]]
+    assert INCLUSIVE.scale(boxes, (2, 2)).tolist() == [[0, 0, 7, 7]]
+    assert CONTINUOUS.scale(boxes, (2, 2)).tolist() == [[0, 0, 8, 8]]
 
 
-@pytest.mark.parametrize("pixel", PIXELS)
+@pytest.mark.parametrize("convention", CONVENTIONS)
 @given(problem=boxes_inside(), ratio=st.floats(0.25, 4))
-def test_scaling_back_undoes_scaling(pixel: float, problem: tuple, ratio: float) -> None:
+def test_scaling_back_undoes_scaling(convention: PixelConvention, problem: tuple, ratio: float) -> None:
     boxes, _ = problem
-    there = box_ops.scale(boxes, (ratio, 1.5), pixel)
-    assert torch.allclose(box_ops.scale(there, (1 / ratio, 1 / 1.5), pixel), boxes, atol=1e-3)
+    there = convention.scale(boxes, (ratio, 1.5))
+    assert torch.allclose(convention.scale(there, (1 / ratio, 1 / 1.5)), boxes, atol=1e-3)
 
 
 @given(problem=boxes_inside())
@@ -58,7 +59,7 @@ def test_flips_are_their_own_inverse_and_stay_inside(problem: tuple) -> None:
         flipped = flip(boxes, side)
         assert torch.equal(flip(flipped, side), boxes)
         assert torch.equal(box_ops.area(flipped), box_ops.area(boxes))
-        assert torch.equal(box_ops.clip(flipped, (height, width)), flipped)
+        assert torch.equal(CONTINUOUS.clip(flipped, (height, width)), flipped)
 
 
 @given(problem=boxes_inside())
@@ -69,18 +70,18 @@ def test_xywh_round_trip(problem: tuple) -> None:
     assert torch.equal(boxes_xywh[:, 2] * boxes_xywh[:, 3], box_ops.area(boxes))
 
 
-@pytest.mark.parametrize("pixel", PIXELS)
+@pytest.mark.parametrize("convention", CONVENTIONS)
 @given(problem=boxes_inside())
-def test_clip_changes_nothing_inside_and_no_box_twice(pixel: float, problem: tuple) -> None:
+def test_clip_changes_nothing_inside_and_no_box_twice(convention: PixelConvention, problem: tuple) -> None:
     boxes, size = problem
-    assert torch.equal(box_ops.clip(boxes, size, pixel), boxes)
-    once = box_ops.clip(boxes * 3 - 50, size, pixel)
-    assert torch.equal(box_ops.clip(once, size, pixel), once)
-    assert (once[:, 2:] - once[:, :2] >= pixel).all()
+    assert torch.equal(convention.clip(boxes, size), boxes)
+    once = convention.clip(boxes * 3 - 50, size)
+    assert torch.equal(convention.clip(once, size), once)
+    assert (once[:, 2:] - once[:, :2] >= convention.extent).all()
 
 
 def test_no_boxes() -> None:
     none = torch.zeros(0, 4)
     assert box_ops.area(none).shape == (0,) and box_ops.centers(none).shape == (0, 2)
-    for result in (box_ops.clip(none, (3, 4)), box_ops.scale(none, (2, 2)), box_ops.flip_vertical(none, 5)):
+    for result in (CONTINUOUS.clip(none, (3, 4)), CONTINUOUS.scale(none, (2, 2)), box_ops.flip_vertical(none, 5)):
         assert result.shape == (0, 4)

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from engine.structures import Detections
-from engine.structures import boxes as box_ops
+from engine.structures import INCLUSIVE, Detections
 
 
 def _detections() -> Detections:
@@ -34,5 +33,5 @@ def test_resize_clips() -> None:
 
 def test_resize_in_the_inclusive_convention() -> None:
     """Pixels 0..9 of 10 become 0..18 of 20, as the reference computes."""
-    resized = _detections().resize((20, 40), box_ops.INCLUSIVE)
+    resized = _detections().resize((20, 40), INCLUSIVE)
     assert resized.boxes[0].tolist() == [0, 0, 19, 19]

@@ -1,20 +1,23 @@
 """The RetinaNet dense stage (Lin et al., 2017): focal loss over anchors of several sizes and ratios, no centerness.
 
-Shapes: N images, L levels, A anchors a cell, R anchors an image, P positives, K classes, C channels, H W.
+Shapes: N images, L levels, A anchors per cell, R anchors per image, P positives, K classes, C channels, H W.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import distributed
-from engine.modeling import box_coding
-from engine.modeling.anchors import AnchorGrid
-from engine.modeling.dense.stage import DenseStage, HeadOutputs, flatten, init_head, tower
+from engine.modeling.anchors import AnchorGenerator, AnchorGrid
+from engine.modeling.assign import Assigner
+from engine.modeling.box_coding import BoxCoder
+from engine.modeling.dense.stage import DenseStage, HeadOutputs, ScoreRule
+from engine.modeling.dense.towers import flatten, init_head, tower
+from engine.modeling.selection import Selection
 from engine.registry import Registry
 from engine.structures import Targets
 
@@ -63,46 +66,39 @@ class RetinaNet(DenseStage):
     """The dense stage of RetinaNet: smooth L1 of the deltas as box loss.
 
     Args:
-        delta_weights: factors of (dx, dy, dw, dh) in the deltas.
+        head, anchor_generator, assign, coder, cls_loss, score_rule, selection: see `DenseStage`.
         reg_beta: error at which the box loss turns from square to straight; 0 is L1.
         normalizer: see `NORMALIZERS`; by default the reference's.
-        clips_first: clip candidates to the image before the suppression (reference, torchvision), or leave that to the
-            caller's resizing (detectron2).
-        args, kwargs: see `DenseStage`.
     """
 
     def __init__(
         self,
-        *args,
-        delta_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        head: nn.Module,
+        anchor_generator: AnchorGenerator,
+        assign: Assigner,
+        coder: BoxCoder,
+        cls_loss: Callable[[Tensor, Tensor], Tensor],
+        score_rule: ScoreRule,
+        selection: Selection,
         reg_beta: float = 0.11,
         normalizer: nn.Module | None = None,
-        clips_first: bool = True,
-        **kwargs,
     ) -> None:
-        super().__init__(*args, **kwargs)
-        self.delta_weights = tuple(delta_weights)
+        super().__init__(head, anchor_generator, assign, coder, cls_loss, score_rule, selection)
         self.reg_beta = reg_beta
         self.normalizer = normalizer or positives()
-        self.clips_first = clips_first
-
-    def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
-        return box_coding.decode_deltas(codes, anchors, self.delta_weights)
-
-    def limit(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        return super().limit(boxes, size) if self.clips_first else boxes
 
     def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
         """Focal loss over all anchors that are not ignored, smooth L1 over the positives."""
-        sums_cls, sums_reg, num_positive = [], [], []
-        for logits, codes, target in zip(outputs.logits, outputs.codes, targets, strict=True):
-            labels, gt_boxes = self.match(anchors, target)
-            is_positive = labels >= 0
-            gt_codes = box_coding.encode_deltas(gt_boxes[is_positive], anchors.boxes[is_positive], self.delta_weights)
-            sums_cls.append(self.focal_loss(logits, labels))
-            sums_reg.append(F.smooth_l1_loss(codes[is_positive].float(), gt_codes, reduction="sum", beta=self.reg_beta))
-            num_positive.append(is_positive.sum())
-        divisor_cls, divisor_reg = self.normalizer(torch.stack(num_positive).to(sums_cls[0]))
+        labels, gt_boxes = self.assign_targets(outputs, anchors, targets)  # (N, R), (N, R, 4)
+        is_positive = labels >= 0
+        sums_cls, sums_reg = [], []
+        # Image by image, since a normaliser may divide the sums of each image by a number of its own.
+        for i in range(len(targets)):
+            codes = outputs.codes[i][is_positive[i]].float()  # (P, 4)
+            gt_codes = self.coder.encode(gt_boxes[i][is_positive[i]], anchors.boxes[is_positive[i]])
+            sums_cls.append(self.cls_loss(outputs.logits[i].float(), labels[i]))
+            sums_reg.append(F.smooth_l1_loss(codes, gt_codes, reduction="sum", beta=self.reg_beta))
+        divisor_cls, divisor_reg = self.normalizer(is_positive.sum(dim=1).to(sums_cls[0]))
         return {
             "loss_cls": (torch.stack(sums_cls) / divisor_cls).sum(),
             "loss_reg": (torch.stack(sums_reg) / divisor_reg).sum(),

@@ -1,27 +1,43 @@
-"""What the dense stages (ATSS, RetinaNet, FCOS) share: towers, matching, selection, the losses with centerness.
+"""The dense stage: a head predicts something for every anchor, and the rest of its parts say what that means.
 
-Shapes: N images, L levels, A anchors a cell, R anchors an image, P positives, K classes, C channels, H W.
+Shapes: N images, L levels, R anchors per image, P candidates, M gt boxes, K classes, C channels.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine import distributed
-from engine.layers.deform_conv import DeformConv2d
-from engine.layers.losses import focal_loss_sum
-from engine.layers.norm import norm
 from engine.modeling.anchors import AnchorGenerator, AnchorGrid
-from engine.modeling.assign import ignore_regions
-from engine.modeling.select import select_detections
-from engine.structures import Detections, ImageBatch, Targets
-from engine.structures import boxes as box_ops
+from engine.modeling.assign import Assigner, ImagePredictions, ignore_covered
+from engine.modeling.box_coding import BoxCoder
+from engine.modeling.selection import Selection
+from engine.registry import Registry
+from engine.structures import Detections, PixelConvention, Targets
+
+DENSE_STAGES = Registry("DENSE_STAGES")
+"""(shape: `DenseShape`, **arguments) -> `DenseStage`, by the name in `MODEL.DENSE.NAME`; its arguments are those of
+`MODEL.DENSE.ARGS`."""
+
+
+@dataclass(frozen=True)
+class DenseShape:
+    """What a dense stage must fit: the pyramid before it, and what it is to find.
+
+    Attributes:
+        channels: C of every level.
+        strides: pixels between cells of each level.
+        num_classes: K; 1 ("object") where a second stage follows.
+        convention: what the sides of boxes mean, and where anchors lie.
+    """
+
+    channels: int
+    strides: tuple[int, ...]
+    num_classes: int
+    convention: PixelConvention
 
 
 @dataclass
@@ -30,7 +46,7 @@ class HeadOutputs:
 
     Attributes:
         logits: (N, R, K).
-        codes: (N, R, 4) deltas or distances, see `modeling.box_coding`.
+        codes: (N, R, 4), what they stand for is known to the stage's `BoxCoder`.
         centerness: (N, R) logits; None where the head predicts none (RetinaNet).
     """
 
@@ -39,150 +55,136 @@ class HeadOutputs:
     centerness: Tensor | None = None
 
 
-class Scale(nn.Module):
-    """A learned factor, one a level."""
-
-    def __init__(self, init: float = 1.0) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor([init]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale
+def _class_score(cls_scores: Tensor, centerness: Tensor | None) -> Tensor:
+    return cls_scores
 
 
-def tower(channels: int, num_convs: int, norm_name: str = "GN", deformable: bool = False) -> nn.Sequential:
-    """`num_convs` times 3x3 convolution, norm ("" for none) and ReLU; the last convolution may be deformable."""
-    layers: list[nn.Module] = []
-    for i in range(num_convs):
-        if deformable and i == num_convs - 1:
-            layers.append(DeformConv2d(channels, channels, bias=True))
-        else:
-            layers.append(nn.Conv2d(channels, channels, 3, padding=1))
-        if norm_name:
-            layers.append(norm(norm_name, channels))
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
+def _joint_score(cls_scores: Tensor, centerness: Tensor) -> Tensor:
+    return cls_scores * centerness
 
 
-def init_head(head: nn.Module, prior: float) -> None:
-    """Small weights everywhere; `head.cls_logits` starts with the score `prior` for every class (Lin et al., 2017)."""
-    for module in head.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.normal_(module.weight, std=0.01)
-            nn.init.zeros_(module.bias)
-    for module in head.modules():
-        if isinstance(module, DeformConv2d):
-            module.reset_offsets()
-    nn.init.constant_(head.cls_logits.bias, -math.log((1 - prior) / prior))
+def _root_of_joint(cls_scores: Tensor, centerness: Tensor) -> Tensor:
+    return (cls_scores * centerness).sqrt()
 
 
-def flatten(x: Tensor, per_anchor: int) -> Tensor:
-    """(N, A*per_anchor, H, W) -> (N, HWA, per_anchor), channels anchor-major."""
-    return x.permute(0, 2, 3, 1).reshape(len(x), -1, per_anchor)
+Score = Callable[[Tensor, Tensor | None], Tensor]
+"""(class scores, centerness), both in [0, 1] and of shapes that broadcast -> scores."""
+
+
+@dataclass(frozen=True)
+class ScoreRule:
+    """What class score and centerness make of a box.
+
+    Attributes:
+        thresholded: must be above `Selection.score_thresh`.
+        ranked: decides which `Selection.pre_nms_top_n` candidates of a level stay.
+        final: the score of the detection.
+    """
+
+    thresholded: Score = _class_score
+    ranked: Score = _class_score
+    final: Score = _class_score
+
+
+SCORE_RULES = {
+    "class": ScoreRule(),  # RetinaNet: there is no centerness
+    "sqrt": ScoreRule(_class_score, _joint_score, _root_of_joint),  # ATSS, FCOS
+    "product": ScoreRule(_class_score, _class_score, _joint_score),  # mmdetection's ATSS
+    "joint": ScoreRule(_root_of_joint, _joint_score, _root_of_joint),  # torchvision's FCOS
+}
 
 
 class DenseStage(nn.Module):
-    """A head, its anchors, what it learns and how it answers; subclasses say what codes mean and what they cost.
+    """A head, its anchors, what they learn, and how predictions become boxes; a subclass says what errors cost.
 
     Args:
         head: pyramid -> `HeadOutputs`.
         anchor_generator: anchors of the pyramid's levels.
-        assign: a rule of `modeling.assign` with its parameters bound: (anchors, gt_boxes) -> matched (R,).
-        pixel: 1.0 in the inclusive convention, 0.0 in the continuous one.
-        focal_alpha, focal_gamma: of the focal loss.
-        score_thresh: candidates have a class score above it.
-        pre_nms_top_n: candidates a level and image, the best by `rank`.
-        nms_thresh: see `select_detections`.
-        max_detections: see `select_detections`.
+        assign: a rule of `modeling.assign` with its parameters bound.
+        coder: what the head's codes mean.
+        cls_loss: (logits (..., K), labels (...) in -2..K-1) -> sum over all that are not ignored, scalar.
+        score_rule: from SCORE_RULES, or one's own.
+        selection: which boxes become detections.
+
+    Attributes:
+        train_selection: in the place of `selection` for the proposals of a training step, where a second stage follows.
     """
 
     def __init__(
         self,
         head: nn.Module,
         anchor_generator: AnchorGenerator,
-        assign: Callable[[AnchorGrid, Tensor], Tensor],
-        pixel: float = box_ops.CONTINUOUS,
-        focal_alpha: float = 0.25,
-        focal_gamma: float = 2.0,
-        score_thresh: float = 0.05,
-        pre_nms_top_n: int = 1000,
-        nms_thresh: float = 0.6,
-        max_detections: int = 100,
+        assign: Assigner,
+        coder: BoxCoder,
+        cls_loss: Callable[[Tensor, Tensor], Tensor],
+        score_rule: ScoreRule,
+        selection: Selection,
     ) -> None:
         super().__init__()
-        self.head = head
-        self.anchor_generator = anchor_generator
-        self.assign = assign
-        self.pixel, self.inset = pixel, pixel / 2
-        self.focal_alpha, self.focal_gamma = focal_alpha, focal_gamma
-        self.score_thresh, self.pre_nms_top_n = score_thresh, pre_nms_top_n
-        self.nms_thresh, self.max_detections = nms_thresh, max_detections
+        self.head, self.anchor_generator = head, anchor_generator
+        self.assign, self.coder, self.cls_loss = assign, coder, cls_loss
+        self.score_rule, self.selection, self.train_selection = score_rule, selection, selection
 
-    def forward(
-        self, features: list[Tensor], images: ImageBatch, targets: list[Targets] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """Losses in training, detections otherwise."""
-        anchors = self.anchor_generator(features, images.tensor.shape[-2:])
-        outputs = self.head(features)
-        if self.training:
-            return self.losses(outputs, anchors, targets)
-        return self.detect(outputs, anchors, images.sizes)
-
-    def candidates(self, features: list[Tensor], images: ImageBatch) -> list[Detections]:
-        """What `forward` suppresses and cuts to detections: the scored boxes of all levels."""
-        anchors = self.anchor_generator(features, images.tensor.shape[-2:])
-        return self.find_candidates(self.head(features), anchors, images.sizes)
-
-    # -- what a subclass says ---------------------------------------------------------------------------------------
-
-    def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
-        """Boxes (P, 4) of the head's `codes` (P, 4) on `anchors` (P, 4)."""
-        raise NotImplementedError
-
-    def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
-        """Named losses of a batch."""
-        raise NotImplementedError
+    def forward(self, features: list[Tensor], image_size: tuple[int, int]) -> tuple[HeadOutputs, AnchorGrid]:
+        """Predictions for a pyramid of images that were padded to `image_size` (height, width), and their anchors."""
+        return self.head(features), self.anchor_generator(features, image_size)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def match(self, anchors: AnchorGrid, targets: Targets) -> tuple[Tensor, Tensor]:
-        """What every anchor learns: class labels (R,) (or NEGATIVE, IGNORED) and gt boxes (R, 4), zero where none."""
-        boxes, labels = targets.boxes[~targets.ignore], targets.labels[~targets.ignore]
-        matched = self.assign(anchors, boxes)
-        matched = ignore_regions(matched, anchors, targets.boxes[targets.ignore])
-        is_positive = matched >= 0
-        anchor_labels, anchor_boxes = matched.clone(), torch.zeros_like(anchors.boxes)
-        anchor_labels[is_positive] = labels[matched[is_positive]]
-        anchor_boxes[is_positive] = boxes[matched[is_positive]]
-        return anchor_labels, anchor_boxes
+    def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
+        """Named losses of a batch, scalars."""
+        raise NotImplementedError
 
-    def focal_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Sum of the focal loss over logits (..., K) with labels (...)."""
-        return focal_loss_sum(logits.flatten(0, -2).float(), labels.flatten(), self.focal_alpha, self.focal_gamma)
+    @torch.no_grad()
+    def assign_targets(
+        self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]
+    ) -> tuple[Tensor, Tensor]:
+        """What each anchor learns: labels (N, R) in 0..K-1, NEGATIVE or IGNORED, and gt boxes (N, R, 4), 0 for none."""
+        images = [
+            self.assign_in_image(anchors, target, outputs.logits[i], outputs.codes[i])
+            for i, target in enumerate(targets)
+        ]
+        labels, boxes = zip(*images, strict=True)
+        return torch.stack(labels), torch.stack(boxes)
+
+    def assign_in_image(
+        self, anchors: AnchorGrid, targets: Targets, logits: Tensor, codes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`assign_targets` of one image with predictions (R, K) and (R, 4): labels (R,), gt boxes (R, 4)."""
+        objects, regions = targets[~targets.ignore], targets[targets.ignore]
+        predictions = ImagePredictions(
+            logits.detach(), objects.labels, lambda: self.coder.decode(codes.detach().float(), anchors.boxes)
+        )
+        matched = self.assign(anchors, objects.boxes, predictions)
+        # Crowds are neither: what lies in one teaches nothing, unless it matches an object.
+        matched = ignore_covered(matched, anchors.boxes, regions.boxes)
+        is_positive = matched >= 0
+        labels, boxes = matched.clone(), torch.zeros_like(anchors.boxes)
+        labels[is_positive] = objects.labels[matched[is_positive]]
+        boxes[is_positive] = objects.boxes[matched[is_positive]]
+        return labels, boxes
 
     # -- testing ----------------------------------------------------------------------------------------------------
 
-    def detect(self, outputs: HeadOutputs, anchors: AnchorGrid, sizes: list[tuple[int, int]]) -> list[Detections]:
-        """Detections of each image, in the coordinates of the (resized, unpadded) image of `sizes`."""
-        return [
-            select_detections(candidates, self.nms_thresh, self.max_detections)
-            for candidates in self.find_candidates(outputs, anchors, sizes)
-        ]
-
-    def find_candidates(
-        self, outputs: HeadOutputs, anchors: AnchorGrid, sizes: list[tuple[int, int]]
+    def propose(
+        self, outputs: HeadOutputs, anchors: AnchorGrid, sizes: list[tuple[int, int]], is_training: bool = False
     ) -> list[Detections]:
-        """At most `pre_nms_top_n` scored boxes a level of each image, clipped to the image of `sizes`."""
+        """Proposals of each image for a second stage, by falling score and without gradient."""
+        selection = self.train_selection if is_training else self.selection
+        with torch.no_grad():
+            return [selection(candidates) for candidates in self.candidates(outputs, anchors, sizes)]
+
+    def candidates(self, outputs: HeadOutputs, anchors: AnchorGrid, sizes: list[tuple[int, int]]) -> list[Detections]:
+        """At most `pre_nms_top_n` scored boxes per level of each image, in pixels of the unpadded image of `sizes`."""
         cls_scores = outputs.logits.float().sigmoid()  # (N, R, K)
         none = [None] * len(sizes)
         centerness = none if outputs.centerness is None else outputs.centerness.float().sigmoid()  # (N, R)
         return [
-            self._find_in_image(cls_scores[i], centerness[i], outputs.codes[i].float(), anchors, size)
+            self._candidates_in_image(cls_scores[i], centerness[i], outputs.codes[i].float(), anchors, size)
             for i, size in enumerate(sizes)
         ]
 
-    def _find_in_image(
+    def _candidates_in_image(
         self,
         cls_scores: Tensor,
         centerness: Tensor | None,
@@ -190,96 +192,35 @@ class DenseStage(nn.Module):
         anchors: AnchorGrid,
         size: tuple[int, int],
     ) -> Detections:
-        anchor_idx, labels, ranks = [], [], []
-        start = 0
+        levels, start = [], 0
         for count in anchors.num_per_level:
             level = slice(start, start + count)
-            idx, classes, rank = self.rank(cls_scores[level], None if centerness is None else centerness[level])
-            if len(rank) > self.pre_nms_top_n:
-                rank, best = rank.topk(self.pre_nms_top_n)
-                idx, classes = idx[best], classes[best]
-            anchor_idx.append(idx + start)
-            labels.append(classes)
-            ranks.append(rank)
+            anchor_idx, labels = self._best_of_level(
+                cls_scores[level], None if centerness is None else centerness[level]
+            )
+            levels.append((anchor_idx + start, labels))
             start += count
-        idx = torch.cat(anchor_idx)
-        boxes = self.limit(self.decode(codes[idx], anchors.boxes[idx]), size)
-        scores = self.final_scores(torch.cat(ranks), None if centerness is None else centerness[idx])
-        return Detections(boxes, scores, torch.cat(labels), size)
+        idx, labels = (torch.cat(parts) for parts in zip(*levels, strict=True))  # (P,) each
+        scores = self.score_rule.final(cls_scores[idx, labels], None if centerness is None else centerness[idx])
+        # Boxes are decoded last: of tens of thousands of anchors only these are worth it.
+        boxes = self.coder.decode(codes[idx], anchors.boxes[idx])
+        if self.selection.clip_first:
+            boxes = anchors.convention.clip(boxes, size)
+        return Detections(boxes, scores, labels, size)
 
-    def rank(self, cls_scores: Tensor, centerness: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Anchors (P,), classes (P,) and ranks (P,) of the candidates among class scores (R, K) of a level."""
-        idx, classes = (cls_scores > self.score_thresh).nonzero(as_tuple=True)
-        rank = cls_scores[idx, classes]
-        return idx, classes, rank if centerness is None else rank * centerness[idx]
-
-    def final_scores(self, ranks: Tensor, centerness: Tensor | None) -> Tensor:
-        """The scores that ranks (P,) mean for candidates of this centerness (P,)."""
-        return ranks
-
-    def limit(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """Candidate boxes as the suppression sees them: clipped to the image."""
-        return box_ops.clip(boxes, size, self.pixel)
-
-
-class CenternessStage(DenseStage):
-    """A dense stage whose box loss is weighted by centerness, and whose score is sqrt(class score x centerness).
-
-    Args:
-        reg_loss_weight: factor of the box loss.
-        weight_by_centerness: weight the box loss of a positive by its centerness, or all alike.
-        kwargs: see `DenseStage`.
-    """
-
-    def __init__(self, *args, reg_loss_weight: float = 1.0, weight_by_centerness: bool = True, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.reg_loss_weight = reg_loss_weight
-        self.weight_by_centerness = weight_by_centerness
-
-    def box_loss(self, codes: Tensor, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
-        """Losses (P,) of the head's `codes` (P, 4) on positive `anchors` (P, 4)."""
-        raise NotImplementedError
-
-    def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
-        """Focal loss over all anchors, box loss and centerness BCE over the positives.
-
-        The normalisers are averages over all processes, so that any split of a batch gives the same gradient.
-        """
-        matches = [self.match(anchors, target) for target in targets]
-        labels = torch.stack([labels for labels, _ in matches])  # (N, R)
-        is_positive = labels >= 0
-        gt_boxes = torch.stack([boxes for _, boxes in matches])[is_positive]  # (P, 4)
-        positive_anchors = anchors.boxes.expand(len(targets), -1, 4)[is_positive]
-        centerness = centerness_targets(positive_anchors, gt_boxes, self.inset)  # (P,)
-        weights = centerness if self.weight_by_centerness else torch.ones_like(centerness)
-
-        sums = torch.stack([is_positive.sum().to(weights), weights.sum()])
-        num_positive, sum_weights = distributed.all_reduce_mean(sums).unbind()
-        num_positive = num_positive.clamp(min=1.0)
-
-        loss_cls = self.focal_loss(outputs.logits, labels)
-        loss_reg = (self.box_loss(outputs.codes[is_positive].float(), positive_anchors, gt_boxes) * weights).sum()
-        loss_centerness = F.binary_cross_entropy_with_logits(
-            outputs.centerness[is_positive].float(), centerness, reduction="sum"
-        )
-        return {
-            "loss_cls": loss_cls / num_positive,
-            "loss_reg": self.reg_loss_weight * loss_reg / sum_weights.clamp(min=1e-6),
-            "loss_centerness": loss_centerness / num_positive,
-        }
-
-    def final_scores(self, ranks: Tensor, centerness: Tensor) -> Tensor:
-        return ranks.sqrt()
+    def _best_of_level(self, cls_scores: Tensor, centerness: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Anchors (P,) and classes (P,) of the candidates of a level with class scores (R_l, K), centerness (R_l,)."""
+        column = None if centerness is None else centerness[:, None]  # (R_l, 1)
+        is_candidate = self.score_rule.thresholded(cls_scores, column) > self.selection.score_thresh
+        idx, labels = is_candidate.nonzero(as_tuple=True)
+        limit = self.selection.pre_nms_top_n
+        if limit and len(idx) > limit:
+            ranks = self.score_rule.ranked(cls_scores[idx, labels], None if centerness is None else centerness[idx])
+            best = ranks.topk(limit).indices
+            idx, labels = idx[best], labels[best]
+        return idx, labels
 
 
-def centerness_targets(anchors: Tensor, gt_boxes: Tensor, inset: float = 0.0) -> Tensor:
-    """How central the centre of each anchor lies in its box (FCOS, eq. 3): (P,) in [0, 1].
-
-    Args:
-        anchors, gt_boxes: (P, 4); every centre lies inside its box.
-        inset: half a pixel in the inclusive convention.
-    """
-    centers = box_ops.centers(anchors)
-    near, far = centers - gt_boxes[:, :2] - inset, gt_boxes[:, 2:] - inset - centers  # (P, 2)
-    ratios = torch.minimum(near, far) / torch.maximum(near, far)
-    return ratios.clamp(min=0).prod(dim=1).sqrt()
+def as_objects(targets: list[Targets]) -> list[Targets]:
+    """The same ground truth with the one class, "object", that a first stage knows."""
+    return [replace(target, labels=torch.zeros_like(target.labels)) for target in targets]

@@ -114,5 +114,14 @@ class Backbone(nn.Module):
         self.body = body
         self.fpn = fpn
 
+    @property
+    def out_channels(self) -> int:
+        return self.fpn.out_channels
+
+    @property
+    def strides(self) -> list[int]:
+        first = self.fpn.levels[0] + 1
+        return [2 ** (first + i) for i in range(self.fpn.num_levels)]
+
     def forward(self, images: Tensor) -> list[Tensor]:
         return self.fpn(self.body(images))

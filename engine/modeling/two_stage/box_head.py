@@ -2,12 +2,12 @@
 
 Parameter names follow the reference: `feature_extractor.fc6`, `feature_extractor.xconvs.0`, `predictor.cls_score`, ...
 
-Shapes: P regions, K classes, D = 1 (class-agnostic) or K boxes a region, C channels, S cells along a side, F features.
+Shapes: P regions, K classes, D = 1 (class-agnostic) or K boxes per region, C channels, S cells per side, F features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from engine import distributed
 from engine.layers.norm import norm
-from engine.modeling import box_coding
+from engine.modeling.box_coding import BoxCoder
 from engine.registry import Registry
 
 FEATURE_EXTRACTORS = Registry("FEATURE_EXTRACTORS")
+"""(shape: `ExtractorShape`) -> module with `out_features`, by the name in `MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR`."""
 
 
 @dataclass(frozen=True)
@@ -140,26 +141,24 @@ class BoxHead(nn.Module):
     Args:
         feature_extractor: (P, C, S, S) -> (P, F).
         predictor: (P, F) -> logits (P, K + 1), deltas (P, D, 4).
-        delta_weights: see `box_coding.encode_deltas`.
+        coder: what the deltas mean.
         cls_loss, box_loss: from `roi_losses`.
         cls_loss_weight, box_loss_weight: their factors.
-        min_log_ratio: see `box_coding.decode_deltas`.
     """
 
     def __init__(
         self,
         feature_extractor: nn.Module,
         predictor: nn.Module,
-        delta_weights: Sequence[float],
+        coder: BoxCoder,
         cls_loss: Callable[[Tensor, Tensor], Tensor],
         box_loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
         cls_loss_weight: float = 1.0,
         box_loss_weight: float = 1.0,
-        min_log_ratio: float | None = None,
     ) -> None:
         super().__init__()
         self.feature_extractor, self.predictor = feature_extractor, predictor
-        self.delta_weights, self.min_log_ratio = tuple(delta_weights), min_log_ratio
+        self.coder = coder
         self.cls_loss, self.box_loss = cls_loss, box_loss
         self.cls_loss_weight, self.box_loss_weight = cls_loss_weight, box_loss_weight
 
@@ -170,24 +169,21 @@ class BoxHead(nn.Module):
 
     def decode(self, deltas: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
         """Boxes (P, 4) that `deltas` (P, D, 4) mean for regions `boxes` (P, 4) of classes `labels` (P,) in 0..K-1."""
-        return self._decode(self._of_class(deltas, labels), boxes)
+        return self.coder.decode(self._of_class(deltas, labels), boxes)
 
     def _of_class(self, deltas: Tensor, labels: Tensor) -> Tensor:
         if deltas.shape[1] == 1:
             return deltas[:, 0]
         return deltas[torch.arange(len(deltas), device=deltas.device), labels]
 
-    def _decode(self, deltas: Tensor, boxes: Tensor) -> Tensor:
-        return box_coding.decode_deltas(deltas, boxes, self.delta_weights, self.min_log_ratio)
-
     def losses(self, logits: Tensor, deltas: Tensor, regions: RegionTargets) -> dict[str, Tensor]:
         """Class loss over all regions, box loss over those of the foreground, both divided by the number of regions."""
         is_object = regions.labels < logits.shape[1] - 1
         boxes, gt_boxes = torch.cat(regions.boxes)[is_object], regions.gt_boxes[is_object]
         deltas = self._of_class(deltas[is_object], regions.labels[is_object])
-        gt_deltas = box_coding.encode_deltas(gt_boxes, boxes, self.delta_weights)
+        gt_deltas = self.coder.encode(gt_boxes, boxes)
         loss_cls = self.cls_loss(logits, regions.labels).sum()
-        loss_box = self.box_loss(deltas, gt_deltas, self._decode(deltas, boxes), gt_boxes).sum()
+        loss_box = self.box_loss(deltas, gt_deltas, self.coder.decode(deltas, boxes), gt_boxes).sum()
         num = distributed.all_reduce_mean(logits.new_tensor(float(len(logits)))).clamp(min=1)
         return {
             "loss_classifier": self.cls_loss_weight * loss_cls / num,

@@ -6,16 +6,19 @@ Shapes: N images, P regions of an image or of the batch, K classes, T stages.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from engine.modeling.assign import IGNORED
+from engine.modeling.selection import Selection
 from engine.modeling.two_stage.box_head import BoxHead, RegionTargets
 from engine.modeling.two_stage.roi_heads import Match, StandardRoIHeads, join_regions, learned_boxes
+from engine.modeling.two_stage.roi_pooling import RoIPooler
+from engine.modeling.two_stage.sampling import Sampling
 from engine.registry import Registry
-from engine.structures import Detections, Targets
-from engine.structures import boxes as box_ops
+from engine.structures import CONTINUOUS, Detections, PixelConvention, Targets
 
 SCORE_MEANS = Registry("SCORE_MEANS")
 """Logits (P, K + 1) of each stage -> scores (P, K + 1), looked up by `MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN`."""
@@ -33,41 +36,58 @@ def logits(logits: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(logits)).mean(dim=0).softmax(dim=1)
 
 
+@dataclass(frozen=True)
+class CascadeStage:
+    """One head of a cascade.
+
+    Attributes:
+        head: refines the boxes of the stage before.
+        match: which gt box a region learns; each stage asks for a higher IoU.
+        loss_weight: factor of its losses.
+    """
+
+    head: BoxHead
+    match: Match
+    loss_weight: float = 1.0
+
+
 class CascadeRoIHeads(StandardRoIHeads):
     """A pooler and T box heads, named `box.0`, `box.1`, ...
 
     Args:
-        box: the heads.
-        matches: which gt box a region learns, one a stage.
-        loss_weights: factors of the losses, one a stage.
+        pooler, num_classes, sampling, selection, append_gt, convention: see `StandardRoIHeads`.
+        stages: T of them.
         score_mean: from SCORE_MEANS.
         resample: every stage samples anew, and gt boxes join its regions (mmdetection). False: the first stage samples,
             the later ones learn from all that it refined (detectron2).
         feature_gradient: factor of the gradient from each stage into the pyramid.
-        kwargs: see `StandardRoIHeads`.
     """
 
     def __init__(
         self,
-        *,
-        box: Sequence[BoxHead],
-        matches: Sequence[Match],
-        loss_weights: Sequence[float],
+        pooler: RoIPooler,
+        stages: Sequence[CascadeStage],
+        num_classes: int,
+        sampling: Sampling,
+        selection: Selection,
         score_mean: Callable[[Sequence[Tensor]], Tensor],
+        append_gt: bool = True,
         resample: bool = True,
         feature_gradient: float = 1.0,
-        **kwargs,
+        convention: PixelConvention = CONTINUOUS,
     ) -> None:
-        super().__init__(box=nn.ModuleList(box), match=matches[0], **kwargs)
-        self.matches, self.loss_weights = list(matches), tuple(loss_weights)
+        heads = nn.ModuleList(stage.head for stage in stages)
+        super().__init__(pooler, heads, num_classes, stages[0].match, sampling, selection, append_gt, convention)
+        self.matches = [stage.match for stage in stages]
+        self.loss_weights = [stage.loss_weight for stage in stages]
         self.score_mean, self.resample, self.feature_gradient = score_mean, resample, feature_gradient
 
     # -- training ---------------------------------------------------------------------------------------------------
 
-    def losses(self, features: list[Tensor], proposals: list[Tensor], targets: list[Targets]) -> dict[str, Tensor]:
+    def losses(self, features: list[Tensor], proposals: list[Detections], targets: list[Targets]) -> dict[str, Tensor]:
         """Losses of every stage, named `loss_classifier_stage0`, ..."""
         losses = {}
-        boxes = proposals
+        boxes = [proposal.boxes for proposal in proposals]
         for i, (head, match, weight) in enumerate(zip(self.box, self.matches, self.loss_weights, strict=True)):
             if i == 0 or self.resample:
                 regions = self.sample(features, boxes, targets, head, match)
@@ -82,7 +102,7 @@ class CascadeRoIHeads(StandardRoIHeads):
 
     @torch.no_grad()
     def relabel(self, boxes: list[Tensor], targets: list[Targets], match: Match) -> RegionTargets:
-        """All of `boxes` (P_i, 4) but those in ignore regions, with what they learn at this stage's threshold."""
+        """All `boxes` (P_i, 4) except those in ignore regions, with what they learn at this stage's threshold."""
         images = []
         for box, target in zip(boxes, targets, strict=True):
             matched, _, labels = self.label(box, target, match)
@@ -140,7 +160,7 @@ class CascadeRoIHeads(StandardRoIHeads):
     ) -> list[Tensor]:
         """Regions (P_i, 4) moved by what `head` says about their classes `labels` (P,), clipped to their images."""
         refined = head.decode(deltas, torch.cat(boxes), labels).split([len(box) for box in boxes])
-        return [box_ops.clip(box, size, self.pixel) for box, size in zip(refined, sizes, strict=True)]
+        return [self.convention.clip(box, size) for box, size in zip(refined, sizes, strict=True)]
 
 
 def _best_class(logits: Tensor) -> Tensor:

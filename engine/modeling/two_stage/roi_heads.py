@@ -10,17 +10,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from engine.modeling.assign import NEGATIVE
-from engine.modeling.matching import ignore_covered
-from engine.modeling.select import select_detections
+from engine.modeling.assign import NEGATIVE, ignore_covered
+from engine.modeling.selection import Selection
 from engine.modeling.two_stage.box_head import BoxHead, RegionTargets
 from engine.modeling.two_stage.roi_pooling import RoIPooler
-from engine.modeling.two_stage.sampling import Candidates, Sampling, draw_seed, generator_of
-from engine.structures import Detections, Targets
-from engine.structures import boxes as box_ops
+from engine.modeling.two_stage.sampling import Pool, Sampling, draw_seed, generator_of
+from engine.structures import CONTINUOUS, Detections, PixelConvention, Targets
 
 Match = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""`matching.match_boxes` with its thresholds bound: (boxes, gt boxes) -> matched, IoUs."""
+"""`assign.match_boxes` with its thresholds bound: (boxes, gt boxes) -> matched, IoUs."""
 
 
 class StandardRoIHeads(nn.Module):
@@ -31,11 +29,10 @@ class StandardRoIHeads(nn.Module):
         box: the head.
         num_classes: K.
         match: which gt box a proposal learns.
-        sampling: the proposals of an image that the losses are of.
+        sampling: the proposals of an image that the losses are computed on.
+        selection: which boxes become detections.
         append_gt: gt boxes join the proposals in training, so that there are good ones from the start.
-        score_thresh: candidates score more than this.
-        nms_thresh, max_detections: see `select_detections`.
-        pixel: 1.0 in the inclusive convention, 0.0 in the continuous one.
+        convention: what the sides of boxes mean.
     """
 
     def __init__(
@@ -45,34 +42,21 @@ class StandardRoIHeads(nn.Module):
         num_classes: int,
         match: Match,
         sampling: Sampling,
+        selection: Selection,
         append_gt: bool = True,
-        score_thresh: float = 0.05,
-        nms_thresh: float = 0.5,
-        max_detections: int = 100,
-        pixel: float = box_ops.CONTINUOUS,
+        convention: PixelConvention = CONTINUOUS,
     ) -> None:
         super().__init__()
         self.pooler, self.box, self.num_classes = pooler, box, num_classes
         self.match, self.sampling, self.append_gt = match, sampling, append_gt
-        self.score_thresh, self.nms_thresh, self.max_detections = score_thresh, nms_thresh, max_detections
-        self.pixel = pixel
-
-    def forward(
-        self, features: list[Tensor], proposals: list[Detections], targets: list[Targets] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """Losses in training, detections otherwise, in the coordinates of the proposals."""
-        if self.training:
-            return self.losses(features, [proposal.boxes for proposal in proposals], targets)
-        return [
-            select_detections(candidates, self.nms_thresh, self.max_detections)
-            for candidates in self.candidates(features, proposals)
-        ]
+        self.selection, self.convention = selection, convention
 
     # -- training ---------------------------------------------------------------------------------------------------
 
-    def losses(self, features: list[Tensor], proposals: list[Tensor], targets: list[Targets]) -> dict[str, Tensor]:
-        """Losses of the head on sampled proposals (P_i, 4) of each image."""
-        regions = self.sample(features, proposals, targets, self.box, self.match)
+    def losses(self, features: list[Tensor], proposals: list[Detections], targets: list[Targets]) -> dict[str, Tensor]:
+        """Losses of the head on sampled proposals of each image."""
+        boxes = [proposal.boxes for proposal in proposals]
+        regions = self.sample(features, boxes, targets, self.box, self.match)
         return self.box.losses(*self.box(self.pooler(features, regions.boxes)), regions)
 
     @torch.no_grad()
@@ -93,7 +77,7 @@ class StandardRoIHeads(nn.Module):
                 return head.cls_loss(logits, labels[idx])
 
             generator = generator_of(seed, target.image_id, boxes.device)
-            chosen = self.sampling(Candidates(matched, ious, hardness, generator))
+            chosen = self.sampling(Pool(matched, ious, hardness, generator))
             is_gt = chosen >= num_proposals
             images.append((boxes[chosen], labels[chosen], learned_boxes(gt_boxes, matched[chosen]), is_gt))
         return join_regions(images)
@@ -110,7 +94,7 @@ class StandardRoIHeads(nn.Module):
     # -- testing ----------------------------------------------------------------------------------------------------
 
     def candidates(self, features: list[Tensor], proposals: list[Detections]) -> list[Detections]:
-        """What `forward` suppresses and cuts to detections: every box of every class that scores enough."""
+        """Every box of every class that scores enough, before suppression, in pixels of the proposals."""
         boxes = [proposal.boxes for proposal in proposals]
         logits, deltas = self.box(self.pooler(features, boxes))
         return self.scored(logits.softmax(dim=1), deltas, boxes, [proposal.size for proposal in proposals], self.box)
@@ -127,8 +111,8 @@ class StandardRoIHeads(nn.Module):
         counts = [len(box) for box in boxes]
         found = []
         for score, delta, box, size in zip(scores.split(counts), deltas.split(counts), boxes, sizes, strict=True):
-            idx, labels = (score[:, :-1] > self.score_thresh).nonzero(as_tuple=True)
-            decoded = box_ops.clip(head.decode(delta[idx], box[idx], labels), size, self.pixel)
+            idx, labels = (score[:, :-1] > self.selection.score_thresh).nonzero(as_tuple=True)
+            decoded = self.convention.clip(head.decode(delta[idx], box[idx], labels), size)
             found.append(Detections(decoded, score[idx, labels], labels, size))
         return found
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from engine.structures import CONTINUOUS, PixelConvention
 from engine.structures import boxes as box_ops
 
 CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16
-"""A region of this size is pooled at this stride (Lin et al., 2017: FPN, eq. 1): an ImageNet picture's, at C4."""
+"""A region of this size is pooled at this stride (Lin et al., 2017: FPN, eq. 1): that of an ImageNet picture, at C4."""
 
 
 def assign_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
@@ -41,7 +42,7 @@ class RoIPooler(nn.Module):
         sampling_ratio: samples along each side of a cell, 0 for as many as it has pixels (rounded up).
         aligned: pixel centres lie at half-integers (detectron2, mmdetection 2). False: at integers, and a region is at
             least a pixel of the map wide (the reference, torchvision).
-        pixel: 1.0 in the inclusive convention, where a region ends at its last pixel.
+        convention: of the regions; in the inclusive one a region ends at its last pixel.
     """
 
     def __init__(
@@ -50,11 +51,11 @@ class RoIPooler(nn.Module):
         strides: Sequence[int],
         sampling_ratio: int = 0,
         aligned: bool = True,
-        pixel: float = box_ops.CONTINUOUS,
+        convention: PixelConvention = CONTINUOUS,
     ) -> None:
         super().__init__()
         self.resolution, self.strides = resolution, tuple(strides)
-        self.sampling_ratio, self.aligned, self.pixel = sampling_ratio, aligned, pixel
+        self.sampling_ratio, self.aligned, self.convention = sampling_ratio, aligned, convention
 
     def forward(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """(P, C, S, S) of all regions, image by image.
@@ -66,7 +67,7 @@ class RoIPooler(nn.Module):
         regions = torch.cat(list(boxes))
         levels = assign_levels(regions, self.strides)
         image_idx = torch.cat([box.new_full((len(box), 1), i) for i, box in enumerate(boxes)])
-        regions = torch.cat([image_idx, regions - regions.new_tensor([0, 0, self.pixel, self.pixel])], dim=1)  # (P, 5)
+        regions = torch.cat([image_idx, self.convention.without_last_pixel(regions)], dim=1)  # (P, 5)
         pooled, order = [], []
         for level, (feature, stride) in enumerate(zip(features, self.strides, strict=False)):
             idx = (levels == level).nonzero()[:, 0]

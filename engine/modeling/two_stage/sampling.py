@@ -24,13 +24,13 @@ SAMPLERS = Registry("SAMPLERS")
 
 
 @dataclass
-class Candidates:
-    """The boxes of one image.
+class Pool:
+    """The boxes of one image that a sampler chooses from.
 
     Attributes:
         matched: (P,) int64, index of a gt box, NEGATIVE or IGNORED.
         ious: (P,) IoU with the nearest gt box.
-        losses: (S,) indices -> (S,) present loss of these boxes.
+        losses: (S,) indices -> (S,) the present losses of these boxes.
         generator: on the device of the boxes.
     """
 
@@ -40,33 +40,33 @@ class Candidates:
     generator: torch.Generator
 
 
-Sampler = Callable[[Candidates, Tensor, int], Tensor]
-"""(candidates, indices (S,) of positives or of negatives, how many) -> the chosen indices."""
+Sampler = Callable[[Pool, Tensor, int], Tensor]
+"""(pool, indices (S,) of positives or of negatives, how many) -> the chosen indices."""
 
 
 @SAMPLERS.register("random")
-def random(candidates: Candidates, indices: Tensor, num: int) -> Tensor:
+def random(pool: Pool, indices: Tensor, num: int) -> Tensor:
     """Any, with equal chance."""
-    return indices[_permutation(candidates, len(indices))[:num]]
+    return indices[_permutation(pool, len(indices))[:num]]
 
 
 @SAMPLERS.register("ohem")
-def ohem(candidates: Candidates, indices: Tensor, num: int) -> Tensor:
+def ohem(pool: Pool, indices: Tensor, num: int) -> Tensor:
     """Those of largest loss (Shrivastava et al., 2016: online hard example mining)."""
-    return indices[candidates.losses(indices).topk(num).indices]
+    return indices[pool.losses(indices).topk(num).indices]
 
 
 @SAMPLERS.register("balanced")
-def balanced(candidates: Candidates, indices: Tensor, num: int) -> Tensor:
+def balanced(pool: Pool, indices: Tensor, num: int) -> Tensor:
     """Positives evenly from all gt boxes, negatives evenly from ranges of IoU (Libra R-CNN), at random within each.
 
     A group with fewer boxes than its share gives all it has; the others fill up.
     """
-    ious = candidates.ious[indices]
+    ious = pool.ious[indices]
     bins = (ious / ious.amax().clamp(min=1e-6) * IOU_BINS).long().clamp(max=IOU_BINS - 1)
-    matched = candidates.matched[indices]
+    matched = pool.matched[indices]
     groups = torch.where(matched >= 0, matched, bins)  # (S,)
-    shuffled = _permutation(candidates, len(indices))
+    shuffled = _permutation(pool, len(indices))
     members = groups[shuffled, None] == groups.unique()[None]  # (S, groups)
     turns = torch.where(members, members.cumsum(dim=0), 0).sum(dim=1)  # 1 for the first of its group, ...
     return indices[shuffled[turns.argsort(stable=True)[:num]]]
@@ -87,17 +87,17 @@ class Sampling:
     choose: Sampler
 
     @torch.no_grad()
-    def __call__(self, candidates: Candidates) -> Tensor:
+    def __call__(self, pool: Pool) -> Tensor:
         """Indices of the chosen boxes, at most `num`, positives first. Negatives replace missing positives."""
-        positives = (candidates.matched >= 0).nonzero()[:, 0]
-        negatives = (candidates.matched == NEGATIVE).nonzero()[:, 0]
+        positives = (pool.matched >= 0).nonzero()[:, 0]
+        negatives = (pool.matched == NEGATIVE).nonzero()[:, 0]
         num_positive = min(len(positives), int(self.num * self.positive_fraction))
         num_negative = min(len(negatives), self.num - num_positive)
-        chosen = [self._some(candidates, *group) for group in ((positives, num_positive), (negatives, num_negative))]
+        chosen = [self._some(pool, *group) for group in ((positives, num_positive), (negatives, num_negative))]
         return torch.cat(chosen)
 
-    def _some(self, candidates: Candidates, indices: Tensor, num: int) -> Tensor:
-        return indices if num == len(indices) else self.choose(candidates, indices, num)
+    def _some(self, pool: Pool, indices: Tensor, num: int) -> Tensor:
+        return indices if num == len(indices) else self.choose(pool, indices, num)
 
 
 def draw_seed() -> int:
@@ -110,5 +110,5 @@ def generator_of(seed: int, image_id: int | str, device: torch.device) -> torch.
     return torch.Generator(device).manual_seed(zlib.crc32(str(image_id).encode(), seed))
 
 
-def _permutation(candidates: Candidates, length: int) -> Tensor:
-    return torch.randperm(length, generator=candidates.generator, device=candidates.matched.device)
+def _permutation(pool: Pool, length: int) -> Tensor:
+    return torch.randperm(length, generator=pool.generator, device=pool.matched.device)

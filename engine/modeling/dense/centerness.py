@@ -1,0 +1,174 @@
+"""Dense stages with centerness: ATSS (Zhang et al., 2020) and FCOS (Tian et al., 2019).
+
+They differ in their parts only: ATSS has anchors, its own assigner and the GIoU of decoded boxes as box loss; FCOS has
+points (square anchors whose side is the unit of distance: one stride or one pixel) and an IoU of distances.
+
+Shapes: N images, L levels, A anchors per cell, R anchors per image, P positives, K classes, C channels, H W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine import distributed
+from engine.layers.losses import giou_loss
+from engine.modeling.anchors import AnchorGenerator, AnchorGrid
+from engine.modeling.assign import Assigner
+from engine.modeling.box_coding import BoxCoder
+from engine.modeling.dense.stage import DenseStage, HeadOutputs, ScoreRule
+from engine.modeling.dense.towers import Scale, flatten, init_head, tower
+from engine.modeling.selection import Selection
+from engine.structures import PixelConvention, Targets
+from engine.structures import boxes as box_ops
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda codes: codes,  # deltas
+    "relu": F.relu,  # distances, in units of the stride
+    "exp": lambda codes: codes.float().exp(),  # distances, in pixels: float16 would overflow at 65,504
+}
+"""What is applied to the box branch."""
+
+
+class CenternessHead(nn.Module):
+    """Two towers shared by all levels, and three predictors.
+
+    Args:
+        in_channels: C of every level.
+        num_classes: K, without background.
+        num_anchors: A.
+        num_levels: L.
+        num_convs: convolutions per tower.
+        deformable: whether the last convolution of a tower is a modulated deformable one.
+        prior: probability of foreground that the classifier starts with.
+        centerness_on_reg: centerness is predicted from the box tower instead of the class tower.
+        activation: of the box branch, a key of ACTIVATIONS.
+        box_bias: what the box branch starts with.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        num_anchors: int = 1,
+        num_levels: int = 5,
+        num_convs: int = 4,
+        deformable: bool = False,
+        prior: float = 0.01,
+        centerness_on_reg: bool = True,
+        activation: str = "none",
+        box_bias: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.centerness_on_reg, self.activation = centerness_on_reg, ACTIVATIONS[activation]
+        self.cls_tower = tower(in_channels, num_convs, deformable=deformable)
+        self.bbox_tower = tower(in_channels, num_convs, deformable=deformable)
+        self.cls_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
+        self.bbox_pred = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
+        self.centerness = nn.Conv2d(in_channels, num_anchors, 3, padding=1)
+        self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
+        init_head(self, prior)
+        nn.init.constant_(self.bbox_pred.bias, box_bias)
+
+    def forward(self, features: list[Tensor]) -> HeadOutputs:
+        """Maps (N, C, H_l, W_l) -> predictions of all levels."""
+        logits, codes, centerness = [], [], []
+        for scale, feature in zip(self.scales, features, strict=True):
+            cls = self.cls_tower(feature)
+            box = self.bbox_tower(feature)
+            logits.append(flatten(self.cls_logits(cls), self.num_classes))
+            codes.append(flatten(self.activation(scale(self.bbox_pred(box))), 4))
+            centerness.append(flatten(self.centerness(box if self.centerness_on_reg else cls), 1))
+        return HeadOutputs(torch.cat(logits, 1), torch.cat(codes, 1), torch.cat(centerness, 1)[..., 0])
+
+
+class CenternessStage(DenseStage):
+    """A dense stage whose box loss is weighted by centerness.
+
+    Args:
+        head, anchor_generator, assign, coder, cls_loss, score_rule, selection: see `DenseStage`.
+        box_loss: (codes (P, 4), anchors (P, 4), gt boxes (P, 4)) -> (P,): `giou_of_boxes` or `loss_of_codes` with its
+            last parameters bound.
+        reg_loss_weight: factor of the box loss.
+        weight_by_centerness: weight the box loss of a positive by its centerness, or all alike (torchvision).
+    """
+
+    def __init__(
+        self,
+        head: nn.Module,
+        anchor_generator: AnchorGenerator,
+        assign: Assigner,
+        coder: BoxCoder,
+        cls_loss: Callable[[Tensor, Tensor], Tensor],
+        score_rule: ScoreRule,
+        selection: Selection,
+        box_loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        reg_loss_weight: float = 1.0,
+        weight_by_centerness: bool = True,
+    ) -> None:
+        super().__init__(head, anchor_generator, assign, coder, cls_loss, score_rule, selection)
+        self.box_loss = box_loss
+        self.reg_loss_weight, self.weight_by_centerness = reg_loss_weight, weight_by_centerness
+
+    def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
+        """Focal loss over all anchors, box loss and centerness BCE over the positives.
+
+        The normalisers are averages over all processes, so that any split of a batch gives the same gradient.
+        """
+        labels, gt_boxes = self.assign_targets(outputs, anchors, targets)  # (N, R), (N, R, 4)
+        is_positive = labels >= 0
+        gt_boxes = gt_boxes[is_positive]  # (P, 4)
+        positive_anchors = anchors.boxes.expand(len(targets), -1, 4)[is_positive]
+        centerness = centerness_targets(positive_anchors, gt_boxes, anchors.convention)  # (P,)
+        weights = centerness if self.weight_by_centerness else torch.ones_like(centerness)
+
+        sums = torch.stack([is_positive.sum().to(weights), weights.sum()])
+        num_positive, sum_weights = distributed.all_reduce_mean(sums).unbind()
+        num_positive = num_positive.clamp(min=1.0)  # a batch may have no object at all
+
+        loss_cls = self.cls_loss(outputs.logits.float(), labels)
+        loss_reg = (self.box_loss(outputs.codes[is_positive].float(), positive_anchors, gt_boxes) * weights).sum()
+        loss_centerness = F.binary_cross_entropy_with_logits(
+            outputs.centerness[is_positive].float(), centerness, reduction="sum"
+        )
+        return {
+            "loss_cls": loss_cls / num_positive,
+            "loss_reg": self.reg_loss_weight * loss_reg / sum_weights.clamp(min=1e-6),
+            "loss_centerness": loss_centerness / num_positive,
+        }
+
+
+def giou_of_boxes(
+    codes: Tensor, anchors: Tensor, gt_boxes: Tensor, coder: BoxCoder, convention: PixelConvention
+) -> Tensor:
+    """Box loss of ATSS: GIoU loss (P,) of the decoded boxes.
+
+    The reference computes it without the last pixel of a box; taking half a pixel from each side is the same.
+    """
+    inset = codes.new_tensor([convention.inset, convention.inset, -convention.inset, -convention.inset])
+    return giou_loss(coder.decode(codes, anchors) + inset, gt_boxes + inset)
+
+
+def loss_of_codes(
+    codes: Tensor, anchors: Tensor, gt_boxes: Tensor, coder: BoxCoder, loss: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Box loss of FCOS: `loss` (P,) of the codes and of those that the gt boxes have, in units of distance."""
+    return loss(codes, coder.encode(gt_boxes, anchors))
+
+
+def centerness_targets(anchors: Tensor, gt_boxes: Tensor, convention: PixelConvention) -> Tensor:
+    """How central the centre of each anchor lies in its box (FCOS, eq. 3): (P,) in [0, 1].
+
+    Args:
+        anchors, gt_boxes: (P, 4); every centre lies inside its box.
+        convention: of the boxes.
+    """
+    centers = box_ops.centers(anchors)
+    near = centers - gt_boxes[:, :2] - convention.inset  # (P, 2) to the left and top
+    far = gt_boxes[:, 2:] - convention.inset - centers  # (P, 2) to the right and bottom
+    ratios = torch.minimum(near, far) / torch.maximum(near, far)
+    return ratios.clamp(min=0).prod(dim=1).sqrt()

@@ -1,0 +1,66 @@
+"""What `Targets` and `Detections` share: some of their fields hold one row for each box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import Field, field, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+_ROW = "row"
+Self = TypeVar("Self", bound="Rows")
+
+
+def row(*shape: int, dtype: torch.dtype = torch.float32) -> Any:
+    """Declares a field of a dataclass that holds one row of `shape` for each box, (N, *shape)."""
+    return field(metadata={_ROW: (shape, dtype)})
+
+
+class Rows:
+    """Base of a dataclass whose fields declared by `row` have the same length; its other fields are of the image.
+
+    A further field (a mask, a track id) is one more line of the dataclass.
+    """
+
+    @classmethod
+    def _row_fields(cls) -> Iterator[Field]:
+        return (each for each in fields(cls) if _ROW in each.metadata)
+
+    def __len__(self) -> int:
+        return len(getattr(self, next(self._row_fields()).name))
+
+    def __getitem__(self: Self, index: Tensor | slice) -> Self:
+        """The rows that a bool mask (N,), indices (M,) or a slice select."""
+        return self.map_rows(lambda rows: rows[index])
+
+    def map_rows(self: Self, function: Callable[[Any], Any]) -> Self:
+        """`function` applied to each field that holds rows."""
+        return replace(self, **{each.name: function(getattr(self, each.name)) for each in self._row_fields()})
+
+    def to(self: Self, device: torch.device | str) -> Self:
+        # A copy to the CPU that does not block would be read before it has arrived.
+        non_blocking = torch.device(device).type == "cuda"
+        return self.map_rows(lambda rows: rows.to(device, non_blocking=non_blocking))
+
+    @classmethod
+    def cat(cls: type[Self], parts: Sequence[Self]) -> Self:
+        """The rows of all `parts` (at least one) in their order; the other fields are the first one's."""
+        names = [each.name for each in cls._row_fields()]
+        return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+    @classmethod
+    def empty(cls: type[Self], **of_image: Any) -> Self:
+        """No rows; `of_image` are the other fields.
+
+        Example:
+            >>> from engine.structures import Detections
+            >>> Detections.empty(size=(10, 20)).boxes.shape
+            torch.Size([0, 4])
+        """
+        rows = {}
+        for each in cls._row_fields():
+            shape, dtype = each.metadata[_ROW]
+            rows[each.name] = torch.zeros(0, *shape, dtype=dtype)
+        return cls(**rows, **of_image)
