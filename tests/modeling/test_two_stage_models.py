@@ -10,7 +10,7 @@ import torch
 
 from engine.assembly.model import build_model
 from engine.config import load_config
-from engine.modeling.dense.atss import ATSSProposals
+from engine.modeling.dense.stage import DenseStage
 from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import ImageBatch, Targets
 from tests.modeling.two_stage import CONFIGS, small_config
@@ -103,7 +103,7 @@ def test_trains_and_detects(name: str) -> None:
 
 def test_atss_keeps_its_names_and_tells_objects_only() -> None:
     model = model_of("atss proposes")
-    assert isinstance(model.rpn, ATSSProposals)
+    assert isinstance(model.rpn, DenseStage)
     state = model.state_dict()
     assert len(state["rpn.head.cls_logits.weight"]) == 1
     assert {name.split(".")[0] for name in state} == {"backbone", "rpn", "roi_heads"}
@@ -114,10 +114,11 @@ def test_atss_keeps_its_names_and_tells_objects_only() -> None:
 def test_proposals_carry_no_gradient_and_need_no_targets() -> None:
     for name in ("faster", "atss proposes"):
         model = model_of(name).train()
-        proposals, _ = model.rpn.propose(model.backbone(images().tensor), images(), targets([[10, 10, 50, 60]]))
-        assert not any(p.boxes.requires_grad or p.scores.requires_grad for p in proposals)
-        proposals, losses = model.eval().rpn.propose(model.backbone(images().tensor), images())
-        assert not losses and len(proposals) == 2
+        predictions = model.rpn(model.backbone(images().tensor), images().padded_size)
+        for is_training in (True, False):
+            proposals = model.rpn.propose(*predictions, images().sizes, is_training)
+            assert len(proposals) == 2
+            assert not any(p.boxes.requires_grad or p.scores.requires_grad for p in proposals)
 
 
 def test_the_same_seed_samples_alike_in_any_split_of_the_batch() -> None:
