@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from engine.data.coco import DetectionDataset
+from engine.data.dataset import LabelledImages
 from engine.data.transforms import random_state
 from engine.data.workers import naming_dead_workers, worker_arguments
 from engine.errors import InputError
@@ -118,7 +118,7 @@ class TrainSamples(Dataset):
     An image that cannot be read is replaced by the next one that can.
     """
 
-    def __init__(self, dataset: DetectionDataset, transform: Transform, seed: int) -> None:
+    def __init__(self, dataset: LabelledImages, transform: Transform, seed: int) -> None:
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
@@ -143,7 +143,7 @@ class TestSamples(Dataset):
 
     __test__ = False  # not a test class
 
-    def __init__(self, dataset: DetectionDataset, transform: Transform) -> None:
+    def __init__(self, dataset: LabelledImages, transform: Transform) -> None:
         self.dataset = dataset
         self.transform = transform
 
@@ -154,7 +154,7 @@ class TestSamples(Dataset):
             return Unreadable(self.dataset.image_id(index), str(error))
 
 
-def _load(dataset: DetectionDataset, index: int, transform: Transform) -> Sample:
+def _load(dataset: LabelledImages, index: int, transform: Transform) -> Sample:
     image, targets = dataset.read(index)
     height, width = dataset.sizes[index].tolist()
     resized_file = None
@@ -184,7 +184,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: DetectionDataset,
+        dataset: LabelledImages,
         samples: Dataset,
         batch_sampler: Iterable[list[Any]],
         size_divisibility: int = 0,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.data.coco_json import is_box, is_finite_number
+from engine.data.formats.coco import is_box, is_finite_number
 from engine.errors import InputError
 from engine.structures import Detections
 from engine.structures import boxes as box_ops
