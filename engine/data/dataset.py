@@ -169,32 +169,6 @@ class CocoDataset(Dataset):
         """All but `annotations`: a spawned loader worker is sent a copy of the data set, to read images only."""
         return {key: value for key, value in vars(self).items() if key != "annotations"}
 
-    def coco_dict(self) -> dict[str, Any]:
-        table = self.annotations
-        annotations = zip(
-            table.image_rows.tolist(),
-            table.category_rows.tolist(),
-            table.boxes_xywh.tolist(),
-            table.areas.tolist(),
-            table.crowd.tolist(),
-            strict=True,
-        )
-        return {
-            "images": [{"id": image_id} for image_id in table.image_ids],
-            "categories": [{"id": k, "name": n} for k, n in zip(table.category_ids, table.category_names, strict=True)],
-            "annotations": [
-                {
-                    "id": number,
-                    "image_id": table.image_ids[i],
-                    "category_id": table.category_ids[c],
-                    "bbox": bbox,
-                    "area": area,
-                    "iscrowd": int(crowd),
-                }
-                for number, (i, c, bbox, area, crowd) in enumerate(annotations, 1)
-            ],
-        }
-
     def _has_visible_area(self, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """(m,) bool: has an area, some of it inside the image where `sizes` (m, 2) states its size; warns of others."""
         # Of the corners, not of width and height: a width can be too small to make a difference to a very large x.
