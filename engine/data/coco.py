@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from engine.data import annotations as annotation_tables
 from engine.data import coco_json
 from engine.data.coco_json import AnnotationTable, ImageId
 from engine.data.image_file import read_image, read_size
@@ -115,6 +116,7 @@ class CocoDataset(Dataset):
         self._store_images(images, np.flatnonzero(keep_images))
         self._store_boxes(boxes, annotations, rows, np.cumsum(keep_images) - 1)
         self._measured_sizes: np.ndarray | None = None
+        self.annotations = _table_of(data, images, annotations, file_ids, file_names)
 
     def load(self) -> dict[str, Any]:
         """The content of `ann_file` as a COCO dictionary: `images`, `annotations`, `categories`.
@@ -308,6 +310,33 @@ class ConcatDataset(Dataset):
     def num_boxes(self, index: int) -> int:
         dataset, local_index = self._locate(index)
         return dataset.num_boxes(local_index)
+
+
+def _table_of(
+    data: dict[str, Any],
+    images: coco_json.ImageTable,
+    annotations: AnnotationTable,
+    file_ids: list[int],
+    file_names: list[str],
+) -> annotation_tables.AnnotationTable:
+    """Temporary, until data sets are built from such a table."""
+    boxes = annotations.boxes_xywh
+    areas = boxes[:, 2] * boxes[:, 3]
+    for row, annotation in enumerate(data["annotations"]):
+        if coco_json.is_finite_number(annotation.get("area")):
+            areas[row] = annotation["area"]
+    return annotation_tables.AnnotationTable(
+        image_ids=images.ids,
+        file_names=images.file_names,
+        sizes=images.sizes,
+        category_ids=file_ids,
+        category_names=file_names,
+        image_rows=annotations.image_rows,
+        category_rows=np.searchsorted(file_ids, annotations.category_ids),
+        boxes_xywh=boxes,
+        areas=areas,
+        crowd=annotations.crowd,
+    )
 
 
 def _boxes_xyxy(annotations: AnnotationTable) -> np.ndarray:
