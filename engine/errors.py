@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 EXIT_BAD_INPUT = 2
 EXIT_SAVED = 75  # EX_TEMPFAIL of sysexits.h: try again later
@@ -15,10 +15,21 @@ EXIT_NO_READER = 141  # as a shell says of a command that SIGPIPE ended
 
 
 class InputError(Exception):
-    """Bad input: a file, a line, an id or a key that the user can mend.
+    """Bad input: a file, a line, an id or a key that the user can correct.
 
     The message is one line that names the culprit and says what to do. Commands print it without a traceback.
     """
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: on one line, at most 60 characters.
+
+    Example:
+        >>> shown("two\\nlines"), len(shown([1] * 100))
+        ("'two\\\\nlines'", 60)
+    """
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")

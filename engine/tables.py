@@ -1,4 +1,4 @@
-"""Plain-text tables for the console and the log; names may hold wide characters."""
+"""Plain-text tables for the console and the log, aligned even where names hold wide characters."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-WIDTH = 100  # columns of text that a table may take
+WIDTH = 100  # columns of text that a table with shared lines may take
 
 
 def display_width(text: str) -> int:
-    """Columns `text` takes in a terminal: a Chinese character takes 2, a combining mark none.
+    """The columns that `text` takes in a terminal: 2 for a Chinese character, none for a combining mark.
 
     Example:
         >>> display_width("ab"), display_width("破洞")
@@ -29,12 +29,12 @@ def display_width(text: str) -> int:
 
 
 def side_by_side(headers: Sequence[str], rows: list[list[str]]) -> str:
-    """Rows in as many groups of columns as fit, read downwards."""
+    """A table whose lines hold several rows each, as many as fit into `WIDTH`; rows run down, then across."""
     name_width = max(display_width(row[0]) for row in rows)
     group_width = max(name_width, len(headers[0])) + sum(2 + max(len(h), 5) for h in headers[1:]) + 2
     groups = max(1, min(WIDTH // group_width, len(rows)))
     height = math.ceil(len(rows) / groups)
-    groups = math.ceil(len(rows) / height)
+    groups = math.ceil(len(rows) / height)  # rounding up the height may have emptied the last group
     blank = [""] * len(headers)
     lines = []
     for i in range(height):
@@ -45,10 +45,10 @@ def side_by_side(headers: Sequence[str], rows: list[list[str]]) -> str:
 
 
 def aligned_table(headers: list[str], rows: list[list[str]], text_columns: tuple[int, ...] = (0,)) -> str:
-    """tabulate, with names of wide characters aligned whether or not `wcwidth` is installed.
+    """A table by tabulate, aligned even where cells hold wide characters and `wcwidth` is not installed.
 
-    A cell with such characters goes in as a run of one private character, as long as the cell is
-    wide, and is put back afterwards.
+    tabulate counts characters. So a cell with other than ASCII characters is replaced by as many copies of a private
+    character as it takes columns, and restored in the finished text. `text_columns` are aligned left, others right.
     """
     stand_ins: dict[str, str] = {}
 

@@ -55,9 +55,9 @@ def class_names(args: argparse.Namespace) -> list[str]:
     """As given, or those of the annotation file in the order of their ids."""
     if not args.class_names_from:
         return args.class_names or []
-    from engine.data.coco_json import load_coco_json, parse_categories
+    from engine.data.formats import coco
 
-    return parse_categories(load_coco_json(args.class_names_from), args.class_names_from)[1]
+    return coco.class_names(coco.load(args.class_names_from), args.class_names_from)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The boxes of data sets as a detector sees them, and how many anchors learn each.
+"""The boxes of data sets as a detector sees them, and how many anchors learn each of them.
 
 Shapes: M boxes.
 """
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.data.coco import CocoDataset
+from engine.data.annotations import group_by_image
+from engine.data.dataset import DetectionDataset
 from engine.data.transforms import resized_size
 from engine.errors import InputError
 from engine.modeling.anchors import AnchorGenerator, AnchorGrid
@@ -26,7 +27,7 @@ class SeenBoxes:
         boxes: (M, 4) float64 xyxy, pixels of the resized image.
         image_sizes: (M, 2) height and width of each box's image, resized and padded.
         images: (M,) number of each box's image.
-        num_images: images looked at, with or without boxes.
+        num_images: images considered, with or without boxes.
     """
 
     boxes: np.ndarray
@@ -41,30 +42,34 @@ class SeenBoxes:
 
 
 def collect_boxes(
-    datasets: Sequence[CocoDataset],
+    datasets: Sequence[DetectionDataset],
     min_size: int,
     max_size: int,
     size_divisibility: int = 0,
     max_images: int = 0,
     seed: int = 0,
 ) -> SeenBoxes:
-    """All boxes but crowds of the images (of `max_images` drawn ones; 0 is all), after resizing as in training.
+    """All boxes except crowds, after resizing the images as in training.
+
+    With `max_images`, that many images are drawn at random; 0 takes all.
 
     Raises:
-        InputError: there is no box.
+        InputError: there are no boxes.
     """
-    found: list[tuple[np.ndarray, tuple[int, int], int]] = []
+    found: list[tuple[np.ndarray, tuple[int, int], int]] = []  # boxes of an image, its size, its number
     number = 0
     chosen = _choose(sum(len(dataset) for dataset in datasets), max_images, seed)
     for dataset in datasets:
-        by_image: dict[int | str, list[list[float]]] = {}
-        for annotation in dataset.coco_dict()["annotations"]:
-            if not annotation["iscrowd"]:
-                by_image.setdefault(annotation["image_id"], []).append(annotation["bbox"])
+        annotations = dataset.annotations
+        rows = np.flatnonzero(~annotations.crowd)
+        order, offsets = group_by_image(annotations.image_rows[rows], len(annotations.image_ids))
+        sorted_boxes = annotations.boxes_xywh[rows[order]]  # (M, 4)
+        row_of_image = {image_id: row for row, image_id in enumerate(annotations.image_ids)}
         for image_id, size in zip(dataset.image_ids, dataset.measured_sizes(), strict=True):
-            if number in chosen and image_id in by_image:
+            row = row_of_image[image_id]
+            boxes_xywh = sorted_boxes[offsets[row] : offsets[row + 1]]
+            if number in chosen and len(boxes_xywh):
                 height, width = resized_size((int(size[0]), int(size[1])), min_size, max_size)
-                boxes_xywh = np.asarray(by_image[image_id], dtype=np.float64)
                 scale = np.array([width / size[1], height / size[0]] * 2)
                 boxes = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1) * scale
                 found.append((boxes, (_padded(height, size_divisibility), _padded(width, size_divisibility)), number))
@@ -92,7 +97,7 @@ def _padded(side: int, divisibility: int) -> int:
 def count_positives(
     seen: SeenBoxes, anchor_generator: AnchorGenerator, assign: Callable[[AnchorGrid, Tensor], Tensor]
 ) -> np.ndarray:
-    """How many anchors learn each box (M,), by the rule `assign` of `modeling.assign`."""
+    """(M,) the number of anchors that learn each box by the rule `assign`, one of `modeling.assign`."""
     counts = np.zeros(len(seen.boxes))
     for index in np.unique(seen.images):
         rows = np.flatnonzero(seen.images == index)

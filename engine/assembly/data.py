@@ -1,4 +1,4 @@
-"""Configuration to data sets, transforms and loaders; the only place in `data` that reads cfg."""
+"""cfg -> data sets, transforms and loaders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from engine.assembly.convention import build_convention
 from engine.assembly.solver import run_length
 from engine.data import catalog, samplers, transforms
-from engine.data.coco import DATASET_TYPES, CocoDataset, ConcatDataset, DetectionDataset
+from engine.data.dataset import DATASET_TYPES, ConcatDataset, DetectionDataset, LabelledImages
 from engine.data.loader import BatchLoader, TestSamples, TrainSamples
 from engine.distributed import broadcast_object, rank, world_size
 from engine.errors import InputError
@@ -24,11 +24,13 @@ logger = get_logger(__name__)
 
 def build_dataset(
     cfg: CfgNode, name: str, class_names: Sequence[str] | None = None, filter_empty: bool = False
-) -> CocoDataset:
-    """The data set of that name; labels follow `class_names` if given.
+) -> DetectionDataset:
+    """The data set of that name; label k is class_names[k] if they are given.
+
+    Images without boxes to train on are left out with `filter_empty`.
 
     Raises:
-        InputError: it is not declared, not there, or its file is faulty.
+        InputError: the data set is not declared, a file or folder of it is missing, or its annotation file is faulty.
     """
     paths = catalog.resolve(name, cfg.DATASETS.ROOT, cfg.DATASETS.CATALOG)
     import_modules(cfg.IMPORTS)
@@ -36,8 +38,12 @@ def build_dataset(
     return dataset_type(paths.name, paths.img_dir, paths.ann_file, class_names, filter_empty)
 
 
-def build_train_dataset(cfg: CfgNode) -> CocoDataset | ConcatDataset:
-    """All of DATASETS.TRAIN, one after the other; the first one's classes hold for all."""
+def build_train_dataset(cfg: CfgNode) -> LabelledImages:
+    """All data sets of DATASETS.TRAIN, one after the other; the classes of the first give the labels of all.
+
+    Raises:
+        InputError: there is none, one is unusable, or one has a class that the first has not.
+    """
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN is empty; name at least one data set")
     filter_empty = cfg.DATALOADER.FILTER_EMPTY
@@ -48,22 +54,21 @@ def build_train_dataset(cfg: CfgNode) -> CocoDataset | ConcatDataset:
 
 def build_train_transform(cfg: CfgNode) -> transforms.Transform:
     """Short sides come from MIN_SIZE_RANGE_TRAIN (both ends included) unless it starts with -1."""
-    source = cfg.INPUT
-    min_sizes: Sequence[int] = _as_sizes(source.MIN_SIZE_TRAIN)
-    if source.MIN_SIZE_RANGE_TRAIN[0] != -1:
-        first, last = source.MIN_SIZE_RANGE_TRAIN
+    min_sizes: Sequence[int] = _as_sizes(cfg.INPUT.MIN_SIZE_TRAIN)
+    if cfg.INPUT.MIN_SIZE_RANGE_TRAIN[0] != -1:
+        first, last = cfg.INPUT.MIN_SIZE_RANGE_TRAIN
         if not 0 < first <= last:
             raise InputError(f"INPUT.MIN_SIZE_RANGE_TRAIN must be (smallest, largest), not {(first, last)}")
         min_sizes = range(first, last + 1)
     return transforms.train_transform(
         min_sizes=min_sizes,
-        max_size=source.MAX_SIZE_TRAIN,
-        mean=source.PIXEL_MEAN,
-        std=source.PIXEL_STD,
-        to_bgr255=source.TO_BGR255,
-        horizontal_flip=source.HORIZONTAL_FLIP_PROB_TRAIN,
-        vertical_flip=source.VERTICAL_FLIP_PROB_TRAIN,
-        jitter=(source.BRIGHTNESS, source.CONTRAST, source.SATURATION, source.HUE),
+        max_size=cfg.INPUT.MAX_SIZE_TRAIN,
+        mean=cfg.INPUT.PIXEL_MEAN,
+        std=cfg.INPUT.PIXEL_STD,
+        to_bgr255=cfg.INPUT.TO_BGR255,
+        horizontal_flip=cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN,
+        vertical_flip=cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN,
+        jitter=(cfg.INPUT.BRIGHTNESS, cfg.INPUT.CONTRAST, cfg.INPUT.SATURATION, cfg.INPUT.HUE),
         convention=build_convention(cfg),
     )
 
@@ -80,13 +85,14 @@ def build_test_transform(cfg: CfgNode) -> transforms.Transform:
 
 
 def build_train_loader(cfg: CfgNode, start_iteration: int = 0) -> BatchLoader:
-    """Training batches of this rank from `start_iteration` up to the end of the run, see `solver.build.run_length`.
+    """Training batches of this rank from `start_iteration` to the end of the run, see `assembly.solver.run_length`.
 
-    With SEED -1 a seed is drawn here, the same on all ranks, and logged.
+    With SEED -1 a seed is drawn and logged here, the same one for all ranks.
     """
     dataset = build_train_dataset(cfg)
     seed = cfg.SEED
     if seed < 0:
+        # Not from the global generator: a library that seeds it would make all "random" runs alike.
         seed = broadcast_object(random.SystemRandom().randrange(2**31))
         logger.info("data seed: %d", seed)
     groups = None
@@ -110,9 +116,9 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0) -> BatchLoader:
 def build_test_loader(
     cfg: CfgNode, name: str, class_names: Sequence[str] | None = None, transform: transforms.Transform | None = None
 ) -> BatchLoader:
-    """This rank's part of a data set, in order; TEST.IMS_PER_BATCH is shared by all ranks.
+    """This rank's part of a data set, in order; all ranks together test TEST.IMS_PER_BATCH images at a time.
 
-    Images take `transform`, by default the one of `build_test_transform`.
+    `transform` is applied to the images, by default that of `build_test_transform`.
     """
     dataset = build_dataset(cfg, name, class_names)
     batch_sampler = samplers.TestBatchSampler(
@@ -123,7 +129,7 @@ def build_test_loader(
 
 def _loader(
     cfg: CfgNode,
-    dataset: DetectionDataset,
+    dataset: LabelledImages,
     samples: TrainSamples | TestSamples,
     batch_sampler: samplers.TrainBatchSampler | samplers.TestBatchSampler,
 ) -> BatchLoader:
@@ -138,7 +144,7 @@ def _loader(
 
 
 def _num_cpus() -> int:
-    """CPUs that this process may use; more workers than that only take turns."""
+    """CPUs that this process may use; more workers than CPUs would only take turns."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -147,5 +153,5 @@ def _num_cpus() -> int:
 def _as_sizes(value: int | Sequence[int]) -> Sequence[int]:
     sizes = (value,) if isinstance(value, int) else tuple(value)
     if not sizes or min(sizes) < 1:
-        raise InputError(f"INPUT.MIN_SIZE_TRAIN must hold positive sizes, not {sizes}")
+        raise InputError(f"INPUT.MIN_SIZE_TRAIN must hold positive sizes, got {sizes}")
     return sizes

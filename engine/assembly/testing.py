@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from engine.assembly.data import build_dataset, build_test_loader
 from engine.assembly.detector import build_detector
 from engine.assembly.device import build_device
 from engine.assembly.model import num_classes
+from engine.data.annotations import ImageId
+from engine.data.dataset import DetectionDataset
 from engine.errors import InputError
-from engine.evaluation.coco import coco_metrics, matched_part
+from engine.evaluation.coco import coco_metrics
+from engine.evaluation.matches import match_detections
 from engine.evaluation.results import to_coco_results, without_images
 from engine.evaluation.tables import metrics_table, thresholds_table
 from engine.evaluation.thresholds import fmeasure_thresholds
@@ -28,15 +31,15 @@ from engine.log import get_logger
 def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, Any]]:
     """Test `model` on every data set of `DATASETS.TEST`.
 
-    Writes `bbox.json`, `metrics.json` and `thresholds.json` to `OUTPUT_DIR/inference/NAME/` and the tables to the log.
-    Images that cannot be read are named in a warning and in `metrics.json` ("skipped_images"), and left out of the
-    ground truth too.
+    Writes `bbox.json`, `metrics.json` and `thresholds.json` to `OUTPUT_DIR/inference/NAME/`, and tables to the log.
+    Images that cannot be read are named in a warning and in `metrics.json` ("skipped_images"), and their ground truth
+    is left out.
 
     Returns:
         {data set: {"metrics": ..., "thresholds": ...}}, the contents of those files, on every process.
 
     Raises:
-        InputError: a data set that cannot be used, or none of its images can be read.
+        InputError: a data set cannot be used, or none of its images can be read.
     """
     outcome = {name: _evaluate_on(cfg, model, name) for name in cfg.DATASETS.TEST}
     return distributed.broadcast_object(outcome)
@@ -77,33 +80,30 @@ def _evaluate_on(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, Any] | 
 
 
 class Validation:
-    """`DATASETS.VAL`, read once to evaluate a model on any number of times: `Validation(cfg, class_names)(model)`.
+    """Evaluates models on `DATASETS.VAL`, which is read only once: `Validation(cfg, class_names)(model)`.
 
-    As `evaluate`, but always without `TEST.BBOX_AUG`, and nothing is written.
+    Like `evaluate`, except that `TEST.BBOX_AUG` is not applied and nothing is written.
 
     Args:
         cfg: a configuration.
-        class_names: of the labels.
+        class_names: label k -> name.
 
     Raises:
-        InputError: a data set that cannot be used.
+        InputError: a data set cannot be used.
     """
 
     def __init__(self, cfg: CfgNode, class_names: Sequence[str]) -> None:
         self._cfg = cfg
         self._loaders = {name: build_test_loader(cfg, name, class_names) for name in cfg.DATASETS.VAL}
-        self._truths = {
-            name: matched_part(loader.dataset.coco_dict()) if distributed.is_main() else {}
-            for name, loader in self._loaders.items()
-        }
-        self._reported: dict[str, dict[int | str, str]] = {name: {} for name in self._loaders}
+        # the unreadable images last warned about, so that a validation does not repeat the warnings of the one before
+        self._reported: dict[str, dict[ImageId, str]] = {name: {} for name in self._loaders}
 
     def __call__(self, model: nn.Module) -> dict[str, dict[str, Any]]:
         """{data set: {"figures", "thresholds"}} on every process.
 
-        Figures are those of "bbox" in `metrics.json` and, with `SOLVER.VALIDATION.LOSS`, the losses by name and their
-        sum "loss", each a mean over the images of `image_losses`. A data set that gives none (weights that diverged, no
-        image that can be read) is named in a warning and has {} and None.
+        Figures are those of "bbox" in `metrics.json` and, with `SOLVER.VALIDATION.LOSS`, each loss by name and their
+        sum "loss", as means of `image_losses` over the images. A data set that cannot be evaluated (the weights have
+        diverged, no image can be read) is named in a warning and has {} and None.
         """
         return distributed.broadcast_object({name: self._outcome(name, model) for name in self._loaders})
 
@@ -112,7 +112,8 @@ class Validation:
         found = detect(model, loader, build_device(cfg), build_convention(cfg), with_losses=cfg.SOLVER.VALIDATION.LOSS)
         if found is None:
             return None
-        try:  # the other processes wait for an answer, and the training is worth more than it
+        # An error here would leave the other processes waiting, and end a training that is worth more than one figure.
+        try:
             return self._scored(name, found)
         except InputError as error:
             get_logger(__name__).warning("no validation on %s: %s", name, error)
@@ -124,22 +125,23 @@ class Validation:
             _report_unreadable(name, found.unreadable, len(dataset))
             self._reported[name] = found.unreadable
         results = to_coco_results(found.detections, dataset.category_ids)
-        outcome = score_results(self._cfg, dataset, results, list(found.unreadable), self._truths[name])
+        outcome = score_results(self._cfg, dataset, results, list(found.unreadable))
         figures = {**outcome["metrics"]["bbox"], **mean_losses(found.losses)}
         return {"figures": figures, "thresholds": outcome["thresholds"]}
 
 
-def _check_num_classes(cfg: CfgNode, model: nn.Module, dataset: Any) -> None:
-    """Labels of a model that does not know its classes by name are those of the data set, one by one."""
+def _check_num_classes(cfg: CfgNode, model: nn.Module, dataset: DetectionDataset) -> None:
+    """A model that does not know the names of its classes takes those of the data set, so their numbers must agree."""
     count = len(dataset.class_names)
     if not model.class_names and num_classes(cfg) != count:
         raise InputError(
             f"data set {dataset.name} has {count} classes, but the model has {num_classes(cfg)}, which its weights do "
-            "not name: test it on a data set with the classes it was trained on"
+            "not name: test it on a data set with the classes that it was trained on"
         )
 
 
-def _report_unreadable(name: str, unreadable: dict[int | str, str], num_images: int) -> None:
+def _report_unreadable(name: str, unreadable: dict[ImageId, str], num_images: int) -> None:
+    """Warn of the images that cannot be read; an `InputError` if there are no others."""
     if not unreadable:
         return
     if len(unreadable) == num_images:
@@ -149,34 +151,36 @@ def _report_unreadable(name: str, unreadable: dict[int | str, str], num_images: 
     for reason in unreadable.values():
         logger.warning("unreadable image left out: %s", reason)
     logger.warning(
-        "%s: %d of %d images cannot be read; they are left out, and their boxes too", name, len(unreadable), num_images
+        "%s: %d of %d images cannot be read; they and their boxes are left out", name, len(unreadable), num_images
     )
 
 
 def score_results(
-    cfg: CfgNode,
-    dataset: Any,
-    results: list[dict],
-    skipped_images: Sequence[int | str] = (),
-    coco_dict: Mapping[str, Any] | None = None,
+    cfg: CfgNode, dataset: DetectionDataset, results: list[dict[str, Any]], skipped_images: Sequence[ImageId] = ()
 ) -> dict[str, Any]:
-    """{"metrics", "thresholds"} of COCO `results` on `dataset` (a `data.coco.CocoDataset`) without `skipped_images`.
+    """Metrics and thresholds of detections, without a model.
 
-    Its annotations are read again unless given as `coco_dict`.
+    Args:
+        cfg: a configuration; `TEST.THRESHOLD_*` are read.
+        dataset: with ground truth.
+        results: COCO result entries with the category ids of `dataset`.
+        skipped_images: ids of images to leave out with their ground truth.
+
+    Returns:
+        {"metrics", "thresholds"}, the contents of `metrics.json` and `thresholds.json`.
+
+    Raises:
+        InputError: a result names an image or category that `dataset` does not have.
     """
-    truth = (
-        without_images(dataset.coco_dict() if coco_dict is None else coco_dict, skipped_images),
-        results,
-        dataset.class_names,
-        dataset.category_ids,
-    )
-    return {
-        "metrics": {
-            **coco_metrics(*truth),
-            "num_images": len(dataset) - len(skipped_images),
-            "skipped_images": list(skipped_images),
-        },
-        "thresholds": fmeasure_thresholds(
-            *truth, iou=cfg.TEST.THRESHOLD_IOU, beta=cfg.TEST.THRESHOLD_BETA, rule=cfg.TEST.THRESHOLD_RULE
-        ),
+    annotations = without_images(dataset.annotations, skipped_images)
+    iou = cfg.TEST.THRESHOLD_IOU
+    matches = match_detections(annotations, results, dataset.category_ids, [iou])
+    metrics = {
+        **coco_metrics(annotations, results, dataset.class_names, dataset.category_ids),
+        "num_images": len(dataset) - len(skipped_images),
+        "skipped_images": list(skipped_images),
     }
+    thresholds = fmeasure_thresholds(
+        matches, dataset.class_names, iou, beta=cfg.TEST.THRESHOLD_BETA, rule=cfg.TEST.THRESHOLD_RULE
+    )
+    return {"metrics": metrics, "thresholds": thresholds}

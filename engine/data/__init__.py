@@ -1,1 +1,1 @@
-"""From files on disk to batches: catalog, COCO data sets, reader, transforms, samplers, loaders."""
+"""From files on disk to batches: catalog, annotation formats, data sets, image reader, transforms, samplers, loader."""

@@ -1,4 +1,4 @@
-"""Where a data set lives: the built-in names and those declared in `DATASETS.CATALOG`."""
+"""Data sets by name: the built-in ones and those declared in `DATASETS.CATALOG`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ def _entry(img_dir: str, ann_file: str) -> dict[str, str]:
 
 
 def _builtin() -> dict[str, dict[str, str]]:
-    """The reference's names; paths are relative to `DATASETS.ROOT`."""
+    """The names of the reference; paths are relative to `DATASETS.ROOT`."""
     coco = "coco/annotations"
     entries = {
         "coco_2017_train": _entry("coco/train2017", f"{coco}/instances_train2017.json"),
         "coco_2017_val": _entry("coco/val2017", f"{coco}/instances_val2017.json"),
         "coco_2017_test_dev": _entry("coco/test2017", f"{coco}/image_info_test-dev2017.json"),
     }
+    # Minival and valminusminival are parts of val: they have annotation files of their own, but share its images.
     images_2014 = {"train": "train", "val": "val", "minival": "val", "valminusminival": "val"}
     for split, folder in images_2014.items():
         img_dir = f"coco/{folder}2014"
@@ -53,7 +54,14 @@ BUILTIN: dict[str, dict[str, str]] = _builtin()
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Where the images and the annotations of one data set are; both exist. `type`: name in `coco.DATASET_TYPES`."""
+    """Paths of one data set, which exist.
+
+    Attributes:
+        name: of the data set.
+        img_dir: the folder of its images.
+        ann_file: its annotation file.
+        type: a name in `dataset.DATASET_TYPES`.
+    """
 
     name: str
     img_dir: Path
@@ -62,12 +70,12 @@ class DatasetPaths:
 
 
 def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]] | None = None) -> DatasetPaths:
-    """Find a data set by name; entries of `catalog` win over the built-in ones.
+    """Find a data set by name; entries of `catalog` override the built-in ones.
 
     Args:
-        name: any name that is declared.
-        root: what relative paths are relative to (`DATASETS.ROOT`).
-        catalog: name -> {img_dir, ann_file, type: optional} (`DATASETS.CATALOG`).
+        name: of the data set.
+        root: the folder that relative paths are relative to (`DATASETS.ROOT`).
+        catalog: name -> {img_dir, ann_file, type}; the type may be missing (`DATASETS.CATALOG`).
 
     Raises:
         InputError: the name is unknown, its entry is incomplete, or a file or folder is missing.
@@ -77,18 +85,18 @@ def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]
         raise InputError(_unknown_name(name, known))
     entry = known[name]
     if not isinstance(entry, Mapping):
-        raise InputError(f"DATASETS.CATALOG.{name} must be a mapping {{img_dir: ..., ann_file: ...}}")
+        raise InputError(f"DATASETS.CATALOG.{name} must be a mapping {{img_dir: FOLDER, ann_file: FILE.json}}")
     for field in ("img_dir", "ann_file"):
         if not isinstance(entry.get(field), str) or not entry[field]:
             raise InputError(f"DATASETS.CATALOG.{name} lacks {field}; write {{img_dir: FOLDER, ann_file: FILE.json}}")
     base = Path(root).expanduser()
     img_dir = base / Path(entry["img_dir"]).expanduser()
     ann_file = base / Path(entry["ann_file"]).expanduser()
-    way_out = f"put it there, or set DATASETS.ROOT (now '{root}') or DATASETS.CATALOG.{name}"
+    advice = f"put it there, or set DATASETS.ROOT (now '{root}') or DATASETS.CATALOG.{name}"
     if not ann_file.is_file():
-        raise InputError(f"data set '{name}': no annotation file {ann_file}; {way_out}")
+        raise InputError(f"data set '{name}': no annotation file {ann_file}; {advice}")
     if not img_dir.is_dir():
-        raise InputError(f"data set '{name}': no image folder {img_dir}; {way_out}")
+        raise InputError(f"data set '{name}': no image folder {img_dir}; {advice}")
     return DatasetPaths(name, img_dir, ann_file, entry.get("type", DEFAULT_TYPE))
 
 

@@ -1,4 +1,4 @@
-"""Image files to BGR uint8 arrays (H, W, 3), upright and complete, or an error naming the file."""
+"""Reading image files as upright BGR uint8 arrays (H, W, 3); a file that is damaged or incomplete is an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from engine.errors import InputError
 
-# Decoders print their own complaints; ours are raised as InputErrors.
+# OpenCV prints what it has against a file; the caller gets an InputError, which is enough.
 if hasattr(cv2, "setLogLevel"):
     cv2.setLogLevel(0)
 
@@ -26,13 +26,13 @@ _TRANSPOSED_ORIENTATIONS = range(5, 9)
 def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -> np.ndarray:
     """Read an image as BGR uint8 (H, W, 3).
 
-    Grey, palette, 16-bit (its upper byte), CMYK and transparent images (alpha is dropped) become
-    BGR. The EXIF orientation is applied, unless `expected_size` agrees with the image as stored and
-    not with the upright one: then whoever wrote the annotations ignored it.
+    Grey, palette, 16-bit (the upper byte is kept), CMYK and transparent images (alpha is dropped) are converted to BGR.
+    The EXIF orientation is applied, unless `expected_size` is that of the image as stored and not that of the upright
+    one: then the tool that wrote the annotations ignored the orientation.
 
     Args:
-        path: any format that OpenCV reads.
-        expected_size: (height, width) that the annotation file states.
+        path: a file in any format that OpenCV reads.
+        expected_size: (height, width) stated in the annotation file, pixels.
 
     Raises:
         InputError: the file is missing, empty, truncated or not an image.
@@ -40,7 +40,7 @@ def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -
     data = _read_bytes(path)
     image = _decode(data, cv2.IMREAD_COLOR)
     if image is None:
-        raise InputError(f"{path}: not an image that OpenCV can read, or damaged; replace the file")
+        raise InputError(f"{path}: damaged, or not an image that OpenCV can read; replace the file")
     size = image.shape[:2]
     if expected_size is not None and size != expected_size and size[::-1] == expected_size:
         stored = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -50,13 +50,14 @@ def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write `image` (BGR uint8) in the format of the suffix of `path`, which may hold any characters.
+    """Write `image`, BGR uint8 (H, W, 3), in the format that the suffix of `path` names.
 
     Raises:
-        InputError: no such format, or the file cannot be written.
+        InputError: there is no such format, or the file cannot be written.
     """
     if not cv2.haveImageWriter(path.name):
         raise InputError(f"{path}: cannot write an image of this kind")
+    # Not cv2.imwrite: on Windows it cannot open paths with characters outside the local code page.
     data = cv2.imencode(path.suffix, image)[1]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of the upright image, from the file's header alone.
 
     Raises:
-        InputError: the file is missing or its header is not an image's.
+        InputError: the file is missing, or its header is not that of an image.
     """
     try:
         with Image.open(path) as image:
@@ -100,12 +101,13 @@ def _read_bytes(path: str | Path) -> bytes:
 def _decode(data: bytes, flags: int) -> np.ndarray | None:
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # such as more pixels than OpenCV's limit
+    except cv2.error:  # for example more pixels than OpenCV's limit
         return None
 
 
 def _is_truncated(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end; decoders may silently fill missing rows with grey."""
+    """Whether the end of a JPEG or PNG is missing; decoders may silently fill the missing rows with grey."""
+    # The marker may stand anywhere behind the start of the pixels: some cameras append data of their own.
     if data.startswith(_JPEG_START):
         return data.rfind(_JPEG_END, _jpeg_scan_start(data)) < 0
     if data.startswith(_PNG_START):
@@ -114,7 +116,7 @@ def _is_truncated(data: bytes) -> bool:
 
 
 def _jpeg_scan_start(data: bytes) -> int:
-    """Where the pixels begin, past headers whose thumbnail has an end marker of its own."""
+    """Where the pixels begin, behind the headers: a thumbnail in them has an end marker of its own."""
     position = 2
     while position + 4 <= len(data):
         marker = data[position + 1]

@@ -1,4 +1,7 @@
-"""Batches, made in worker processes or here."""
+"""Batches of images and targets, loaded in worker processes or in this one.
+
+Shapes: N images, H W.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from engine.data.coco import DetectionDataset
+from engine.data.dataset import LabelledImages
 from engine.data.transforms import random_state
 from engine.data.workers import naming_dead_workers, worker_arguments
 from engine.errors import InputError
@@ -27,7 +30,14 @@ Transform = Callable[[np.ndarray, Targets], tuple[Tensor, Targets]]
 
 @dataclass
 class Sample:
-    """One image, ready for the model, and what was met on the way to it."""
+    """One image, ready for the model.
+
+    Attributes:
+        image: (3, H, W) float32.
+        targets: in pixels of `image`.
+        skipped: the reason why each image before it, which it replaces, cannot be read.
+        resized_file: a message if the image file does not have the stated size.
+    """
 
     image: Tensor
     targets: Targets
@@ -37,7 +47,7 @@ class Sample:
 
 @dataclass
 class Unreadable:
-    """What stands in for a test image that cannot be read."""
+    """Takes the place of a test image that cannot be read."""
 
     image_id: int | str
     reason: str
@@ -49,12 +59,10 @@ class Batch:
 
     Attributes:
         images: (N, 3, H, W) and the unpadded sizes.
-        targets: one an image.
-        skipped: a line for each unreadable image that another one replaced; names file and image
-            id.
-        unreadable: test images that should be here and cannot be read: image id -> why.
-        resized_files: a line for each image whose size is not the one that the annotation file
-            states.
+        targets: N of them.
+        skipped: one line for each unreadable training image that another one replaced, with file and image id.
+        unreadable: image id -> reason, for the test images of this batch that cannot be read.
+        resized_files: one line for each image whose size is not the one stated in the annotation file.
     """
 
     images: ImageBatch
@@ -74,11 +82,11 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """Called by the DataLoader; the small target tensors are not worth pinning."""
+        """Called by torch's DataLoader; the target tensors are too small to be worth pinning."""
         return replace(self, images=replace(self.images, tensor=self.images.tensor.pin_memory()))
 
-    # Between processes each tensor costs a file descriptor; the small ones travel by value, as
-    # arrays.
+    # Each tensor that is sent to another process takes a file descriptor, and there are only so many. The small tensors
+    # are sent by value, as arrays.
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "targets": [target.map_rows(Tensor.numpy) for target in self.targets]}
 
@@ -88,7 +96,10 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample | Unreadable | InputError], size_divisibility: int = 0) -> Batch | InputError:
-    """Samples to a zero-padded batch, empty if none can be read; the first error among them takes its place."""
+    """A zero-padded batch of those samples that can be read, perhaps none, or the first error among them.
+
+    Errors are returned: an exception in a worker would reach the user with the worker's traceback.
+    """
     for sample in samples:
         if isinstance(sample, InputError):
             return sample
@@ -104,12 +115,12 @@ def collate(samples: Sequence[Sample | Unreadable | InputError], size_divisibili
 
 
 class TrainSamples(Dataset):
-    """Keys (position, index) to samples; what is random in one is a function of (seed, position).
+    """Samples by key (position in the stream, image index); random choices are a function of (seed, position).
 
     An image that cannot be read is replaced by the next one that can.
     """
 
-    def __init__(self, dataset: DetectionDataset, transform: Transform, seed: int) -> None:
+    def __init__(self, dataset: LabelledImages, transform: Transform, seed: int) -> None:
         self.dataset = dataset
         self.transform = transform
         self.seed = seed
@@ -130,11 +141,11 @@ class TrainSamples(Dataset):
 
 
 class TestSamples(Dataset):
-    """Indices to samples; an unreadable image is said to be one, for whoever evaluates must know."""
+    """Samples by image index; an unreadable image is reported, not replaced, since metrics must not hide it."""
 
     __test__ = False  # not a test class
 
-    def __init__(self, dataset: DetectionDataset, transform: Transform) -> None:
+    def __init__(self, dataset: LabelledImages, transform: Transform) -> None:
         self.dataset = dataset
         self.transform = transform
 
@@ -145,14 +156,14 @@ class TestSamples(Dataset):
             return Unreadable(self.dataset.image_id(index), str(error))
 
 
-def _load(dataset: DetectionDataset, index: int, transform: Transform) -> Sample:
+def _load(dataset: LabelledImages, index: int, transform: Transform) -> Sample:
     image, targets = dataset.read(index)
     height, width = dataset.sizes[index].tolist()
     resized_file = None
     if height and (height, width) != image.shape[:2]:
         resized_file = (
             f"image {targets.image_id} of {dataset.name} is {image.shape[1]} x {image.shape[0]}, "
-            f"its annotation file says {width} x {height}"
+            f"but its annotation file says {width} x {height}"
         )
     tensor, targets = transform(image, targets)
     return Sample(tensor, targets, resized_file=resized_file)
@@ -161,21 +172,24 @@ def _load(dataset: DetectionDataset, index: int, transform: Transform) -> Sample
 class BatchLoader:
     """An iterable of `Batch` over a torch DataLoader.
 
-    Errors in workers arrive as `InputError` with their own one-line message. Images whose size
-    differs from the stated one are reported at the 1st, 10th, 100th, ...
+    Errors in workers are raised here as `InputError` with their one-line message. Of the images whose size differs from
+    the stated one, the 1st, 10th, 100th, ... is named in a warning.
 
     Args:
-        dataset: what `samples` draws from.
-        samples: keys of `batch_sampler` to `Sample` or `InputError`.
-        batch_sampler: yields lists of keys.
-        size_divisibility: of the padded height and width; 0 pads to the largest of the batch only.
-        num_workers: 0 loads in this process.
-        pin_memory: for copies to a GPU.
+        dataset: the data set that `samples` reads.
+        samples: key -> `Sample`, `Unreadable` or `InputError`.
+        batch_sampler: yields one list of keys per batch.
+        size_divisibility: the padded height and width are multiples of it; with 0 they are those of the largest image.
+        num_workers: processes that load; 0 loads in this one.
+        pin_memory: put images in page-locked memory, for faster copies to a GPU.
+
+    Raises:
+        InputError: during iteration: no image can be read, or a worker died.
     """
 
     def __init__(
         self,
-        dataset: DetectionDataset,
+        dataset: LabelledImages,
         samples: Dataset,
         batch_sampler: Iterable[list[Any]],
         size_divisibility: int = 0,
@@ -192,7 +206,7 @@ class BatchLoader:
             collate_fn=partial(collate, size_divisibility=size_divisibility),
             **(worker_arguments(num_workers) if num_workers else {}),
             pin_memory=pin_memory,
-            generator=torch.Generator(),  # else each epoch draws from the default one
+            generator=torch.Generator(),  # otherwise each epoch would advance torch's default generator
         )
         self._loader: DataLoader | None = None
         self._num_resized_files = 0
@@ -205,8 +219,8 @@ class BatchLoader:
             self._loader = self._open()
         for batch in self._received():
             if isinstance(batch, InputError):
-                # Let go of the workers first: if the traceback keeps them alive, they end in a
-                # garbage collection that closes their pipes unsaid, and each takes 5 seconds.
+                # Release the workers first. If the traceback kept them alive until a garbage collection, their pipes
+                # would be closed before they are told to stop, and joining each would take 5 seconds.
                 self._loader = None
                 raise InputError(str(batch))
             self._report_resized_files(batch)
@@ -218,7 +232,8 @@ class BatchLoader:
                 try:
                     yield from self._loader
                 except (ConnectionError, EOFError, FileNotFoundError):
-                    time.sleep(1)  # a worker may have died with a tensor in its hands: torch names it in a moment
+                    # A worker may have died while sending a tensor; in a moment torch raises the error that names it.
+                    time.sleep(1)
                     raise
         except InputError:
             self._loader = None
@@ -229,4 +244,4 @@ class BatchLoader:
             self._num_resized_files += 1
             count = str(self._num_resized_files)
             if count.strip("0") == "1":
-                logger.warning("%s; the image's own size is used (%s so far)", line, count)
+                logger.warning("%s; the size of the file is used (%s such images so far)", line, count)

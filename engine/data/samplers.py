@@ -1,8 +1,8 @@
 """Which images make up which batch, as pure functions of (seed, position).
 
-The training stream is endless: epoch after epoch, each a permutation of all images. Position p of
-the stream belongs to epoch p // n and to iteration p // B; so any iteration is found without
-replaying the ones before, on any rank.
+The training stream is endless: epoch after epoch, each a permutation of all n images, in batches of B. Position p of
+the stream belongs to epoch p // n and to iteration p // B, so every rank finds any iteration without replaying the
+earlier ones.
 """
 
 from __future__ import annotations
@@ -15,23 +15,30 @@ from engine.errors import InputError
 
 
 def aspect_groups(sizes: np.ndarray) -> np.ndarray:
-    """(n,) int64: 1 for images at least as wide as high, else 0; sizes (n, 2) = (height, width)."""
+    """(n,) int64: 1 for images at least as wide as they are high, else 0; `sizes` is (n, 2), (height, width)."""
     return (sizes[:, 1] >= sizes[:, 0]).astype(np.int64)
 
 
 def epoch_order(
     seed: int, epoch: int, num_images: int, batch_size: int = 1, groups: np.ndarray | None = None
 ) -> np.ndarray:
-    """The images of one epoch in the order of the stream: int64 permutation of range(num_images).
+    """The images of one epoch in the order of the stream: an int64 permutation of range(num_images).
 
-    With `groups`, batches are filled with images of one group as long as both groups last. What is
-    left over fills the epoch's end, and the head of the next epoch completes the batch that
-    straddles them; so at most these two batches of an epoch are mixed, and every image occurs
-    exactly once an epoch.
+    With `groups`, each batch holds images of one group, as long as both groups last. The images left over stand at the
+    end of the epoch, and the head of the next epoch completes the batch that straddles the two. So at most these two
+    batches per epoch are mixed, and every image occurs exactly once per epoch.
+
+    Args:
+        seed: non-negative.
+        epoch: from 0.
+        num_images: n.
+        batch_size: the global B.
+        groups: (n,), see `aspect_groups`; None for no grouping.
     """
     order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_images)
     if groups is None or batch_size == 1:
         return order
+    # The first images of the epoch complete the last batch of the one before, whatever their group.
     head = min(-epoch * num_images % batch_size, num_images)
     full, rest = [], []
     body = order[head:]
@@ -41,7 +48,8 @@ def epoch_order(
         full.append(places[:num_full].reshape(-1, batch_size))
         rest.append(places[num_full:])
     batches = np.concatenate(full) if full else np.zeros((0, batch_size), np.int64)
-    batches = batches[np.argsort(batches[:, -1])]  # a batch leaves when its last image arrives
+    # A batch is complete when the permutation reaches its last image; in that order the groups alternate at random.
+    batches = batches[np.argsort(batches[:, -1])]
     places = np.concatenate([batches.reshape(-1), *rest])
     return np.concatenate([order[:head], body[places]])
 
@@ -49,20 +57,22 @@ def epoch_order(
 class TrainBatchSampler:
     """One rank's share of each global batch, as lists of (position, image index).
 
-    Rank r of R takes global_batch[r * B / R : (r + 1) * B / R], so R processes see what one would. With A accumulated
-    passes an iteration yields this share in A lists, one after the other.
+    Rank r of R takes global_batch[r * B / R : (r + 1) * B / R], so that R processes together see what a single process
+    would. With A accumulated passes per iteration, the share comes in A lists, one after the other.
 
     Args:
         num_images: images in the data set.
         batch_size: the global B.
-        max_iter: where the stream ends.
+        max_iter: the iteration at which the stream ends.
         seed: non-negative.
-        start_iteration: the first one to yield; equal to an uninterrupted run from there on.
-        groups: see `aspect_groups`; None for no grouping.
+        start_iteration: the first iteration to yield; from there on the batches equal those of an uninterrupted run.
+        groups: (num_images,), see `aspect_groups`; None for no grouping.
+        rank: r, from 0.
+        world_size: R.
         accumulate: A.
 
     Raises:
-        InputError: no images, or B is not divisible by R A.
+        InputError: there are no images, or B is not divisible by R * A.
     """
 
     def __init__(
@@ -118,7 +128,10 @@ class TestBatchSampler:
     The last batch may be smaller; a rank without images yields nothing.
 
     Args:
-        batch_size: images a batch on this rank.
+        num_images: images in the data set.
+        batch_size: images per batch on this rank.
+        rank: from 0.
+        world_size: number of ranks.
     """
 
     __test__ = False  # not a test class

@@ -1,12 +1,12 @@
-"""From an image as read to what the model sees; boxes follow.
+"""Transforms from an image as read to the input of the model, applied to the boxes as well.
 
-A transform is a callable `(image, targets) -> (image, targets)` on a uint8 tensor (3, H, W), BGR;
-`Normalize` ends the chain with a float tensor. Random ones draw from torch's default generator, as
-`torchvision.transforms.v2` does, so its transforms can stand in the same chain; `random_state`
-makes what they draw a function of a key.
+A transform is a callable `(image, targets) -> (image, targets)` on a BGR uint8 tensor (3, H, W); `Normalize` ends the
+chain with a float tensor. Random transforms draw from torch's default generator, like those of
+`torchvision.transforms.v2`, which can therefore stand in the same chain; `random_state` makes what they draw a function
+of a key.
 
-Pixels are handled by torchvision.transforms.v2; boxes by `box_ops`, since tv_tensors know no
-inclusive-pixel convention.
+Pixels are transformed by torchvision.transforms.v2, boxes by `box_ops`, since tv_tensors have no inclusive-pixel
+convention.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Step = Callable[[Tensor, Targets], tuple[Tensor, Targets]]
 
 @contextmanager
 def random_state(*key: int) -> Iterator[None]:
-    """Seed torch's CPU generator with `key` (integers >= 0) inside the block, restore it after."""
+    """Seed torch's CPU generator with `key` (integers >= 0) inside the block, and restore its state afterwards."""
     state = torch.get_rng_state()
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     torch.default_generator.manual_seed(int(seed))
@@ -40,11 +40,10 @@ def random_state(*key: int) -> Iterator[None]:
 
 
 def resized_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[int, int]:
-    """(height, width) scaled to a short side of `min_size`, the long one at most `max_size`.
+    """(height, width) scaled to a short side of `min_size`, or less where the long side would exceed `max_size`.
 
-    As the reference: the long side is floored; where it would pass `max_size`, the short side is
-    the rounded proportional one. Unlike there, the long side computed back from it never passes
-    `max_size`, and no side is 0.
+    Like in the reference, the long side is floored and a short side that `max_size` limits is rounded, except that the
+    long side computed back from a rounded short side never exceeds `max_size`, and no side is 0.
 
     Example:
         >>> resized_size((480, 640), 800, 1333), resized_size((200, 1000), 800, 1333)
@@ -60,7 +59,7 @@ def resized_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[i
 
 
 def resize_pixels(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Image (3, H, W) scaled to `size` (height, width): antialiased bilinear, as Pillow's."""
+    """Image (3, H, W) scaled to `size` (height, width) by bilinear interpolation with antialiasing, like Pillow's."""
     if image.shape[-2:] == size:
         return image
     return F.resize(image, list(size), interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
@@ -73,8 +72,7 @@ def resize(
     old_height, old_width = image.shape[-2:]
     image = resize_pixels(image, size)
     ratio_xy = (size[1] / old_width, size[0] / old_height)
-    # In the inclusive convention a box has at least one pixel; a thinner one would turn inside out
-    # when scaled up.
+    # In the inclusive convention a box is at least one pixel wide; a narrower one would be inverted when scaled up.
     boxes = targets.boxes
     boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + convention.extent)], dim=1)
     boxes = convention.scale(boxes, ratio_xy)
@@ -82,11 +80,11 @@ def resize(
 
 
 class Resize:
-    """Scale by short and long side to one of several sizes, drawn evenly.
+    """Scale the image to one of several short sides, all equally probable, see `resized_size`.
 
     Args:
-        min_sizes: short sides to draw from.
-        max_size: limit of the long side.
+        min_sizes: short sides to draw from, pixels.
+        max_size: limit of the long side, pixels.
         convention: what the sides of boxes mean.
     """
 
@@ -103,7 +101,7 @@ class Resize:
 
 
 class RandomHorizontalFlip:
-    """Mirror left and right with probability `prob`."""
+    """Swap left and right with probability `prob`."""
 
     def __init__(self, prob: float) -> None:
         self.prob = prob
@@ -116,7 +114,7 @@ class RandomHorizontalFlip:
 
 
 class RandomVerticalFlip:
-    """Turn upside down with probability `prob`."""
+    """Swap top and bottom with probability `prob`."""
 
     def __init__(self, prob: float) -> None:
         self.prob = prob
@@ -139,11 +137,11 @@ class ColorJitter:
 
 
 class Normalize:
-    """Uint8 BGR to float32, minus mean, over std.
+    """(image - mean) / std in float32, of a BGR uint8 image.
 
     Args:
-        mean, std: per channel, in the order and range of the output.
-        to_bgr255: output BGR in 0..255 (the reference), else RGB in 0..1.
+        mean, std: one per channel, in the channel order and range of the output.
+        to_bgr255: output BGR in the range 0..255, like the reference; otherwise RGB in 0..1.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], to_bgr255: bool) -> None:
@@ -158,7 +156,7 @@ class Normalize:
         """The normalised image, on the device of `image`."""
         if not self.to_bgr255:
             image = image.flip(0)
-        # Channels first while still bytes: a quarter of the memory to reorder.
+        # Reorder the memory while the values are bytes: floats would be four times as much to move.
         pixels = image.contiguous().to(torch.float32)
         if not self.to_bgr255:
             pixels /= 255.0
@@ -169,11 +167,10 @@ class Normalize:
 
 
 class Transform:
-    """A chain of steps on an image as read.
+    """A chain of transforms for an image as read.
 
-    Call it with a BGR uint8 array (H, W, 3) and its targets; it returns a float32 tensor (3, H',
-    W') and the targets in its pixels. Without targets (an image to predict on) it returns None in
-    their place.
+    Call it with a BGR uint8 array (H, W, 3) and its targets; it returns a float32 tensor (3, H', W') and the targets in
+    its pixels. Without targets (an image to predict on) it returns None in their place.
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:
@@ -198,7 +195,7 @@ def train_transform(
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
     convention: PixelConvention = INCLUSIVE,
 ) -> Transform:
-    """Resize, flip, jitter (brightness, contrast, saturation, hue; if any is not 0), normalise."""
+    """Resize, flip, jitter and normalise; `jitter` is (brightness, contrast, saturation, hue), all 0 for none."""
     steps: list[Step] = [Resize(min_sizes, max_size, convention)]
     if horizontal_flip > 0:
         steps.append(RandomHorizontalFlip(horizontal_flip))
@@ -218,5 +215,5 @@ def test_transform(
     to_bgr255: bool = True,
     convention: PixelConvention = INCLUSIVE,
 ) -> Transform:
-    """Resize and normalise; nothing random."""
+    """Resize and normalise; nothing is random."""
     return Transform([Resize([min_size], max_size, convention), Normalize(mean, std, to_bgr255)])

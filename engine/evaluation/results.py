@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.data.coco_json import is_box, is_finite_number
+import numpy as np
+
+from engine.data.annotations import AnnotationTable, ImageId
+from engine.data.formats.coco import is_box, is_finite_number
 from engine.errors import InputError
 from engine.structures import Detections
 from engine.structures import boxes as box_ops
@@ -15,7 +19,7 @@ from engine.structures import boxes as box_ops
 KEYS = ("image_id", "category_id", "bbox", "score")
 
 
-def to_coco_results(detections: Mapping[int | str, Detections], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+def to_coco_results(detections: Mapping[ImageId, Detections], category_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Result entries of many images, in the order given.
 
     Args:
@@ -23,7 +27,7 @@ def to_coco_results(detections: Mapping[int | str, Detections], category_ids: Se
         category_ids: label k -> category id of the annotation file.
 
     Raises:
-        InputError: a box or score is not finite; weights that diverged do that.
+        InputError: a box or score is not finite, as with weights that have diverged.
 
     Example:
         >>> import torch
@@ -40,7 +44,7 @@ def to_coco_results(detections: Mapping[int | str, Detections], category_ids: Se
     for image_id, found in detections.items():
         if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
             raise InputError(
-                f"image {image_id}: a detection has a box or score that is not finite;"
+                f"image {image_id}: the box or score of a detection is not finite;"
                 " the weights have probably diverged, train with a lower SOLVER.BASE_LR"
             )
         boxes_xywh = box_ops.to_xywh(found.boxes).tolist()  # (D, 4)
@@ -57,24 +61,45 @@ def to_coco_results(detections: Mapping[int | str, Detections], category_ids: Se
     return results
 
 
-def without_images(coco_dict: Mapping[str, Any], image_ids: Collection[int | str]) -> dict[str, Any]:
-    """The annotations without these images and their boxes; the argument is not changed.
+def without_images(annotations: AnnotationTable, image_ids: Collection[ImageId]) -> AnnotationTable:
+    """The annotations without these images and their boxes; ids that are not there are no fault.
 
     Example:
-        >>> rows = {"images": [{"id": 1}, {"id": 2}], "annotations": [{"image_id": 1}, {"image_id": 2}]}
-        >>> without_images(rows, [2])
-        {'images': [{'id': 1}], 'annotations': [{'image_id': 1}]}
+        >>> table = AnnotationTable(
+        ...     image_ids=[4, 7],
+        ...     file_names=["a.png", "b.png"],
+        ...     sizes=np.zeros((2, 2), np.int32),
+        ...     category_ids=[1],
+        ...     category_names=["hole"],
+        ...     image_rows=np.array([1, 0]),
+        ...     category_rows=np.array([0, 0]),
+        ...     boxes_xywh=np.array([[0.0, 0.0, 2.0, 2.0], [5.0, 5.0, 3.0, 3.0]]),
+        ...     areas=np.array([4.0, 9.0]),
+        ...     crowd=np.array([False, False]),
+        ... )
+        >>> kept = without_images(table, [4])
+        >>> kept.image_ids, kept.image_rows.tolist(), kept.areas.tolist()
+        ([7], [0], [4.0])
     """
     dropped = set(image_ids)
-    return {
-        **coco_dict,
-        "images": [image for image in coco_dict["images"] if image["id"] not in dropped],
-        "annotations": [row for row in coco_dict["annotations"] if row["image_id"] not in dropped],
-    }
+    is_kept = np.array([image_id not in dropped for image_id in annotations.image_ids], dtype=bool)  # (n,)
+    image_rows = np.flatnonzero(is_kept)
+    rows = np.flatnonzero(is_kept[annotations.image_rows])
+    return replace(
+        annotations,
+        image_ids=[annotations.image_ids[row] for row in image_rows.tolist()],
+        file_names=[annotations.file_names[row] for row in image_rows.tolist()],
+        sizes=annotations.sizes[image_rows],
+        image_rows=(np.cumsum(is_kept) - 1)[annotations.image_rows[rows]],
+        category_rows=annotations.category_rows[rows],
+        boxes_xywh=annotations.boxes_xywh[rows],
+        areas=annotations.areas[rows],
+        crowd=annotations.crowd[rows],
+    )
 
 
-def read_skipped_images(metrics_file: Path) -> list[int | str]:
-    """The ids that a `metrics.json` beside a results file says were not detected in; [] if there is no such file."""
+def read_skipped_images(metrics_file: Path) -> list[ImageId]:
+    """Ids of the images that a test could not read, from the `metrics.json` beside its results; [] without a file."""
     try:
         metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -82,15 +107,16 @@ def read_skipped_images(metrics_file: Path) -> list[int | str]:
     return metrics.get("skipped_images", []) if isinstance(metrics, dict) else []
 
 
-def read_results(path: str | Path, coco_dict: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+def read_results(path: str | Path, annotations: AnnotationTable | None = None) -> list[dict[str, Any]]:
     """Read and check a COCO result file.
 
     Args:
         path: the JSON file.
-        coco_dict: the annotations it belongs to; where given, ids must be in them.
+        annotations: of the data set that the results were made on; where given, ids must be in them.
 
     Raises:
-        InputError: one line with the file and the index (from 0) of the entry at fault.
+        InputError: the file cannot be read, or an entry is at fault; one line with the file and the entry's index,
+            from 0.
     """
     path = Path(path)
     try:
@@ -99,15 +125,14 @@ def read_results(path: str | Path, coco_dict: Mapping[str, Any] | None = None) -
         raise InputError(f"{path}: cannot read the results file: {error.strerror}") from None
     except ValueError as error:
         first = str(error).splitlines()[0]
-        raise InputError(f"{path}: not a JSON file ({first}); write it again") from None
+        raise InputError(f"{path}: not a JSON file ({first}); write the results again") from None
     if not isinstance(results, list):
         raise InputError(
-            f"{path}: must hold a list of COCO results, holds {type(results).__name__}; is this the annotation file?"
+            f"{path}: must hold a list of COCO results, not {type(results).__name__}; is this the annotation file?"
         )
     image_ids = category_ids = None
-    if coco_dict is not None:
-        image_ids = {image["id"] for image in coco_dict["images"]}
-        category_ids = {category["id"] for category in coco_dict["categories"]}
+    if annotations is not None:
+        image_ids, category_ids = set(annotations.image_ids), set(annotations.category_ids)
     for index, entry in enumerate(results):
         fault = _fault(entry, image_ids, category_ids)
         if fault is not None:
@@ -115,31 +140,31 @@ def read_results(path: str | Path, coco_dict: Mapping[str, Any] | None = None) -
     return results
 
 
-def _fault(entry: Any, image_ids: set[int | str] | None, category_ids: set[int] | None) -> str | None:
+def _fault(entry: Any, image_ids: set[ImageId] | None, category_ids: set[int] | None) -> str | None:
     """What is wrong with one result entry, or None."""
     if not isinstance(entry, dict):
-        return f"must be an object with {', '.join(KEYS)}, is {type(entry).__name__}"
+        return f"must be an object with {', '.join(KEYS)}, not {type(entry).__name__}"
     missing = [key for key in KEYS if key not in entry]
     if missing:
         return f"lacks {', '.join(missing)}"
     bbox, score = entry["bbox"], entry["score"]
     if not is_box(bbox):
-        return f"bbox must be 4 finite numbers [x, y, width, height], is {_shown(bbox)}"
+        return f"bbox must be 4 finite numbers [x, y, width, height], not {_shown(bbox)}"
     if bbox[2] < 0 or bbox[3] < 0:
         return f"bbox {_shown(bbox)} has a negative width or height; it must be [x, y, width, height]"
     if not is_finite_number(score):
-        return f"score must be a finite number, is {_shown(score)}"
+        return f"score must be a finite number, not {_shown(score)}"
     if image_ids is not None and not _is_known(entry["image_id"], image_ids):
         return f"image_id {_shown(entry['image_id'])} is not in the annotations of this data set"
     if category_ids is not None and not _is_known(entry["category_id"], category_ids):
         known = sorted(category_ids)
         some = ", ".join(map(str, known[:8])) + (", ..." if len(known) > 8 else "")
-        shown = _shown(entry["category_id"])
-        return f"category_id {shown} is not in the annotations, which have {some}"
+        return f"category_id {_shown(entry['category_id'])} is not in the annotations, which have {some}"
     return None
 
 
 def _is_known(value: Any, known: set[Any]) -> bool:
+    # Types first: a list cannot be looked up in a set, and True equals the id 1.
     return isinstance(value, int | str) and not isinstance(value, bool) and value in known
 
 

@@ -1,4 +1,4 @@
-"""The figures as plain-text tables for the console and the log."""
+"""Figures as plain-text tables for the console and the log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.tables import aligned_table, side_by_side
 
-FEW_CLASSES = 20  # up to here a class has a line of its own with all its figures
+FEW_CLASSES = 20  # up to this number, each class has its own line with all its figures
 UNDEFINED = "-"
 
 _Row = list[str]
@@ -16,7 +16,7 @@ _Row = list[str]
 def metrics_table(metrics: Mapping[str, Any]) -> str:
     """The overall figures and a table of classes, from the object of `metrics.json`.
 
-    Few classes have a line each; many share lines, with their AP and AP50 only.
+    Up to `FEW_CLASSES` classes have a line each; more of them share lines, with AP and AP50 only.
     """
     overall = metrics["bbox"]
     parts = [aligned_table(list(overall), [[_fraction(v) for v in overall.values()]], text_columns=())]
@@ -35,7 +35,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
 
 
 def thresholds_table(thresholds: Mapping[str, Any]) -> str:
-    """A line for each class, from the object of `thresholds.json`; one without says why."""
+    """A line for each class, from the object of `thresholds.json`; a class without a threshold has the reason."""
     keys = ["threshold", "f_measure", "precision", "recall"]
     classes = thresholds["classes"]
     rows = [
@@ -48,10 +48,10 @@ def thresholds_table(thresholds: Mapping[str, Any]) -> str:
         for name, entry in classes.items()
     ]
     headers = ["class", *keys, "num_gt", ""]
-    if not any(row[-1] for row in rows):
+    if not any(row[-1] for row in rows):  # no reasons: the last column would be blank
         headers, rows = headers[:-1], [row[:-1] for row in rows]
     settings = f"IoU {thresholds['iou']:g}, beta {thresholds['beta']:g}"
-    caption = f"score thresholds of the best f-measure ({settings})"
+    caption = f"score thresholds with the best f-measure ({settings})"
     return f"{caption}\n{aligned_table(headers, rows, text_columns=(0, 6))}"
 
 
@@ -59,10 +59,10 @@ def validation_table(figures: Mapping[str, Mapping[str, float]], metric: str) ->
     """A line for each data set: AP, AP50, `metric` and, where there are losses, their sum.
 
     Args:
-        figures: of each data set by name, see `evaluation.build.Validation`.
-        metric: what the best model is chosen by.
+        figures: data set -> its figures, see `assembly.testing.Validation`.
+        metric: the figure by which the best model is chosen.
     """
-    names = list(dict.fromkeys(["AP", "AP50", metric]))
+    names = list(dict.fromkeys(["AP", "AP50", metric]))  # `metric` may be one of the two
     if any("loss" in row for row in figures.values()):
         names = [name for name in names if name != "loss"] + ["loss"]
     rows = [[name, *(_figure(key, row.get(key)) for key in names)] for name, row in figures.items()]
@@ -74,5 +74,5 @@ def _figure(name: str, value: float | None) -> str:
 
 
 def _fraction(value: float | None) -> str:
-    """Three decimals; pycocotools' -1 and a missing threshold as a dash."""
+    """Three decimals; a dash for pycocotools' -1 ("undefined") and for a missing threshold."""
     return UNDEFINED if value is None or value < 0 else f"{value:.3f}"

@@ -2,32 +2,33 @@
 
     f = (1 + beta^2) * precision * recall / (beta^2 * precision + recall)
 
-The rule "raw" reads the precision-recall curve itself: what `score >= threshold` really gives on
-this data set. The rule "interpolated" is the reference's: precision as COCO interpolates it (the
-best at this recall or beyond) at 101 recall points, so its figures are not those of the threshold.
+The rule "raw" reads the precision-recall curve itself: what `score >= threshold` really gives on this data set. The
+rule "interpolated" is the reference's: precision as COCO interpolates it (the best at this recall or beyond) at 101
+recall points, so its figures are not those of the threshold.
+
+Shapes: D detections of one class, R recall points.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools.cocoeval import COCOeval
 
 from engine.errors import InputError
-from engine.evaluation.coco import MAX_DETS, match, unique_names
+from engine.evaluation.coco import MAX_DETS, unique_names
+from engine.evaluation.matches import NO_MATCH, Matches, rows_per_label
 
 RULES = ("raw", "interpolated")
 NO_GROUND_TRUTH = "no ground truth"
 ONLY_CROWDS = "only crowd ground truth"
 NO_TRUE_DETECTION = "no detection matches ground truth"
+RECALL_POINTS = np.linspace(0.0, 1.0, 101)  # (R,), those of COCO
 
 
-class Operating(NamedTuple):
-    """A point of the precision-recall curve: what `score >= threshold` gives."""
+class OperatingPoint(NamedTuple):
+    """A point of the precision-recall curve: what `score >= threshold` gives; all but the score in [0, 1]."""
 
     threshold: float
     f_measure: float
@@ -36,65 +37,54 @@ class Operating(NamedTuple):
 
 
 class ClassMatches(NamedTuple):
-    """Detections (D) of one class over a data set; those matched with a crowd are left out."""
+    """Detections of one class over a data set at one IoU threshold, without those that are ignored."""
 
     scores: np.ndarray  # (D,) float64
     is_true: np.ndarray  # (D,) bool
-    num_gt: int
-    num_crowd: int
+    num_gt: int  # boxes to be found
+    num_ignored: int  # boxes not to be found: crowd regions
 
 
 def fmeasure_thresholds(
-    coco_dict: Mapping[str, Any],
-    results: Sequence[Mapping[str, Any]],
-    class_names: Sequence[str],
-    category_ids: Sequence[int],
-    iou: float = 0.5,
-    beta: float = 1.0,
-    rule: str = "raw",
+    matches: Matches, class_names: Sequence[str], iou: float = 0.5, beta: float = 1.0, rule: str = "raw"
 ) -> dict[str, Any]:
     """The object of `thresholds.json`.
 
-    Detections are matched as for AP, at one IoU. The rule "raw" counts every detection, since a
-    deployed model shows them all; "interpolated" keeps 100 an image and class, as AP does.
+    The rule "raw" counts every detection, since a deployed model shows them all; "interpolated" keeps 100 per image
+    and class, as AP does.
 
     Args:
-        coco_dict, results, class_names, category_ids: as in `coco_metrics`.
-        iou: overlap in (0, 1] from which a detection is true.
+        matches: of a data set, at `iou` among other thresholds.
+        class_names: label k -> name.
+        iou: the overlap in (0, 1] from which a detection is true.
         beta: > 0; recall weighs beta times as much as precision.
         rule: "raw" or "interpolated".
 
     Returns:
-        `{"iou", "beta", "classes": {name: {"threshold", "f_measure", "precision", "recall",
-        "num_gt"}}}`. Where no threshold can be given the four figures are None and a "reason" is
-        added.
+        `{"iou", "beta", "classes": {name: {"threshold", "f_measure", "precision", "recall", "num_gt"}}}`. Where no
+        threshold can be given the four figures are None and a "reason" is added.
 
     Raises:
-        InputError: `iou`, `beta` or `rule` out of range, or results of another data set.
+        InputError: `beta` or `rule` is out of range, or two classes have the same name.
+        ValueError: `matches` are not at `iou`.
     """
-    if not 0 < iou <= 1:
-        raise InputError(f"TEST.THRESHOLD_IOU must be in (0, 1], is {iou}")
     if not 0 < beta < float("inf"):
-        raise InputError(f"TEST.THRESHOLD_BETA must be a positive number, is {beta}")
+        raise InputError(f"TEST.THRESHOLD_BETA must be a positive number, not {beta}")
     if rule not in RULES:
-        raise InputError(f"threshold rule must be one of {', '.join(RULES)}, is {rule!r}")
+        raise InputError(f"TEST.THRESHOLD_RULE must be one of {', '.join(RULES)}, not {rule!r}")
     names = unique_names(class_names)
-    max_dets = max(len(results), 1) if rule == "raw" else MAX_DETS[-1]
-    evaluation = match(coco_dict, results, category_ids, [iou], [max_dets], all_areas=False)
-    matches = class_matches(evaluation, len(names))
     if rule == "raw":
-        points = [best_threshold(m.scores, m.is_true, m.num_gt, beta) for m in matches]
+        per_class = matches_per_class(matches, iou)
+        points = [best_threshold(found.scores, found.is_true, found.num_gt, beta) for found in per_class]
     else:
-        points = _interpolated_thresholds(evaluation, beta)
-    classes = {name: _entry(point, m) for name, point, m in zip(names, points, matches, strict=True)}
+        per_class = matches_per_class(matches, iou, max_dets=MAX_DETS[-1])
+        points = [_best_interpolated(found, beta) for found in per_class]
+    classes = {name: _entry(point, found) for name, point, found in zip(names, points, per_class, strict=True)}
     return {"iou": float(iou), "beta": float(beta), "classes": classes}
 
 
-def best_threshold(scores: np.ndarray, is_true: np.ndarray, num_gt: int, beta: float = 1.0) -> Operating | None:
-    """The threshold with the largest f-measure on the raw curve; of equal ones the highest.
-
-    Detections with the same score enter together, so that `score >= threshold` selects exactly the
-    set measured.
+def best_threshold(scores: np.ndarray, is_true: np.ndarray, num_gt: int, beta: float = 1.0) -> OperatingPoint | None:
+    """The threshold with the largest f-measure on the raw curve; the highest of those with equal f-measure.
 
     Args:
         scores: (D,), any order.
@@ -106,17 +96,18 @@ def best_threshold(scores: np.ndarray, is_true: np.ndarray, num_gt: int, beta: f
 
     Example:
         >>> best_threshold(np.array([0.9, 0.8, 0.7]), np.array([True, False, True]), num_gt=2)
-        Operating(threshold=0.7, f_measure=0.8, precision=0.6666666666666666, recall=1.0)
+        OperatingPoint(threshold=0.7, f_measure=0.8, precision=0.6666666666666666, recall=1.0)
     """
     if num_gt == 0 or not np.any(is_true):
         return None
     order = np.argsort(-scores, kind="stable")
     scores, num_true = scores[order], np.cumsum(is_true[order])
-    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # last of each group of ties
+    # Detections of equal score enter together, so that `score >= threshold` selects exactly the set that is measured.
+    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # last of each group of equal scores
     num_true, num_found = num_true[ends], ends + 1
     f_measure = (1 + beta**2) * num_true / (beta**2 * num_gt + num_found)
-    best = int(np.argmax(f_measure))
-    return Operating(
+    best = int(np.argmax(f_measure))  # the first of equal ones, which has the highest score
+    return OperatingPoint(
         threshold=float(scores[ends[best]]),
         f_measure=float(f_measure[best]),
         precision=float(num_true[best] / num_found[best]),
@@ -124,58 +115,60 @@ def best_threshold(scores: np.ndarray, is_true: np.ndarray, num_gt: int, beta: f
     )
 
 
-def class_matches(evaluation: COCOeval, num_classes: int) -> list[ClassMatches]:
-    """True and false detections of each class, from `match` at one IoU and one area range."""
-    num_images = len(evaluation.params.imgIds)
-    matches = []
-    for k in range(num_classes):
-        images = evaluation.evalImgs[k * num_images : (k + 1) * num_images]
-        images = [image for image in images if image is not None]
-        scores = _joined([image["dtScores"] for image in images], np.float64)
-        is_true = _joined([image["dtMatches"][0] > 0 for image in images], bool)
-        is_ignored = _joined([image["dtIgnore"][0] for image in images], bool)
-        gt_ignored = _joined([image["gtIgnore"] for image in images], bool)
-        matches.append(
-            ClassMatches(
-                scores=scores[~is_ignored],
-                is_true=is_true[~is_ignored],
-                num_gt=int((~gt_ignored).sum()),
-                num_crowd=int(gt_ignored.sum()),
-            )
-        )
-    return matches
+def matches_per_class(matches: Matches, iou: float, max_dets: int | None = None) -> list[ClassMatches]:
+    """True and false detections of each class at one IoU threshold, the best `max_dets` per image and class."""
+    index = matches.threshold_index(iou)
+    detections, ground_truth = matches.detections, matches.ground_truth
+    is_true = detections.gt_rows[index] != NO_MATCH
+    counted = ~detections.ignored[index]
+    if max_dets is not None:
+        counted &= detections.ranks < max_dets
+    found = []
+    for rows, gt_rows in zip(
+        rows_per_label(detections.labels, matches.num_classes),
+        rows_per_label(ground_truth.labels, matches.num_classes),
+        strict=True,
+    ):
+        kept = rows[counted[rows]]
+        num_ignored = int(ground_truth.ignored[gt_rows].sum())
+        found.append(ClassMatches(detections.scores[kept], is_true[kept], len(gt_rows) - num_ignored, num_ignored))
+    return found
 
 
-def _interpolated_thresholds(evaluation: COCOeval, beta: float) -> list[Operating | None]:
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.accumulate()
-    recall = evaluation.params.recThrs  # (R,)
-    points: list[Operating | None] = []
-    for k in range(evaluation.eval["precision"].shape[2]):
-        precision = evaluation.eval["precision"][0, :, k, 0, -1]  # (R,)
-        scores = evaluation.eval["scores"][0, :, k, 0, -1]  # (R,)
-        denominator = beta**2 * precision + recall
-        f_measure = np.zeros_like(precision)
-        np.divide((1 + beta**2) * precision * recall, denominator, out=f_measure, where=precision > 0)
-        best = int(np.argmax(f_measure))
-        if f_measure[best] <= 0:
-            points.append(None)
-            continue
-        figures = scores[best], f_measure[best], precision[best], recall[best]
-        points.append(Operating(*map(float, figures)))
-    return points
+def _best_interpolated(found: ClassMatches, beta: float) -> OperatingPoint | None:
+    """The point of the largest f-measure among COCO's recall points; the lowest recall of those with equal f-measure.
+
+    The arithmetic is that of `COCOeval.accumulate`, operation by operation, so that the figures are the same bits.
+    """
+    if found.num_gt == 0 or not len(found.scores):
+        return None
+    order = np.argsort(-found.scores, kind="stable")
+    scores, is_true = found.scores[order], found.is_true[order]
+    num_true, num_false = np.cumsum(is_true).astype(float), np.cumsum(~is_true).astype(float)
+    recall = num_true / found.num_gt
+    precision = num_true / (num_false + num_true + np.spacing(1))
+    precision = np.maximum.accumulate(precision[::-1])[::-1]  # the best at this recall or beyond
+    ends = np.searchsorted(recall, RECALL_POINTS, side="left")  # (R,) the first detection that reaches the recall
+    reached = ends < len(recall)
+    precision_at = np.zeros(len(RECALL_POINTS))  # (R,) 0 where the recall is not reached
+    precision_at[reached] = precision[ends[reached]]
+    denominator = beta**2 * precision_at + RECALL_POINTS
+    f_measure = np.zeros_like(precision_at)
+    numerator = (1 + beta**2) * precision_at * RECALL_POINTS
+    np.divide(numerator, denominator, out=f_measure, where=precision_at > 0)
+    best = int(np.argmax(f_measure))
+    if f_measure[best] <= 0:
+        return None
+    figures = scores[ends[best]], f_measure[best], precision_at[best], RECALL_POINTS[best]
+    return OperatingPoint(*map(float, figures))
 
 
-def _entry(point: Operating | None, matches: ClassMatches) -> dict[str, Any]:
+def _entry(point: OperatingPoint | None, found: ClassMatches) -> dict[str, Any]:
     if point is not None:
-        return {**point._asdict(), "num_gt": matches.num_gt}
+        return {**point._asdict(), "num_gt": found.num_gt}
     reason = NO_GROUND_TRUTH
-    if matches.num_gt:
+    if found.num_gt:
         reason = NO_TRUE_DETECTION
-    elif matches.num_crowd:
+    elif found.num_ignored:
         reason = ONLY_CROWDS
-    return {**dict.fromkeys(Operating._fields), "num_gt": matches.num_gt, "reason": reason}
-
-
-def _joined(arrays: list[Any], dtype: type) -> np.ndarray:
-    return np.concatenate([np.asarray(a, dtype=dtype) for a in arrays]) if arrays else np.zeros(0, dtype)
+    return {**dict.fromkeys(OperatingPoint._fields), "num_gt": found.num_gt, "reason": reason}

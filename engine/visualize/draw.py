@@ -81,7 +81,7 @@ def draw_targets(
 ) -> np.ndarray:
     """A copy of `image` with its ground truth; ignore regions grey and dashed.
 
-    `targets` are in pixels of `image`, as `data.coco.CocoDataset.read` gives both.
+    `targets` are in pixels of `image`, as `data.dataset.CocoDataset.read` gives both.
     """
     _size(image)
     rows = zip(targets.boxes.tolist(), targets.labels.tolist(), targets.ignore.tolist(), strict=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from engine.data import transforms
-from engine.data.coco import CocoDataset
+from engine.data.dataset import CocoDataset
 from engine.data.loader import Batch, BatchLoader, TestSamples, TrainSamples
 from engine.data.samplers import TestBatchSampler, TrainBatchSampler
 from engine.errors import InputError

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
 import multiprocessing, sys, time
-from engine.data.coco import CocoDataset
+from engine.data.dataset import CocoDataset
 from engine.data.loader import BatchLoader, TestSamples
 from engine.data.samplers import TestBatchSampler
 from engine.data.transforms import test_transform

@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from engine.errors import InputError
-from engine.evaluation.coco import coco_metrics
+from engine.evaluation.coco import coco_metrics, count_ground_truth
+from tests.evaluation.conftest import annotation_table
 
 BOX = tuple[int, int, list[float]]  # image id, category id, xywh
 
@@ -52,9 +53,9 @@ TRUTH = annotations([(0, 5, [10, 10, 20, 20]), (0, 2, [50, 50, 200, 200]), (1, 5
 
 
 def test_ground_truth_as_detections_is_perfect() -> None:
-    before = copy.deepcopy(TRUTH)
-    metrics = coco_metrics(TRUTH, as_results(TRUTH), ["a", "b"], [5, 2])
-    assert before == TRUTH
+    table, untouched = annotation_table(TRUTH), annotation_table(TRUTH)
+    metrics = coco_metrics(table, as_results(TRUTH), ["a", "b"], [5, 2])
+    assert repr(table) == repr(untouched)
     bbox = metrics["bbox"]
     assert all(bbox[key] == pytest.approx(1) for key in bbox)
     a, b = metrics["per_class"]["a"], metrics["per_class"]["b"]
@@ -65,7 +66,7 @@ def test_ground_truth_as_detections_is_perfect() -> None:
 
 def test_no_detections_give_zero_where_there_is_ground_truth() -> None:
     truth = annotations([(0, 5, [10, 10, 20, 20])])
-    metrics = coco_metrics(truth, [], ["a", "b"], [5, 2])
+    metrics = coco_metrics(annotation_table(truth), [], ["a", "b"], [5, 2])
     assert metrics["bbox"]["AP"] == metrics["bbox"]["AR100"] == metrics["bbox"]["APs"] == 0
     assert metrics["bbox"]["APl"] == -1
     assert metrics["per_class"]["a"]["AP50"] == 0
@@ -75,18 +76,18 @@ def test_no_detections_give_zero_where_there_is_ground_truth() -> None:
 
 @pytest.mark.parametrize("results", [[], as_results(TRUTH)])
 def test_nothing_to_find_is_undefined(results: list[dict[str, Any]]) -> None:
-    metrics = coco_metrics(annotations([]), results, ["a", "b"], [5, 2])
+    metrics = coco_metrics(annotation_table(annotations([])), results, ["a", "b"], [5, 2])
     assert set(metrics["bbox"].values()) == {-1}
 
 
 def test_no_images() -> None:
-    metrics = coco_metrics(annotations([], num_images=0), [], ["a", "b"], [5, 2])
+    metrics = coco_metrics(annotation_table(annotations([], num_images=0)), [], ["a", "b"], [5, 2])
     assert set(metrics["bbox"].values()) == {-1}
 
 
 def test_half_of_the_boxes_found_is_worked_by_hand() -> None:
     # recall reaches 1/2 with precision 1: 51 of the 101 recall points count 1
-    metrics = coco_metrics(TRUTH, as_results(TRUTH)[:1], ["a", "b"], [5, 2])
+    metrics = coco_metrics(annotation_table(TRUTH), as_results(TRUTH)[:1], ["a", "b"], [5, 2])
     assert metrics["per_class"]["a"]["AP"] == pytest.approx(51 / 101)
     assert metrics["per_class"]["a"]["AR1"] == pytest.approx(1 / 2)
     assert metrics["bbox"]["AP"] == pytest.approx(51 / 202)
@@ -96,25 +97,35 @@ def test_an_annotation_of_id_zero_and_mixed_image_ids_are_matched() -> None:
     truth = copy.deepcopy(TRUTH)
     truth["images"][1]["id"] = "second"
     truth["annotations"][2]["image_id"] = "second"
-    assert coco_metrics(truth, as_results(truth), ["a", "b"], [5, 2])["bbox"]["AP"] == pytest.approx(1)
+    assert coco_metrics(annotation_table(truth), as_results(truth), ["a", "b"], [5, 2])["bbox"]["AP"] == pytest.approx(
+        1
+    )
 
 
 def test_some_of_the_categories() -> None:
-    metrics = coco_metrics(TRUTH, as_results(TRUTH), ["b"], [2])
+    metrics = coco_metrics(annotation_table(TRUTH), as_results(TRUTH), ["b"], [2])
     assert metrics["bbox"]["AP"] == pytest.approx(1)
     assert list(metrics["per_class"]) == ["b"]
+
+
+def test_ground_truth_is_counted_per_label_without_crowds() -> None:
+    table = annotation_table(
+        annotations([(0, 5, [0, 0, 2, 2]), (1, 5, [0, 0, 2, 2]), (1, 2, [0, 0, 9, 9])], crowd=(1,))
+    )
+    assert count_ground_truth(table, [5, 2]) == [1, 1]
+    assert count_ground_truth(table, [2]) == [1] and count_ground_truth(table, [77, 2]) == [0, 1]
 
 
 @pytest.mark.parametrize("change", [{"image_id": 77}, {"category_id": 77}])
 def test_results_of_another_data_set_are_an_error(change: dict[str, int]) -> None:
     results = [as_results(TRUTH)[0] | change]
     with pytest.raises(InputError, match="result 0: .*77"):
-        coco_metrics(TRUTH, results, ["a", "b"], [5, 2])
+        coco_metrics(annotation_table(TRUTH), results, ["a", "b"], [5, 2])
 
 
 def test_classes_of_one_name_are_an_error() -> None:
     with pytest.raises(InputError, match="'a'"):
-        coco_metrics(TRUTH, [], ["a", "a"], [5, 2])
+        coco_metrics(annotation_table(TRUTH), [], ["a", "a"], [5, 2])
 
 
 def test_equal_to_the_reference(golden_dir: Path) -> None:
@@ -122,7 +133,7 @@ def test_equal_to_the_reference(golden_dir: Path) -> None:
     truth, results, figures = (
         json.loads((folder / f"coco_{name}_base.json").read_text()) for name in ("gt", "results", "eval")
     )
-    metrics = coco_metrics(truth, results, ["a", "b", "c", "d"], figures["cat_ids"])
+    metrics = coco_metrics(annotation_table(truth), results, ["a", "b", "c", "d"], figures["cat_ids"])
     assert list(metrics["bbox"]) == figures["stats_names"]
     assert list(metrics["bbox"].values()) == pytest.approx(figures["stats"], abs=1e-12, rel=0)
 
@@ -133,7 +144,7 @@ def test_real_ground_truth_as_detections(data_dir: Path, name: str) -> None:
     truth = json.loads(file.read_text())
     categories = sorted(truth["categories"], key=lambda category: category["id"])
     names, ids = ([category[key] for category in categories] for key in ("name", "id"))
-    metrics = coco_metrics(truth, as_results(truth), names, ids)
+    metrics = coco_metrics(annotation_table(truth), as_results(truth), names, ids)
     # two boxes of bccd have no area, so that nothing matches them
     assert metrics["bbox"]["AP"] == pytest.approx(0.9966 if name == "bccd" else 1, abs=1e-4)
 
@@ -157,7 +168,7 @@ def test_equal_to_summarize(boxes: list[BOX], found: list[tuple[BOX, int]], crow
     """The oracle: pycocotools used as its manual says."""
     truth = annotations(boxes, crowd=tuple(crowd))
     results = [{"image_id": i, "category_id": c, "bbox": b, "score": s / 4} for (i, c, b), s in found]
-    metrics = coco_metrics(truth, results, ["a", "b"], [5, 2])
+    metrics = coco_metrics(annotation_table(truth), results, ["a", "b"], [5, 2])
     for gt in truth["annotations"]:
         gt["id"] += 1  # pycocotools takes 0 for "no match"
     with contextlib.redirect_stdout(io.StringIO()):

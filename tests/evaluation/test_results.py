@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from engine.errors import InputError
-from engine.evaluation.results import read_results, to_coco_results
+from engine.evaluation.results import read_results, to_coco_results, without_images
 from engine.files import write_json
 from engine.structures import Detections
+from tests.evaluation.conftest import annotation_table
 
-TRUTH = {"images": [{"id": 1}, {"id": "b"}], "categories": [{"id": 3}, {"id": 9}]}
+TRUTH = annotation_table({"images": [{"id": 1}, {"id": "b"}], "categories": [{"id": 3}, {"id": 9}]})
 GOOD = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 1.5, 2], "score": 0.5}
 
 
@@ -88,7 +89,7 @@ def test_a_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
         ({"bbox": [1, 2, 3, "4"]}, "4 finite numbers"),
         ({"bbox": [1, 2, 3, float("inf")]}, "4 finite numbers"),
         ({"bbox": [5, 5, -1, 3]}, "negative"),
-        ({"score": float("nan")}, "score must be a finite number, is nan"),
+        ({"score": float("nan")}, "score must be a finite number, not nan"),
         ({"score": 10**400}, "score must be a finite number"),
         ({"score": "high"}, "score"),
         ({"score": True}, "score"),
@@ -109,3 +110,19 @@ def test_an_entry_that_is_no_object_or_lacks_a_key(tmp_path: Path) -> None:
     path.write_text('[{"image_id": 1, "bbox": [0, 0, 1, 1]}]')
     with pytest.raises(InputError, match="entry 0: lacks category_id, score"):
         read_results(path)
+
+
+def test_without_images_keeps_what_the_others_have() -> None:
+    boxes = [(7, 9, 4), (5, 3, 2), (8, 3, 6), (7, 3, 3)]
+    annotations = [
+        {"image_id": i, "category_id": c, "bbox": [0, 0, s, s], "area": s, "iscrowd": s > 5} for i, c, s in boxes
+    ]
+    images, categories = [{"id": 7}, {"id": 5}, {"id": 8}], [{"id": 3}, {"id": 9}]
+    world = {"images": images, "categories": categories, "annotations": annotations}
+    table = annotation_table(world)
+    kept = without_images(table, [5, 77])
+    fewer = {"images": [images[0], images[2]], "annotations": [a for a in annotations if a["image_id"] != 5]}
+    assert repr(kept) == repr(annotation_table(world | fewer))
+    assert repr(table) == repr(annotation_table(world))
+    nothing = without_images(table, [7, 5, 8])
+    assert (nothing.image_ids, nothing.boxes_xywh.shape) == ([], (0, 4)) and nothing.category_ids == [3, 9]

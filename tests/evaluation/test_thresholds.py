@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InputError
+from engine.evaluation.matches import match_detections
 from engine.evaluation.thresholds import best_threshold, fmeasure_thresholds
+from tests.evaluation.conftest import annotation_table
 
 T, F = True, False
 
@@ -96,7 +98,8 @@ def result(category_id: int, bbox: list[float], score: float) -> dict[str, Any]:
 
 
 def thresholds(coco_dict: dict, results: list[dict], **options: Any) -> dict[str, Any]:
-    return fmeasure_thresholds(coco_dict, results, ["a", "b"], [4, 9], **options)
+    matches = match_detections(annotation_table(coco_dict), results, [4, 9], [options.get("iou", 0.5)])
+    return fmeasure_thresholds(matches, ["a", "b"], **options)
 
 
 def test_perfect_detections() -> None:
@@ -143,6 +146,12 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
         thresholds(truth(), [], **options)
 
 
+def test_matches_at_another_iou_are_refused() -> None:
+    matches = match_detections(annotation_table(truth((4, SQUARE, 0))), [], [4, 9], [0.5, 0.75])
+    with pytest.raises(ValueError, match="no matches at IoU 0.6, only at 0.5, 0.75"):
+        fmeasure_thresholds(matches, ["a", "b"], iou=0.6)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=4),
@@ -170,15 +179,23 @@ def test_the_interpolated_rule_equals_the_reference(golden_dir: Path) -> None:
     coco_dict, results, figures = (
         json.loads((folder / f"coco_{name}_base.json").read_text()) for name in ("gt", "results", "eval")
     )
-    arguments = coco_dict, results, ["a", "b", "c", "d"], figures["cat_ids"]
-    entries = fmeasure_thresholds(*arguments, rule="interpolated")["classes"].values()
+    matches = match_detections(annotation_table(coco_dict), results, figures["cat_ids"], [0.3, 0.5])
+    names = ["a", "b", "c", "d"]
+    entries = fmeasure_thresholds(matches, names, rule="interpolated")["classes"].values()
     assert [entry["threshold"] for entry in entries] == figures["thresholds"]
     f_measures = [entry["f_measure"] for entry in entries]
     assert f_measures == pytest.approx(figures["max_f_measure"], abs=1e-12)
-    for entry in fmeasure_thresholds(*arguments)["classes"].values():
+    for entry in fmeasure_thresholds(matches, names)["classes"].values():
         # what the raw rule promises is a ratio of counts
         num_true = entry["recall"] * entry["num_gt"]
         assert num_true == pytest.approx(round(num_true))
+
+
+def test_the_interpolated_rule_keeps_a_hundred_detections_per_image_and_class() -> None:
+    for num_false, found in ((99, 1), (100, 0)):
+        results = [result(4, FAR, 0.9)] * num_false + [result(4, SQUARE, 0.5)]
+        a = thresholds(truth((4, SQUARE, 0)), results, rule="interpolated")["classes"]["a"]
+        assert (a["recall"] or 0) == found
 
 
 def test_the_interpolated_rule_without_a_threshold() -> None:

@@ -122,7 +122,7 @@ def test_bad_results_are_one_line(config: Path) -> None:
     path.write_text('[{"image_id": 7, "category_id": 9, "bbox": [0, 0, 1, 1], "score": NaN}]')
     done = run("--config-file", config, "--results", path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines() == [f"error: {path}: entry 0: score must be a finite number, is nan"]
+    assert done.stderr.splitlines() == [f"error: {path}: entry 0: score must be a finite number, not nan"]
 
 
 def test_a_configuration_without_test_sets(config: Path) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
 
-from engine.data.coco import CocoDataset, ConcatDataset, StringTable
+from engine.data.dataset import CocoDataset, ConcatDataset
 from engine.errors import InputError
 
 WriteCoco = Callable[..., Path]
@@ -57,11 +56,13 @@ def test_given_class_names_decide_the_order(write_coco: WriteCoco) -> None:
     dataset = _open(folder, class_names=["hole", "stain", "scratch"])
     assert dataset.category_ids == [7, 8, 3]  # 8: not used in the file
     assert dataset.read(0)[1].labels.tolist() == [2, 0]
-    assert {row["id"]: row["name"] for row in dataset.coco_dict()["categories"]} == {
+    annotations = dataset.annotations  # ids in results have a meaning, also that of the class that the file lacks
+    assert dict(zip(annotations.category_ids, annotations.category_names, strict=True)) == {
         7: "hole",
         3: "scratch",
         8: "stain",
     }
+    assert [annotations.category_names[row] for row in annotations.category_rows] == ["scratch", "hole"]
     with pytest.raises(InputError, match="not trained: scratch"):
         _open(folder, class_names=["hole", "stain"])
 
@@ -78,7 +79,7 @@ def test_boxes_are_clipped_and_empty_ones_dropped_with_one_warning(
     assert len(caplog.records) == 2
     assert "2 of 5 boxes have no area" in caplog.text
     assert "1 of 5 boxes lie outside" in caplog.text
-    assert [row["bbox"] for row in dataset.coco_dict()["annotations"]] == boxes
+    assert dataset.annotations.boxes_xywh.tolist() == boxes
 
 
 def test_crowds_become_ignore_regions_and_count_as_empty(write_coco: WriteCoco) -> None:
@@ -117,24 +118,28 @@ def test_sizes_may_be_missing_or_wrong(write_coco: WriteCoco) -> None:
     assert targets.size == (15, 25) and targets.boxes.tolist() == [[0, 0, 25, 15]]
 
 
-def test_coco_dict_is_complete_for_pycocotools(write_coco: WriteCoco) -> None:
+def test_areas_and_crowds_are_complete(write_coco: WriteCoco) -> None:
     folder = write_coco(
         [(1, 20, 20), (2, 20, 20)],
         [_annotation(1, 3, [1, 1, 2, 3], id=0), _annotation(2, 7, [1, 1, 2, 2], iscrowd=1)],
     )
-    data = _open(folder).coco_dict()
-    assert [row["id"] for row in data["annotations"]] == [1, 2]  # pycocotools: 0 is "unmatched"
-    assert [row["area"] for row in data["annotations"]] == [6.0, 4.0]
-    assert [row["iscrowd"] for row in data["annotations"]] == [0, 1]
-    api = COCO()
-    api.dataset = data
-    api.createIndex()
-    result = {"image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 3], "score": 0.5}
-    assert len(api.loadRes([result]).anns) == 1
+    annotations = _open(folder).annotations
+    assert annotations.areas.tolist() == [6.0, 4.0]
+    assert annotations.crowd.tolist() == [False, True]
 
     kept = write_coco([(1, 20, 20)], [_annotation(id=9, area=1.5)], name="other")
-    row = _open(kept).coco_dict()["annotations"][0]
-    assert (row["id"], row["area"]) == (9, 1.5)
+    assert _open(kept).annotations.areas.tolist() == [1.5]
+
+
+def test_a_data_set_is_parsed_once(write_coco: WriteCoco) -> None:
+    folder = write_coco([(1, 20, 20), (2, 20, 20)], [_annotation(2)])
+    dataset = _open(folder, class_names=["hole", "scratch", "stain"], filter_empty=True)
+    (folder / "ann.json").rename(folder / "moved.json")
+    assert list(dataset.annotations.image_ids) == [1, 2] and dataset.image_ids == [2]
+    copy = pickle.loads(pickle.dumps(dataset))  # as a spawned loader worker gets it
+    assert copy.read(0)[1].boxes.tolist() == [[1, 2, 4, 6]] and copy.image_ids == [2]
+    (folder / "moved.json").rename(folder / "ann.json")
+    assert copy.annotations.category_names == dataset.annotations.category_names == ["scratch", "hole", "stain"]
 
 
 def test_text_image_ids_and_unicode_names(write_coco: WriteCoco) -> None:
@@ -147,78 +152,13 @@ def test_text_image_ids_and_unicode_names(write_coco: WriteCoco) -> None:
     assert dataset.read(1)[1].image_id == "b"
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"images": None}, ["`images` must be a list"]),
-        ({"images": [{"file_name": "a.png"}]}, ["image number 1", "id"]),
-        ({"images": [{"id": 1}]}, ["image 1", "file_name"]),
-        ({"images": [{"id": 1, "file_name": "a"}] * 2}, ["image id 1 occurs twice"]),
-        (
-            {"images": [{"id": 1, "file_name": "a"}, {"id": "2", "file_name": "b"}]},
-            ["mixture"],
-        ),
-        ({"images": [{"id": 1, "file_name": "a", "height": -2, "width": 5}]}, ["image 1", "-2"]),
-        ({"images": [{"id": 1, "file_name": "a", "height": "x", "width": 5}]}, ["image 1", "'x'"]),
-        ({"categories": []}, ["`categories` is empty"]),
-        ({"categories": [{"id": 3, "name": "a"}] * 2}, ["category id 3 occurs twice"]),
-        (
-            {"categories": [{"id": 3, "name": "a"}, {"id": 4, "name": "a"}]},
-            ["category name 'a' occurs twice"],
-        ),
-        ({"categories": [{"id": 3}]}, ["category 3", "name"]),
-        ({"categories": [{"id": "3", "name": "a"}]}, ["category", "integer"]),
-        ({"annotations": [_annotation(99, id=5)]}, ["annotation 5", "image_id 99"]),
-        ({"annotations": [_annotation(99)]}, ["annotation number 1", "image_id 99"]),
-        ({"annotations": [_annotation(1, 99, id=5)]}, ["annotation 5", "category_id 99"]),
-        ({"annotations": [_annotation(1, None, id=5)]}, ["annotation 5", "category_id None"]),
-        ({"annotations": [_annotation(id=5)] * 2}, ["annotation 5", "twice"]),
-        ({"annotations": [_annotation(bbox=[1, 2, 3], id=5)]}, ["annotation 5", "image 1", "bbox"]),
-        ({"annotations": [_annotation(bbox=[1, 2, 3, float("nan")], id=5)]}, ["bbox", "nan"]),
-        ({"annotations": [_annotation(bbox=[1, 2, 3, float("inf")], id=5)]}, ["bbox", "inf"]),
-        ({"annotations": [_annotation(bbox=[1, 2, 3, 10**400], id=5)]}, ["bbox", "1000"]),
-        ({"annotations": [_annotation(bbox=[1, 2, 3, "4"], id=5)]}, ["bbox", "'4'"]),
-        ({"annotations": [_annotation(bbox=[1, 2, 3, True], id=5)]}, ["bbox", "True"]),
-        ({"annotations": [_annotation(bbox="a\nb" * 50, id=5)]}, ["bbox"]),
-        ({"annotations": [{"id": 5}]}, ["annotation 5", "image_id None"]),
-        ({"annotations": [5]}, ["`annotations` must be a list of objects"]),
-    ],
-)
-def test_faults_are_one_line_with_file_and_id(write_coco: WriteCoco, changes: dict, words: list[str]) -> None:
-    folder = write_coco([(1, 20, 20)], [], changes=changes)
-    with pytest.raises(InputError) as caught:
-        _open(folder)
-    message = str(caught.value)
-    assert message.startswith(str(folder / "ann.json")) and "\n" not in message
-    for word in words:
-        assert word in message
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", ":1:"),
-        (b'{\n"images": [],\n"categories": [}', ":3:"),
-        (b"[]", "top level"),
-        (b'{"categories": []}', "`images` is missing"),
-        (b'{"images": []}', "`categories` is missing"),
-        (b'{"images": "\xff\xfe"}', "UTF-8"),
-    ],
-)
-def test_broken_files(tmp_path: Path, content: bytes, words: str) -> None:
-    (tmp_path / "ann.json").write_bytes(content)
-    with pytest.raises(InputError) as caught:
-        CocoDataset("x", tmp_path, tmp_path / "ann.json")
-    assert words in str(caught.value) and "\n" not in str(caught.value)
-
-
 def test_a_test_set_without_annotations(write_coco: WriteCoco) -> None:
     folder = write_coco([(1, 20, 20)], [])
     data = json.loads((folder / "ann.json").read_text())
     del data["annotations"]
     (folder / "ann.json").write_text(json.dumps(data))
     dataset = _open(folder)
-    assert dataset.num_boxes(0) == 0 and dataset.coco_dict()["annotations"] == []
+    assert dataset.num_boxes(0) == 0 and dataset.annotations.boxes_xywh.shape == (0, 4)
 
 
 def test_unreadable_image_names_file_and_id(write_coco: WriteCoco) -> None:
@@ -264,14 +204,10 @@ def test_large_data_set_is_flat_and_small(tmp_path: Path) -> None:
         if isinstance(value, (list, tuple, dict, set)) and len(value) > 100
     ]
     assert long_containers == []
+    annotations = vars(dataset.annotations)
+    assert [key for key, value in annotations.items() if isinstance(value, list) and len(value) > 100] == []
+    assert len(pickle.dumps(dataset.annotations)) < 100 * num_boxes
     assert dataset.image_path(19_999) == tmp_path / "train/000000019999.jpg"
-
-
-def test_string_table_keeps_every_string() -> None:
-    strings = ["", "a", "织物", "b" * 300, "", "ü.jpg"]
-    table = StringTable(strings)
-    assert len(table) == 6 and [table[i] for i in range(6)] == strings
-    assert len(StringTable([])) == 0
 
 
 def test_real_sets(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -291,4 +227,4 @@ def test_real_sets(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
         cells = CocoDataset("bccd", bccd / "val", bccd / "annotations" / "instances_val.json")
     assert "2 of 966 boxes have no area" in caplog.text
     assert sum(cells.num_boxes(index) for index in range(72)) == 964
-    assert len(cells.coco_dict()["annotations"]) == 966
+    assert len(cells.annotations.boxes_xywh) == 966
