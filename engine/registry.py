@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fvcore.common.registry import Registry as FvcoreRegistry
@@ -68,6 +70,60 @@ def lookup(registry: Registry, name: str, key: str) -> Any:
     if name in registry:
         return registry.get(name)
     known = registry.names()
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(near)}?" if near else f"; there is {', '.join(known) or 'none'}"
-    raise InputError(f"{key}: nothing is registered as {name}{hint} (IMPORTS names the modules that register your own)")
+    hint = _did_you_mean(name, known) or f"there is {', '.join(known) or 'none'}"
+    where = "IMPORTS names the modules that register your own"
+    raise InputError(f"{key}: nothing is registered as {name}; {hint} ({where})")
+
+
+def taken_by(part: Callable[..., Any], offers: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `offers` whose names are parameters of `part`.
+
+    Example:
+        >>> def conv(channels: int, norm: str) -> str: ...
+        >>> taken_by(conv, {"norm": "GN", "freeze_at": 2})
+        {'norm': 'GN'}
+    """
+    return {name: value for name, value in offers.items() if name in inspect.signature(part).parameters}
+
+
+def call_with(
+    part: Callable[..., Any],
+    name: str,
+    arguments: Mapping[str, Any],
+    key: str,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
+    """`part(**given, **arguments)`, after a check of the arguments that the user wrote.
+
+    Args:
+        part: a registered class or function.
+        name: what it is registered as.
+        arguments: what the configuration says, below `key` and elsewhere.
+        key: the mapping of free arguments, such as MODEL.BACKBONE.ARGS.
+        given: what the engine passes itself and `arguments` may not change.
+
+    Raises:
+        InputError: `part` does not take one of the arguments (names the nearest one, else all), gets it from `given`,
+            or lacks one that it needs.
+    """
+    parameters = inspect.signature(part).parameters
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    named = [each for each in parameters.values() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    free = [each.name for each in named if each.name not in given]
+    for argument in arguments:
+        if argument in given:
+            raise InputError(f"{key}.{argument}: the engine itself gives {name} this argument; remove it")
+        if argument not in free and not takes_any:
+            hint = _did_you_mean(argument, free) or f"it takes {', '.join(free) or 'none'}"
+            raise InputError(f"{key}.{argument}: {name} takes no such argument; {hint}")
+    needed = [each.name for each in named if each.default is each.empty and each.name in free]
+    missing = [each for each in needed if each not in arguments]
+    if missing:
+        raise InputError(f"{key}: {name} needs a value for {', '.join(missing)}")
+    return part(**given, **arguments)
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question with the one or two nearest of the known words, "" where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else ""

@@ -13,11 +13,11 @@ from engine.errors import InputError
 from engine.layers.iou_losses import IOU_LOSSES
 from engine.modeling.anchors import AnchorGenerator, octave_sizes
 from engine.modeling.assign import ASSIGNERS, max_iou, ssc
+from engine.modeling.backbone import Backbone
 from engine.modeling.dense.atss import ATSS, ATSSHead, ATSSProposals
 from engine.modeling.dense.fcos import FCOS, FCOSHead
 from engine.modeling.dense.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
 from engine.modeling.dense.stage import DenseStage
-from engine.modeling.necks.fpn import Backbone
 from engine.modeling.two_stage.rpn import RPN
 from engine.registry import lookup
 from engine.structures import boxes as box_ops
@@ -34,7 +34,7 @@ def build_dense(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> DenseS
 def build_proposals(cfg: CfgNode, backbone: Backbone) -> RPN | ATSSProposals:
     """The first stage of a two-stage detector: `MODEL.RPN`, or `MODEL.ATSS` where it is on."""
     if not cfg.MODEL.ATSS_ON:
-        return build_rpn(cfg, backbone.fpn, pixel_of(cfg))
+        return build_rpn(cfg, backbone, pixel_of(cfg))
     rpn = cfg.MODEL.RPN
     return build_atss(
         cfg,
@@ -56,10 +56,10 @@ def build_atss(
     anchor_generator = build_anchors(cfg, "ATSS", backbone)
     distances = atss.REGRESSION_TYPE == "POINT"
     head = ATSSHead(
-        backbone.fpn.out_channels,
+        backbone.out_channels,
         num_foreground,
         anchor_generator.per_cell,
-        backbone.fpn.num_levels,
+        backbone.num_levels,
         atss.NUM_CONVS,
         atss.USE_DCN_IN_TOWER,
         atss.PRIOR_PROB,
@@ -82,7 +82,7 @@ def build_retinanet(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> Re
     retinanet = cfg.MODEL.RETINANET
     anchor_generator = build_anchors(cfg, "RETINANET", backbone)
     head = RetinaNetHead(
-        backbone.fpn.out_channels,
+        backbone.out_channels,
         num_foreground,
         anchor_generator.per_cell,
         retinanet.NUM_CONVS,
@@ -107,9 +107,9 @@ def build_fcos(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> FCOS:
     fcos, pixel = cfg.MODEL.FCOS, pixel_of(cfg)
     _check_levels("MODEL.FCOS.FPN_STRIDES", fcos.FPN_STRIDES, cfg, backbone)
     head = FCOSHead(
-        backbone.fpn.out_channels,
+        backbone.out_channels,
         num_foreground,
-        backbone.fpn.num_levels,
+        backbone.num_levels,
         fcos.NUM_CONVS,
         fcos.USE_DCN_IN_TOWER,
         fcos.PRIOR_PROB,
@@ -168,10 +168,9 @@ def build_anchors(cfg: CfgNode, group: str, backbone: Backbone) -> AnchorGenerat
 
 
 def _check_levels(key: str, strides: Sequence[int], cfg: CfgNode, backbone: Backbone) -> None:
-    if len(strides) != backbone.fpn.num_levels:
+    if len(strides) != backbone.num_levels:
         raise InputError(
-            f"{key} has {len(strides)} entries, but {cfg.MODEL.BACKBONE.CONV_BODY} gives "
-            f"{backbone.fpn.num_levels} levels"
+            f"{key} has {len(strides)} entries, but {cfg.MODEL.BACKBONE.CONV_BODY} gives {backbone.num_levels} levels"
         )
 
 

@@ -8,9 +8,9 @@ from yacs.config import CfgNode
 
 from engine.errors import InputError
 from engine.modeling.anchors import AnchorGenerator
+from engine.modeling.backbone import Backbone
 from engine.modeling.box_coding import MAX_LOG_RATIO
 from engine.modeling.matching import match_boxes
-from engine.modeling.necks.fpn import FPN
 from engine.modeling.two_stage.box_head import FEATURE_EXTRACTORS, BoxHead, ExtractorShape, FPNPredictor
 from engine.modeling.two_stage.cascade import SCORE_MEANS, CascadeRoIHeads
 from engine.modeling.two_stage.roi_heads import StandardRoIHeads
@@ -22,14 +22,14 @@ from engine.registry import lookup
 from engine.structures import boxes as box_ops
 
 
-def build_rpn(cfg: CfgNode, fpn: FPN, pixel: float) -> RPN:
+def build_rpn(cfg: CfgNode, backbone: Backbone, pixel: float) -> RPN:
     """The region proposal network of `MODEL.RPN`."""
     rpn = cfg.MODEL.RPN
     num_levels = len(rpn.ANCHOR_STRIDE)
-    if num_levels != fpn.num_levels:
+    if num_levels != backbone.num_levels:
         raise InputError(
             f"MODEL.RPN.ANCHOR_STRIDE has {num_levels} entries, but {cfg.MODEL.BACKBONE.CONV_BODY} gives "
-            f"{fpn.num_levels} levels"
+            f"{backbone.num_levels} levels"
         )
     per_level = len(rpn.ANCHOR_SIZES) // num_levels
     anchor_generator = AnchorGenerator(
@@ -40,7 +40,7 @@ def build_rpn(cfg: CfgNode, fpn: FPN, pixel: float) -> RPN:
         cfg.MODEL.ANCHOR_CONVENTION,
     )
     return RPN(
-        lookup(RPN_HEADS, rpn.RPN_HEAD, "MODEL.RPN.RPN_HEAD")(fpn.out_channels, anchor_generator.per_cell),
+        lookup(RPN_HEADS, rpn.RPN_HEAD, "MODEL.RPN.RPN_HEAD")(backbone.out_channels, anchor_generator.per_cell),
         anchor_generator,
         partial(
             match_boxes,
@@ -62,7 +62,7 @@ def build_rpn(cfg: CfgNode, fpn: FPN, pixel: float) -> RPN:
     )
 
 
-def build_roi_heads(cfg: CfgNode, fpn: FPN, num_classes: int, pixel: float) -> StandardRoIHeads:
+def build_roi_heads(cfg: CfgNode, backbone: Backbone, num_classes: int, pixel: float) -> StandardRoIHeads:
     """The second stage of `MODEL.ROI_HEADS` for `num_classes` foreground classes."""
     heads, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
     strides = [round(1 / scale) for scale in box.POOLER_SCALES]
@@ -80,13 +80,13 @@ def build_roi_heads(cfg: CfgNode, fpn: FPN, num_classes: int, pixel: float) -> S
     }
     if heads.NAME == "StandardROIHeads":
         return StandardRoIHeads(
-            box=build_box_head(cfg, fpn, num_classes, heads.BBOX_REG_WEIGHTS),
+            box=build_box_head(cfg, backbone, num_classes, heads.BBOX_REG_WEIGHTS),
             match=partial(match_boxes, fg_iou_thresh=heads.FG_IOU_THRESHOLD, bg_iou_thresh=heads.BG_IOU_THRESHOLD),
             **parts,
         )
     cascade = cfg.MODEL.ROI_BOX_CASCADE_HEAD
     return CascadeRoIHeads(
-        box=[build_box_head(cfg, fpn, num_classes, weights) for weights in cascade.BBOX_REG_WEIGHTS],
+        box=[build_box_head(cfg, backbone, num_classes, weights) for weights in cascade.BBOX_REG_WEIGHTS],
         matches=[partial(match_boxes, fg_iou_thresh=iou, bg_iou_thresh=iou) for iou in cascade.IOUS],
         loss_weights=cascade.LOSS_WEIGHTS,
         score_mean=lookup(SCORE_MEANS, cascade.SCORE_MEAN, "MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN"),
@@ -96,12 +96,12 @@ def build_roi_heads(cfg: CfgNode, fpn: FPN, num_classes: int, pixel: float) -> S
     )
 
 
-def build_box_head(cfg: CfgNode, fpn: FPN, num_classes: int, delta_weights: tuple[float, ...]) -> BoxHead:
+def build_box_head(cfg: CfgNode, backbone: Backbone, num_classes: int, delta_weights: tuple[float, ...]) -> BoxHead:
     """One stage of `MODEL.ROI_BOX_HEAD`."""
     box = cfg.MODEL.ROI_BOX_HEAD
     extractor = lookup(FEATURE_EXTRACTORS, box.FEATURE_EXTRACTOR, "MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR")(
         ExtractorShape(
-            channels=fpn.out_channels,
+            channels=backbone.out_channels,
             resolution=box.POOLER_RESOLUTION,
             fc_dim=box.MLP_HEAD_DIM,
             conv_dim=box.CONV_HEAD_DIM,
