@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from engine.registry import Registry
+from engine.registry import Registry, lookup
 
 NORMS = Registry("NORMS")
 """(channels: int) -> module of (N, C, H, W) maps."""
@@ -67,5 +67,9 @@ def GN(channels: int, num_groups: int = 32, eps: float = 1e-5) -> nn.Module:
 
 
 def norm(name: str, channels: int) -> nn.Module:
-    """The normalisation layer that is registered as `name`, for maps of `channels` channels."""
-    return NORMS.get(name)(channels)
+    """The normalisation layer that is registered as `name`, for maps of `channels` channels.
+
+    Raises:
+        InputError: nothing is registered as `name`.
+    """
+    return lookup(NORMS, name, "norm")(channels)

@@ -186,6 +186,11 @@ def test_names_count_before_the_spelling_of_the_reference(parts: None) -> None:
     assert backbone.strides == (32,)
 
 
+def test_a_misspelt_norm() -> None:
+    with pytest.raises(InputError, match=r"^MODEL\.RESNETS\.NORM: nothing is registered as GM; there is BN, FrozenBN, GN"):
+        backbone_of("R-18", "FPN", "IMPORTS", "('json',)", "MODEL.RESNETS.NORM", "GM")
+
+
 def test_a_dilated_body_has_other_strides() -> None:
     assert backbone_of("R-18", "FPN", "MODEL.RESNETS.RES5_DILATION", 2).strides == (4, 8, 16, 16, 32)
 

@@ -21,6 +21,7 @@ P3_STRIDE = 8
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, use_gn: bool, use_relu: bool) -> nn.Module:
+    """A convolution that keeps the resolution; without norm and ReLU it stands alone, as parameter names expect."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=not use_gn)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
