@@ -26,7 +26,7 @@ from engine.modeling.necks.fpn import FPN_NECKS
 from engine.registry import call_with, import_modules, lookup, taken_by
 
 NORM_OF_FUNC = {"FixedBatchNorm": "FrozenBN", "BatchNorm": "BN", "GN": "GN"}
-"""What the reference's STEM_FUNC / TRANS_FUNC names end in, and our norm."""
+"""Ending of the reference's STEM_FUNC and TRANS_FUNC -> our norm."""
 LEAST_STRIDED_CHANNELS = 16
 """Below it oneDNN corrupts memory, see `_breaks_channels_last`."""
 
@@ -99,7 +99,7 @@ def num_classes(cfg: CfgNode, class_names: Sequence[str] = ()) -> int:
 def build_backbone(cfg: CfgNode) -> Backbone:
     """The body of `MODEL.BACKBONE` and the neck of `MODEL.NECK`.
 
-    `MODEL.BACKBONE.CONV_BODY`, the reference's key, names those of the two that have no NAME of their own.
+    Where the NAME of either is "", `MODEL.BACKBONE.CONV_BODY`, the reference's key, names it.
 
     Raises:
         InputError: a name, an argument or a norm that is not known, or a body that contradicts itself.
@@ -119,16 +119,16 @@ def build_backbone(cfg: CfgNode) -> Backbone:
 def build_body(cfg: CfgNode, name: str, key: str) -> nn.Module:
     """A body of `BODIES`; `key` is the key that holds its name.
 
-    `MODEL.BACKBONE.ARGS` count before what other keys say.
+    `MODEL.BACKBONE.ARGS` takes precedence over the other keys.
     """
     part = lookup(BODIES, name, key)
     norm_name = cfg.MODEL.RESNETS.NORM or _norm_of(cfg.MODEL.RESNETS.TRANS_FUNC)
     lookup(NORMS, norm_name, "MODEL.RESNETS.NORM")
     freeze_at = cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT
-    # Offered to every body, since any body may have norms and parts that can be frozen.
+    # Offered to every body: any body may have norms and parts to freeze.
     offers: dict[str, Any] = {"norm": norm_name, "norm_name": norm_name, "freeze_at": freeze_at}
     if name in RESNETS:
-        # Not offered to others: these names may mean something else there.
+        # Not offered to other bodies, where these names may mean something else.
         offers |= {
             "stem_channels": cfg.MODEL.RESNETS.STEM_OUT_CHANNELS,
             "res2_channels": cfg.MODEL.RESNETS.RES2_OUT_CHANNELS,
@@ -160,7 +160,7 @@ def build_body(cfg: CfgNode, name: str, key: str) -> nn.Module:
 def build_neck(cfg: CfgNode, name: str, key: str, body: nn.Module) -> nn.Module:
     """A neck of `NECKS` on the maps of `body`; `key` is the key that holds its name.
 
-    `MODEL.NECK.ARGS` count before what other keys say.
+    `MODEL.NECK.ARGS` takes precedence over the other keys.
     """
     part = lookup(NECKS, name, key)
     offers = {"out_channels": cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS}
@@ -187,6 +187,7 @@ def _parse_conv_body(name: str) -> tuple[str, str]:
 
 
 def _norm_of(trans_func: str) -> str:
+    """The norm that the reference's name of a block implies: BottleneckWithGN -> GN."""
     for ending, name in NORM_OF_FUNC.items():
         if trans_func.endswith(f"With{ending}"):
             return name

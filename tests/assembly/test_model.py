@@ -163,7 +163,7 @@ def test_parts_of_ones_own_take_free_arguments(parts: None) -> None:
     assert [tuple(level.shape) for level in backbone(torch.randn(1, 3, 32, 64))] == [(1, 12, 2, 4)]
 
 
-def test_arguments_count_before_other_keys(parts: None) -> None:
+def test_arguments_take_precedence_over_other_keys(parts: None) -> None:
     backbone = backbone_of(
         *("R-18", "FPN", "MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.RESNETS.NORM", "BN"),
         body_args={"stem_channels": 32, "norm_name": "GN", "width_per_group": 32},
@@ -179,7 +179,7 @@ def test_the_spelling_of_the_reference(parts: None) -> None:
     assert backbone.strides == (8, 16, 32, 64, 128) and backbone.out_channels == 1024
 
 
-def test_names_count_before_the_spelling_of_the_reference(parts: None) -> None:
+def test_names_take_precedence_over_the_spelling_of_the_reference(parts: None) -> None:
     backbone = backbone_of("TwoMaps", "", "MODEL.BACKBONE.CONV_BODY", "R-18-FPN")
     assert backbone.strides == (8, 16, 32)
     backbone = backbone_of("", "OneLevel", "MODEL.BACKBONE.CONV_BODY", "R-18-FPN")
@@ -187,7 +187,8 @@ def test_names_count_before_the_spelling_of_the_reference(parts: None) -> None:
 
 
 def test_a_misspelt_norm() -> None:
-    with pytest.raises(InputError, match=r"^MODEL\.RESNETS\.NORM: nothing is registered as GM; there is BN, FrozenBN, GN"):
+    start = r"^MODEL\.RESNETS\.NORM: nothing is registered as GM; there is BN, FrozenBN, GN"
+    with pytest.raises(InputError, match=start):
         backbone_of("R-18", "FPN", "IMPORTS", "('json',)", "MODEL.RESNETS.NORM", "GM")
 
 
