@@ -10,7 +10,7 @@ import pytest
 from engine.assembly.model import build_backbone, build_model
 from engine.config import get_cfg
 from engine.errors import InputError
-from engine.registry import Registry, import_modules, lookup
+from engine.registry import Registry, call_with, import_modules, lookup, taken_by
 
 PARTS = Registry("PARTS")
 
@@ -33,6 +33,40 @@ def test_a_slip_is_one_line_with_the_way_out(name: str, hint: str) -> None:
         lookup(PARTS, name, "MODEL.PART")
     assert str(caught.value).startswith(f"MODEL.PART: nothing is registered as {name}; {hint}")
     assert "\n" not in str(caught.value)
+
+
+def pipe(length: int, *, width: int = 2, hue: str = "grey") -> tuple[int, int, str]:
+    return length, width, hue
+
+
+def bag(**contents: int) -> dict[str, int]:
+    return contents
+
+
+def test_arguments_are_passed() -> None:
+    assert call_with(pipe, "pipe", {"width": 3}, "PART.ARGS", {"length": 1}) == (1, 3, "grey")
+    assert call_with(bag, "bag", {"x": 3}, "PART.ARGS") == {"x": 3}  # takes anything
+    assert taken_by(pipe, {"hue": "red", "norm": "GN"}) == {"hue": "red"}
+    assert taken_by(bag, {"norm": "GN"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"widht": 3}, "PART.ARGS.widht: pipe takes no such argument; did you mean width?"),
+        ({"zzz": 3}, "PART.ARGS.zzz: pipe takes no such argument; it takes width, hue"),
+        ({"length": 3}, "PART.ARGS.length: the engine itself gives pipe this argument; remove it"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        call_with(pipe, "pipe", arguments, "PART.ARGS", {"length": 1})
+    assert str(caught.value) == message
+
+
+def test_a_missing_argument_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"^PART\.ARGS: pipe needs a value for length$"):
+        call_with(pipe, "pipe", {"width": 3}, "PART.ARGS")
 
 
 def test_modules_come_from_the_working_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,5 +101,6 @@ def test_open_words_are_answered_when_the_model_is_built(key: str, value: str) -
 def test_a_depth_that_no_resnet_has() -> None:
     cfg = get_cfg()
     cfg.merge_from_list(["IMPORTS", "('json',)", "MODEL.BACKBONE.CONV_BODY", "R-51-FPN"])
-    with pytest.raises(InputError, match="R-51-FPN cannot be built"):
+    start = r"^MODEL\.BACKBONE\.CONV_BODY: nothing is registered as R-51; did you mean R-"
+    with pytest.raises(InputError, match=start):
         build_backbone(cfg)

@@ -15,11 +15,11 @@ from engine.layers.iou_losses import IOU_LOSSES
 from engine.layers.losses import focal_loss_sum
 from engine.modeling.anchors import AnchorGenerator, octave_sizes
 from engine.modeling.assign import ASSIGNERS, Assigner, assign_max_iou, assign_ssc
+from engine.modeling.backbone import Backbone
 from engine.modeling.box_coding import BoxCoder, DeltaCoder, DistanceCoder
 from engine.modeling.dense.centerness import CenternessHead, CenternessStage, giou_of_boxes, loss_of_codes
 from engine.modeling.dense.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseShape, DenseStage
-from engine.modeling.necks.fpn import Backbone
 from engine.modeling.selection import Selection
 from engine.modeling.two_stage.rpn import RPN
 from engine.registry import call_with, lookup

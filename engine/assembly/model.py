@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,15 +14,18 @@ from engine.assembly.dense import build_dense, build_proposals, dense_name
 from engine.assembly.device import build_device
 from engine.assembly.two_stage import build_roi_heads
 from engine.errors import InputError
+from engine.layers.norm import NORMS
 from engine.log import get_logger
-from engine.modeling.bodies import BODIES
-from engine.modeling.bodies.resnet import BLOCKS_PER_STAGE, ResNet
+from engine.modeling.backbone import Backbone
+from engine.modeling.bodies import BODIES, strides_of
+from engine.modeling.bodies.resnet import RESNETS, Deformable
 from engine.modeling.detector import GeneralizedRCNN
-from engine.modeling.necks.fpn import FPN, Backbone, LevelP6Pool, LevelsP6P7
-from engine.registry import import_modules, lookup
+from engine.modeling.necks import NECKS
+from engine.modeling.necks.fpn import FPN_NECKS
+from engine.registry import call_with, import_modules, lookup, taken_by
 
 NORM_OF_FUNC = {"FixedBatchNorm": "FrozenBN", "BatchNorm": "BN", "GN": "GN"}
-"""What the reference's STEM_FUNC / TRANS_FUNC names end in, and our norm."""
+"""Ending of the reference's STEM_FUNC and TRANS_FUNC -> our norm."""
 LEAST_STRIDED_CHANNELS = 16
 """Below it oneDNN corrupts memory, see `_breaks_channels_last`."""
 
@@ -103,56 +107,97 @@ def num_classes(cfg: CfgNode, class_names: Sequence[str] = ()) -> int:
 
 
 def build_backbone(cfg: CfgNode) -> Backbone:
-    """The body and pyramid of `MODEL.BACKBONE.CONV_BODY`, such as R-50-FPN-RETINANET."""
-    body_name, retinanet = _parse_conv_body(cfg.MODEL.BACKBONE.CONV_BODY)
-    body = build_body(cfg, body_name)
-    out_channels = cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS
-    if retinanet:
-        in_channels = [0, *body.out_channels[1:]]
-        top = LevelsP6P7(body.out_channels[-1], out_channels, cfg.MODEL.RETINANET.USE_C5, cfg.MODEL.FPN.RELU_BEFORE_P7)
-    else:
-        in_channels, top = body.out_channels, LevelP6Pool()
-    fpn = FPN(in_channels, out_channels, top, cfg.MODEL.FPN.USE_GN, cfg.MODEL.FPN.USE_RELU)
-    return Backbone(body, fpn)
+    """The body of `MODEL.BACKBONE` and the neck of `MODEL.NECK`.
+
+    Where the NAME of either is "", `MODEL.BACKBONE.CONV_BODY`, the reference's key, names it.
+
+    Raises:
+        InputError: a name, an argument or a norm that is not known, or a body that contradicts itself.
+    """
+    body_name, body_key = cfg.MODEL.BACKBONE.NAME, "MODEL.BACKBONE.NAME"
+    neck_name, neck_key = cfg.MODEL.NECK.NAME, "MODEL.NECK.NAME"
+    if not (body_name and neck_name):
+        parsed = _parse_conv_body(cfg.MODEL.BACKBONE.CONV_BODY)
+        if not body_name:
+            body_name, body_key = parsed[0], "MODEL.BACKBONE.CONV_BODY"
+        if not neck_name:
+            neck_name, neck_key = parsed[1], "MODEL.BACKBONE.CONV_BODY"
+    body = build_body(cfg, body_name, body_key)
+    return Backbone(body, build_neck(cfg, neck_name, neck_key, body))
 
 
-def build_body(cfg: CfgNode, name: str) -> nn.Module:
-    """R-18 to R-152 by the keys of `MODEL.RESNETS`, any other name from `BODIES`."""
-    resnets, freeze_at = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT
-    norm_name = resnets.NORM or _norm_of(resnets.TRANS_FUNC)
-    resnet = re.fullmatch(r"R-(\d+)", name)
-    if not resnet:
-        return lookup(BODIES, name, "MODEL.BACKBONE.CONV_BODY")(norm_name=norm_name, freeze_at=freeze_at)
-    return ResNet(
-        int(resnet[1]),
-        stem_channels=resnets.STEM_OUT_CHANNELS,
-        res2_channels=resnets.RES2_OUT_CHANNELS,
-        groups=resnets.NUM_GROUPS,
-        width_per_group=resnets.WIDTH_PER_GROUP,
-        norm_name=norm_name,
-        stride_in_1x1=resnets.STRIDE_IN_1X1,
-        res5_dilation=resnets.RES5_DILATION,
-        deform_stages=resnets.STAGE_WITH_DCN,
-        modulated=resnets.WITH_MODULATED_DCN,
-        deformable_groups=resnets.DEFORMABLE_GROUPS,
-        freeze_at=freeze_at,
+def build_body(cfg: CfgNode, name: str, key: str) -> nn.Module:
+    """A body of `BODIES`; `key` is the key that holds its name.
+
+    `MODEL.BACKBONE.ARGS` takes precedence over the other keys.
+    """
+    part = lookup(BODIES, name, key)
+    norm_name = cfg.MODEL.RESNETS.NORM or _norm_of(cfg.MODEL.RESNETS.TRANS_FUNC)
+    lookup(NORMS, norm_name, "MODEL.RESNETS.NORM")
+    freeze_at = cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT
+    # Offered to every body: any body may have norms and parts to freeze.
+    offers: dict[str, Any] = {"norm": norm_name, "norm_name": norm_name, "freeze_at": freeze_at}
+    if name in RESNETS:
+        # Not offered to other bodies, where these names may mean something else.
+        offers |= {
+            "stem_channels": cfg.MODEL.RESNETS.STEM_OUT_CHANNELS,
+            "res2_channels": cfg.MODEL.RESNETS.RES2_OUT_CHANNELS,
+            "groups": cfg.MODEL.RESNETS.NUM_GROUPS,
+            "width_per_group": cfg.MODEL.RESNETS.WIDTH_PER_GROUP,
+            "stride_in_1x1": cfg.MODEL.RESNETS.STRIDE_IN_1X1,
+            "res5_dilation": cfg.MODEL.RESNETS.RES5_DILATION,
+        }
+    deformable = Deformable(
+        cfg.MODEL.RESNETS.STAGE_WITH_DCN, cfg.MODEL.RESNETS.WITH_MODULATED_DCN, cfg.MODEL.RESNETS.DEFORMABLE_GROUPS
     )
-
-
-def _parse_conv_body(name: str) -> tuple[str, bool]:
-    """Name of the body, and whether the pyramid is RetinaNet's (P3..P7) instead of Faster R-CNN's (P2..P6)."""
-    match = re.fullmatch(r"(.+)-FPN(-RETINANET)?", name)
-    depth = re.match(r"R-(\d+)", name)
-    if not match or (depth and int(depth[1]) not in BLOCKS_PER_STAGE):
-        depths = ", ".join(map(str, BLOCKS_PER_STAGE))
+    given = taken_by(part, {"deformable": deformable})
+    if any(deformable.stages) and not given:
         raise InputError(
-            f"MODEL.BACKBONE.CONV_BODY {name} cannot be built: write R-<depth>-FPN-RETINANET or R-<depth>-FPN "
-            f"with a depth of {depths}, or the name of a body of your own in place of R-<depth>"
+            f"MODEL.RESNETS.STAGE_WITH_DCN is {tuple(deformable.stages)}, but {name} takes no argument deformable; "
+            "remove the key"
         )
-    return match[1], bool(match[2])
+    arguments = {**taken_by(part, offers), **cfg.MODEL.BACKBONE.ARGS}
+    body = call_with(part, name, arguments, "MODEL.BACKBONE.ARGS", given)
+    strides = strides_of(body)
+    if len(strides) != len(body.out_channels):
+        raise InputError(
+            f"{key}: {name} has {len(body.out_channels)} out_channels, but {len(strides)} strides; "
+            "it must have one of each per map"
+        )
+    return body
+
+
+def build_neck(cfg: CfgNode, name: str, key: str, body: nn.Module) -> nn.Module:
+    """A neck of `NECKS` on the maps of `body`; `key` is the key that holds its name.
+
+    `MODEL.NECK.ARGS` takes precedence over the other keys.
+    """
+    part = lookup(NECKS, name, key)
+    offers = {"out_channels": cfg.MODEL.RESNETS.BACKBONE_OUT_CHANNELS}
+    if name in FPN_NECKS:
+        offers |= {
+            "use_gn": cfg.MODEL.FPN.USE_GN,
+            "use_relu": cfg.MODEL.FPN.USE_RELU,
+            "use_c5": cfg.MODEL.RETINANET.USE_C5,
+            "relu_before_p7": cfg.MODEL.FPN.RELU_BEFORE_P7,
+        }
+    given = {"in_channels": tuple(body.out_channels), "strides": strides_of(body)}
+    return call_with(part, name, {**taken_by(part, offers), **cfg.MODEL.NECK.ARGS}, "MODEL.NECK.ARGS", given)
+
+
+def _parse_conv_body(name: str) -> tuple[str, str]:
+    """Names of the body and of the neck: R-50-FPN-RETINANET -> R-50, FPN-RETINANET."""
+    match = re.fullmatch(r"(.+?)-(FPN|FPN-RETINANET)", name)
+    if not match:
+        raise InputError(
+            f"MODEL.BACKBONE.CONV_BODY {name} cannot be built: write BODY-FPN-RETINANET or BODY-FPN, where BODY is "
+            f"{', '.join(RESNETS)} or a body of your own; or set MODEL.BACKBONE.NAME and MODEL.NECK.NAME"
+        )
+    return match[1], match[2]
 
 
 def _norm_of(trans_func: str) -> str:
+    """The norm that the reference's name of a block implies: BottleneckWithGN -> GN."""
     for ending, name in NORM_OF_FUNC.items():
         if trans_func.endswith(f"With{ending}"):
             return name

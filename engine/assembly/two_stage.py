@@ -10,8 +10,8 @@ from engine.assembly.convention import build_convention
 from engine.errors import InputError
 from engine.modeling.anchors import AnchorGenerator
 from engine.modeling.assign import match_boxes
+from engine.modeling.backbone import Backbone
 from engine.modeling.box_coding import MAX_LOG_RATIO, DeltaCoder
-from engine.modeling.necks.fpn import Backbone
 from engine.modeling.selection import Selection
 from engine.modeling.two_stage.box_head import FEATURE_EXTRACTORS, BoxHead, ExtractorShape, FPNPredictor
 from engine.modeling.two_stage.cascade import SCORE_MEANS, CascadeRoIHeads, CascadeStage

@@ -54,6 +54,16 @@ _C.BACKBONE.FREEZE_CONV_BODY_AT = 2
 # Announces group norm in the body and sets nothing, as in the reference: STEM_FUNC and TRANS_FUNC
 # decide.
 _C.BACKBONE.USE_GN = False
+# (ours) The body: or one of your own; "" is what CONV_BODY says.
+_C.BACKBONE.NAME = ""
+# (ours) Further arguments of the body, by name.
+_C.BACKBONE.ARGS = CN(new_allowed=True)
+
+_C.NECK = CN()
+# (ours) The neck: FPN (levels P2..P6), FPN-RETINANET (P3..P7) or one of your own; "" is what CONV_BODY says.
+_C.NECK.NAME = ""
+# (ours) Further arguments of the neck, by name.
+_C.NECK.ARGS = CN(new_allowed=True)
 
 # (ours) A dense stage by its name; temporary, the declaration of the keys replaces this.
 _C.DENSE = CN()

@@ -191,6 +191,8 @@ def get_cfg() -> CfgNode:
     cfg = CfgNode(DEFAULTS)
     for group, name in (key.split(".") for key in FREE_KEYS):
         cfg[group][name].set_new_allowed(True)
+    cfg.MODEL.BACKBONE.ARGS.set_new_allowed(True)
+    cfg.MODEL.NECK.ARGS.set_new_allowed(True)
     return cfg
 
 

@@ -11,11 +11,16 @@ from torchvision.ops import deform_conv2d
 
 
 class DeformConv2d(nn.Module):
-    """A convolution that learns where to look.
+    """A convolution that learns where to sample its input.
 
-    The offset branch gives 2 G T channels of offsets (dy, dx by tap, in input pixels) and, if `modulated`, G T
-    logits of masks after them. It starts at zero, so that the layer begins as a plain convolution (v1) or half of one
-    (v2: sigmoid(0) = 0.5), as both papers say.
+    The offset branch outputs 2 G T channels of offsets (dy and dx per tap, in input pixels) and, if `modulated`, G T
+    mask logits after them. The branch starts at zero, as in both papers, so the layer begins as a plain convolution
+    (v1) or as half of one (v2: sigmoid(0) = 0.5).
+
+    Args:
+        groups: groups of the convolution itself.
+        deformable_groups: G; the input channels of each have offsets of their own.
+        modulated: version 2.
     """
 
     def __init__(
@@ -43,17 +48,18 @@ class DeformConv2d(nn.Module):
             self.padding,
             dilation,
         )
-        # Holds weight and bias under the reference's names; its own forward is never called.
+        # Only holds weight and bias under the reference's names; its forward is never called.
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, groups=groups, bias=bias)
         self.reset_offsets()
 
     def reset_offsets(self) -> None:
-        """Back to a plain convolution. Parents that initialise all their convolutions call it afterwards."""
+        """Make it a plain convolution again. Modules that initialise all their convolutions call this afterwards."""
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, out_channels, H', W'), computed in float32 under autocast."""
+        """(N, C, H, W) -> (N, out_channels, H', W'), computed in the type of the weights even under autocast."""
+        # bfloat16 has 8 significant bits: it would round an offset of 100 pixels to half a pixel.
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.conv.weight.dtype)
             offset_mask = self.offset(x)  # (N, 2GT + GT, H', W')

@@ -6,13 +6,17 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from engine.registry import Registry
+from engine.registry import Registry, lookup
 
 NORMS = Registry("NORMS")
+"""(channels: int) -> module of (N, C, H, W) maps."""
 
 
 class FrozenBatchNorm(FrozenBatchNorm2d):
-    """torchvision's, but that under autocast its output keeps the type of its input instead of becoming float32."""
+    """Like torchvision's, except that under autocast the output keeps the type of the input.
+
+    torchvision's would turn it into float32, and with it every activation of a frozen body.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.weight * (self.running_var + self.eps).rsqrt()  # (C,)
@@ -22,17 +26,18 @@ class FrozenBatchNorm(FrozenBatchNorm2d):
 
 @NORMS.register("FrozenBN")
 def FrozenBN(channels: int) -> nn.Module:
-    """Batch norm with fixed statistics and weights. The reference adds no epsilon to the variance."""
+    """Batch norm with fixed statistics and weights. Like the reference, it adds no epsilon to the variance."""
     return FrozenBatchNorm(channels, eps=0.0)
 
 
 @NORMS.register("BN")
 def BN(channels: int) -> nn.Module:
+    """Batch norm over the batch of the process (Ioffe & Szegedy, 2015)."""
     return nn.BatchNorm2d(channels)
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
-    """torch's, but that on a CPU, for which it has no kernel, each process takes its own batch instead of failing."""
+    """Like torch's, except that on a CPU, for which torch has no kernel, each process normalises its own batch."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if x.is_cuda else nn.BatchNorm2d.forward(self, x)
@@ -40,12 +45,12 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
 @NORMS.register("SyncBN")
 def SyncBN(channels: int) -> nn.Module:
-    """Batch norm over the batches of all processes; plain batch norm where there is no process group or no GPU."""
+    """Batch norm over the batches of all processes; plain batch norm without a process group or a GPU."""
     return SyncBatchNorm(channels)
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's, but that it accepts a single pixel of a single image (the top level of a small image)."""
+    """Like torch's, except that it accepts a single pixel of a single image (the top level of a small image)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
@@ -62,5 +67,9 @@ def GN(channels: int, num_groups: int = 32, eps: float = 1e-5) -> nn.Module:
 
 
 def norm(name: str, channels: int) -> nn.Module:
-    """The normalisation layer registered as `name` for a map of `channels`."""
-    return NORMS.get(name)(channels)
+    """The normalisation layer that is registered as `name`, for maps of `channels` channels.
+
+    Raises:
+        InputError: nothing is registered as `name`.
+    """
+    return lookup(NORMS, name, "norm")(channels)

@@ -88,13 +88,15 @@ def parameter_groups(
 
 
 def stages(body: nn.Module) -> list[nn.Module]:
-    """The parts of a body that have parameters, from the image on: its children, those of a list one by one.
+    """The parts of a body that have parameters, from the image on.
 
-    A ResNet has stem, layer1, layer2, layer3 and layer4.
+    They are what the body's `layer_groups()` returns, if it has such a method; else its children, with the elements of
+    an `nn.ModuleList` counted one by one. A ResNet has stem, layer1, layer2, layer3 and layer4.
     """
-    parts: list[nn.Module] = []
-    for child in body.children():
-        parts += child if isinstance(child, nn.ModuleList) else [child]
+    if hasattr(body, "layer_groups"):
+        parts = list(body.layer_groups())
+    else:
+        parts = [part for child in body.children() for part in (child if isinstance(child, nn.ModuleList) else [child])]
     return [part for part in parts if any(True for _ in part.parameters())]
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor, nn
 
 from engine import distributed
 from engine.assembly.device import build_device, warn_without_gpu
-from engine.assembly.model import build_model
+from engine.assembly.model import build_backbone, build_model
 from engine.config import get_cfg
 from engine.errors import InputError
 from engine.log import get_logger
+from engine.modeling.backbone import Backbone
+from engine.modeling.bodies import BODIES
+from engine.modeling.bodies.resnet import Deformable
+from engine.modeling.necks import NECKS
 
 
 @pytest.fixture
@@ -93,3 +101,158 @@ def test_thin_shortcuts_keep_torch_s_own_layout(width: int, is_safe: bool, said:
     assert weight.is_contiguous() != is_safe
     named = ["backbone.body.layer2.0.downsample.0, which has 15" in text for text in said.messages]
     assert named == ([] if is_safe else [True])
+
+
+class TwoMaps(nn.Module):
+    """Takes a norm, a free argument and deformable stages, and cannot be frozen."""
+
+    def __init__(self, norm: str, width: int = 8, deformable: Deformable | None = None) -> None:
+        super().__init__()
+        self.norm, self.deformable = norm, deformable
+        self.out_channels, self.strides = (width, 2 * width), (8, 16)
+        self.fine, self.coarse = nn.Conv2d(3, width, 8, 8), nn.Conv2d(width, 2 * width, 2, 2)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        fine = self.fine(x)
+        return [fine, self.coarse(fine)]
+
+
+class OldBody(nn.Module):
+    """As bodies had to be before: no strides, both arguments needed."""
+
+    out_channels = (4, 8, 16, 32)
+
+    def __init__(self, norm_name: str, freeze_at: int) -> None:
+        super().__init__()
+        self.called_with = (norm_name, freeze_at)
+
+
+class OneLevel(nn.Module):
+    """The last map alone."""
+
+    def __init__(self, in_channels: Sequence[int], strides: Sequence[int], scale: float = 1.0) -> None:
+        super().__init__()
+        self.out_channels, self.strides, self.scale = in_channels[-1], strides[-1:], scale
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        return [features[-1] * self.scale]
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registers the parts above for one test."""
+    for registry, part in ((BODIES, TwoMaps), (BODIES, OldBody), (NECKS, OneLevel)):
+        monkeypatch.setitem(registry._obj_map, part.__name__, part)
+
+
+def backbone_of(body: str, neck: str, *pairs: Any, **args: dict[str, Any]) -> Backbone:
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.NECK.NAME = body, neck
+    cfg.merge_from_list(list(pairs))
+    for name, value in args.get("body_args", {}).items():
+        cfg.MODEL.BACKBONE.ARGS[name] = value
+    for name, value in args.get("neck_args", {}).items():
+        cfg.MODEL.NECK.ARGS[name] = value
+    return build_backbone(cfg)
+
+
+def test_parts_of_ones_own_take_free_arguments(parts: None) -> None:
+    backbone = backbone_of("TwoMaps", "OneLevel", body_args={"width": 6}, neck_args={"scale": 2.0})
+    assert backbone.body.norm == "FrozenBN" and backbone.fpn.scale == 2.0
+    assert (backbone.out_channels, backbone.strides, backbone.num_levels) == (12, (16,), 1)
+    assert [tuple(level.shape) for level in backbone(torch.randn(1, 3, 32, 64))] == [(1, 12, 2, 4)]
+
+
+def test_arguments_take_precedence_over_other_keys(parts: None) -> None:
+    backbone = backbone_of(
+        *("R-18", "FPN", "MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.RESNETS.NORM", "BN"),
+        body_args={"stem_channels": 32, "norm_name": "GN", "width_per_group": 32},
+        neck_args={"out_channels": 8},
+    )
+    assert backbone.body.stem.conv1.out_channels == 32 and type(backbone.body.stem.bn1).__name__ == "GroupNorm"
+    assert backbone.out_channels == 8 and backbone.strides == (4, 8, 16, 32, 64)
+
+
+def test_the_spelling_of_the_reference(parts: None) -> None:
+    backbone = backbone_of("", "", "IMPORTS", "('json',)", "MODEL.BACKBONE.CONV_BODY", "OldBody-FPN-RETINANET")
+    assert backbone.body.called_with == ("FrozenBN", 2)
+    assert backbone.strides == (8, 16, 32, 64, 128) and backbone.out_channels == 1024
+
+
+def test_names_take_precedence_over_the_spelling_of_the_reference(parts: None) -> None:
+    backbone = backbone_of("TwoMaps", "", "MODEL.BACKBONE.CONV_BODY", "R-18-FPN")
+    assert backbone.strides == (8, 16, 32)
+    backbone = backbone_of("", "OneLevel", "MODEL.BACKBONE.CONV_BODY", "R-18-FPN")
+    assert backbone.strides == (32,)
+
+
+def test_a_misspelt_norm() -> None:
+    start = r"^MODEL\.RESNETS\.NORM: nothing is registered as GM; there is BN, FrozenBN, GN"
+    with pytest.raises(InputError, match=start):
+        backbone_of("R-18", "FPN", "IMPORTS", "('json',)", "MODEL.RESNETS.NORM", "GM")
+
+
+def test_a_dilated_body_has_other_strides() -> None:
+    assert backbone_of("R-18", "FPN", "MODEL.RESNETS.RES5_DILATION", 2).strides == (4, 8, 16, 16, 32)
+
+
+def test_deformable_stages_are_offered(parts: None) -> None:
+    stages = ("MODEL.RESNETS.STAGE_WITH_DCN", "(False, True, True, True)")
+    assert backbone_of("TwoMaps", "FPN", *stages).body.deformable == Deformable((False, True, True, True))
+    with pytest.raises(InputError) as caught:
+        backbone_of("OldBody", "FPN", *stages)
+    assert str(caught.value) == (
+        "MODEL.RESNETS.STAGE_WITH_DCN is (False, True, True, True), but OldBody takes no argument deformable; "
+        "remove the key"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "args", "message"),
+    [
+        (
+            ("R-50", "FPN"),
+            {"body_args": {"with_per_group": 8}},
+            "MODEL.BACKBONE.ARGS.with_per_group: R-50 takes no such argument; did you mean width_per_group?",
+        ),
+        (
+            ("R-18", "FPN"),
+            {"body_args": {"deformable": 8}},
+            "MODEL.BACKBONE.ARGS.deformable: the engine itself gives R-18 this argument; remove it",
+        ),
+        (
+            ("TwoMaps", "FPN"),
+            {"body_args": {"widht": 8}},
+            "MODEL.BACKBONE.ARGS.widht: TwoMaps takes no such argument; did you mean width?",
+        ),
+        (
+            ("TwoMaps", "FPN"),
+            {"neck_args": {"levels": 3}},
+            "MODEL.NECK.ARGS.levels: FPN takes no such argument; it takes out_channels, use_gn, use_relu",
+        ),
+    ],
+)
+def test_wrong_arguments(parts: None, names: tuple[str, str], args: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        backbone_of(*names, **args)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("names", "start"),
+    [
+        (("R-51", "FPN"), "MODEL.BACKBONE.NAME: nothing is registered as R-51; did you mean R-5"),
+        (("R-50", "FNP"), "MODEL.NECK.NAME: nothing is registered as FNP; did you mean FPN?"),
+        (("R-50", ""), "MODEL.BACKBONE.CONV_BODY R-50-C4 cannot be built: write BODY-FPN-RETINANET or BODY-FPN"),
+    ],
+)
+def test_wrong_names(names: tuple[str, str], start: str) -> None:
+    with pytest.raises(InputError) as caught:
+        backbone_of(*names)
+    assert str(caught.value).startswith(start)
+
+
+def test_a_body_that_contradicts_itself(parts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OldBody, "strides", (4, 8), raising=False)
+    with pytest.raises(InputError, match="OldBody has 4 out_channels, but 2 strides"):
+        backbone_of("OldBody", "FPN")

@@ -82,10 +82,36 @@ def test_the_parts_train_and_test(home: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len((home / "run" / "hard_images.txt").read_text().splitlines()) == 2
     checkpoint = io.load(home / "run" / "model_final.pth")
-    assert "backbone.body.stages.3.0.weight" in checkpoint["model"]
+    assert checkpoint["model"]["backbone.body.stages.3.0.weight"].shape[0] == 128  # 8 times ARGS.width
+    assert "backbone.fpn.down.2.weight" in checkpoint["model"]
     assert "hole" in checkpoint["class_names"]
     metrics = read_json(home / "run" / "inference" / "parts_val" / "metrics.json")
     assert 0 <= metrics["bbox"]["AP"] <= 1
+
+
+def test_the_spelling_of_the_reference_builds_the_same_body(home: Path) -> None:
+    old = "{CONV_BODY: PlainNet-FPN, ARGS: {width: 16}, FREEZE_CONV_BODY_AT: 0}"
+    text = (home / "configs" / "my.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"  BACKBONE:\n.*?(?=  RESNETS:)", f"  BACKBONE: {old}\n", text, flags=re.S)  # NECK too
+    (home / "configs" / "old.yaml").write_text(text, encoding="utf-8")
+    code = (
+        "from engine.config import load_config; from engine.assembly.model import build_model\n"
+        "cfg = load_config('configs/old.yaml', ['MODEL.DEVICE', 'cpu'])\n"
+        "backbone = build_model(cfg, ['hole']).backbone\n"
+        "print(type(backbone.body).__name__, backbone.body.out_channels, type(backbone.fpn).__name__, backbone.strides)"
+    )
+    done = run(["-c", code], cwd=home, env={"PYTHONPATH": str(REPOSITORY)})
+    assert done.stdout.splitlines()[-1:] == ["PlainNet [16, 32, 64, 128] FPN (4, 8, 16, 32, 64)"], done.stderr
+
+
+def test_a_misspelt_argument_is_answered_in_one_line(home: Path) -> None:
+    text = (home / "configs" / "my.yaml").read_text(encoding="utf-8").replace("{width: 16}", "{widht: 16}")
+    (home / "configs" / "misspelt.yaml").write_text(text, encoding="utf-8")
+    keys = [word for pair in SMALL.items() for word in pair]
+    done = run([REPOSITORY / "tools" / "train_net.py", "--config-file", "configs/misspelt.yaml", *keys], cwd=home)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2 and len(lines) == 1
+    assert "MODEL.BACKBONE.ARGS.widht: PlainNet takes no such argument; did you mean width?" in lines[0]
 
 
 def test_a_misspelt_part_is_answered_in_one_line(home: Path) -> None:

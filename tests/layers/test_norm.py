@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from engine.errors import InputError
 from engine.layers.norm import norm
 
 
@@ -39,6 +40,11 @@ def test_group_norm_of_a_single_pixel() -> None:
 def test_group_norm_of_wrong_channels() -> None:
     with pytest.raises(ValueError, match="divisible"):
         norm("GN", 33)
+
+
+def test_a_misspelt_norm_is_one_line() -> None:
+    with pytest.raises(InputError, match="^norm: nothing is registered as SynBN; did you mean SyncBN"):
+        norm("SynBN", 8)
 
 
 def test_frozen_norm_as_torchvisions_and_in_the_type_of_its_input() -> None:

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.errors import InputError
+from engine.modeling.necks import NECKS
 from engine.modeling.necks.fpn import LevelsP6P7
 
 
@@ -32,3 +34,39 @@ def test_levels_of_one_cell_are_strided_convolutions() -> None:
     p6, p7 = levels(p5, p5)
     assert p6.shape == p7.shape == (2, 8, 1, 1)
     assert torch.allclose(p6, levels.p6(p5), atol=1e-6) and torch.allclose(p7, levels.p7(p6), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "body_strides", "strides"),
+    [
+        ("FPN", (4, 8, 16, 32), (4, 8, 16, 32, 64)),
+        ("FPN-RETINANET", (4, 8, 16, 32), (8, 16, 32, 64, 128)),
+        ("FPN", (4, 8, 16, 16), (4, 8, 16, 16, 32)),  # a dilated last stage
+        ("FPN-RETINANET", (4, 8, 16, 16), (8, 16, 16, 32, 64)),
+        ("FPN", (16,), (16, 32)),
+        ("FPN-RETINANET", (8, 16, 32), (8, 16, 32, 64, 128)),
+        ("FPN-RETINANET", (2, 4, 8, 16, 32), (8, 16, 32, 64, 128)),
+        ("FPN-RETINANET", (32,), (32, 64, 128)),
+    ],
+)
+def test_levels_follow_from_the_maps_of_the_body(
+    name: str, body_strides: tuple[int, ...], strides: tuple[int, ...]
+) -> None:
+    channels = [8 * i for i in range(1, len(body_strides) + 1)]
+    neck = NECKS.get(name)(in_channels=channels, strides=body_strides, out_channels=16)
+    features = [torch.randn(1, c, 128 // s, 256 // s) for c, s in zip(channels, body_strides, strict=True)]
+    levels = neck(features)
+    assert tuple(neck.strides) == strides and neck.out_channels == 16
+    assert [tuple(level.shape) for level in levels] == [(1, 16, 128 // s, 256 // s) for s in strides]
+
+
+def test_parameters_are_numbered_by_the_maps_of_the_body() -> None:
+    """As in checkpoints of the reference, whose RetinaNet leaves C2 out."""
+    neck = NECKS.get("FPN-RETINANET")(in_channels=(8, 16, 32, 64), strides=(4, 8, 16, 32), out_channels=8)
+    names = {name.split(".")[0] for name in neck.state_dict()}
+    assert names == {f"fpn_{part}{i}" for part in ("inner", "layer") for i in (2, 3, 4)} | {"top_blocks"}
+
+
+def test_a_body_without_coarse_maps() -> None:
+    with pytest.raises(InputError, match=r"needs a map of stride 8 or more, but the body's strides are \[4\]"):
+        NECKS.get("FPN-RETINANET")(in_channels=(8,), strides=(4,))

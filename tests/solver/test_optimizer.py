@@ -103,6 +103,29 @@ def test_stages_of_another_body() -> None:
     assert rates == {"position": 0.25, "stages.0.weight": 0.25, "stages.1.weight": 0.5}
 
 
+class _GroupedBody(nn.Module):
+    """Two of its three layers form one part; they are declared from the last to the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.b, self.a = (nn.Linear(1, 1, bias=False) for _ in range(3))
+
+    def layer_groups(self) -> list[nn.Module]:
+        return [nn.ModuleList([self.a, self.b]), self.c]
+
+
+def test_a_body_states_its_own_parts() -> None:
+    figures = _figures(_body_model(_GroupedBody()), 1.0, 0.1, layer_lr_factor=0.5)
+    rates = {name.removeprefix("backbone.body."): rate for name, (rate, _) in figures.items() if ".body." in name}
+    assert rates == {"a.weight": 0.25, "b.weight": 0.25, "c.weight": 0.5}
+
+
+def test_parts_of_a_resnet() -> None:
+    body = ResNet(18)
+    assert stages(body) == [body.stem, body.layer1, body.layer2, body.layer3, body.layer4]
+    assert stages(body) == list(body.children())
+
+
 def test_the_first_group_has_the_plain_rate() -> None:
     groups = parameter_groups(_body_model(nn.Sequential(nn.Linear(1, 1))), 0.1, 0.01, backbone_lr_factor=0.5)
     assert [group["lr"] for group in groups] == [0.1, 0.1, 0.05, 0.05]  # weights and biases of each

@@ -1,4 +1,4 @@
-"""Feature pyramid network (Lin et al., 2017) and the levels above it.
+"""Feature pyramid network (Lin et al., 2017) and the levels on top of it.
 
 Shapes: N images, C channels, H W; levels run from fine to coarse.
 """
@@ -10,10 +10,18 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.errors import InputError
 from engine.layers.norm import norm
+from engine.modeling.necks import NECKS
+
+FPN_NECKS = ("FPN", "FPN-RETINANET")
+"""The names in `NECKS`."""
+P3_STRIDE = 8
+"""Of the finest level of RetinaNet and ATSS."""
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, use_gn: bool, use_relu: bool) -> nn.Module:
+    """A convolution that keeps the resolution; without norm and ReLU it stands alone, as parameter names expect."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=not use_gn)
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
@@ -24,10 +32,11 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, use_gn: bool, u
 
 
 class LevelsP6P7(nn.Module):
-    """P6 by a strided convolution of C5 (`use_c5`) or P5, P7 by one of relu(P6) (RetinaNet).
+    """P6 by a strided convolution of C5 (`use_c5`) or of P5, P7 by another one of relu(P6) (RetinaNet).
 
     Args:
-        relu: False takes P7 from P6 itself (mmdetection).
+        c5_channels: not used unless `use_c5`.
+        relu: False computes P7 from P6 itself, as mmdetection does.
     """
 
     num_levels = 2
@@ -48,9 +57,10 @@ class LevelsP6P7(nn.Module):
 
 
 def _halved(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """`conv`, of stride 2; over a single cell (pictures of up to 64 pixels) of stride 1, which is the same.
+    """`conv`, which has stride 2. On a map of a single cell (images of up to 64 pixels) the stride has no effect.
 
-    There oneDNN's bfloat16 gradient of a strided convolution is memory that nobody wrote (seen with torch 2.14).
+    There it runs with stride 1, because oneDNN's bfloat16 gradient of a strided convolution over a single cell is
+    uninitialised memory (observed with torch 2.14).
     """
     if x.shape[-2:] != (1, 1):
         return conv(x)
@@ -58,7 +68,7 @@ def _halved(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 class LevelP6Pool(nn.Module):
-    """P6 as every second pixel of P5 (Faster R-CNN)."""
+    """P6 is every second pixel of P5 (Faster R-CNN)."""
 
     num_levels = 1
 
@@ -67,61 +77,85 @@ class LevelP6Pool(nn.Module):
 
 
 class FPN(nn.Module):
-    """Top-down pathway over the last maps of a body.
+    """A top-down path over the maps of a body, with further levels on top.
 
     Args:
-        in_channels: channels of C2..C5; 0 leaves a map out (RetinaNet and ATSS have no P2).
+        in_channels: channels of each map.
+        strides: stride of each map.
         out_channels: channels of every level.
-        top: `LevelsP6P7` or `LevelP6Pool`.
+        top: the further levels.
+        finest_stride: maps of a smaller stride are left out.
         use_gn, use_relu: group norm and ReLU after each convolution.
+
+    Raises:
+        InputError: every map is left out.
     """
 
     def __init__(
         self,
         in_channels: Sequence[int],
+        strides: Sequence[int],
         out_channels: int,
         top: LevelsP6P7 | LevelP6Pool,
+        finest_stride: int = 1,
         use_gn: bool = False,
         use_relu: bool = False,
     ) -> None:
         super().__init__()
-        self.levels = [i for i, channels in enumerate(in_channels, 1) if channels]
+        # Counted from 1 over all maps of the body, as in the names of the reference's parameters.
+        self.levels = [i for i, stride in enumerate(strides, 1) if stride >= finest_stride]
+        if not self.levels:
+            raise InputError(
+                f"the pyramid needs a map of stride {finest_stride} or more, but the body's strides are {list(strides)}"
+            )
         for i in self.levels:
             self.add_module(f"fpn_inner{i}", _conv(in_channels[i - 1], out_channels, 1, use_gn, use_relu))
             self.add_module(f"fpn_layer{i}", _conv(out_channels, out_channels, 3, use_gn, use_relu))
         self.top_blocks = top
-        self.num_levels = len(self.levels) + top.num_levels
         self.out_channels = out_channels
+        above = [strides[-1] * 2**k for k in range(1, top.num_levels + 1)]  # each halves the resolution again
+        self.strides = [*(strides[i - 1] for i in self.levels), *above]
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """C2..C5 -> the pyramid, each (N, out_channels, H_l, W_l)."""
+        """The body's maps -> the pyramid, each level (N, out_channels, H_l, W_l)."""
         outputs: list[Tensor] = []
         coarser = None
         for i in reversed(self.levels):
             lateral = getattr(self, f"fpn_inner{i}")(features[i - 1])
             if coarser is not None:
+                # To the size of the finer map, not by a factor of 2: sizes may be odd, or equal after a dilated stage.
                 lateral = lateral + F.interpolate(coarser, size=lateral.shape[-2:], mode="nearest")
             coarser = lateral
             outputs.insert(0, getattr(self, f"fpn_layer{i}")(lateral))
         return outputs + self.top_blocks(features[-1], outputs[-1])
 
 
-class Backbone(nn.Module):
-    """A body and its pyramid."""
+@NECKS.register("FPN")
+def fpn(
+    in_channels: Sequence[int],
+    strides: Sequence[int],
+    out_channels: int = 256,
+    use_gn: bool = False,
+    use_relu: bool = False,
+) -> FPN:
+    """Faster R-CNN's pyramid: all maps of the body and a pooled level; P2..P6 on a ResNet."""
+    return FPN(in_channels, strides, out_channels, LevelP6Pool(), use_gn=use_gn, use_relu=use_relu)
 
-    def __init__(self, body: nn.Module, fpn: FPN) -> None:
-        super().__init__()
-        self.body = body
-        self.fpn = fpn
 
-    @property
-    def out_channels(self) -> int:
-        return self.fpn.out_channels
+@NECKS.register("FPN-RETINANET")
+def fpn_retinanet(
+    in_channels: Sequence[int],
+    strides: Sequence[int],
+    out_channels: int = 256,
+    use_gn: bool = False,
+    use_relu: bool = False,
+    use_c5: bool = True,
+    relu_before_p7: bool = True,
+) -> FPN:
+    """RetinaNet's pyramid: the maps from stride 8 on and two levels by convolutions; P3..P7 on a ResNet.
 
-    @property
-    def strides(self) -> list[int]:
-        first = self.fpn.levels[0] + 1
-        return [2 ** (first + i) for i in range(self.fpn.num_levels)]
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return self.fpn(self.body(images))
+    Args:
+        use_c5, relu_before_p7: see `LevelsP6P7`.
+    """
+    top = LevelsP6P7(in_channels[-1], out_channels, use_c5, relu_before_p7)
+    return FPN(in_channels, strides, out_channels, top, P3_STRIDE, use_gn, use_relu)

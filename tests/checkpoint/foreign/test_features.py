@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from engine.checkpoint import load_weights
-from engine.modeling.bodies.resnet import ResNet
+from engine.modeling.bodies.resnet import Deformable, ResNet
 
 MODELS = {
     "resnet18": {"depth": 18},
@@ -142,7 +142,8 @@ def test_trained_norm_into_frozen_norm_and_back(tmp_path: Path, image: Tensor) -
 
 def test_offsets_of_a_deformable_body_are_new_but_expected(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18(num_classes=2).state_dict(), tmp_path / "imagenet.pth")
-    model = Detector(depth=18, stride_in_1x1=False, deform_stages=(False, False, False, True), modulated=True)
+    deformable = Deformable((False, False, False, True), modulated=True)
+    model = Detector(depth=18, stride_in_1x1=False, deformable=deformable)
     report = load_weights(model, tmp_path / "imagenet.pth")
     assert report.backbone_only and report.summary().endswith("new: deformable offsets, rpn.head")
     assert "backbone.body.layer4.0.conv2.conv.weight" in report.matched
