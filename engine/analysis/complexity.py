@@ -115,7 +115,7 @@ def _count_regions(model: nn.Module, found: list[int]) -> Any:
     roi_heads = getattr(model, "roi_heads", None)
     if roi_heads is None:
         return None
-    return roi_heads.register_forward_pre_hook(lambda _, inputs: found.append(sum(map(len, inputs[1]))))
+    return roi_heads.pooler.register_forward_pre_hook(lambda _, inputs: found.append(sum(map(len, inputs[1]))))
 
 
 def _by_module(analysis: JitModelAnalysis) -> Mapping[str, float]:

@@ -10,6 +10,7 @@ from torchvision.ops import box_iou
 from engine.analysis.anchor_analysis import best_iou, kmeans_iou, means_table, reach_table, shape_iou, suggest
 from engine.analysis.anchor_boxes import SeenBoxes, count_positives
 from engine.modeling.anchors import AnchorGenerator
+from engine.structures import CONTINUOUS, INCLUSIVE, PixelConvention
 
 STRIDES = [8, 16]
 
@@ -28,9 +29,9 @@ boxes_strategy = st.lists(
 
 
 @settings(max_examples=40, deadline=None)
-@given(boxes_strategy, st.booleans())
-def test_best_iou_is_that_over_all_anchors(rows: list, inclusive: bool) -> None:
-    generator = AnchorGenerator([[12, 20], [30, 44]], [0.5, 2.0], STRIDES, inclusive)
+@given(boxes_strategy, st.sampled_from([CONTINUOUS, INCLUSIVE]))
+def test_best_iou_is_that_over_all_anchors(rows: list, convention: PixelConvention) -> None:
+    generator = AnchorGenerator([[12, 20], [30, 44]], [0.5, 2.0], STRIDES, convention)
     boxes = torch.tensor(rows)
     boxes[:, 2:] += boxes[:, :2]
     height, width = 96, 144
@@ -62,7 +63,7 @@ def test_suggested_ratios_and_sizes() -> None:
 
 
 def test_positives_of_each_box() -> None:
-    generator = AnchorGenerator([[16]], [1.0], [8], inclusive=False)
+    generator = AnchorGenerator([[16]], [1.0], [8], CONTINUOUS)
     boxes = np.array([[0.0, 0, 16, 16], [32.0, 32, 64, 64]])
     seen = SeenBoxes(boxes, np.array([[64.0, 64]] * 2), np.array([0, 1]), 2)
     assert seen.shapes.tolist() == [[16, 16], [32, 32]]
