@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from typing import Any
 from fvcore.common.registry import Registry
 
 from engine.errors import InputError
+from engine.spelling import did_you_mean
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -37,6 +37,5 @@ def lookup(registry: Registry, name: str, key: str) -> Any:
     if name in registry:
         return registry.get(name)
     known = sorted(each for each, _ in registry)
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(near)}?" if near else f"; there is {', '.join(known) or 'none'}"
+    hint = did_you_mean(name, known, at_most=2) or f"; there is {', '.join(known) or 'none'}"
     raise InputError(f"{key}: nothing is registered as {name}{hint} (IMPORTS names the modules that register your own)")

@@ -11,19 +11,19 @@ BROKEN = {
     "epochs": ("STEPS_EPOCH: [8, 8]", "7: SOLVER.STEPS_EPOCH must increase, got (8, 8)"),
     "milestones of another course": (
         "{SCHEDULE: cosine, STEPS_EPOCH: [8]}",
-        "7: SOLVER.STEPS_EPOCH are milestones of multistep, but SOLVER.SCHEDULE is cosine; write one or the other",
+        "7: SOLVER.STEPS_EPOCH is for multistep, but SOLVER.SCHEDULE is cosine; remove one of them",
     ),
     "two rises": (
         "{WARMUP_ITERS: 9, SCHEDULE: one_cycle}",
-        "7: SOLVER.SCHEDULE one_cycle has a rise of its own, but SOLVER.WARMUP_ITERS is 9; write 0",
+        "7: SOLVER.SCHEDULE one_cycle has its own warm-up, but SOLVER.WARMUP_ITERS is 9; write 0",
     ),
     "two rises, one of them by default": (
         "SCHEDULE: cyclic",
-        "7: SOLVER.SCHEDULE cyclic has a rise of its own, but SOLVER.WARMUP_ITERS is 500; write 0",
+        "7: SOLVER.SCHEDULE cyclic has its own warm-up, but SOLVER.WARMUP_ITERS is 500; write 0",
     ),
     "momentum of no cycle": (
         "CYCLE: {PEAK_MOMENTUM: 0.85}",
-        "7: SOLVER.CYCLE.PEAK_MOMENTUM is 0.85, but SOLVER.SCHEDULE multistep leaves momentum alone; write 0",
+        "7: SOLVER.CYCLE.PEAK_MOMENTUM is 0.85, but SOLVER.SCHEDULE multistep does not change the momentum; write 0",
     ),
     "no way up from nothing": (
         "{WARMUP_METHOD: exponential, WARMUP_FACTOR: 0}",
@@ -35,7 +35,7 @@ BROKEN = {
     ),
     "passes": (
         "{IMS_PER_BATCH: 8, ACCUMULATE: 3}",
-        "7: SOLVER.IMS_PER_BATCH 8 cannot be shared out evenly over SOLVER.ACCUMULATE 3 passes; change one of them",
+        "7: SOLVER.IMS_PER_BATCH 8 cannot be divided evenly into SOLVER.ACCUMULATE 3 passes; change one of them",
     ),
     "a pattern for nothing": (
         "PARAM_GROUPS: {'*.bias': {}}",

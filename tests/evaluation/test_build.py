@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from engine.config import CfgNode, get_cfg
-from engine.config.schema import WORDS
+from engine.config.keys import KEYS
 from engine.errors import InputError
 from engine.evaluation.build import Validation, analyze_complexity, evaluate
 from engine.modeling.build import build_model
@@ -106,7 +106,7 @@ def test_images_that_cannot_be_read_do_not_end_a_training(
 def test_metrics_of_the_configuration_are_those_there_are(validation_world: CfgNode) -> None:
     model = build_model(validation_world, ["hole", "stain"])
     figures = Validation(validation_world, model.class_names)(model)["mine"]["figures"]
-    words = set(WORDS["SOLVER.VALIDATION.METRIC"].allowed)
+    words = set(KEYS["SOLVER.VALIDATION.METRIC"].words.names)
     assert words == {name for name in figures if not name.startswith("loss_")}
 
 
