@@ -28,6 +28,17 @@ def import_modules(names: Iterable[str]) -> None:
             raise InputError(f"IMPORTS: cannot import {name} ({error}); is its folder on PYTHONPATH?") from error
 
 
+def registered_names(registry: str) -> list[str]:
+    """The names that the registry "module.NAME" holds.
+
+    Example:
+        >>> "GN" in registered_names("engine.layers.norm.NORMS")
+        True
+    """
+    module, _, name = registry.rpartition(".")
+    return [each for each, _ in getattr(importlib.import_module(module), name)]
+
+
 def lookup(registry: Registry, name: str, key: str) -> Any:
     """What is registered as `name`; `key` is the configuration's key that says so.
 

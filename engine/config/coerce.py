@@ -100,8 +100,7 @@ def literal(value: Any) -> Any:
     """A string read as the Python literal it spells; anything else, and a string that spells none, as it is."""
     if not isinstance(value, str):
         return value
-    parsed = _parsed(value.strip())
-    return value if parsed is None else parsed
+    return _parsed(value.strip(), otherwise=value)
 
 
 def _meant(value: Any, type_: Any) -> Any:
@@ -118,11 +117,11 @@ def _meant(value: Any, type_: Any) -> Any:
     return literal(value)
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str, otherwise: Any = None) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        return None
+        return otherwise
 
 
 def _convert(value: Any, type_: Any) -> Any:

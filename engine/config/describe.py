@@ -88,7 +88,7 @@ def documentation(tree: CfgNode, pattern: str) -> str:
     Raises:
         InputError: no key matches.
     """
-    values, standard = dict(leaves(plain(tree))), dict(leaves(yaml.safe_load(yaml.safe_dump(DEFAULTS))))
+    values, standard = dict(leaves(plain(tree))), dict(leaves(yaml.safe_load(to_yaml(DEFAULTS))))
     keys = [key for key in {**standard, **values} if matches(key, pattern)]
     if not keys:
         nothing_matches(pattern)
@@ -121,6 +121,8 @@ def _groups_above(key: str) -> list[str]:
 
 def _meaning(key: Key) -> Iterator[str]:
     yield f"(ours) {key.doc}" if key.ours else key.doc
+    for name, field in zip(key.entries.field_names, key.entries.fields, strict=True) if key.entries else ():
+        yield f"{name}: {field.doc}"
     if key.words:
         own = f"what a module of IMPORTS registers in {key.words.registry}" if key.words.registry else ""
         names = ", ".join(word or '""' for word in key.words.names)

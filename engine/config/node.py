@@ -44,7 +44,8 @@ class CfgNode(yacs.config.CfgNode):
         if name not in self and not self.is_new_allowed() and not self.is_frozen():
             raise InputError(f"{_IN_CODE}: unknown key {name}{did_you_mean(name, self)}")
         if isinstance(value, dict) and not isinstance(value, yacs.config.CfgNode):
-            value = type(self)(value, new_allowed=True)
+            value = type(self)(value)
+            value.set_new_allowed(True)  # yacs' argument `new_allowed` would not reach the nodes below
         super().__setattr__(name, value)
 
     def merge_from_file(self, cfg_filename: str | os.PathLike[str]) -> None:

@@ -100,10 +100,11 @@ def test_documentation() -> None:
         "SOLVER.VALIDATION.PERIOD_EPOCH",
         "SOLVER.VALIDATION.PATIENCE",
     ]
-    schedule = " ".join(documentation(get_cfg(), "SOLVER.SCHEDULE").split())
-    assert (
-        "One of multistep, cosine, poly, cyclic, one_cycle, constant, or what a module of IMPORTS registers" in schedule
+    words = (
+        "One of constant, linear, exponential, or what a module of IMPORTS registers in engine.solver.warmup.WARMUPS."
     )
+    assert words in " ".join(documentation(get_cfg(), "SOLVER.WARMUP_METHOD").split())
+    assert "ann_file: Its COCO JSON file." in documentation(get_cfg(), "DATASETS.CATALOG")
     assert max(len(line) for line in documentation(get_cfg(), "").splitlines() if line.startswith("    ")) <= 110
 
 

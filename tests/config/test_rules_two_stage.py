@@ -33,7 +33,8 @@ BROKEN = {
     ),
     "sizes": (
         ("MODEL.RPN.ANCHOR_SIZES", "(32, 64)"),
-        "MODEL.RPN.ANCHOR_SIZES has 2 entries and MODEL.RPN.ANCHOR_STRIDE has 5; each level needs the same number of sizes",
+        "MODEL.RPN.ANCHOR_SIZES has 2 entries and MODEL.RPN.ANCHOR_STRIDE has 5; "
+        "each level needs the same number of sizes",
     ),
     "strides": (
         ("MODEL.RPN.ANCHOR_STRIDE", "(8, 16, 32, 64, 128)"),
