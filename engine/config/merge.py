@@ -70,7 +70,7 @@ class Merge:
             self._take_named(mapping, Entry(".".join(names[:-1]), Group([entry]), COMMAND_LINE))
         else:
             fields = " or .".join(mapping.entries.field_names)
-            self._refuse(entry, f"{mapping.name}.{names[0]} is incomplete; it is {mapping.name}.NAME.{fields}")
+            self._refuse(entry, f"{mapping.name}.{names[0]} is incomplete; write {mapping.name}.NAME.{fields}")
 
     def _walk(self, entries: Iterable[Entry], above: tuple[str, ...], node: Mapping[str, Any]) -> None:
         for entry in entries:

@@ -1,4 +1,4 @@
-"""What someone types wrong, and the one line they get for it."""
+"""Mistakes in typing, and the one line that answers each of them."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ BROKEN = {
         "8: DATASETS.CATALOG.mine.type must be CocoDataset, or registered by a module of IMPORTS, got 'CocoDataSet'; "
         "did you mean CocoDataset?",
     ),
-    "a hook of nobody": (
+    "an unregistered hook": (
         "SOLVER:\n  HOOKS: [Timer]\n",
         "7: SOLVER.HOOKS entries must be registered by a module of IMPORTS, got 'Timer'",
     ),
@@ -130,7 +130,7 @@ BROKEN = {
         "SEED: 4294967296\n",
         "6: SEED must be between -1 and 4294967295, got 4294967296",
     ),
-    "an architecture of nobody": (
+    "an unknown architecture": (
         "  META_ARCHITECTURE: Mine\nIMPORTS: [my.detector]\n",
         "6: MODEL.META_ARCHITECTURE must be GeneralizedRCNN, got 'Mine'",
     ),
