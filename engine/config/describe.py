@@ -122,7 +122,7 @@ def _groups_above(key: str) -> list[str]:
 def _meaning(key: Key) -> Iterator[str]:
     yield f"(ours) {key.doc}" if key.ours else key.doc
     for name, field in zip(key.entries.field_names, key.entries.fields, strict=True) if key.entries else ():
-        yield f"{name}: {field.doc}"
+        yield f"{name}: {' '.join(_meaning(field))}"
     if key.words:
         own = f"what a module of IMPORTS registers in {key.words.registry}" if key.words.registry else ""
         names = ", ".join(word or '""' for word in key.words.names)

@@ -8,13 +8,12 @@ _CATALOG = Entries(
     "names",
     "{img_dir: FOLDER, ann_file: FILE}",
     (
-        key("DATASETS.CATALOG.NAME.img_dir", "", "The folder of its images.", ours=True, not_empty=True),
-        key("DATASETS.CATALOG.NAME.ann_file", "", "Its COCO JSON file.", ours=True, not_empty=True),
+        key("DATASETS.CATALOG.NAME.img_dir", "", "The folder of its images.", not_empty=True),
+        key("DATASETS.CATALOG.NAME.ann_file", "", "Its COCO JSON file.", not_empty=True),
         key(
             "DATASETS.CATALOG.NAME.type",
             "CocoDataset",
             "Its format; may be missing.",
-            ours=True,
             words=("CocoDataset",),
             registry="engine.data.coco.DATASET_TYPES",
         ),
@@ -54,8 +53,7 @@ KEYS = [
         type=tuple[str, ...]),
     key("DATASETS.ROOT", "datasets", "Folder to which relative paths of the catalog are relative.", ours=True),
     key("DATASETS.CATALOG", {}, "Your own data sets, any number: {name: {img_dir: folder of images, ann_file: COCO "
-        "JSON}}. For another format add type: the name of a class that a module of IMPORTS registers in "
-        "engine.data.coco.DATASET_TYPES.", ours=True, entries=_CATALOG),
+        "JSON}}. For another format add type: the name of a class of your own.", ours=True, entries=_CATALOG),
     key("DATALOADER.NUM_WORKERS", 4, "Processes that read images; 0 reads in the training process.", at_least=0),
     key("DATALOADER.SIZE_DIVISIBILITY", 0, "Height and width of a batch are padded to a multiple of this; 0 is off.",
         at_least=0),

@@ -10,20 +10,8 @@ _PARAM_GROUPS = Entries(
     "patterns of names",
     "{lr_factor: NUMBER, weight_decay: NUMBER}",
     (
-        key(
-            "SOLVER.PARAM_GROUPS.NAME.lr_factor",
-            1.0,
-            "Multiplies the learning rate that the other keys give.",
-            ours=True,
-            at_least=0,
-        ),
-        key(
-            "SOLVER.PARAM_GROUPS.NAME.weight_decay",
-            0.0,
-            "Replaces the weight decay that the other keys give.",
-            ours=True,
-            at_least=0,
-        ),
+        key("SOLVER.PARAM_GROUPS.NAME.lr_factor", 1.0, "Multiplies what the other keys give.", at_least=0),
+        key("SOLVER.PARAM_GROUPS.NAME.weight_decay", 0.0, "Replaces what the other keys give.", at_least=0),
     ),
 )
 
