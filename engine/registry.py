@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import sys
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 from fvcore.common.registry import Registry as FvcoreRegistry
 
 from engine.errors import InputError
+from engine.spelling import did_you_mean
 
 Part = TypeVar("Part", bound=Callable[..., Any])
 
@@ -61,6 +61,17 @@ def import_modules(names: Iterable[str]) -> None:
             raise InputError(f"IMPORTS: cannot import {name} ({error}); is its folder on PYTHONPATH?") from error
 
 
+def registered_names(registry: str) -> list[str]:
+    """The names that the registry "module.NAME" holds.
+
+    Example:
+        >>> "GN" in registered_names("engine.layers.norm.NORMS")
+        True
+    """
+    module, _, name = registry.rpartition(".")
+    return [each for each, _ in getattr(importlib.import_module(module), name)]
+
+
 def lookup(registry: Registry, name: str, key: str) -> Any:
     """What is registered as `name`; `key` is the key of the configuration that holds the name.
 
@@ -70,9 +81,8 @@ def lookup(registry: Registry, name: str, key: str) -> Any:
     if name in registry:
         return registry.get(name)
     known = registry.names()
-    hint = _did_you_mean(name, known) or f"there is {', '.join(known) or 'none'}"
-    where = "IMPORTS names the modules that register your own"
-    raise InputError(f"{key}: nothing is registered as {name}; {hint} ({where})")
+    hint = did_you_mean(name, known, at_most=2) or f"; there is {', '.join(known) or 'none'}"
+    raise InputError(f"{key}: nothing is registered as {name}{hint} (IMPORTS names the modules that register your own)")
 
 
 def taken_by(part: Callable[..., Any], offers: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,16 +124,10 @@ def call_with(
         if argument in given:
             raise InputError(f"{key}.{argument}: the engine itself gives {name} this argument; remove it")
         if argument not in free and not takes_any:
-            hint = _did_you_mean(argument, free) or f"it takes {', '.join(free) or 'none'}"
-            raise InputError(f"{key}.{argument}: {name} takes no such argument; {hint}")
+            hint = did_you_mean(argument, free, at_most=2) or f"; it takes {', '.join(free) or 'none'}"
+            raise InputError(f"{key}.{argument}: {name} takes no such argument{hint}")
     needed = [each.name for each in named if each.default is each.empty and each.name in free]
     missing = [each for each in needed if each not in arguments]
     if missing:
         raise InputError(f"{key}: {name} needs a value for {', '.join(missing)}")
     return part(**given, **arguments)
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question with the one or two nearest of the known words, "" where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
-    return f"did you mean {' or '.join(near)}?" if near else ""

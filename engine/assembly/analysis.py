@@ -12,9 +12,9 @@ from engine.analysis.anchor_boxes import collect_boxes, count_positives
 from engine.analysis.complexity import complexity, complexity_report
 from engine.assembly.convention import build_convention
 from engine.assembly.data import build_dataset, build_train_dataset
-from engine.assembly.dense import dense_name
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model, class_count
+from engine.config.parts import dense_name
 from engine.errors import InputError
 from engine.modeling.anchors import AnchorGenerator
 from engine.visualize.plots import anchors_plot

@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 
 from engine.assembly.convention import build_convention
 from engine.assembly.two_stage import build_rpn, min_log_ratio_of
+from engine.config.parts import dense_name
 from engine.errors import InputError
 from engine.layers.iou_losses import IOU_LOSSES
 from engine.layers.losses import focal_loss_sum
@@ -23,12 +24,6 @@ from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseShape, D
 from engine.modeling.selection import Selection
 from engine.modeling.two_stage.rpn import RPN
 from engine.registry import call_with, lookup
-
-
-def dense_name(cfg: CfgNode) -> str:
-    """The dense stage that is on: `MODEL.DENSE.NAME`, or what the reference's flags say; "" for none."""
-    flags = {"ATSS": cfg.MODEL.ATSS_ON, "RETINANET": cfg.MODEL.RETINANET_ON, "FCOS": cfg.MODEL.FCOS_ON}
-    return cfg.MODEL.DENSE.NAME or next((name for name, is_on in flags.items() if is_on), "")
 
 
 def build_dense(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> DenseStage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +9,10 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from engine.assembly.dense import build_dense, build_proposals, dense_name
+from engine.assembly.dense import build_dense, build_proposals
 from engine.assembly.device import build_device
 from engine.assembly.two_stage import build_roi_heads
+from engine.config.parts import body_name, dense_name, neck_name
 from engine.errors import InputError
 from engine.layers.norm import NORMS
 from engine.log import get_logger
@@ -114,16 +114,16 @@ def build_backbone(cfg: CfgNode) -> Backbone:
     Raises:
         InputError: a name, an argument or a norm that is not known, or a body that contradicts itself.
     """
-    body_name, body_key = cfg.MODEL.BACKBONE.NAME, "MODEL.BACKBONE.NAME"
-    neck_name, neck_key = cfg.MODEL.NECK.NAME, "MODEL.NECK.NAME"
-    if not (body_name and neck_name):
-        parsed = _parse_conv_body(cfg.MODEL.BACKBONE.CONV_BODY)
-        if not body_name:
-            body_name, body_key = parsed[0], "MODEL.BACKBONE.CONV_BODY"
-        if not neck_name:
-            neck_name, neck_key = parsed[1], "MODEL.BACKBONE.CONV_BODY"
-    body = build_body(cfg, body_name, body_key)
-    return Backbone(body, build_neck(cfg, neck_name, neck_key, body))
+    neck = neck_name(cfg)
+    if not neck:
+        raise InputError(
+            f"MODEL.BACKBONE.CONV_BODY {cfg.MODEL.BACKBONE.CONV_BODY} cannot be built: write BODY-FPN-RETINANET or "
+            f"BODY-FPN, where BODY is {', '.join(RESNETS)} or a body of your own; or set MODEL.BACKBONE.NAME and "
+            "MODEL.NECK.NAME"
+        )
+    old_key = "MODEL.BACKBONE.CONV_BODY"
+    body = build_body(cfg, body_name(cfg), "MODEL.BACKBONE.NAME" if cfg.MODEL.BACKBONE.NAME else old_key)
+    return Backbone(body, build_neck(cfg, neck, "MODEL.NECK.NAME" if cfg.MODEL.NECK.NAME else old_key, body))
 
 
 def build_body(cfg: CfgNode, name: str, key: str) -> nn.Module:
@@ -183,17 +183,6 @@ def build_neck(cfg: CfgNode, name: str, key: str, body: nn.Module) -> nn.Module:
         }
     given = {"in_channels": tuple(body.out_channels), "strides": strides_of(body)}
     return call_with(part, name, {**taken_by(part, offers), **cfg.MODEL.NECK.ARGS}, "MODEL.NECK.ARGS", given)
-
-
-def _parse_conv_body(name: str) -> tuple[str, str]:
-    """Names of the body and of the neck: R-50-FPN-RETINANET -> R-50, FPN-RETINANET."""
-    match = re.fullmatch(r"(.+?)-(FPN|FPN-RETINANET)", name)
-    if not match:
-        raise InputError(
-            f"MODEL.BACKBONE.CONV_BODY {name} cannot be built: write BODY-FPN-RETINANET or BODY-FPN, where BODY is "
-            f"{', '.join(RESNETS)} or a body of your own; or set MODEL.BACKBONE.NAME and MODEL.NECK.NAME"
-        )
-    return match[1], match[2]
 
 
 def _norm_of(trans_func: str) -> str:

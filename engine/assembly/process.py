@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from yacs.config import CfgNode
 
 from engine import distributed
 from engine.assembly.device import build_device, warn_without_gpu
+from engine.config import CfgNode
 from engine.environment import environment_report
 from engine.errors import InputError
 from engine.files import write_text
 from engine.log import CONFIG_FILE, get_logger, setup_logging
-from engine.registry import import_modules
+from engine.registry import import_modules, registered_names
 
 
 def prepare(cfg: CfgNode, resume: bool = False) -> bool:
@@ -27,12 +27,14 @@ def prepare(cfg: CfgNode, resume: bool = False) -> bool:
     (-1: the one of the run to resume, else a random one) and seeds every random number generator.
 
     Raises:
-        InputError: a module of `IMPORTS` cannot be imported, there is no such GPU, or `OUTPUT_DIR` cannot be used.
+        InputError: a module of `IMPORTS` cannot be imported, a word names no registered part, there is no such GPU, or
+            `OUTPUT_DIR` cannot be used.
     """
     # Numbers below 1e-38 (moments of AdamW, gradients of a fresh head) take a CPU ten times as long as zeros do. New
     # threads inherit the setting, so it comes before the first parallel operation.
     torch.set_flush_denormal(True)
     import_modules(cfg.IMPORTS)
+    cfg.check_registered(registered_names)  # a slip is answered now, not when a long training first needs the part
     device = build_device(cfg)
     distributed.init_process_group(device)
     if device.index is not None and distributed.world_size() == 1:

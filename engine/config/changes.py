@@ -8,20 +8,20 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from engine.config.schema import PARAM_GROUPS_KEY, leaves
+from engine.config.tree import leaves
 
 
-def changes(before: str, cfg: CfgNode) -> list[str]:
-    """A line "KEY: old -> new" for each key whose value in `cfg` is not the one of the YAML text `before`.
+def changes(before: str, tree: CfgNode) -> list[str]:
+    """A line "KEY: old -> new" for each key whose value in `tree` is not the one in the YAML text `before`.
 
-    Keys that only one of them knows (another version wrote the text) are left out, as is a text that is no tree.
+    Keys that only one of them has (another version wrote the text) are left out, as is a text that holds no tree.
     """
     try:
-        tree = yaml.safe_load(before)
+        loaded = yaml.safe_load(before)
     except yaml.YAMLError:
         return []
-    old = dict(leaves(tree)) if isinstance(tree, dict) else {}
-    new = dict(leaves(yaml.safe_load(cfg.dump())))
+    old = dict(leaves(loaded)) if isinstance(loaded, dict) else {}
+    new = dict(leaves(yaml.safe_load(tree.dump())))
     return [
         f"{key}: {old[key]} -> {value}"
         for key, value in new.items()
@@ -31,4 +31,4 @@ def changes(before: str, cfg: CfgNode) -> list[str]:
 
 def _compared(key: str, value: Any) -> Any:
     """Of parameter groups the order matters too: the last pattern that fits counts."""
-    return list(value.items()) if key == PARAM_GROUPS_KEY and isinstance(value, Mapping) else value
+    return list(value.items()) if key == "SOLVER.PARAM_GROUPS" and isinstance(value, Mapping) else value

@@ -1,56 +1,73 @@
-"""A value as someone wrote it, turned into the type its key demands.
+"""A value as someone wrote it, turned into the type that its key demands.
 
-YAML and the command line both deliver strings where a tuple or a number is meant: "(60000, 80000)",
-"1e-4". They are read as Python literals (`ast.literal_eval`, which computes nothing), and only
-where the key is no string itself.
+YAML and the command line both deliver strings where a tuple or a number is meant: "(60000, 80000)", "1e-4". They are
+read as Python literals (`ast.literal_eval`, which computes nothing), and only where the key is not a string itself.
 """
 
 from __future__ import annotations
 
 import ast
 import math
+from collections.abc import Iterable
 from typing import Any, get_args
 
-from engine.config.schema import LENGTHS, NOT_EMPTY, RANGES, WORDS
-from engine.config.spelling import nearest_word
+from engine.config.declaration import Key
+from engine.spelling import did_you_mean
 
 
 class BadValueError(ValueError):
-    """A value that does not fit its key; the message goes on after the key's name."""
+    """A value that does not fit its key; the message continues after the key's name."""
 
 
-def coerce(key: str, value: Any, type_: Any) -> Any:
-    """The value of `key` as `type_`, checked against the key's length, range and closed set of
-    words.
+def read(key: Key, value: Any) -> Any:
+    """The value of `key` in its type, checked against everything declared about it, except words that a module of
+    `IMPORTS` may add to, see `check_words`.
 
     Raises:
         BadValueError: the value does not fit.
-
-    Example:
-        >>> coerce("SOLVER.STEPS", "(60000, 80000)", tuple[int, ...])
-        (60000, 80000)
     """
-    try:
-        coerced = _convert(_literal(value, type_), type_)
-    except (TypeError, OverflowError):
-        raise BadValueError(f"must be {describe(type_)}, got {shown(value)}{_way_out(value, type_)}") from None
+    coerced = coerce(value, key.type)
     _check_length(key, coerced)
-    _check_range(key, coerced)
-    if key in WORDS and not WORDS[key].is_open:
-        check_word(key, coerced)
+    _check_limits(key, coerced)
+    if key.words and not key.words.registry:
+        check_words(key, coerced)
     return coerced
 
 
-def check_word(key: str, value: str) -> None:
-    """Raises BadValueError where the key has a set of words and this is none of them."""
-    words = WORDS.get(key)
-    if words is None or value in words.allowed:
+def coerce(value: Any, type_: Any) -> Any:
+    """The value as `type_`.
+
+    Raises:
+        BadValueError: it is of another type.
+
+    Example:
+        >>> coerce("(60000, 80000)", tuple[int, ...])
+        (60000, 80000)
+    """
+    try:
+        return _convert(_meant(value, type_), type_)
+    except (TypeError, OverflowError):
+        raise BadValueError(f"must be {describe(type_)}, got {shown(value)}{_correction(value, type_)}") from None
+
+
+def check_words(key: Key, value: str | tuple[str, ...], registered: Iterable[str] = ()) -> None:
+    """Checks a word, or each word of a tuple, against the key's words and the names that its registry holds.
+
+    Raises:
+        BadValueError: it is none of them.
+    """
+    if key.words is None:
         return
-    names = ", ".join(word or '""' for word in words.allowed)
-    nearest = nearest_word(value, words.allowed)
-    hint = f"; did you mean {nearest}?" if nearest else ""
-    start = "must be one of " if len(words.allowed) > 1 else "must be "
-    raise BadValueError(f"{start}{names}, got {value!r}{hint}")
+    allowed = key.words.all(registered)
+    for word in (value,) if isinstance(value, str) else value:
+        if word in allowed:
+            continue
+        start = "entries must be" if isinstance(value, tuple) else "must be"
+        names = ", ".join(each or '""' for each in allowed)
+        one_of = " one of" if len(allowed) > 1 else ""
+        choices = [f"{one_of} {names}"] * bool(allowed)
+        choices += [" registered by a module of IMPORTS"] * bool(key.words.registry)
+        raise BadValueError(f"{start}{', or'.join(choices)}, got {word!r}{did_you_mean(word, allowed)}")
 
 
 def describe(type_: Any, plural: bool = False) -> str:
@@ -69,26 +86,42 @@ def describe(type_: Any, plural: bool = False) -> str:
     return f"an {type_.__name__}" if type_ is int else f"a {type_.__name__}"
 
 
-def _literal(value: Any, type_: Any) -> Any:
-    """A string read as the literal it stands for; itself when it is none or none is wanted."""
+def shown(value: Any) -> str:
+    """A value as an error message shows it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a group of keys"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def literal(value: Any) -> Any:
+    """A string read as the Python literal it spells; anything else, and a string that spells none, as it is."""
+    if not isinstance(value, str):
+        return value
+    return _parsed(value.strip(), otherwise=value)
+
+
+def _meant(value: Any, type_: Any) -> Any:
+    """What a string stands for where the type is wanted; anything else as it is."""
     if not isinstance(value, str):
         return value
     text = value.strip()
-    if type_ is str:
+    if type_ is str:  # only quotes go, which a shell may have left around it
         is_quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in "'\""
         parsed = _parsed(text) if is_quoted else None
         return parsed if isinstance(parsed, str) else value
-    if type_ is bool and text in ("true", "false"):
+    if type_ is bool and text in ("true", "false"):  # YAML's spelling, on a command line
         return text == "true"
-    parsed = _parsed(text)
-    return value if parsed is None else parsed
+    return literal(value)
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str, otherwise: Any = None) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        return None
+        return otherwise
 
 
 def _convert(value: Any, type_: Any) -> Any:
@@ -99,7 +132,7 @@ def _convert(value: Any, type_: Any) -> Any:
     """
     arguments = get_args(type_)
     if arguments:
-        if not isinstance(value, (list, tuple)):
+        if not isinstance(value, list | tuple):
             raise TypeError
         if arguments[-1] is not Ellipsis and len(value) != len(arguments):
             raise TypeError
@@ -121,51 +154,40 @@ def _number(text: str) -> float:
     return float(parsed)
 
 
-def shown(value: Any) -> str:
-    """A value as an error message shows it."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, dict):
-        return "a group of keys"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _way_out(value: Any, type_: Any) -> str:
+def _correction(value: Any, type_: Any) -> str:
     """What to write instead, where it is plain what was meant; else nothing."""
-    literal = _literal(value, type_)
     if type_ is str:
-        if literal is None:
+        if value is None:
             return '; write ""'
-        is_scalar = isinstance(literal, (bool, int, float))
-        return f'; write "{literal}", with the quotes' if is_scalar else ""
-    if type_ is int and type(literal) is float and literal.is_integer():
-        return f"; write {int(literal)}"
-    if type_ is bool and literal in (0, 1):
-        return f"; write {bool(literal)}"
+        return f'; write "{value}", with the quotes' if isinstance(value, bool | int | float) else ""
+    meant = _meant(value, type_)
+    if type_ is int and type(meant) is float and meant.is_integer():
+        return f"; write {int(meant)}"
+    if type_ is bool and meant in (0, 1):
+        return f"; write {bool(meant)}"
     element = (get_args(type_) or (None,))[0]
-    if element is not None and not isinstance(literal, (list, tuple)):
-        if isinstance(literal, str) and literal.startswith(("(", "[")) and element is str:
+    if element is not None and not isinstance(meant, list | tuple):
+        if isinstance(meant, str) and meant.startswith(("(", "[")) and element is str:
             return "; each name needs quotes: ('a', 'b')"
         try:
-            return f"; write ({_convert(literal, element)!r},)"
+            return f"; write ({_convert(meant, element)!r},)"
         except (TypeError, OverflowError):
             return ""
     return ""
 
 
-def _check_length(key: str, value: Any) -> None:
-    if key in LENGTHS and len(value) != LENGTHS[key][0]:
-        length, meaning = LENGTHS[key]
+def _check_length(key: Key, value: Any) -> None:
+    if key.length and len(value) != key.length[0]:
+        length, meaning = key.length
         raise BadValueError(f"must have {length} entries ({meaning}), got {shown(value)}")
-    if key in NOT_EMPTY and not value:
-        raise BadValueError("must have at least one entry, got ()")
+    if key.not_empty and not value:
+        raise BadValueError("must not be empty" if value == "" else "must have at least one entry, got ()")
 
 
-def _check_range(key: str, value: Any) -> None:
-    if key not in RANGES:
+def _check_limits(key: Key, value: Any) -> None:
+    if key.limits is None:
         return
-    low, high = RANGES[key]
+    low, high = key.limits
     elements = value if isinstance(value, tuple) else (value,)
     if all(low <= element <= high for element in elements):
         return

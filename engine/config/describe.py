@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -13,20 +11,20 @@ from typing import Any, NoReturn
 import yaml
 from yacs.config import CfgNode
 
-from engine.config import defaults, defaults_model
-from engine.config.schema import RANGES, WORDS, leaves
-from engine.config.spelling import nearest_word
+from engine.config.declaration import Key
+from engine.config.keys import GROUPS, KEYS
+from engine.config.tree import DEFAULTS, leaves
 from engine.errors import InputError
+from engine.spelling import nearest_words
 
 Tree = dict[str, Any]
 
-_SOURCES = ((defaults, ""), (defaults_model, "MODEL."))
 _WIDTH = 110
 
 
-def plain(cfg: CfgNode) -> Tree:
+def plain(tree: CfgNode) -> Tree:
     """The tree in YAML's own types, in the order of the defaults."""
-    return yaml.safe_load(cfg.dump(sort_keys=False))
+    return yaml.safe_load(tree.dump(sort_keys=False))
 
 
 def to_yaml(tree: Tree, allow_unicode: bool = False) -> str:
@@ -84,51 +82,35 @@ def matches(key: str, pattern: str) -> bool:
     return fnmatchcase(key.upper(), f"*{pattern.upper()}*")
 
 
-def comments() -> dict[str, str]:
-    """What stands above each key, and above some groups, in the source of the defaults, by dotted key."""
-    found: dict[str, str] = {}
-    for module, prefix in _SOURCES:
-        above: list[str] = []
-        for line in inspect.getsource(module).splitlines():
-            if line.startswith("# "):
-                above.append(line[2:])
-                continue
-            if above and (assignment := re.match(r"_C\.([\w.]+) = ", line)):
-                found[prefix + assignment[1]] = " ".join(above)
-            above = []
-    return found
-
-
-def documentation(cfg: CfgNode, pattern: str) -> str:
-    """The keys that match, each with its value in `cfg` (and its default), its comment and what it may be.
+def documentation(tree: CfgNode, pattern: str) -> str:
+    """The keys that match, each with its value in `tree` (and its default), its meaning and what it may be.
 
     Raises:
-        InputError: none matches.
+        InputError: no key matches.
     """
-    values, standard, texts = dict(leaves(plain(cfg))), dict(leaves(plain(defaults.DEFAULTS))), comments()
+    values, standard = dict(leaves(plain(tree))), dict(leaves(yaml.safe_load(to_yaml(DEFAULTS))))
     keys = [key for key in {**standard, **values} if matches(key, pattern)]
     if not keys:
         nothing_matches(pattern)
     paragraphs: list[str] = []
-    told: set[str] = set()
+    explained: set[str] = set()
     for key in keys:
         for group in _groups_above(key):
-            if group in texts and group not in told:
-                told.add(group)
-                paragraphs.append(f"{group}:\n{_indented(texts[group])}")
+            if group in GROUPS and group not in explained:
+                explained.add(group)
+                paragraphs.append(f"{group}:\n{_indented(GROUPS[group])}")
         value = values[key]
         default = f"  (default {standard[key]!r})" if key in standard and standard[key] != value else ""
-        lines = [texts.get(key, ""), *_allowed(key)]
-        paragraphs.append("\n".join([f"{key}: {value!r}{default}", *(_indented(line) for line in lines if line)]))
+        lines = _meaning(KEYS[key]) if key in KEYS else ()
+        paragraphs.append("\n".join([f"{key}: {value!r}{default}", *map(_indented, lines)]))
     return "\n\n".join(paragraphs)
 
 
 def nothing_matches(pattern: str) -> NoReturn:
     """Raise the `InputError` for a pattern that no key matches."""
-    keys = list(dict(leaves(defaults.DEFAULTS)))
-    by_word = {word: key for key in keys for word in (key, key.rpartition(".")[2])}
-    nearest = nearest_word(pattern.strip("*?").upper(), by_word)
-    hint = f"; did you mean {by_word[nearest]}?" if nearest else ""
+    by_word = {word: key for key in KEYS for word in (key, key.rpartition(".")[2])}
+    nearest = nearest_words(pattern.strip("*?").upper(), by_word)
+    hint = f"; did you mean {by_word[nearest[0]]}?" if nearest else ""
     raise InputError(f"no key matches {pattern}{hint}")
 
 
@@ -137,13 +119,17 @@ def _groups_above(key: str) -> list[str]:
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
-def _allowed(key: str) -> Iterator[str]:
-    if key in WORDS:
-        words = WORDS[key]
-        own = ", or what a module of IMPORTS registers" if words.is_open else ""
-        yield f"One of {', '.join(word or repr('') for word in words.allowed)}{own}."
-    if key in RANGES:
-        low, high = RANGES[key]
+def _meaning(key: Key) -> Iterator[str]:
+    yield f"(ours) {key.doc}" if key.ours else key.doc
+    for name, field in zip(key.entries.field_names, key.entries.fields, strict=True) if key.entries else ():
+        yield f"{name}: {' '.join(_meaning(field))}"
+    if key.words:
+        own = f"what a module of IMPORTS registers in {key.words.registry}" if key.words.registry else ""
+        names = ", ".join(word or '""' for word in key.words.names)
+        start = "Any of" if key.type is not str else "One of"
+        yield f"{start} {', or '.join(part for part in (names, own) if part)}."
+    if key.limits:
+        low, high = key.limits
         yield f"At least {low:g}." if math.isinf(high) else f"From {low:g} to {high:g}."
 
 

@@ -1,8 +1,7 @@
-"""Keys of the reference that this engine does not implement: when they are harmless, and why else
-they are refused.
+"""Keys of the reference that this engine does not implement: when they are harmless, else why they are refused.
 
-They are accepted and dropped where they change nothing, so that the reference's files and dumps
-load; they never enter the tree. A name covers the keys below it.
+They are accepted and dropped where they change nothing, so that the reference's files and dumps load; they never enter
+the tree. A name covers the keys below it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ForeignKey:
-    """`harmless(value)` tells whether the key may stay; `reason` why not, and the way out."""
+    """`harmless(value)` tells whether the key may stay; `reason` says why not, and what to do."""
 
     harmless: Callable[[Any], bool]
     reason: str

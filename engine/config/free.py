@@ -1,85 +1,111 @@
-"""Free mappings of the tree: keys below which the names are the user's own, each with a few known fields."""
+"""Mappings below which the names are the user's own.
+
+There are two kinds. `DATASETS.CATALOG` and `SOLVER.PARAM_GROUPS` map each name to a few declared fields
+(`Key.entries`); `MODEL.DENSE.ARGS`, `MODEL.BACKBONE.ARGS` and `MODEL.NECK.ARGS` hold arguments for a part of the user's
+own: any names, any plain values.
+"""
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.config.coerce import BadValueError
-from engine.config.spelling import nearest_word
+from engine.config.coerce import BadValueError, literal, read, shown
+from engine.config.declaration import Key
 from engine.config.yaml_file import Entry, Group
+from engine.spelling import did_you_mean
+
+Assigned = Iterator[tuple[tuple[str, ...], Any, str]]
+"""(path below the mapping, value, where it was written)."""
 
 
 class BadEntryError(ValueError):
     """Not what the mapping holds; the message is complete."""
 
 
-@dataclass(frozen=True)
-class FreeMapping:
-    """What may stand below a key such as `DATASETS.CATALOG`.
+def entries_of(key: Key, entry: Entry) -> Group:
+    """An entry for each name of a mapping, which may be in YAML, on the command line (a literal) or in code (a dict).
 
-    Attributes:
-        key: GROUP.NAME of the mapping.
-        names: what the user's names are, in the plural.
-        form: the fields of one of them, as a message shows them.
-        readers: field -> function that gives the value to keep or raises `BadValueError`.
+    Raises:
+        BadEntryError: it is not a mapping.
     """
-
-    key: str
-    names: str
-    form: str
-    readers: Mapping[str, Callable[[Any], Any]]
-
-    @property
-    def path(self) -> tuple[str, ...]:
-        return tuple(self.key.split("."))
-
-    def entries(self, entry: Entry) -> Group:
-        """An entry for each name of a mapping that stands in YAML, on the command line as a literal, or in code as a
-        dict.
-
-        Raises:
-            BadEntryError: it is no mapping.
-        """
-        value = entry.value
-        if isinstance(value, str):
-            try:
-                value = ast.literal_eval(value)
-            except (ValueError, SyntaxError):
-                value = entry.value
-        if value is None:
-            return Group()
-        if isinstance(value, Mapping):
-            value = _group_of(value, entry.where)
-        if not isinstance(value, Group):
-            raise BadEntryError(f"{entry.where}: {self.key} must map {self.names} to {self.form}, got {value!r}")
-        return value
-
-    def fields(self, entry: Entry) -> Iterator[tuple[tuple[str, ...], Any, str]]:
-        """The (path below the mapping, value, place) of what stands at one name; first the name itself.
-
-        Raises:
-            BadEntryError: it is no group, holds an unknown field, or a field has a bad value.
-        """
-        key = f"{self.key}.{entry.name}"
-        if not isinstance(entry.value, Group):
-            raise BadEntryError(f"{entry.where}: {key} must be {self.form}, got {entry.value!r}")
-        yield (entry.name,), {}, entry.where
-        for each in entry.value:
-            if each.name not in self.readers:
-                nearest = nearest_word(each.name, list(self.readers))
-                hint = f"did you mean {nearest}?" if nearest else f"{key} has {', '.join(self.readers)}"
-                raise BadEntryError(f"{each.where}: unknown key {key}.{each.name}; {hint}")
-            try:
-                yield (entry.name, each.name), self.readers[each.name](each.value), each.where
-            except BadValueError as error:
-                raise BadEntryError(f"{each.where}: {key}.{each.name} {error}") from None
+    value = literal(entry.value)
+    if value is None:
+        return Group()
+    if isinstance(value, Mapping):
+        value = group_of(value, entry.where)
+    if not isinstance(value, Group):
+        wanted = f"map {key.entries.names} to {key.entries.form}" if key.entries else "map names of arguments to values"
+        raise BadEntryError(f"{entry.where}: {key.name} must {wanted}, got {value!r}")
+    return value
 
 
-def _group_of(mapping: Mapping[str, Any], where: str) -> Group:
+def assigned(key: Key, entry: Entry) -> Assigned:
+    """What is written at one name of the mapping; first the name itself, if it holds more than a value.
+
+    Raises:
+        BadEntryError: an unknown or missing field, or a bad value.
+    """
+    return _fields(key, entry) if key.entries else _argument(key.name, entry)
+
+
+def group_of(mapping: Mapping[str, Any], where: str) -> Group:
+    """The entries of a dict, all written at the same place."""
     return Group(
-        Entry(name, _group_of(value, where) if isinstance(value, Mapping) else value, where)
+        Entry(name, group_of(value, where) if isinstance(value, Mapping) else value, where)
         for name, value in mapping.items()
     )
+
+
+def _fields(key: Key, entry: Entry) -> Assigned:
+    path = f"{key.name}.{entry.name}"
+    if not isinstance(entry.value, Group):
+        raise BadEntryError(f"{entry.where}: {path} must be {key.entries.form}, got {entry.value!r}")
+    yield (entry.name,), {}, entry.where
+    for each in entry.value:
+        field = key.entries.field(each.name)
+        if field is None:
+            names = key.entries.field_names
+            hint = did_you_mean(each.name, names) or f"; {path} has {', '.join(names)}"
+            raise BadEntryError(f"{each.where}: unknown key {path}.{each.name}{hint}")
+        try:
+            yield (entry.name, each.name), read(field, each.value), each.where
+        except BadValueError as error:
+            raise BadEntryError(f"{each.where}: {path}.{each.name} {error}") from None
+
+
+def _argument(above: str, entry: Entry) -> Assigned:
+    path = f"{above}.{entry.name}"
+    if not isinstance(entry.name, str):
+        raise BadEntryError(f"{entry.where}: {entry.name!r} in {above} is not a name; quote it")
+    if isinstance(entry.value, Group):
+        yield (entry.name,), {}, entry.where
+        for each in entry.value:
+            for below, value, where in _argument(path, each):
+                yield (entry.name, *below), value, where
+        return
+    try:
+        yield (entry.name,), _plain(entry.value), entry.where
+    except BadValueError as error:
+        raise BadEntryError(f"{entry.where}: {path} {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """A value for an argument, such that it is the same after a dump: lists become tuples.
+
+    Strings are read as elsewhere in the file, where no type tells what is wanted: "(1, 2)" is a tuple and 1e-4, which
+    YAML leaves a string, a number.
+
+    Raises:
+        BadValueError: it is an object that YAML cannot hold.
+    """
+    if isinstance(value, str) and (re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value) or value[:1] in ("(", "[")):
+        value = literal(value)
+    if isinstance(value, list | tuple):
+        return tuple(_plain(each) for each in value)
+    if isinstance(value, Mapping):  # in a list
+        return {name: _plain(each) for name, each in value.items()}
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise BadValueError(f"must be a plain value (a number, string, bool, list or mapping), got {shown(value)}")

@@ -7,21 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.config import foreign_keys
-from engine.config.catalog import CATALOG
-from engine.config.coerce import BadValueError, coerce, describe, shown
-from engine.config.free import BadEntryError, FreeMapping
-from engine.config.param_groups import PARAM_GROUPS
-from engine.config.schema import FREE_KEYS, type_of
-from engine.config.spelling import nearest_key
+from engine.config.coerce import BadValueError, coerce, describe, literal, read, shown
+from engine.config.declaration import Key
+from engine.config.free import BadEntryError, assigned, entries_of
+from engine.config.keys import KEYS, MAPPINGS
+from engine.config.tree import type_of
 from engine.config.yaml_file import BASE_KEY, Entry, Group
+from engine.spelling import nearest_key
 
 COMMAND_LINE = "command line"
-_FREE = {mapping.key: mapping for mapping in (CATALOG, PARAM_GROUPS)}
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A checked value on its way into the tree, and the place it was written at."""
+    """A checked value on its way into the tree, and where it was written."""
 
     path: tuple[str, ...]
     value: Any
@@ -30,7 +29,7 @@ class Assignment:
 
 @dataclass
 class Merge:
-    """What a source sets, and a line for each of its mistakes. The tree itself is not changed."""
+    """What a source sets, and a line for each of its mistakes. The tree itself does not change."""
 
     tree: Mapping[str, Any]
     assignments: list[Assignment] = field(default_factory=list)
@@ -52,16 +51,26 @@ class Merge:
     def _add_pair(self, path: tuple[str, ...], value: Any) -> None:
         entry = Entry(path[-1], value, COMMAND_LINE)
         above, node = path[:-1], _at(self.tree, path[:-1])
-        mapping = _FREE.get(".".join(above[:2]))
-        if mapping and len(path) > 3:  # names may have dots, fields have none
-            self._take_named(mapping, Entry(".".join(path[2:-1]), Group([entry]), COMMAND_LINE))
-        elif mapping:
-            fields = " or .".join(mapping.readers)
-            self._refuse(entry, f"{'.'.join(path)} is incomplete; it is {mapping.key}.NAME.{fields}")
+        mapping = next((each for each in MAPPINGS.values() if above[: len(each.path)] == each.path), None)
+        if mapping:
+            self._add_below(mapping, path[len(mapping.path) :], entry)
         elif isinstance(node, Mapping):
             self._take(entry, above, node)
         else:
             self._refuse_unknown(".".join(path), entry)
+
+    def _add_below(self, mapping: Key, names: tuple[str, ...], entry: Entry) -> None:
+        """Takes a value whose key goes on below a mapping of the user's names."""
+        if mapping.entries is None:
+            entry = Entry(names[-1], literal(entry.value), COMMAND_LINE)
+            for name in reversed(names[:-1]):
+                entry = Entry(name, Group([entry]), COMMAND_LINE)
+            self._take_named(mapping, entry)
+        elif len(names) > 1:  # the user's name may have dots, a field has none
+            self._take_named(mapping, Entry(".".join(names[:-1]), Group([entry]), COMMAND_LINE))
+        else:
+            fields = " or .".join(mapping.entries.field_names)
+            self._refuse(entry, f"{mapping.name}.{names[0]} is incomplete; write {mapping.name}.NAME.{fields}")
 
     def _walk(self, entries: Iterable[Entry], above: tuple[str, ...], node: Mapping[str, Any]) -> None:
         for entry in entries:
@@ -69,9 +78,9 @@ class Merge:
 
     def _take(self, entry: Entry, above: tuple[str, ...], node: Mapping[str, Any]) -> None:
         path = (*above, entry.name)
-        mapping = _FREE.get(".".join(path))
+        mapping = MAPPINGS.get(".".join(path))
         if mapping:
-            self._take_free(mapping, entry)
+            self._take_mapping(mapping, entry)
         elif entry.name not in node:
             self._take_unknown(entry, path, node)
         elif isinstance(node[entry.name], Mapping):
@@ -97,22 +106,25 @@ class Merge:
             self._refuse(entry, f"{key} must be {wanted}, got a group of keys")
             return
         try:
-            value = coerce(key, value, type_) if type_ else value
+            if key in KEYS:
+                value = read(KEYS[key], value)
+            elif type_:
+                value = coerce(value, type_)
         except BadValueError as error:
             self._refuse(entry, f"{key} {error}")
             return
         self.assignments.append(Assignment(path, value, entry.where))
 
-    def _take_free(self, mapping: FreeMapping, entry: Entry) -> None:
+    def _take_mapping(self, mapping: Key, entry: Entry) -> None:
         try:
-            for each in mapping.entries(entry):
+            for each in entries_of(mapping, entry):
                 self._take_named(mapping, each)
         except BadEntryError as error:
             self.mistakes.append(str(error))
 
-    def _take_named(self, mapping: FreeMapping, entry: Entry) -> None:
+    def _take_named(self, mapping: Key, entry: Entry) -> None:
         try:
-            for path, value, where in mapping.fields(entry):
+            for path, value, where in assigned(mapping, entry):
                 self.assignments.append(Assignment((*mapping.path, *path), value, where))
         except BadEntryError as error:
             self.mistakes.append(str(error))
@@ -131,7 +143,7 @@ class Merge:
             closing = "}" * key.count(".")
             self._refuse(entry, f"{key} has dots; in YAML groups are nested: {nested}: ...{closing}")
         elif entry.name == BASE_KEY:
-            self._refuse(entry, f"{BASE_KEY} stands at the top level of a file, not in {path[-2]}")
+            self._refuse(entry, f"{BASE_KEY} belongs at the top level of a file, not in {path[-2]}")
         else:
             self._refuse_unknown(key, entry)
 
@@ -158,12 +170,12 @@ class Merge:
 
 
 def _complaint(opts: Sequence[Any]) -> str | None:
-    """Why the words of a command line are no pairs, or None."""
+    """What keeps the words of a command line from being pairs, or None."""
     for key in opts[0::2]:
         if not isinstance(key, str):
             return f"expected a key, got {key!r}"
         if key.startswith("-"):
-            return f"{key} stands among the KEY VALUE pairs; options come before them"
+            return f"{key} is among the KEY VALUE pairs; options come before them"
         name, equals, value = key.partition("=")
         if equals:
             return f"{key}: write {name} {value or 'VALUE'}, with a space"
@@ -180,9 +192,9 @@ def _at(tree: Mapping[str, Any], path: Iterable[str]) -> Any:
 
 
 def _all_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """(dotted key, it is a group), what stands in free mappings left out."""
+    """(dotted key, whether it is a group), without the user's own names in mappings."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
         yield key, isinstance(value, Mapping)
-        if isinstance(value, Mapping) and key not in FREE_KEYS:
+        if isinstance(value, Mapping) and key not in MAPPINGS:
             yield from _all_keys(value, f"{key}.")

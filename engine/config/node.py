@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import yacs.config
 
-from engine.config.coerce import BadValueError, check_word, coerce
-from engine.config.defaults import DEFAULTS
+from engine.config.coerce import BadValueError, check_words, coerce, read
+from engine.config.declaration import Key
+from engine.config.free import group_of
+from engine.config.keys import KEYS, MAPPINGS
 from engine.config.merge import Assignment, Merge
 from engine.config.rules import broken_rules
-from engine.config.schema import FREE_KEYS, leaves, type_of
-from engine.config.spelling import nearest_word
-from engine.config.yaml_file import Entry, Group, read_chain
+from engine.config.tree import DEFAULTS, leaves, nested, type_of
+from engine.config.yaml_file import read_chain
 from engine.errors import InputError
+from engine.spelling import did_you_mean
 
 _IN_CODE = "in code"
 
@@ -40,11 +42,10 @@ class CfgNode(yacs.config.CfgNode):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self and not self.is_new_allowed() and not self.is_frozen():
-            nearest = nearest_word(name, list(self)) if self else None
-            hint = f"; did you mean {nearest}?" if nearest else ""
-            raise InputError(f"{_IN_CODE}: unknown key {name}{hint}")
+            raise InputError(f"{_IN_CODE}: unknown key {name}{did_you_mean(name, self)}")
         if isinstance(value, dict) and not isinstance(value, yacs.config.CfgNode):
-            value = type(self)(value, new_allowed=True)
+            value = type(self)(value)
+            value.set_new_allowed(True)  # yacs' argument `new_allowed` would not reach the nodes below
         super().__setattr__(name, value)
 
     def merge_from_file(self, cfg_filename: str | os.PathLike[str]) -> None:
@@ -77,7 +78,7 @@ class CfgNode(yacs.config.CfgNode):
         """Merges another tree, under the same checks."""
         self._refuse_if_frozen()
         merge = Merge(self)
-        merge.add_entries(_entries_of(cfg_other))
+        merge.add_entries(group_of(cfg_other, _IN_CODE))
         self._apply(merge)
 
     def freeze(self) -> None:
@@ -91,28 +92,53 @@ class CfgNode(yacs.config.CfgNode):
         super().freeze()
 
     def check(self) -> None:
-        """Checks every value, set in code ones too, and the rules between them; lists become
-        tuples.
+        """Checks every value, also those set in code, and the rules between them; lists become tuples.
+
+        Words that a module of `IMPORTS` may register are checked here only if there are no such modules; else
+        `check_registered` checks them after the import.
 
         Raises:
             InputError: with a line for each value of a wrong type and each broken rule.
         """
         mistakes = []
         for key, value in list(leaves(self)):
-            if key in FREE_KEYS:
+            type_ = type_of(key, value)
+            if key in MAPPINGS or type_ is None:
                 continue
             try:
-                self._put(tuple(key.split(".")), self._checked(key, value))
+                self._put(tuple(key.split(".")), read(KEYS[key], value) if key in KEYS else coerce(value, type_))
             except BadValueError as error:
                 mistakes.append(f"{self._place((key,))}: {key} {error}")
-        mistakes.extend(self._normalise_free_mappings())
+        mistakes.extend(self._normalise_mappings())
         _raise_if_any(mistakes)
+        if not self.IMPORTS:
+            self.check_registered(lambda registry: ())
         for keys, sentence in broken_rules(self, is_complete=bool(self.__dict__["_files"])):
             mistakes.append(f"{self._place(keys)}: {sentence}")
         _raise_if_any(mistakes)
 
+    def check_registered(self, names_in: Callable[[str], Iterable[str]]) -> None:
+        """Checks each word that names a registered part.
+
+        Args:
+            names_in: gives the names that the registry "module.NAME" holds. It is called only for words that are not
+                built in, so that no more is imported than is needed.
+
+        Raises:
+            InputError: with a line for each word that is neither built in nor registered.
+        """
+        mistakes = []
+        for name, key, value in self._registrable():
+            words = (value,) if isinstance(value, str) else value
+            registered = names_in(key.words.registry) if set(words) - set(key.words.names) else ()
+            try:
+                check_words(key, value, registered)
+            except BadValueError as error:
+                mistakes.append(f"{self._place((name,))}: {name} {error}")
+        _raise_if_any(mistakes)
+
     def dump(self, **kwargs: Any) -> str:
-        """YAML text of the tree, in its own order: of `SOLVER.PARAM_GROUPS` the last pattern that fits counts."""
+        """YAML text of the tree in its own order, since of `SOLVER.PARAM_GROUPS` the last pattern that fits counts."""
         return super().dump(**{"sort_keys": False, **kwargs})
 
     @classmethod
@@ -120,20 +146,25 @@ class CfgNode(yacs.config.CfgNode):
         """Refused: yacs would run a Python file here and skip the checks."""
         raise NotImplementedError("use engine.config.load_config(path) or merge_from_file(path)")
 
-    def _checked(self, key: str, value: Any) -> Any:
-        type_ = type_of(key, value)
-        if type_ is None:
-            return value
-        value = coerce(key, value, type_)
-        if not self.IMPORTS:
-            check_word(key, value)
-        return value
+    def _registrable(self) -> Iterator[tuple[str, Key, Any]]:
+        """(dotted key, declaration, value) of everything that may name a registered part."""
+        values = dict(leaves(self))
+        for name, key in KEYS.items():
+            if key.words and key.words.registry:
+                yield name, key, values[name]
+            for field in key.entries.fields if key.entries else ():
+                if field.words and field.words.registry:
+                    field_name = field.name.rpartition(".")[2]
+                    for entry, fields in values[name].items():
+                        if field_name in fields:
+                            yield f"{name}.{entry}.{field_name}", field, fields[field_name]
 
-    def _normalise_free_mappings(self) -> list[str]:
-        """Data sets and parameter groups declared in code become checked nodes too."""
+    def _normalise_mappings(self) -> list[str]:
+        """Data sets, parameter groups and arguments set in code become checked nodes too."""
         merge = Merge(self)
-        for group, name in (key.split(".") for key in FREE_KEYS):
-            merge.add_entries(_entries_of({group: {name: dict(self[group][name])}}))
+        values = dict(leaves(self))
+        for name in MAPPINGS:
+            merge.add_entries(group_of(nested({name: values[name]}), _IN_CODE))
         if not merge.mistakes:
             for assignment in merge.assignments:
                 self._put(assignment.path, assignment.value)
@@ -148,13 +179,18 @@ class CfgNode(yacs.config.CfgNode):
     def _put(self, path: tuple[str, ...], value: Any) -> None:
         node = self
         for name in path[:-1]:
-            if not isinstance(node.get(name), CfgNode):
-                node[name] = CfgNode(node.get(name), new_allowed=True)
-            node = node[name]
+            node = node._node_at(name)
         if isinstance(value, dict):
-            node.setdefault(path[-1], CfgNode(value, new_allowed=True))
+            node._node_at(path[-1])
         else:
             node[path[-1]] = value
+
+    def _node_at(self, name: str) -> CfgNode:
+        """The node below this one; a dict set in code becomes one, a plain value gives way to one."""
+        present = self.get(name)
+        if not isinstance(present, CfgNode):
+            self[name] = CfgNode(present if isinstance(present, dict) else None, new_allowed=True)
+        return self[name]
 
     def _remember(self, assignment: Assignment) -> None:
         written, key = self.__dict__["_written"], ".".join(assignment.path)
@@ -162,7 +198,7 @@ class CfgNode(yacs.config.CfgNode):
         written[key] = (assignment.where, assignment.value)
 
     def _place(self, keys: Iterable[str]) -> str:
-        """Where the last written of the keys stands; else the file that lacks them; else code."""
+        """Where the last written of the keys is; else the file that lacks them; else code."""
         written = self.__dict__["_written"]
         values = dict(leaves(self))
         for key in reversed(written):
@@ -188,38 +224,31 @@ def get_cfg() -> CfgNode:
         >>> cfg.MODEL.ATSS.TOPK
         5
     """
-    cfg = CfgNode(DEFAULTS)
-    for group, name in (key.split(".") for key in FREE_KEYS):
-        cfg[group][name].set_new_allowed(True)
-    cfg.MODEL.BACKBONE.ARGS.set_new_allowed(True)
-    cfg.MODEL.NECK.ARGS.set_new_allowed(True)
-    return cfg
+    tree = CfgNode(DEFAULTS)
+    for mapping in MAPPINGS.values():
+        node = tree
+        for name in mapping.path:
+            node = node[name]
+        node.set_new_allowed(True)
+    return tree
 
 
 def load_config(path: str | os.PathLike[str], opts: Sequence[Any] = ()) -> CfgNode:
     """The frozen configuration of a YAML file, with the command line's KEY VALUE pairs on top.
 
     Raises:
-        InputError: with a line for each mistake, which names the file and line, or the command
-        line.
+        InputError: with a line for each mistake, which names the file and line, or the command line.
     """
-    cfg = get_cfg()
+    tree = get_cfg()
     mistakes = []
-    for merge, source in ((cfg.merge_from_file, path), (cfg.merge_from_list, opts)):
+    for merge, source in ((tree.merge_from_file, path), (tree.merge_from_list, opts)):
         try:
             merge(source)
         except InputError as error:
             mistakes.append(str(error))
     _raise_if_any(mistakes)
-    cfg.freeze()
-    return cfg
-
-
-def _entries_of(tree: Mapping[str, Any]) -> Group:
-    return Group(
-        Entry(name, _entries_of(value) if isinstance(value, Mapping) else value, _IN_CODE)
-        for name, value in tree.items()
-    )
+    tree.freeze()
+    return tree
 
 
 def _raise_if_any(mistakes: list[str]) -> None:

@@ -1,67 +1,89 @@
-"""The rules of `rules.py` that speak of optimizer, schedule and length of the run."""
+"""The rules about optimizer, schedule, length of the run and validation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
-
 from yacs.config import CfgNode
 
-from engine.config.param_groups import idle_patterns
-from engine.config.schema import WORDS
-
-Broken = Iterator[tuple[tuple[str, ...], str]]
+from engine.config.comparisons import Broken, increasing
+from engine.config.parts import is_built_in
 
 _CYCLES = ("cyclic", "one_cycle")
 
 
-def solver(cfg: CfgNode) -> Broken:
-    """The rules that `SOLVER` breaks, but for those of its `VALIDATION`."""
-    keys = cfg.SOLVER
-    for name in ("STEPS", "STEPS_EPOCH"):
-        if any(first >= second for first, second in pairwise(keys[name])):
-            yield (f"SOLVER.{name}",), f"SOLVER.{name} must increase, got {keys[name]}"
-    if keys.SCHEDULE in WORDS["SOLVER.SCHEDULE"].allowed:  # one of the user's own may do as it likes
-        yield from _schedule(keys)
-    if keys.WARMUP_METHOD == "exponential" and keys.WARMUP_ITERS > 0 and keys.WARMUP_FACTOR == 0:
+def solver(tree: CfgNode) -> Broken:
+    """The rules that `SOLVER` breaks, except those about its `VALIDATION`."""
+    yield from increasing(tree, "SOLVER.STEPS")
+    yield from increasing(tree, "SOLVER.STEPS_EPOCH")
+    if is_built_in("SOLVER.SCHEDULE", tree.SOLVER.SCHEDULE):  # one of the user's own may use any key
+        yield from _schedule(tree)
+    never_rises = tree.SOLVER.WARMUP_METHOD == "exponential" and tree.SOLVER.WARMUP_FACTOR == 0
+    if never_rises and tree.SOLVER.WARMUP_ITERS > 0:
         yield (
             ("SOLVER.WARMUP_FACTOR", "SOLVER.WARMUP_METHOD"),
             "SOLVER.WARMUP_METHOD exponential never leaves SOLVER.WARMUP_FACTOR 0.0; write 0.001",
         )
-    if -1 < keys.WEIGHT_DECAY_NORM < 0:
+    if -1 < tree.SOLVER.WEIGHT_DECAY_NORM < 0:
         yield (
             ("SOLVER.WEIGHT_DECAY_NORM",),
-            f"SOLVER.WEIGHT_DECAY_NORM must be 0 or more, or -1 for WEIGHT_DECAY, got {keys.WEIGHT_DECAY_NORM}",
+            f"SOLVER.WEIGHT_DECAY_NORM must be 0 or more, or -1 for WEIGHT_DECAY, got {tree.SOLVER.WEIGHT_DECAY_NORM}",
         )
-    if keys.IMS_PER_BATCH % keys.ACCUMULATE:
+    if tree.SOLVER.IMS_PER_BATCH % tree.SOLVER.ACCUMULATE:
         yield (
             ("SOLVER.ACCUMULATE", "SOLVER.IMS_PER_BATCH"),
-            f"SOLVER.IMS_PER_BATCH {keys.IMS_PER_BATCH} cannot be shared out evenly over SOLVER.ACCUMULATE "
-            f"{keys.ACCUMULATE} passes; change one of them",
+            f"SOLVER.IMS_PER_BATCH {tree.SOLVER.IMS_PER_BATCH} cannot be divided evenly into SOLVER.ACCUMULATE "
+            f"{tree.SOLVER.ACCUMULATE} passes; change one of them",
         )
-    for key, sentence in idle_patterns(keys.PARAM_GROUPS):
-        yield (key,), sentence
-    if keys.HOOKS and not cfg.IMPORTS:
-        yield (
-            ("SOLVER.HOOKS", "IMPORTS"),
-            f"SOLVER.HOOKS names {keys.HOOKS[0]}, but IMPORTS names no module that could register it",
-        )
+    for pattern, fields in tree.SOLVER.PARAM_GROUPS.items():
+        if not fields:
+            key = f"SOLVER.PARAM_GROUPS.{pattern}"
+            yield (key,), f"{key} changes nothing; write lr_factor or weight_decay below it"
 
 
-def _schedule(keys: CfgNode) -> Broken:
-    name, peak = keys.SCHEDULE, keys.CYCLE.PEAK_MOMENTUM
-    if keys.STEPS_EPOCH and name != "multistep":
+def _schedule(tree: CfgNode) -> Broken:
+    name, peak = tree.SOLVER.SCHEDULE, tree.SOLVER.CYCLE.PEAK_MOMENTUM
+    if tree.SOLVER.STEPS_EPOCH and name != "multistep":
         yield (
             ("SOLVER.STEPS_EPOCH", "SOLVER.SCHEDULE"),
-            f"SOLVER.STEPS_EPOCH are milestones of multistep, but SOLVER.SCHEDULE is {name}; write one or the other",
+            f"SOLVER.STEPS_EPOCH is for multistep, but SOLVER.SCHEDULE is {name}; remove one of them",
         )
-    if name in _CYCLES and keys.WARMUP_ITERS > 0:
+    if name in _CYCLES and tree.SOLVER.WARMUP_ITERS > 0:
         yield (
             ("SOLVER.WARMUP_ITERS", "SOLVER.SCHEDULE"),
-            f"SOLVER.SCHEDULE {name} has a rise of its own, but SOLVER.WARMUP_ITERS is {keys.WARMUP_ITERS}; write 0",
+            f"SOLVER.SCHEDULE {name} has its own warm-up, but SOLVER.WARMUP_ITERS is {tree.SOLVER.WARMUP_ITERS}; "
+            "write 0",
         )
     if peak > 0 and name not in _CYCLES:
         yield (
             ("SOLVER.CYCLE.PEAK_MOMENTUM", "SOLVER.SCHEDULE"),
-            f"SOLVER.CYCLE.PEAK_MOMENTUM is {peak}, but SOLVER.SCHEDULE {name} leaves momentum alone; write 0",
+            f"SOLVER.CYCLE.PEAK_MOMENTUM is {peak}, but SOLVER.SCHEDULE {name} does not change the momentum; write 0",
+        )
+
+
+def validation(tree: CfgNode) -> Broken:
+    """The rules that `SOLVER.VALIDATION` breaks."""
+    period, period_epoch = tree.SOLVER.VALIDATION.PERIOD, tree.SOLVER.VALIDATION.PERIOD_EPOCH
+    patience = tree.SOLVER.VALIDATION.PATIENCE
+    values = {
+        "SOLVER.VALIDATION.PERIOD": period,
+        "SOLVER.VALIDATION.PERIOD_EPOCH": period_epoch,
+        "SOLVER.VALIDATION.PATIENCE": patience,
+    }
+    written = [key for key, value in values.items() if value]
+    if written and not tree.DATASETS.VAL:
+        yield (*written, "DATASETS.VAL"), f"{written[0]} is set, but DATASETS.VAL names no data set to validate on"
+    if period and period_epoch:
+        yield (
+            ("SOLVER.VALIDATION.PERIOD", "SOLVER.VALIDATION.PERIOD_EPOCH"),
+            "SOLVER.VALIDATION.PERIOD and SOLVER.VALIDATION.PERIOD_EPOCH are both set; keep one of them",
+        )
+    if patience and not period and not period_epoch:
+        yield (
+            ("SOLVER.VALIDATION.PATIENCE",),
+            "SOLVER.VALIDATION.PATIENCE counts validations, but there is only one, at the end; "
+            "set SOLVER.VALIDATION.PERIOD",
+        )
+    if tree.SOLVER.VALIDATION.METRIC == "loss" and not tree.SOLVER.VALIDATION.LOSS:
+        yield (
+            ("SOLVER.VALIDATION.METRIC", "SOLVER.VALIDATION.LOSS"),
+            "SOLVER.VALIDATION.METRIC is loss, but SOLVER.VALIDATION.LOSS is off; write LOSS: True",
         )

@@ -1,12 +1,11 @@
 """A YAML file as entries that know their line, with `_BASE_` inheritance.
 
-Only plain values are read: the file is composed to nodes, tags outside YAML's own scalars, lists
-and mappings are refused, and no object is ever constructed from a name in the file.
+Only plain values are read: the file is composed to nodes, tags other than those of YAML's own scalars, lists and
+mappings are refused, and no object is ever constructed from a name in the file.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from engine.errors import InputError
+from engine.spelling import nearest_words
 
 BASE_KEY = "_BASE_"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
@@ -25,7 +25,7 @@ _DATE_TAG = "tag:yaml.org,2002:timestamp"
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, to which a date (a folder named 2024-05-01) is a string."""
+    """PyYAML's safe loader, except that a date (a folder named 2024-05-01) stays a string."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != _DATE_TAG]
@@ -43,12 +43,12 @@ class Entry:
 
 
 class Group(list[Entry]):
-    """The entries of a nested mapping, told apart from a YAML list."""
+    """The entries of a nested mapping; a class of its own to distinguish them from a YAML list."""
 
 
 @dataclass
 class YamlFile:
-    """The entries of one file, and a line for each mistake met while reading them."""
+    """The entries of one file, and a line for each mistake found while reading them."""
 
     path: str
     entries: list[Entry] = field(default_factory=list)
@@ -56,10 +56,10 @@ class YamlFile:
 
 
 def read_chain(path: str) -> list[YamlFile]:
-    """A file preceded by the files it inherits from through `_BASE_`, the most basic one first.
+    """A file preceded by the files that it inherits from through `_BASE_`, the most basic one first.
 
     Raises:
-        InputError: a file is missing, is no YAML, holds a tag, or inherits from itself.
+        InputError: a file is missing, is not YAML, holds a tag, or inherits from itself.
     """
     chain: list[YamlFile] = []
     named_at = ""
@@ -83,7 +83,7 @@ def _refuse_circle(path: str, before: list[str], named_at: str) -> None:
     if os.path.realpath(path) in real:
         start = real.index(os.path.realpath(path))
         circle = " -> ".join([*before[start:], path])
-        raise InputError(f"{named_at}goes in a circle: {circle}")
+        raise InputError(f"{named_at}leads back to itself: {circle}")
 
 
 def _read(path: str, named_at: str) -> YamlFile:
@@ -102,7 +102,7 @@ def _read(path: str, named_at: str) -> YamlFile:
         raise InputError(_syntax_message(path, text, error)) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise InputError(f"{path}:{line}: a character that is no text; remove it") from None
+        raise InputError(f"{path}:{line}: a character that is not text; remove it") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a configuration: {error}") from None
     return file
@@ -134,12 +134,12 @@ def _nearest_file(path: str) -> str:
         for each in sorted(os.listdir(folder or "."))
         if each.endswith((".yaml", ".yml")) or os.path.isdir(os.path.join(folder, each))
     }
-    near = difflib.get_close_matches(os.path.splitext(name)[0], stems, n=1, cutoff=0.6)
-    return f"; did you mean {os.path.join(folder, stems[near[0]])}?" if near else ""
+    nearest = nearest_words(os.path.splitext(name)[0], stems)
+    return f"; did you mean {os.path.join(folder, stems[nearest[0]])}?" if nearest else ""
 
 
 def _refuse_tags(root: yaml.Node, path: str) -> None:
-    """Walks every node once, so that a file that refers to itself ends here too."""
+    """Visits every node once, so that it ends for a file that refers to itself, too."""
     stack: list[tuple[yaml.Node, frozenset[int]]] = [(root, frozenset())]
     seen: set[int] = set()
     while stack:
@@ -165,7 +165,7 @@ def _entries(node: yaml.MappingNode, loader: _Loader, file: YamlFile) -> Iterato
         where = f"{file.path}:{_line(name_node)}"
         name = loader.construct_object(name_node, deep=True)
         if not isinstance(name, str):
-            file.mistakes.append(f"{where}: {name!r} is no key; a key is a name, quote it")
+            file.mistakes.append(f"{where}: {name!r} is not a key; a key is a name, quote it")
             continue
         if isinstance(value_node, yaml.MappingNode):
             value: Any = Group(_entries(value_node, loader, file))
@@ -200,7 +200,7 @@ def _syntax_message(path: str, text: str, error: yaml.MarkedYAMLError) -> str:
         return f"{path}:{mark.line + 1}: a tab character; indent with spaces"
     problem = (error.problem or "").replace("'<stream end>'", "the end of the file")
     if problem.startswith("mapping values"):
-        problem = "a colon too many here, or one missing on the line above"
+        problem = "there is a colon too many here, or one is missing on the line above"
     hint = "; a name that begins with * needs quotes" if "alias" in f"{problem} {context}" else ""
     return f"{path}:{mark.line + 1}: YAML syntax: {' '.join(f'{problem} {context}'.split())}{hint}"
 

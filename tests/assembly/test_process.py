@@ -44,3 +44,14 @@ def test_resuming_with_a_damaged_configuration_of_the_run(cfg: CfgNode) -> None:
     (Path(cfg.OUTPUT_DIR) / CONFIG_FILE).write_bytes(b"SEED: [\xff")
     prepare(cfg, resume=True)
     assert cfg.SEED >= 0
+
+
+def test_a_slip_in_a_word_is_answered_before_the_run_begins(cfg: CfgNode) -> None:
+    """With IMPORTS the configuration lets it pass; the registry does not."""
+    cfg.merge_from_list(["IMPORTS", "('json',)", "TEST.BBOX_AUG.MERGE_TYPE", "softvote"])
+    cfg.freeze()
+    with pytest.raises(
+        InputError, match=r"^command line: TEST.BBOX_AUG.MERGE_TYPE must be one of vote, soft-vote, nms, "
+    ):
+        prepare(cfg)
+    assert not Path(cfg.OUTPUT_DIR).exists()

@@ -14,7 +14,7 @@ from engine.assembly.analysis import analyze_complexity
 from engine.assembly.model import build_model
 from engine.assembly.testing import Validation, evaluate
 from engine.config import CfgNode, get_cfg
-from engine.config.schema import WORDS
+from engine.config.keys import KEYS
 from engine.errors import InputError
 
 
@@ -107,7 +107,7 @@ def test_images_that_cannot_be_read_do_not_end_a_training(
 def test_metrics_of_the_configuration_are_those_there_are(validation_world: CfgNode) -> None:
     model = build_model(validation_world, ["hole", "stain"])
     figures = Validation(validation_world, model.class_names)(model)["mine"]["figures"]
-    words = set(WORDS["SOLVER.VALIDATION.METRIC"].allowed)
+    words = set(KEYS["SOLVER.VALIDATION.METRIC"].words.names)
     assert words == {name for name in figures if not name.startswith("loss_")}
 
 

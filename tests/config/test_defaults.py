@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import math
 
-import pytest
 import torch
 import yaml
 
-from engine.config import defaults, defaults_model, foreign_keys, get_cfg
-from engine.config.coerce import coerce
-from engine.config.schema import FREE_KEYS, LENGTHS, NOT_EMPTY, RANGES, WORDS, leaves, type_of
+from engine.config import foreign_keys, get_cfg
+from engine.config.coerce import check_words, read
+from engine.config.keys import GROUPS, KEYS
+from engine.config.tree import leaves
 
 OURS = dict(leaves(get_cfg()))
 
 
-@pytest.mark.parametrize("module", [defaults, defaults_model])
-def test_every_key_has_a_comment_above_it(module):
-    lines = Path(module.__file__).read_text(encoding="utf-8").splitlines()
-    for above, line in zip(lines, lines[1:], strict=False):
-        if re.match(r"_C\.[\w.]+ = (?!CN\(\)|MODEL)", line):
-            assert above.startswith("# "), line
+def test_the_tree_holds_the_declared_keys_in_their_order():
+    assert list(OURS) == list(KEYS)
+
+
+def test_every_key_is_documented():
+    assert all(key.doc.endswith((".", ".)")) for key in KEYS.values())
+    assert all(any(key.startswith(f"{group}.") for key in KEYS) for group in GROUPS)
 
 
 def test_every_default_passes_its_own_checks():
-    for key, value in OURS.items():
-        if key not in FREE_KEYS:
-            type_ = type_of(key, value)
-            assert type_ is not None, key
-            coerced = coerce(key, value, type_)
-            assert coerced == value and type(coerced) is type(value), key
+    for name, key in KEYS.items():
+        assert key.type is not None, name
+        if not key.is_mapping:
+            coerced = read(key, key.default)
+            assert coerced == key.default and type(coerced) is type(key.default), name
+            check_words(key, coerced)
 
 
-def test_tables_name_known_keys():
-    for table in (WORDS, RANGES, LENGTHS, NOT_EMPTY):
-        assert set(table) <= set(OURS)
-    assert all(OURS[key] in words.allowed for key, words in WORDS.items())
+def test_declarations_are_of_the_right_form():
+    for name, key in KEYS.items():
+        assert key.limits is None or -math.inf < key.limits[0] < key.limits[1], name
+        assert key.words is None or key.type in (str, tuple[str, ...]), name
+        assert not (key.length or key.not_empty) or isinstance(key.default, tuple), name
 
 
 def test_optimizers_are_those_of_torch():
@@ -46,7 +47,7 @@ def test_optimizers_are_those_of_torch():
         if isinstance(value, type) and value is not torch.optim.Optimizer
     }
     special = {"LBFGS", "SparseAdam", "Muon"}  # a closure, sparse gradients, matrices only
-    assert known - special <= set(WORDS["SOLVER.OPTIMIZER"].allowed)
+    assert known - special <= set(KEYS["SOLVER.OPTIMIZER"].words.names)
 
 
 def test_defaults_equal_the_reference(golden_dir):

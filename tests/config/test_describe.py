@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from engine.config import get_cfg, load_config
-from engine.config.describe import comments, difference, documentation, plain, select, to_yaml
-from engine.config.schema import CATALOG_KEY, leaves
+from engine.config.describe import difference, documentation, plain, select, to_yaml
+from engine.config.keys import KEYS
+from engine.config.tree import leaves
 from engine.errors import InputError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").rglob("*_R_*.yaml"))
@@ -77,14 +78,13 @@ def test_select(pattern: str, found: dict) -> None:
     assert select({"A": 0, "B": {"C": 1, "CD": 2, "E": 3}}, pattern) == found
 
 
-def test_every_key_has_its_own_comment() -> None:
-    texts = comments()
-    for key in dict(leaves(get_cfg())):
-        assert texts[key], key
-    assert texts[CATALOG_KEY].startswith("(ours) Your own data sets")
-    assert texts["MODEL.ATSS_ON"] == "The dense stage is ATSS."  # of the other file
-    assert texts["SOLVER.GAMMA"] == "multistep: the learning rate is multiplied by this at each of STEPS."
-    assert texts["MODEL.BACKBONE.CONV_BODY"].count("R-18") == 1  # two lines joined
+def test_every_key_shows_its_own_meaning() -> None:
+    paragraphs = [" ".join(each.split()) for each in documentation(get_cfg(), "").split("\n\n")]
+    told = {each.partition(":")[0]: each for each in paragraphs}
+    for name, key in KEYS.items():
+        assert key.doc in told[name], name
+    assert "(ours) Your own data sets" in documentation(get_cfg(), "DATASETS.CATALOG")
+    assert documentation(get_cfg(), "MODEL.ATSS_ON") == "MODEL.ATSS_ON: False\n    The dense stage is ATSS."
 
 
 def test_documentation() -> None:
@@ -101,7 +101,11 @@ def test_documentation() -> None:
         "SOLVER.VALIDATION.PERIOD_EPOCH",
         "SOLVER.VALIDATION.PATIENCE",
     ]
-    assert "One of multistep, cosine" in documentation(get_cfg(), "SOLVER.SCHEDULE")
+    words = (
+        "One of constant, linear, exponential, or what a module of IMPORTS registers in engine.solver.warmup.WARMUPS."
+    )
+    assert words in " ".join(documentation(get_cfg(), "SOLVER.WARMUP_METHOD").split())
+    assert "ann_file: Its COCO JSON file." in documentation(get_cfg(), "DATASETS.CATALOG")
     assert max(len(line) for line in documentation(get_cfg(), "").splitlines() if line.startswith("    ")) <= 110
 
 

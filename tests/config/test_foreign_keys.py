@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from engine.config import foreign_keys, load_config
-from engine.config.schema import leaves
+from engine.config.tree import leaves
 
 
 @pytest.mark.parametrize(

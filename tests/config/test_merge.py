@@ -1,4 +1,4 @@
-"""What someone types wrong, and the one line they get for it."""
+"""Mistakes in typing, and the one line that answers each of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ KEYS = {
     ),
     "inheritance inside a group": (
         "SOLVER:\n  _BASE_: other.yaml\n",
-        "7: _BASE_ stands at the top level of a file, not in SOLVER",
+        "7: _BASE_ belongs at the top level of a file, not in SOLVER",
     ),
 }
 
@@ -137,7 +137,7 @@ COMMAND_LINE = {
     "equals sign": (["SOLVER.GAMMA=0.2"], "SOLVER.GAMMA=0.2: write SOLVER.GAMMA 0.2, with a space"),
     "late option": (
         ["SOLVER.GAMMA", "0.2", "--resume"],
-        "--resume stands among the KEY VALUE pairs; options come before them",
+        "--resume is among the KEY VALUE pairs; options come before them",
     ),
     "a slip": (["SOLVER.GAMA", "1"], "unknown key SOLVER.GAMA; did you mean SOLVER.GAMMA?"),
     "a group's slip": (

@@ -12,7 +12,7 @@ BROKEN = {
     ),
     "lengths": (
         "  ATSS:\n    ANCHOR_SIZES: [64, 128]\n",
-        "7: MODEL.ATSS.ANCHOR_SIZES has 2 entries and MODEL.ATSS.ANCHOR_STRIDES has 5; each level needs one of both",
+        "7: MODEL.ATSS.ANCHOR_SIZES has 2 entries and MODEL.ATSS.ANCHOR_STRIDES has 5; the lengths must be equal",
     ),
     "strides": (
         "  ATSS:\n    ANCHOR_STRIDES: [4, 8, 16, 32, 64]\n",
@@ -21,7 +21,7 @@ BROKEN = {
     ),
     "thresholds": (
         "  ATSS:\n    BG_IOU_THRESHOLD: 0.6\n",
-        "7: MODEL.ATSS.BG_IOU_THRESHOLD 0.6 is above FG_IOU_THRESHOLD 0.5; it must not be",
+        "7: MODEL.ATSS.BG_IOU_THRESHOLD 0.6 must not exceed MODEL.ATSS.FG_IOU_THRESHOLD 0.5",
     ),
     "one class": (
         "  ATSS:\n    NUM_CLASSES: 1\n",
@@ -38,13 +38,12 @@ BROKEN = {
     ),
     "groups": (
         "  GROUP_NORM:\n    NUM_GROUPS: 16\n",
-        "7: not supported yet in this version: group norm of other than 32 groups (MODEL.GROUP_NORM.NUM_GROUPS); "
-        "write 32",
+        "7: MODEL.GROUP_NORM.NUM_GROUPS is 16, but this version supports only group norms of 32 groups; write 32",
     ),
     "two norms": (
         "  RESNETS:\n    STEM_FUNC: StemWithGN\n",
         "7: MODEL.RESNETS.STEM_FUNC is StemWithGN and TRANS_FUNC is BottleneckWithFixedBatchNorm; "
-        "their norms must be alike",
+        "their norms must be the same",
     ),
     "channels of a tower": (
         "  RESNETS:\n    BACKBONE_OUT_CHANNELS: 48\n",
@@ -55,13 +54,13 @@ BROKEN = {
     "range 0..1, means of 0..255": (
         "INPUT:\n  TO_BGR255: False\n",
         "7: INPUT.TO_BGR255 false means RGB in 0..1, but INPUT.PIXEL_MEAN is "
-        "(102.9801, 115.9465, 122.7717), of 0..255; divide it by 255 and put red first, "
-        "PIXEL_STD too",
+        "(102.9801, 115.9465, 122.7717), in 0..255; divide it by 255 and put red first, "
+        "and PIXEL_STD likewise",
     ),
     "range 0..255, means of 0..1": (
         "INPUT:\n  PIXEL_MEAN: [0.485, 0.456, 0.406]\n",
         "7: INPUT.TO_BGR255 true means BGR in 0..255, but INPUT.PIXEL_MEAN is "
-        "(0.485, 0.456, 0.406), of 0..1; multiply it by 255 and put blue first, "
+        "(0.485, 0.456, 0.406), in 0..1; multiply it by 255 and put blue first, "
         "or write TO_BGR255: False",
     ),
     "division by zero": (
@@ -87,9 +86,9 @@ BROKEN = {
         "8: DATASETS.CATALOG.mine.type must be CocoDataset, or registered by a module of IMPORTS, got 'CocoDataSet'; "
         "did you mean CocoDataset?",
     ),
-    "a hook of nobody": (
+    "an unregistered hook": (
         "SOLVER:\n  HOOKS: [Timer]\n",
-        "7: SOLVER.HOOKS names Timer, but IMPORTS names no module that could register it",
+        "7: SOLVER.HOOKS entries must be registered by a module of IMPORTS, got 'Timer'",
     ),
     "a data set twice": (
         "DATASETS:\n  TEST: [a, a]\n",
@@ -105,12 +104,12 @@ BROKEN = {
     ),
     "patience without a period": (
         "DATASETS: {VAL: [a]}\nSOLVER: {VALIDATION: {PATIENCE: 3}}\n",
-        "7: SOLVER.VALIDATION.PATIENCE counts validations, but there is one at the end only; set "
+        "7: SOLVER.VALIDATION.PATIENCE counts validations, but there is only one, at the end; set "
         "SOLVER.VALIDATION.PERIOD",
     ),
     "best by a loss that is not computed": (
         "SOLVER: {VALIDATION: {METRIC: loss, LOSS: False}}\n",
-        "6: SOLVER.VALIDATION.METRIC is loss, but LOSS is off; write LOSS: True",
+        "6: SOLVER.VALIDATION.METRIC is loss, but SOLVER.VALIDATION.LOSS is off; write LOSS: True",
     ),
     "a figure's slip": (
         "SOLVER:\n  VALIDATION:\n    METRIC: AP500\n",
@@ -120,7 +119,8 @@ BROKEN = {
     "an optimizer's slip": (
         "SOLVER:\n  OPTIMIZER: AdmaW\n",
         "7: SOLVER.OPTIMIZER must be one of SGD, Adam, AdamW, Adadelta, Adafactor, Adagrad, "
-        "Adamax, ASGD, NAdam, RAdam, RMSprop, Rprop, got 'AdmaW'; did you mean AdamW?",
+        "Adamax, ASGD, NAdam, RAdam, RMSprop, Rprop, or registered by a module of IMPORTS, got 'AdmaW'; "
+        "did you mean AdamW?",
     ),
     "number of detections": (
         "TEST: {DETECTIONS_PER_IMG: -5}\n",
@@ -130,13 +130,14 @@ BROKEN = {
         "SEED: 4294967296\n",
         "6: SEED must be between -1 and 4294967295, got 4294967296",
     ),
-    "an architecture of nobody": (
+    "an unknown architecture": (
         "  META_ARCHITECTURE: Mine\nIMPORTS: [my.detector]\n",
         "6: MODEL.META_ARCHITECTURE must be GeneralizedRCNN, got 'Mine'",
     ),
     "a way to merge": (
         "TEST:\n  BBOX_AUG:\n    MERGE_TYPE: softvote\n",
-        "8: TEST.BBOX_AUG.MERGE_TYPE must be one of vote, soft-vote, nms, got 'softvote'; did you mean soft-vote?",
+        "8: TEST.BBOX_AUG.MERGE_TYPE must be one of vote, soft-vote, nms, or registered by a module of IMPORTS, "
+        "got 'softvote'; did you mean soft-vote?",
     ),
 }
 

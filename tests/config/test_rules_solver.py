@@ -9,23 +9,23 @@ from engine.errors import InputError
 
 BROKEN = {
     "epochs": ("STEPS_EPOCH: [8, 8]", "7: SOLVER.STEPS_EPOCH must increase, got (8, 8)"),
-    "milestones of another course": (
+    "milestones of another schedule": (
         "{SCHEDULE: cosine, STEPS_EPOCH: [8]}",
-        "7: SOLVER.STEPS_EPOCH are milestones of multistep, but SOLVER.SCHEDULE is cosine; write one or the other",
+        "7: SOLVER.STEPS_EPOCH is for multistep, but SOLVER.SCHEDULE is cosine; remove one of them",
     ),
     "two rises": (
         "{WARMUP_ITERS: 9, SCHEDULE: one_cycle}",
-        "7: SOLVER.SCHEDULE one_cycle has a rise of its own, but SOLVER.WARMUP_ITERS is 9; write 0",
+        "7: SOLVER.SCHEDULE one_cycle has its own warm-up, but SOLVER.WARMUP_ITERS is 9; write 0",
     ),
     "two rises, one of them by default": (
         "SCHEDULE: cyclic",
-        "7: SOLVER.SCHEDULE cyclic has a rise of its own, but SOLVER.WARMUP_ITERS is 500; write 0",
+        "7: SOLVER.SCHEDULE cyclic has its own warm-up, but SOLVER.WARMUP_ITERS is 500; write 0",
     ),
     "momentum of no cycle": (
         "CYCLE: {PEAK_MOMENTUM: 0.85}",
-        "7: SOLVER.CYCLE.PEAK_MOMENTUM is 0.85, but SOLVER.SCHEDULE multistep leaves momentum alone; write 0",
+        "7: SOLVER.CYCLE.PEAK_MOMENTUM is 0.85, but SOLVER.SCHEDULE multistep does not change the momentum; write 0",
     ),
-    "no way up from nothing": (
+    "a rise from nothing": (
         "{WARMUP_METHOD: exponential, WARMUP_FACTOR: 0}",
         "7: SOLVER.WARMUP_METHOD exponential never leaves SOLVER.WARMUP_FACTOR 0.0; write 0.001",
     ),
@@ -35,7 +35,7 @@ BROKEN = {
     ),
     "passes": (
         "{IMS_PER_BATCH: 8, ACCUMULATE: 3}",
-        "7: SOLVER.IMS_PER_BATCH 8 cannot be shared out evenly over SOLVER.ACCUMULATE 3 passes; change one of them",
+        "7: SOLVER.IMS_PER_BATCH 8 cannot be divided evenly into SOLVER.ACCUMULATE 3 passes; change one of them",
     ),
     "a pattern for nothing": (
         "PARAM_GROUPS: {'*.bias': {}}",
@@ -89,8 +89,8 @@ def test_what_goes_together(write_config, text):
     load_config(write_config(f"SOLVER: {text}\n"))
 
 
-def test_a_course_of_the_users_own_may_read_any_key(write_config):
-    text = "IMPORTS: [my.course]\nSOLVER: {SCHEDULE: staircase, STEPS_EPOCH: [2], CYCLE: {PEAK_MOMENTUM: 0.5}}\n"
+def test_a_schedule_of_the_users_own_may_read_any_key(write_config):
+    text = "IMPORTS: [my.schedule]\nSOLVER: {SCHEDULE: staircase, STEPS_EPOCH: [2], CYCLE: {PEAK_MOMENTUM: 0.5}}\n"
     assert load_config(write_config(text)).SOLVER.SCHEDULE == "staircase"
 
 
@@ -124,7 +124,7 @@ def test_groups_merge_by_pattern_and_keep_their_order(write_config):
         ),
         (
             ("SOLVER.PARAM_GROUPS.lr_factor", "0.1"),
-            "SOLVER.PARAM_GROUPS.lr_factor is incomplete; it is SOLVER.PARAM_GROUPS.NAME.lr_factor or .weight_decay",
+            "SOLVER.PARAM_GROUPS.lr_factor is incomplete; write SOLVER.PARAM_GROUPS.NAME.lr_factor or .weight_decay",
         ),
         (
             ("SOLVER.PARAM_GROUPS.backbone.*.lr_factor", "-2"),
@@ -132,7 +132,7 @@ def test_groups_merge_by_pattern_and_keep_their_order(write_config):
         ),
         (
             ("DATASETS.CATALOG.mine", "a.json"),
-            "DATASETS.CATALOG.mine is incomplete; it is DATASETS.CATALOG.NAME.img_dir or .ann_file or .type",
+            "DATASETS.CATALOG.mine is incomplete; write DATASETS.CATALOG.NAME.img_dir or .ann_file or .type",
         ),
     ],
 )

@@ -19,7 +19,7 @@ BROKEN = {
     "extractor": (
         ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "ResNet50Conv5ROIFeatureExtractor"),
         "MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR ResNet50Conv5ROIFeatureExtractor (the default) belongs to bodies without "
-        "a pyramid; write FPN2MLPFeatureExtractor, or MODEL.RPN_ONLY: True for a detector of one stage",
+        "a pyramid; write FPN2MLPFeatureExtractor, or MODEL.RPN_ONLY: True for a one-stage detector",
     ),
     "predictor": (
         ("MODEL.ROI_BOX_HEAD.PREDICTOR", "FastRCNNPredictor"),
@@ -28,12 +28,13 @@ BROKEN = {
     ),
     "no pyramid": (
         ("MODEL.RPN.USE_FPN", "False"),
-        "MODEL.RPN.USE_FPN is False, but every body has a pyramid; write True, or MODEL.RPN_ONLY: True for a detector "
-        "of one stage",
+        "MODEL.RPN.USE_FPN is False, but every body has a pyramid; write True, or MODEL.RPN_ONLY: True for a one-stage "
+        "detector",
     ),
     "sizes": (
         ("MODEL.RPN.ANCHOR_SIZES", "(32, 64)"),
-        "MODEL.RPN.ANCHOR_SIZES has 2 entries and MODEL.RPN.ANCHOR_STRIDE has 5; each level needs equally many sizes",
+        "MODEL.RPN.ANCHOR_SIZES has 2 entries and MODEL.RPN.ANCHOR_STRIDE has 5; "
+        "each level needs the same number of sizes",
     ),
     "strides": (
         ("MODEL.RPN.ANCHOR_STRIDE", "(8, 16, 32, 64, 128)"),
@@ -47,11 +48,11 @@ BROKEN = {
     ),
     "thresholds": (
         ("MODEL.RPN.BG_IOU_THRESHOLD", "0.8"),
-        "MODEL.RPN.BG_IOU_THRESHOLD 0.8 is above FG_IOU_THRESHOLD 0.7; it must not be",
+        "MODEL.RPN.BG_IOU_THRESHOLD 0.8 must not exceed MODEL.RPN.FG_IOU_THRESHOLD 0.7",
     ),
     "thresholds of the second stage": (
         ("MODEL.ROI_HEADS.FG_IOU_THRESHOLD", "0.4"),
-        "MODEL.ROI_HEADS.BG_IOU_THRESHOLD 0.5 is above FG_IOU_THRESHOLD 0.4; it must not be",
+        "MODEL.ROI_HEADS.BG_IOU_THRESHOLD 0.5 must not exceed MODEL.ROI_HEADS.FG_IOU_THRESHOLD 0.4",
     ),
     "number of detections": (
         ("MODEL.ROI_HEADS.DETECTIONS_PER_IMG", "-1"),
@@ -59,14 +60,15 @@ BROKEN = {
     ),
     "sampler": (
         ("MODEL.ROI_HEADS.SAMPLER", "OHEM"),
-        "MODEL.ROI_HEADS.SAMPLER must be one of random, ohem, balanced, got 'OHEM'; did you mean ohem?",
+        "MODEL.ROI_HEADS.SAMPLER must be one of random, ohem, balanced, or registered by a module of IMPORTS, "
+        "got 'OHEM'; did you mean ohem?",
     ),
 }
 CASCADE = {
     "stages": (
         ("MODEL.ROI_BOX_CASCADE_HEAD.IOUS", "(0.5, 0.6)"),
         "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS has 3 entries and MODEL.ROI_BOX_CASCADE_HEAD.IOUS has 2; "
-        "each stage needs one of both",
+        "the lengths must be equal",
     ),
     "weights": (
         ("MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", "((10, 10, 5, 5), (20, 20, 10, 10), (1, 1))"),
@@ -95,4 +97,4 @@ def test_several_sizes_a_level(write_config):
 
 def test_a_forgotten_rpn_only_is_told(answer):
     told = answer(head="MODEL:\n  ATSS_ON: True\n  BACKBONE: {CONV_BODY: R-50-FPN-RETINANET}\n")
-    assert "or MODEL.RPN_ONLY: True for a detector of one stage" in told.splitlines()[0]
+    assert "or MODEL.RPN_ONLY: True for a one-stage detector" in told.splitlines()[0]

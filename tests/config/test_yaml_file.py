@@ -20,7 +20,7 @@ SYNTAX = {
     ),
     "missing colon": (
         "SOLVER:\n  BASE_LR 1\n  GAMMA: 2\n",
-        "8: YAML syntax: a colon too many here, or one missing on the line above",
+        "8: YAML syntax: there is a colon too many here, or one is missing on the line above",
     ),
     "unknown anchor": (
         "OUTPUT_DIR: *x\n",
@@ -34,11 +34,11 @@ SYNTAX = {
         "INPUT:\n  HUE: 0.1\nMODEL:\n  WEIGHT: x\n",
         "8: duplicate key MODEL, already given on line 1; keep one",
     ),
-    "key that is no name": ("1: 2\n", "6: 1 is no key; a key is a name, quote it"),
+    "key that is no name": ("1: 2\n", "6: 1 is not a key; a key is a name, quote it"),
     "anchor inside itself": ("OUTPUT_DIR: &a [*a]\n", "6: an anchor that contains itself"),
-    "character": ("OUTPUT_DIR: \x00\n", "6: a character that is no text; remove it"),
+    "character": ("OUTPUT_DIR: \x00\n", "6: a character that is not text; remove it"),
     "no path to inherit": ("_BASE_: [a, b]\n", "6: _BASE_ must be the path of one YAML file"),
-    "itself": ("_BASE_: my.yaml\n", "6: _BASE_ goes in a circle: my.yaml -> my.yaml"),
+    "itself": ("_BASE_: my.yaml\n", "6: _BASE_ leads back to itself: my.yaml -> my.yaml"),
     "no base": ("_BASE_: mine.yaml\n", "6: _BASE_ mine.yaml: no such file"),
     "python base": (
         "_BASE_: base.py\n",
@@ -131,7 +131,7 @@ def test_mistake_in_a_base_file_names_that_file(write_config, answer):
 def test_circle_of_files_is_an_error(write_config, answer):
     write_config("_BASE_: c.yaml\n", head="", name="b.yaml")
     write_config("_BASE_: ./b.yaml\n", head="", name="c.yaml")
-    assert answer("_BASE_: b.yaml\n", head="") == ("c.yaml:1: _BASE_ goes in a circle: b.yaml -> c.yaml -> b.yaml")
+    assert answer("_BASE_: b.yaml\n", head="") == ("c.yaml:1: _BASE_ leads back to itself: b.yaml -> c.yaml -> b.yaml")
 
 
 def test_anchors_and_merge_keys_are_plain_yaml(write_config):

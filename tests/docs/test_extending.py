@@ -120,4 +120,7 @@ def test_a_misspelt_part_is_answered_in_one_line(home: Path) -> None:
     done = run([script, "--config-file", "configs/my.yaml", *keys, "SOLVER.HOOKS", "('HardImage',)"], cwd=home)
     lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 2 and len(lines) == 1
-    assert "SOLVER.HOOKS: nothing is registered as HardImage; did you mean HardImages?" in lines[0]
+    assert lines[0] == (
+        "error: command line: SOLVER.HOOKS entries must be HardImages, or registered by a module of IMPORTS, "
+        "got 'HardImage'; did you mean HardImages?"
+    )

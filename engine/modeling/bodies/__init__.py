@@ -51,3 +51,6 @@ def freeze(parts: Sequence[nn.Module], freeze_at: int) -> None:
     """Fix the weights of the first `freeze_at` parts. The statistics of batch norms in them still move in training."""
     for part in parts[:freeze_at]:
         part.requires_grad_(False)
+
+
+from engine.modeling.bodies import resnet  # noqa: E402, F401 (registers the built-in ones)

@@ -33,3 +33,6 @@ class Neck(Protocol):
 
     def __call__(self, features: list[Tensor]) -> list[Tensor]:
         """The body's maps -> levels (N, out_channels, about H / strides[l], about W / strides[l])."""
+
+
+from engine.modeling.necks import fpn  # noqa: E402, F401 (registers the built-in ones)

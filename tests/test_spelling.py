@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config.defaults import DEFAULTS
-from engine.config.schema import leaves
-from engine.config.spelling import nearest_key, nearest_word
+from engine.config.keys import KEYS as DECLARED
+from engine.spelling import did_you_mean, nearest_key, nearest_words
 
-KEYS = [key for key, _ in leaves(DEFAULTS)]
+KEYS = list(DECLARED)
 
 
 def _slips(name: str) -> set[str]:
@@ -56,6 +55,12 @@ def test_the_group_counts_more_than_the_exact_name(mistaken, meant):
     assert nearest_key(mistaken, keys) == meant
 
 
-def test_nearest_word():
-    assert nearest_word("adamw", ["SGD", "Adam", "AdamW"]) == "AdamW"
-    assert nearest_word("zebra", ["SGD", "Adam"]) is None
+def test_nearest_words():
+    assert nearest_words("adamw", ["SGD", "Adam", "AdamW"]) == ["AdamW"]
+    assert nearest_words("adamw", ["SGD", "Adam", "AdamW"], at_most=3) == ["AdamW", "Adam"]
+    assert nearest_words("zebra", ["SGD", "Adam"]) == nearest_words("zebra", []) == []
+
+
+def test_did_you_mean():
+    assert did_you_mean("adamw", ["SGD", "Adam", "AdamW"], at_most=2) == "; did you mean AdamW or Adam?"
+    assert did_you_mean("zebra", ["SGD", "Adam"]) == ""

@@ -1,0 +1,133 @@
+"""How a key is declared: its default, its meaning and what it may be, all in one place (the files of `keys/`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words a key may be.
+
+    Attributes:
+        names: those that are built in.
+        registry: "module.NAME" of the registry in which a module of `IMPORTS` may register more; "" for none. It is a
+            string because the configuration must load without torch.
+        endings: where they are given, a registered name is written with one of them: tiny as tiny-FPN.
+    """
+
+    names: tuple[str, ...]
+    registry: str = ""
+    endings: tuple[str, ...] = ("",)
+
+    def all(self, registered: Iterable[str] = ()) -> list[str]:
+        """The built-in words, then those of the names that `registry` holds."""
+        own = (f"{name}{ending}" for name in registered for ending in self.endings)
+        return list(dict.fromkeys([*self.names, *own]))
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What a mapping holds whose names are the user's: `DATASETS.CATALOG` maps each name to a few fields.
+
+    Attributes:
+        names: what the names are, in the plural.
+        form: the fields of one entry, as an error message shows them.
+        fields: the declarations of the fields, each named MAPPING.NAME.field.
+    """
+
+    names: str
+    form: str
+    fields: tuple[Key, ...]
+
+    def field(self, name: str) -> Key | None:
+        return next((each for each in self.fields if each.name.endswith(f".{name}")), None)
+
+    @property
+    def field_names(self) -> list[str]:
+        return [each.name.rpartition(".")[2] for each in self.fields]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the tree; `key` builds one.
+
+    Attributes:
+        name: the full dotted name.
+        type: written as in a signature: `int`, `str`, `tuple[int, ...]`; `dict` for a mapping whose names are the
+            user's.
+        limits: lowest and highest value, both allowed; of a tuple, for each element.
+        length: exact number of entries, and what they are.
+        not_empty: a tuple must have an entry, a string a character.
+        entries: of a mapping, what it holds; None when that is the user's affair (arguments of their own part).
+    """
+
+    name: str
+    default: Any
+    doc: str
+    ours: bool
+    type: Any
+    limits: tuple[float, float] | None
+    words: Words | None
+    length: tuple[int, str] | None
+    not_empty: bool
+    entries: Entries | None
+
+    @property
+    def is_mapping(self) -> bool:
+        return self.type is dict
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return tuple(self.name.split("."))
+
+
+def key(
+    name: str,
+    default: Any,
+    doc: str,
+    *,
+    ours: bool = False,
+    type: Any = None,
+    at_least: float | None = None,
+    between: tuple[float, float] | None = None,
+    words: tuple[str, ...] = (),
+    registry: str = "",
+    endings: tuple[str, ...] = ("",),
+    length: tuple[int, str] | None = None,
+    not_empty: bool = False,
+    entries: Entries | None = None,
+) -> Key:
+    """Declare a key, see `Key` and `Words`.
+
+    Args:
+        name: the full dotted name, so that a search for `ATSS.TOPK` finds the declaration.
+        default: the reference's, where the reference has the key. `{}` is a mapping whose names are the user's.
+        doc: what the key means, in units; `tools/print_config.py --doc` shows it.
+        ours: the reference does not have the key.
+        type: only where the default cannot tell (it is empty).
+        at_least: the lowest value, where there is no highest one.
+
+    Example:
+        >>> key("MODEL.ATSS.TOPK", 9, "Candidates per level and box.", at_least=1).limits
+        (1, inf)
+    """
+    limits = between if at_least is None else (at_least, math.inf)
+    allowed = Words(words, registry, endings) if words or registry else None
+    return Key(name, default, doc, ours, type or type_of_value(default), limits, allowed, length, not_empty, entries)
+
+
+def type_of_value(value: Any) -> Any:
+    """The type that a value shows, or None when nothing tells it (an empty tuple).
+
+    Example:
+        >>> type_of_value((1, 2))
+        tuple[int, ...]
+    """
+    if isinstance(value, list | tuple):
+        element = type_of_value(value[0]) if value else None
+        return None if element is None else tuple[element, ...]
+    return type(value) if type(value) in (bool, int, float, str, dict) else None

@@ -1,0 +1,65 @@
+"""The rules about images, data sets and test-time augmentation."""
+
+from __future__ import annotations
+
+from yacs.config import CfgNode
+
+from engine.config.comparisons import Broken
+
+
+def image_values(tree: CfgNode) -> Broken:
+    """The rules that `INPUT` breaks."""
+    mean, is_bgr255 = tree.INPUT.PIXEL_MEAN, tree.INPUT.TO_BGR255
+    keys = ("INPUT.TO_BGR255", "INPUT.PIXEL_MEAN")
+    if not is_bgr255 and max(mean) > 1:
+        yield (
+            keys,
+            f"INPUT.TO_BGR255 false means RGB in 0..1, but INPUT.PIXEL_MEAN is {mean}, in 0..255; "
+            "divide it by 255 and put red first, and PIXEL_STD likewise",
+        )
+    if is_bgr255 and 0 < max(mean) <= 1:
+        yield (
+            keys,
+            f"INPUT.TO_BGR255 true means BGR in 0..255, but INPUT.PIXEL_MEAN is {mean}, in 0..1; "
+            "multiply it by 255 and put blue first, or write TO_BGR255: False",
+        )
+    if min(tree.INPUT.PIXEL_STD) <= 0:
+        yield ("INPUT.PIXEL_STD",), f"INPUT.PIXEL_STD is {tree.INPUT.PIXEL_STD}; it must be above 0"
+    low, high = tree.INPUT.MIN_SIZE_RANGE_TRAIN
+    if (low, high) != (-1, -1) and not 0 < low <= high:
+        yield (
+            ("INPUT.MIN_SIZE_RANGE_TRAIN",),
+            f"INPUT.MIN_SIZE_RANGE_TRAIN is ({low}, {high}); "
+            "it must be (low, high) with 0 < low <= high, or (-1, -1) for off",
+        )
+
+
+def augmentation(tree: CfgNode) -> Broken:
+    """The rules that `TEST.BBOX_AUG` breaks."""
+    scales, ranges = tree.TEST.BBOX_AUG.SCALES, tree.TEST.BBOX_AUG.SCALE_RANGES
+    if ranges and len(ranges) != len(scales):
+        yield (
+            ("TEST.BBOX_AUG.SCALE_RANGES", "TEST.BBOX_AUG.SCALES"),
+            f"TEST.BBOX_AUG.SCALE_RANGES has {len(ranges)} entries and TEST.BBOX_AUG.SCALES has "
+            f"{len(scales)}; write one (low, high) for each scale, or () for none",
+        )
+    for low, high in ranges:
+        if low >= high:
+            yield (
+                ("TEST.BBOX_AUG.SCALE_RANGES",),
+                f"TEST.BBOX_AUG.SCALE_RANGES has ({low}, {high}); low must be below high",
+            )
+
+
+def data_sets(tree: CfgNode) -> Broken:
+    """The rules that `DATASETS` breaks."""
+    for name, fields in tree.DATASETS.CATALOG.items():
+        key = f"DATASETS.CATALOG.{name}"
+        if "img_dir" not in fields:
+            yield (key,), f"{key} lacks img_dir, the folder of its images"
+        if "ann_file" not in fields:
+            yield (key,), f"{key} lacks ann_file, its COCO JSON file"
+    for key, names in (("DATASETS.TEST", tree.DATASETS.TEST), ("DATASETS.VAL", tree.DATASETS.VAL)):
+        repeated = sorted({each for each in names if names.count(each) > 1})
+        if repeated:
+            yield (key,), f"{key} names {repeated[0]} twice; keep one"

@@ -1,0 +1,53 @@
+"""The tree that the declared keys make: its defaults, its leaves and their types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from engine.config.declaration import type_of_value
+from engine.config.keys import KEYS, MAPPINGS
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The (dotted key, value) pairs of a tree; a mapping of the user's names counts as one value.
+
+    Example:
+        >>> list(leaves({"A": {"B": 1}, "C": 2}))
+        [('A.B', 1), ('C', 2)]
+    """
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and key not in MAPPINGS:
+            yield from leaves(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of dotted keys, the inverse of `leaves`.
+
+    Example:
+        >>> nested({"A.B": 1, "C": 2})
+        {'A': {'B': 1}, 'C': 2}
+    """
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *groups, name = key.split(".")
+        node = tree
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[name] = value
+    return tree
+
+
+def type_of(key: str, value: Any) -> Any:
+    """The declared type of a key; of one that a user's code added, the type of its present value.
+
+    None when nothing tells it: such a key takes any value.
+    """
+    return KEYS[key].type if key in KEYS else type_of_value(value)
+
+
+DEFAULTS: dict[str, Any] = nested({name: key.default for name, key in KEYS.items()})
+"""The tree of defaults. It is the reference's, whose detector (R-50-C4, two stages) cannot be built."""

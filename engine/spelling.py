@@ -1,0 +1,80 @@
+"""Which key, word or file did the user mean?"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+# Similarities are between 0 and 1. A suggestion below these limits would only confuse.
+_SIMILAR_ENOUGH = 0.6
+_SIMILAR_ENOUGH_ELSEWHERE = 0.8  # in another group of keys
+# Tuned on every possible slip in every key (the tests sample them): the right group counts more than the exact name in
+# another group.
+_SAME_GROUP_BONUS = 0.15
+_OTHER_GROUP_PENALTY = 0.06
+
+
+def nearest_key(key: str, keys: Iterable[str]) -> str | None:
+    """The dotted key most similar to a mistyped or misplaced one, or None when no key is similar enough.
+
+    A slip within the right group counts most, then the same name in another group.
+
+    Example:
+        >>> nearest_key("MODEL.ATSS.TOP_K", ["MODEL.ATSS.TOPK", "MODEL.ATSS.NMS_TH"])
+        'MODEL.ATSS.TOPK'
+        >>> nearest_key("SOLVER.USE_C5", ["SOLVER.STEPS", "MODEL.RETINANET.USE_C5"])
+        'MODEL.RETINANET.USE_C5'
+    """
+    group, _, name = key.upper().rpartition(".")
+    best, best_rank = None, (0.0, False, 0.0)
+    for candidate in keys:
+        candidate_group, _, candidate_name = candidate.upper().rpartition(".")
+        similarity = _similarity(name, candidate_name)
+        if candidate_group == group:
+            similarity += _SAME_GROUP_BONUS + _abbreviation_bonus(name, candidate_name)
+        elif similarity < _SIMILAR_ENOUGH_ELSEWHERE:
+            continue
+        else:
+            similarity -= _OTHER_GROUP_PENALTY
+        is_swapped = sorted(name) == sorted(candidate_name)
+        rank = (similarity, is_swapped, _similarity(group, candidate_group))
+        if similarity >= _SIMILAR_ENOUGH and rank > best_rank:
+            best, best_rank = candidate, rank
+    return best
+
+
+def nearest_words(word: str, words: Iterable[str], at_most: int = 1) -> list[str]:
+    """The allowed words most similar to a mistyped one, best first; upper and lower case count as equal.
+
+    Example:
+        >>> nearest_words("soft_vote", ["vote", "soft-vote"])
+        ['soft-vote']
+    """
+    ranked = sorted(((_similarity(word.upper(), each.upper()), each) for each in words), reverse=True)
+    return [each for similarity, each in ranked[:at_most] if similarity >= _SIMILAR_ENOUGH]
+
+
+def did_you_mean(word: str, words: Iterable[str], at_most: int = 1) -> str:
+    """The end of an error message that suggests the nearest words; "" when no word is similar enough.
+
+    Example:
+        >>> did_you_mean("adamw", ["SGD", "Adam", "AdamW"])
+        '; did you mean AdamW?'
+        >>> did_you_mean("adamw", ["SGD", "Adam", "AdamW"], at_most=2)
+        '; did you mean AdamW or Adam?'
+    """
+    nearest = nearest_words(word, words, at_most)
+    return f"; did you mean {' or '.join(nearest)}?" if nearest else ""
+
+
+def _similarity(a: str, b: str) -> float:
+    if a == b:
+        return 1.0
+    return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
+
+
+def _abbreviation_bonus(name: str, candidate: str) -> float:
+    """A bonus for a name that is part of the candidate (LR, MIN_SIZE) or extends it (INFERENCE_THRESHOLD)."""
+    if name in candidate.split("_") or (len(name) >= 3 and candidate.startswith(name)):
+        return 0.15
+    return 0.05 if name.startswith(candidate) else 0.0
