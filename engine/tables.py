@@ -18,14 +18,14 @@ def display_width(text: str) -> int:
         >>> display_width("ab"), display_width("破洞")
         (2, 4)
     """
-    return sum(
-        0
-        if unicodedata.combining(char) or unicodedata.category(char) in ("Cf", "Mn", "Me")
-        else 2
-        if unicodedata.east_asian_width(char) in "WF"
-        else 1
-        for char in text
-    )
+    return sum(map(_char_width, text))
+
+
+def _char_width(char: str) -> int:
+    # Cf: format characters such as the zero-width joiner; Mn, Me: marks drawn over the character before
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Cf", "Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1  # wide, full-width
 
 
 def side_by_side(headers: Sequence[str], rows: list[list[str]]) -> str:
@@ -35,7 +35,7 @@ def side_by_side(headers: Sequence[str], rows: list[list[str]]) -> str:
     groups = max(1, min(WIDTH // group_width, len(rows)))
     height = math.ceil(len(rows) / groups)
     groups = math.ceil(len(rows) / height)  # rounding up the height may have emptied the last group
-    blank = [""] * len(headers)
+    blank = [""] * len(headers)  # the last group may be shorter than the others
     lines = []
     for i in range(height):
         parts = [rows[i + g * height] if i + g * height < len(rows) else blank for g in range(groups)]
@@ -59,6 +59,7 @@ def aligned_table(headers: list[str], rows: list[list[str]], text_columns: tuple
         stand_ins[run] = text
         return run
 
+    # disable_numparse: a class may be called 007
     body = [[stand_in(_one_line(cell)) for cell in row] for row in rows]
     align = ["left" if i in text_columns else "right" for i in range(len(headers))]
     text = tabulate(body, headers, tablefmt="simple", colalign=align, disable_numparse=True)
@@ -68,4 +69,5 @@ def aligned_table(headers: list[str], rows: list[list[str]], text_columns: tuple
 
 
 def _one_line(text: str) -> str:
+    # A name may hold a line break or a tab, which would break the table.
     return " ".join(text.split()) if any(char.isspace() and char != " " for char in text) else text

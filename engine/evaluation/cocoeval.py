@@ -94,19 +94,20 @@ def sorted_detections(
             f"result {index}: {key} {results[index][key]!r} is not in the annotations;"
             " evaluate on the data set that the results were made on"
         )
+    # Arrays of all entries before they are sorted: to visit 500,000 dictionaries in another order takes a second.
+    scores = np.array([entry["score"] for entry in results], dtype=np.float64)
+    boxes_xywh = np.array([entry["bbox"] for entry in results], dtype=np.float64).reshape(-1, 4)
     rows = np.flatnonzero(labels >= 0)
-    scores = np.array([entry["score"] for entry in results], dtype=np.float64)[rows]
     # lexsort is stable: detections of equal score keep the order of the results
-    rows = rows[np.lexsort((-scores, _image_places(annotations)[image_rows[rows]], labels[rows]))]
-    boxes_xywh = np.array([results[row]["bbox"] for row in rows.tolist()], dtype=np.float64).reshape(-1, 4)
+    rows = rows[np.lexsort((-scores[rows], _image_places(annotations)[image_rows[rows]], labels[rows]))]
     return SortedBoxes(
         source_rows=rows,
         image_rows=image_rows[rows],
         labels=labels[rows],
-        boxes_xywh=boxes_xywh,
-        areas=boxes_xywh[:, 2] * boxes_xywh[:, 3],
+        boxes_xywh=boxes_xywh[rows],
+        areas=boxes_xywh[rows, 2] * boxes_xywh[rows, 3],
         crowd=np.zeros(len(rows), dtype=bool),
-        scores=np.array([results[row]["score"] for row in rows.tolist()], dtype=np.float64),
+        scores=scores[rows],
     )
 
 
@@ -168,14 +169,21 @@ def _coco(image_ids: range, category_ids: range, boxes: SortedBoxes, places: np.
         boxes.crowd.astype(np.int64).tolist(),
         boxes.scores.tolist(),
     )
-    keys = ("image_id", "category_id", "bbox", "area", "iscrowd", "score")
     coco = COCO()
     coco.dataset = {
         "images": [{"id": id_} for id_ in image_ids],
         "categories": [{"id": id_} for id_ in category_ids],
         "annotations": [
-            {"id": id_, **dict(zip(keys, values, strict=True))}
-            for id_, values in enumerate(zip(*columns, strict=True), 1)
+            {
+                "id": id_,
+                "image_id": image,
+                "category_id": label,
+                "bbox": xywh,
+                "area": area,
+                "iscrowd": crowd,
+                "score": score,
+            }
+            for id_, (image, label, xywh, area, crowd, score) in enumerate(zip(*columns, strict=True), 1)
         ],
     }
     coco.createIndex()

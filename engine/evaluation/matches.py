@@ -160,7 +160,7 @@ def _read_matches(
     """`Matches` of an evaluation without limit on detections and with a single range of areas."""
     # One cell per class and image that has boxes or detections, in the order of the sorted rows. Ids are rows + 1.
     cells = [cell for cell in evaluation.evalImgs if cell is not None]
-    num_det = np.array([len(cell["dtIds"]) for cell in cells], dtype=np.int64)
+    num_det, num_gt = (np.array([len(cell[key]) for cell in cells], dtype=np.int64) for key in ("dtIds", "gtIds"))
     # pycocotools moves the ignored boxes of a cell to its end; `gt_order` leads back
     gt_order = np.fromiter(chain.from_iterable(cell["gtIds"] for cell in cells), dtype=np.int64) - 1  # (M,)
     gt_ignored = np.zeros(len(gt_order), dtype=bool)
@@ -179,7 +179,7 @@ def _read_matches(
             ranks=np.arange(num_det.sum()) - np.repeat(np.cumsum(num_det) - num_det, num_det),
             result_rows=detections.source_rows,
             gt_rows=gt_rows,
-            ious=_ious(evaluation, cells, gt_rows),
+            ious=_ious(evaluation, cells, gt_rows, num_det, num_gt),
             ignored=_joined(evaluation, cells, "dtIgnore").astype(bool),
         ),
         ground_truth=GroundTruthRows(
@@ -199,14 +199,14 @@ def _joined(evaluation: COCOeval, cells: list[dict[str, Any]], key: str) -> np.n
     return np.concatenate([np.zeros((len(evaluation.params.iouThrs), 0)), *(cell[key] for cell in cells)], axis=1)
 
 
-def _ious(evaluation: COCOeval, cells: list[dict[str, Any]], gt_rows: np.ndarray) -> np.ndarray:
+def _ious(
+    evaluation: COCOeval, cells: list[dict[str, Any]], gt_rows: np.ndarray, num_det: np.ndarray, num_gt: np.ndarray
+) -> np.ndarray:
     """(T, D) IoU of each detection with the box `gt_rows` (T, D) that it matches, 0 for none.
 
-    pycocotools holds a (detections, boxes) matrix per cell. Laid end to end they are rows of varying length, one per
+    pycocotools holds a (`num_det`, `num_gt`) matrix per cell. Laid end to end they are rows of varying length, one per
     detection: the value sought lies at the start of the detection's row plus the place of the box in its cell.
     """
-    num_det = np.array([len(cell["dtIds"]) for cell in cells], dtype=np.int64)
-    num_gt = np.array([len(cell["gtIds"]) for cell in cells], dtype=np.int64)
     matrices = [evaluation.ious[cell["image_id"], cell["category_id"]] for cell in cells]
     values = np.concatenate([np.zeros(0), *map(np.ravel, matrices)])
     lengths = np.repeat(num_gt, num_det)  # (D,)

@@ -50,12 +50,7 @@ def to_coco_results(detections: Mapping[ImageId, Detections], category_ids: Sequ
         boxes_xywh = box_ops.to_xywh(found.boxes).tolist()  # (D, 4)
         rows = zip(boxes_xywh, found.scores.tolist(), found.labels.tolist(), strict=True)
         results.extend(
-            {
-                "image_id": image_id,
-                "category_id": int(category_ids[label]),
-                "bbox": bbox,
-                "score": score,
-            }
+            {"image_id": image_id, "category_id": int(category_ids[label]), "bbox": bbox, "score": score}
             for bbox, score, label in rows
         )
     return results

@@ -10,8 +10,6 @@ from engine.tables import aligned_table, side_by_side
 FEW_CLASSES = 20  # up to this number, each class has its own line with all its figures
 UNDEFINED = "-"
 
-_Row = list[str]
-
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:
     """The overall figures and a table of classes, from the object of `metrics.json`.
@@ -39,12 +37,7 @@ def thresholds_table(thresholds: Mapping[str, Any]) -> str:
     keys = ["threshold", "f_measure", "precision", "recall"]
     classes = thresholds["classes"]
     rows = [
-        [
-            name,
-            *(_fraction(entry[key]) for key in keys),
-            str(entry["num_gt"]),
-            entry.get("reason", ""),
-        ]
+        [name, *(_fraction(entry[key]) for key in keys), str(entry["num_gt"]), entry.get("reason", "")]
         for name, entry in classes.items()
     ]
     headers = ["class", *keys, "num_gt", ""]
