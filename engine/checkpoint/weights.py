@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import distributed
-from engine.checkpoint import catalog, foreign, io
+from engine.checkpoint import foreign, io, sources
 from engine.checkpoint.foreign import torchvision
 from engine.checkpoint.foreign.atss import strip_wrappers
 from engine.checkpoint.heads import head_kind, keep_first_classes, take_classes
@@ -55,7 +55,7 @@ class WeightFile:
 
 
 def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
-    """Read weights of any known format from a path or URI (see `catalog.resolve`).
+    """Read weights of any known format from a path or URI (see `sources.resolve`).
 
     Args:
         uri: a path or URI.
@@ -64,7 +64,7 @@ def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
     Raises:
         InputError: not found, damaged, asks for code, holds no tensors, or is not of that format.
     """
-    path = catalog.resolve(uri)
+    path = sources.resolve(uri)
     content = io.load(path, mmap=True)
     tensors = {name: value for name, value in _state_dict(content).items() if _is_weight(name, value)}
     if not tensors:
@@ -91,7 +91,7 @@ def load_weights(
 
     Args:
         model: may be wrapped (DistributedDataParallel, torch.compile).
-        weights: anything `catalog.resolve` understands, or what `read_weights` returned.
+        weights: anything `sources.resolve` understands, or what `read_weights` returned.
         class_names: the model's foreground classes; with them a classification head takes the rows
             of the classes that the file knows too, in the model's order. Default:
             `model.class_names`, if it has any.
@@ -109,7 +109,7 @@ def load_weights(
     targets = {strip_wrappers(name): value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     tensors = place_deformable(tensors, targets)
     tensors = align_variance(tensors, norm_eps_change(tensors, model, file.format))
-    values, report = match(tensors, targets, file_classes, names)
+    values, report = values_by_name(tensors, targets, file_classes, names)
     report.source, report.format = file.source, file.format
     if not report.matched:
         raise InputError(_nothing_matches(file, report, tensors, targets))
@@ -147,7 +147,7 @@ def store_thresholds(path: str | Path, thresholds: dict[str, Any]) -> None:
     io.save(path, {**check_storable(path), "thresholds": thresholds})
 
 
-def match(
+def values_by_name(
     tensors: Mapping[str, Tensor],
     targets: Mapping[str, Tensor],
     file_classes: Sequence[str] | None = None,

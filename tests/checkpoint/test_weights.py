@@ -20,7 +20,7 @@ from engine.checkpoint import (
     store_thresholds,
 )
 from engine.checkpoint.heads import heads_fit, rows_by_class, take_classes
-from engine.checkpoint.weights import match
+from engine.checkpoint.weights import values_by_name
 from engine.errors import InputError
 
 HEAD = "rpn.head.cls_logits"
@@ -110,7 +110,7 @@ def test_nothing_is_silent(tmp_path: Path, said: pytest.LogCaptureFixture) -> No
 def test_the_table_is_short() -> None:
     big = nn.Sequential(*[nn.Linear(1, 1) for _ in range(200)])
     targets = {f"backbone.body.{name}": value for name, value in big.state_dict().items()}
-    _, report = match({"backbone.fpn.inner.weight": torch.ones(1)}, targets)
+    _, report = values_by_name({"backbone.fpn.inner.weight": torch.ones(1)}, targets)
     table = report.table()
     assert len(table.splitlines()) < 15 and "... and 395 more" in table
     assert table.splitlines()[2].split() == ["backbone.body", "400"]
@@ -254,7 +254,7 @@ def test_keep_first_classes_of_two_stages() -> None:
 def test_classes_of_two_stages_by_name(boxes: int) -> None:
     """Classes move with their scores and boxes; the three anchors stay."""
     file, model = two_stage(3, boxes), {name: torch.zeros_like(value) for name, value in two_stage(3, boxes).items()}
-    values, report = match(file, model, ["a", "b", "c"], ["c", "a", "x"])
+    values, report = values_by_name(file, model, ["a", "b", "c"], ["c", "a", "x"])
     assert values[f"{HEAD}.bias"].tolist() == [0, 1, 2]
     assert values["roi_heads.box.0.predictor.cls_score.bias"].tolist() == [2, 0, 0, 3]
     taken = values["roi_heads.box.0.predictor.bbox_pred.bias"].tolist()

@@ -305,7 +305,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(world: World, trained: Train
     full = world.train(*keys)
     assert full.returncode == 2
     (line,) = full.stderr.splitlines()
-    assert line.startswith(f"error: {folder / 'model_0000006.pth'}: cannot be written") and "make room" in line
+    assert line.startswith(f"error: {folder / 'model_0000006.pth'}: cannot be written") and "free some space" in line
     assert io.load(folder / "model_0000003.pth")["iteration"] == 3
     assert (folder / "last_checkpoint").read_text() == "model_0000003.pth"
     assert {path.name for path in folder.glob("*.pth")} == {"model_0000003.pth"}

@@ -131,17 +131,17 @@ def test_the_last_pattern_that_fits_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "way_out"),
+    ("pattern", "hint"),
     [
-        ("conf.*", "they run from conv.weight to frozen.bias"),
-        ("Conv.weight", "they run from conv.weight to frozen.bias"),
+        ("conf.*", "their names run from conv.weight to frozen.bias"),
+        ("Conv.weight", "their names run from conv.weight to frozen.bias"),
         ("dcn.offset", "did you mean dcn.offset.*?"),
     ],
 )
-def test_a_pattern_that_fits_nothing(pattern: str, way_out: str) -> None:
+def test_a_pattern_that_fits_nothing(pattern: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:
         parameter_groups(_model(), 0.1, 0.01, patterns={"*": {"lr_factor": 1.0}, pattern: {"lr_factor": 1.0}})
-    assert str(caught.value) == f"SOLVER.PARAM_GROUPS: {pattern} fits no parameter of the model; {way_out}"
+    assert str(caught.value) == f"SOLVER.PARAM_GROUPS: {pattern} matches no parameter of the model; {hint}"
 
 
 @pytest.mark.parametrize("name", sorted(name for name, _ in OPTIMIZERS if hasattr(torch.optim, name)))

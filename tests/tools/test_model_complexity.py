@@ -78,7 +78,7 @@ def test_a_command_speaks_on_stdout_only(tmp_path: Path) -> None:
 
 def test_classes_of_a_data_set_that_is_not_here(tmp_path: Path) -> None:
     config = ROOT / "configs/quickstart/cascade_R_18_fabric.yaml"
-    with pytest.raises(InputError, match=r"fabric_train.*or tell the number.*MODEL\.ROI_BOX_HEAD\.NUM_CLASSES"):
+    with pytest.raises(InputError, match=r"fabric_train.*or set the number.*MODEL\.ROI_BOX_HEAD\.NUM_CLASSES"):
         main(None, "--config-file", config, "DATASETS.ROOT", tmp_path)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.training.precision import Clipping, Precision, is_native
+from engine.training.precision import Clipping, Precision
 
 CPU = torch.device("cpu")
 
@@ -76,10 +76,3 @@ def test_clipping_by_value_comes_before_clipping_by_norm(dtype: torch.dtype | No
     model, norm = _step(_precision(dtype), clip_norm=3.0, clip_value=3.5)
     assert norm == 5  # before both
     assert model.weight.flatten().tolist() == pytest.approx([-9 / 21.25**0.5, -10.5 / 21.25**0.5], abs=1e-4)
-
-
-def test_a_gpu_and_a_cpu_that_says_so_are_native(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_native(torch.device("cuda"), torch.bfloat16)
-    for answer in (True, False):
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda answer=answer: answer)
-        assert is_native(CPU, torch.bfloat16) is answer

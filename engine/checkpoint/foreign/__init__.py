@@ -24,8 +24,8 @@ FORMATS = {
 def format_of(tensors: Mapping[str, Tensor], told: str = "auto") -> str:
     """The name of the format: the one told, or the one that the names of the tensors give away, "unknown" for none."""
     if told == "auto":
-        return next((name for name, module in FORMATS.items() if module.detect(tensors)), "unknown")
-    is_detector = told == "torchvision" and torchvision_detection.detect(tensors)
+        return next((name for name, module in FORMATS.items() if module.recognises(tensors)), "unknown")
+    is_detector = told == "torchvision" and torchvision_detection.recognises(tensors)
     return "torchvision_detection" if is_detector else told
 
 

@@ -22,7 +22,7 @@ def strip_wrappers(name: str) -> str:
     return name
 
 
-def detect(names: Iterable[str]) -> bool:
+def recognises(names: Iterable[str]) -> bool:
     return any(strip_wrappers(name).startswith(("backbone.", "rpn.", "roi_heads.")) for name in names)
 
 

@@ -23,7 +23,7 @@ _KIND = {"w": "weight", "s": "weight", "b": "bias"}
 _NOT_WEIGHTS = ("_momentum",)
 
 
-def detect(names: Iterable[str]) -> bool:
+def recognises(names: Iterable[str]) -> bool:
     return any(_BLOCK.fullmatch(name) for name in names)
 
 

@@ -62,7 +62,7 @@ _RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 _NOT_WEIGHTS = re.compile(r"pixel_(mean|std)|(.*\.)?anchor_generator\..*")
 
 
-def detect(names: Iterable[str]) -> bool:
+def recognises(names: Iterable[str]) -> bool:
     return any(name.startswith("backbone.bottom_up.") for name in names)
 
 

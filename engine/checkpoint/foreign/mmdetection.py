@@ -28,7 +28,7 @@ NUM_MAPS = 4
 _BOX_HEAD = r"roi_head\.bbox_head\.((?:\d+\.)?)"
 
 
-def detect(names: Iterable[str]) -> bool:
+def recognises(names: Iterable[str]) -> bool:
     return any(name.startswith("neck.lateral_convs.") for name in names)
 
 

@@ -11,7 +11,7 @@ _BODY = re.compile(r"(?:conv1|bn1|layer[1-4]\.\d+)\.")
 NORM_EPS = 1e-5
 
 
-def detect(names: Iterable[str]) -> bool:
+def recognises(names: Iterable[str]) -> bool:
     return {"conv1.weight", "layer1.0.conv1.weight"} <= set(names)
 
 

@@ -33,7 +33,7 @@ _FASTER = [
 ]
 
 
-def detect(names: Iterable[str]) -> bool:
+def recognises(names: Iterable[str]) -> bool:
     return any(re.match(r"backbone\.fpn\.(inner|layer)_blocks\.", name) for name in names)
 
 
