@@ -1,4 +1,4 @@
-"""The boxes of data sets as a detector sees them, and how many anchors learn each.
+"""The boxes of data sets as a detector sees them, and the number of positive anchors of each.
 
 Shapes: M boxes.
 """
@@ -24,9 +24,9 @@ class SeenBoxes:
 
     Attributes:
         boxes: (M, 4) float64 xyxy, pixels of the resized image.
-        image_sizes: (M, 2) height and width of each box's image, resized and padded.
-        images: (M,) number of each box's image.
-        num_images: images looked at, with or without boxes.
+        image_sizes: (M, 2) height and width of the resized and padded image of each box.
+        images: (M,) index of the image of each box.
+        num_images: images read, with or without boxes.
     """
 
     boxes: np.ndarray
@@ -48,14 +48,14 @@ def collect_boxes(
     max_images: int = 0,
     seed: int = 0,
 ) -> SeenBoxes:
-    """All boxes but crowds of the images (of `max_images` drawn ones; 0 is all), after resizing as in training.
+    """All boxes except crowds, in `max_images` random images (0 means all), after resizing as in training.
 
     Raises:
-        InputError: there is no box.
+        InputError: there are no boxes.
     """
     found: list[tuple[np.ndarray, tuple[int, int], int]] = []
     number = 0
-    chosen = _choose(sum(len(dataset) for dataset in datasets), max_images, seed)
+    chosen = choose_images(sum(len(dataset) for dataset in datasets), max_images, seed)
     for dataset in datasets:
         by_image: dict[int | str, list[list[float]]] = {}
         for annotation in dataset.coco_dict()["annotations"]:
@@ -70,7 +70,7 @@ def collect_boxes(
                 found.append((boxes, (_padded(height, size_divisibility), _padded(width, size_divisibility)), number))
             number += 1
     if not found:
-        raise InputError("the training set has no boxes: nothing to analyse")
+        raise InputError("the training set has no boxes, so there is nothing to analyse")
     return SeenBoxes(
         np.concatenate([boxes for boxes, _, _ in found]),
         np.concatenate([np.tile(np.array(size, dtype=np.float64), (len(boxes), 1)) for boxes, size, _ in found]),
@@ -79,7 +79,8 @@ def collect_boxes(
     )
 
 
-def _choose(num_images: int, max_images: int, seed: int) -> set[int]:
+def choose_images(num_images: int, max_images: int, seed: int) -> set[int]:
+    """Indices of `max_images` random images out of `num_images`; 0 means all."""
     if not 0 < max_images < num_images:
         return set(range(num_images))
     return set(np.random.default_rng(seed).choice(num_images, max_images, replace=False).tolist())
@@ -92,7 +93,7 @@ def _padded(side: int, divisibility: int) -> int:
 def count_positives(
     seen: SeenBoxes, anchor_generator: AnchorGenerator, assign: Callable[[AnchorGrid, Tensor], Tensor]
 ) -> np.ndarray:
-    """How many anchors learn each box (M,), by the rule `assign` of `modeling.assign`."""
+    """The number of positive anchors (M,) of each box, by the assigner `assign` of `modeling.assign`."""
     counts = np.zeros(len(seen.boxes))
     for index in np.unique(seen.images):
         rows = np.flatnonzero(seen.images == index)

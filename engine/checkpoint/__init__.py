@@ -1,4 +1,4 @@
-"""Checkpoints: safe atomic files, weights of any known format, and a report of what was loaded."""
+"""Checkpoints: safe atomic files, weights of any known format, and reports of what was loaded."""
 
 from engine.checkpoint.checkpointer import Checkpointer
 from engine.checkpoint.heads import keep_first_classes

@@ -61,7 +61,7 @@ def test_a_damaged_final_falls_back_to_the_highest_number(folder: Path) -> None:
 def test_none_can_be_read(folder: Path) -> None:
     for path in folder.glob("*.pth"):
         damage(path, "flipped")
-    with pytest.raises(InputError, match=r"(?s)^(?!.*\n).*0000002.*0000001.*start anew"):
+    with pytest.raises(InputError, match=r"(?s)^(?!.*\n).*0000002.*0000001.*start again"):
         Checkpointer(folder).load_last()
 
 

@@ -40,7 +40,7 @@ def test_a_summary() -> None:
     }
     assert lines[9:] == [
         "1 names are unknown, such as neck.y",
-        "conventions, followed wherever the file is tested:",
+        "conventions, applied whenever the file is tested:",
         "  MODEL.DELTA_LIMIT both",
     ]
     assert unknown_names(file) == ["neck.y"] and "conventions" not in summary(weights())
@@ -72,5 +72,5 @@ def test_a_name_twice() -> None:
 
 def test_a_file_without_any_name_of_ours() -> None:
     file = WeightFile({"fc.weight": torch.zeros(1), "neck.y": torch.zeros(1)}, None, None, "x.pth", "unknown")
-    with pytest.raises(InputError, match=r"x.pth: no tensor has a name of our models .*: it holds fc.weight"):
+    with pytest.raises(InputError, match=r"x.pth: no tensor has a name of our models .*: it has fc.weight"):
         checkpoint_of(file)

@@ -62,7 +62,8 @@ def test_cache_of_the_environment(server: str, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("file", "reason"), [("short.pth", "broke off"), ("login.pth", "web page"), ("none.pth", "not found")]
+    ("file", "reason"),
+    [("short.pth", "stopped after 14 of 1000"), ("login.pth", "web page"), ("none.pth", "not found")],
 )
 def test_failed_downloads_leave_nothing(server: str, tmp_path: Path, file: str, reason: str) -> None:
     cache = tmp_path / "cache"
@@ -102,7 +103,7 @@ def test_torchvision_and_its_own_cache(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ("catalog://ImageNetPretrained/MSRA/R-5O", "did you mean catalog://ImageNetPretrained/MSRA/R-50"),
         ("torchvision://resnet5", "did you mean torchvision://resnet50"),
-        ("s3://bucket/model.pth", "unknown kind of URI"),
+        ("s3://bucket/model.pth", "unknown scheme"),
         ("", "MODEL.WEIGHT"),
         ("/nowhere/model.pth", "no folder /nowhere"),
         ("http:///", "cannot download"),

@@ -235,7 +235,7 @@ def test_keep_first_classes() -> None:
     assert kept[f"{HEAD}.bias"].untyped_storage().nbytes() == 12
     two_anchors = keep_first_classes({f"{HEAD}.bias": torch.arange(10.0)}, 2, num_anchors=2)
     assert two_anchors[f"{HEAD}.bias"].tolist() == [0, 1, 5, 6]
-    with pytest.raises(InputError, match="80 classes, 90"):
+    with pytest.raises(InputError, match="has 80 classes, cannot keep 90"):
         keep_first_classes(given, 90)
     with pytest.raises(InputError, match="no classification head"):
         keep_first_classes({"a": torch.ones(1)}, 1)

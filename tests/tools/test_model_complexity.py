@@ -48,7 +48,7 @@ def test_cascade(capsys: pytest.CaptureFixture[str]) -> None:
     told = main(
         capsys, "--config-file", CASCADE, "--size", "64", "96", "--depth", "3", "MODEL.RPN.FPN_POST_NMS_TOP_N_TEST", "7"
     )
-    assert "second stage: 7 regions" in told and "counted as 2 x 2 a cell" in told
+    assert "second stage: 7 regions" in told and "counted as 2 x 2 per cell" in told
     table = rows(told)
     stage = 12544 * 1024 + 1024 * 1024 + 1024 * 81 + 1024 * 4
     assert table["roi_heads.box.1"] == [f"{stage + 2 * 1024 + 81 + 4:,}"] * 2 + [f"{7 * stage / 1e9:.3f}", "0.015"]

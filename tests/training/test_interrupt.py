@@ -43,7 +43,7 @@ def test_the_step_is_saved_and_the_log_says_where(
     with pytest.raises(Interrupted):
         hook.after_step(_step(6))
     path = tmp_path / "model_0000007.pth"
-    assert said.messages == [f"{name} at iteration 7: saved in {path}; go on with --resume"]
+    assert said.messages == [f"{name} at iteration 7: saved in {path}; continue with --resume"]
     assert io.load(path)["iteration"] == 7 and Checkpointer(tmp_path).last() == path
 
 
@@ -61,7 +61,7 @@ def test_a_signal_in_the_last_validation_is_not_lost(hook: InterruptHook, said: 
     _send("SIGTERM")
     with pytest.raises(Interrupted):
         hook.after_train(7)
-    assert said.messages == ["SIGTERM after the last iteration, 7, which is saved; test it with --resume"]
+    assert said.messages == ["SIGTERM after the last iteration (7), which is saved; test it with --resume"]
 
 
 def test_schedulers_may_repeat_themselves(hook: InterruptHook) -> None:

@@ -94,7 +94,7 @@ def test_a_tracker_that_fails_later_is_named_once(tmp_path: Path, caplog: pytest
         for iteration in range(2):
             hook.after_step(_step(iteration))
         hook.close()
-    assert caplog.messages == ["Away did not take a record, nor may it others: no route to host"]
+    assert caplog.messages == ["Away failed to record metrics and may miss more: no route to host"]
     assert len(_lines(tmp_path)) == 2 and len(recorder.calls) == 4
 
 
@@ -141,7 +141,7 @@ def test_unreadable_images_are_named_once_and_counted(tmp_path: Path, caplog: py
     assert [line.get("skipped_images") for line in _lines(tmp_path)] == [1, 3, 3]
     named = [record.getMessage() for record in caplog.records]
     assert sum("a.jpg" in line for line in named) == 1 and sum("b.jpg" in line for line in named) == 1
-    assert "2 unreadable image(s) were met 3 time(s)" in named[-1]
+    assert "2 unreadable image(s) were drawn 3 time(s)" in named[-1]
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])

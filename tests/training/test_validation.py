@@ -127,7 +127,7 @@ def test_the_log_names_the_best(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "AP 0.2500, the best so far: model_best.pth" in said[0] and "val " in said[0]
     assert "AP 0.1250; the best is 0.2500 at iteration 1" in said[1]
     assert said[2] == f"best AP: 0.2500 at iteration 1, {tmp_path}/model_best.pth"
-    assert "AP is undefined" in said[3] and "no validation gave a figure for AP, so there is no" in said[4]
+    assert "AP is undefined" in said[3] and "no validation had a value for AP, so there is no" in said[4]
 
 
 @pytest.mark.parametrize(

@@ -314,7 +314,7 @@ def test_trackers_learn_that_a_training_failed(run: Run, fake_wandb: FakeWandb, 
 def test_a_tracker_that_refuses_is_one_line(run: Run, fake_wandb: FakeWandb, fake_mlflow: FakeMLflow) -> None:
     fake_wandb.refusal = fake_mlflow.refusal = "no key given\nsee the manual"
     for writer in build(run, "wandb", "mlflow"):
-        with pytest.raises(InputError, match="SOLVER.WRITERS: .* does not start: no key given$"):
+        with pytest.raises(InputError, match="SOLVER.WRITERS: .* cannot start: no key given$"):
             writer.open(0)
 
 

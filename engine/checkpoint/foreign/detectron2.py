@@ -1,11 +1,11 @@
-"""detectron2's state dicts (`.pth`, and the model zoo's `.pkl`).
+"""State dicts of detectron2 (`.pth`, and `.pkl` of its model zoo).
 
 backbone.bottom_up.res3.0.conv2.norm.weight -> backbone.body.layer2.0.bn2.weight
 backbone.fpn_lateral3.weight                -> backbone.fpn.fpn_inner2.weight
 head.cls_subnet.0.weight                    -> rpn.head.cls_tower.0.weight
 roi_heads.box_head.0.fc1.weight             -> roi_heads.box.0.feature_extractor.fc6.weight
 
-The background is the last class there as it is here.
+The background is the last class, as in our models.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from torch import Tensor
 from engine.checkpoint.foreign.rename import regroup_anchors, rename, shifted, with_frozen_norm_eps
 
 NORM_EPS = 1e-5
-"""That detectron2 adds to the variances of frozen batch norm; ours adds none."""
+"""Added by detectron2 to the variances of frozen batch norm; ours adds nothing."""
 NUM_RATIOS = 3
-"""Of RetinaNet's anchors, which detectron2 orders by size, ours by ratio."""
+"""Aspect ratios of RetinaNet's anchors, which detectron2 orders by size and we order by ratio."""
 
 _BOX_HEAD = r"roi_heads\.box_head\.((?:\d+\.)?)"
 
 
 def _convolution(match: re.Match[str], is_norm: bool) -> str:
-    """Of the box head with group norm: three layers of ours for each of theirs, which has its ReLU inside."""
+    """A layer of the box head with group norm, which has its ReLU inside; ours are three layers."""
     return f"roi_heads.box.{match[1]}feature_extractor.xconvs.{3 * (int(match[2]) - 1) + is_norm}."
 
 
@@ -63,11 +63,12 @@ _NOT_WEIGHTS = re.compile(r"pixel_(mean|std)|(.*\.)?anchor_generator\..*")
 
 
 def recognises(names: Iterable[str]) -> bool:
+    """Whether parameters have the names of detectron2's ResNet FPN."""
     return any(name.startswith("backbone.bottom_up.") for name in names)
 
 
 def our_name(name: str) -> str:
-    """Our name of a parameter.
+    """Our name for a parameter.
 
     Example:
         >>> our_name("backbone.bottom_up.res3.0.conv2.norm.weight")
@@ -77,7 +78,7 @@ def our_name(name: str) -> str:
 
 
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict under our names; variances hold the epsilon, RetinaNet's anchors are in our order."""
+    """The state dict under our names, with the epsilon added to variances and RetinaNet's anchors in our order."""
     is_retinanet = any(name.startswith("head.cls_subnet.") for name in tensors)
     named = {our_name(name): tensor for name, tensor in tensors.items() if not _NOT_WEIGHTS.fullmatch(name)}
     named = with_frozen_norm_eps(named, NORM_EPS)
@@ -85,7 +86,7 @@ def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a configuration must say for these (translated) tensors to mean what they did, by key."""
+    """The configuration keys and values with which these translated tensors give the same results."""
     is_resnext = tensors["backbone.body.layer1.0.conv2.weight"].shape[1] < len(
         tensors["backbone.body.layer1.0.conv2.weight"]
     )
