@@ -154,7 +154,7 @@ def test_other_classes(world: Path) -> None:
 
 def test_the_file_to_write_comes_first(world: Path) -> None:
     before = [path.read_bytes() for path in run_files(world)]
-    with pytest.raises(InputError, match="exists; the file to write comes first"):
+    with pytest.raises(InputError, match="exists already; OUT, the file to write, comes first"):
         main(*run_files(world))
     assert [path.read_bytes() for path in run_files(world)] == before
 

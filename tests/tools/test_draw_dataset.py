@@ -36,7 +36,8 @@ def config(tmp_path: Path, write_coco: WriteCoco) -> Path:
     write_coco([(5, 80, 100), (6, 80, 100), (8, 80, 100)], annotations)
     path = tmp_path / "config.yaml"
     path.write_text(
-        f"_BASE_: {ROOT}/configs/quickstart/_base_atss_R_18_cpu.yaml\nDATASETS: {{ROOT: {tmp_path}, CATALOG: {{toy: {{img_dir: toy/images, ann_file: toy/ann.json}}}}, "
+        f"_BASE_: {ROOT}/configs/quickstart/_base_atss_R_18_cpu.yaml\n"
+        f"DATASETS: {{ROOT: {tmp_path}, CATALOG: {{toy: {{img_dir: toy/images, ann_file: toy/ann.json}}}}, "
         "TRAIN: [toy], TEST: [toy]}"
     )
     return path
