@@ -11,7 +11,7 @@ from engine.errors import InputError
 
 
 def test_restarted_processes_do_not_meet_the_dead() -> None:
-    """One store for all starts, as torchrun keeps it; the second start must not read what the first one left."""
+    """One store for all starts, as in torchrun; the second start must not read values of the first one."""
     server = dist.TCPStore("localhost", 0, is_master=True, timeout=timedelta(seconds=30))
 
     def process(rank: int) -> str:

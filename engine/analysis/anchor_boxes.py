@@ -16,6 +16,7 @@ from engine.data.coco import CocoDataset
 from engine.data.transforms import resized_size
 from engine.errors import InputError
 from engine.modeling.anchors import AnchorGenerator, AnchorGrid
+from engine.structures import padded_size
 
 
 @dataclass
@@ -67,7 +68,7 @@ def collect_boxes(
                 boxes_xywh = np.asarray(by_image[image_id], dtype=np.float64)
                 scale = np.array([width / size[1], height / size[0]] * 2)
                 boxes = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1) * scale
-                found.append((boxes, (_padded(height, size_divisibility), _padded(width, size_divisibility)), number))
+                found.append((boxes, padded_size((height, width), size_divisibility), number))
             number += 1
     if not found:
         raise InputError("the training set has no boxes, so there is nothing to analyse")
@@ -84,10 +85,6 @@ def choose_images(num_images: int, max_images: int, seed: int) -> set[int]:
     if not 0 < max_images < num_images:
         return set(range(num_images))
     return set(np.random.default_rng(seed).choice(num_images, max_images, replace=False).tolist())
-
-
-def _padded(side: int, divisibility: int) -> int:
-    return -(-side // divisibility) * divisibility if divisibility > 1 else side
 
 
 def count_positives(

@@ -1,7 +1,7 @@
-"""What a detector costs: parameters, operations and activations of each of its modules, for one image.
+"""The cost of a detector for one image: parameters, operations and activations of each of its modules.
 
-Operations are counted by fvcore in a traced evaluation pass. Its unit is one multiply-add (MAC); many papers call two
-of them "2 FLOPs". An activation is an element of the output of a convolution or matrix product (Radosavovic et al.,
+Operations are counted by fvcore in a traced evaluation pass. The unit is one multiply-add (MAC); some papers count
+it as 2 FLOPs. An activation is an element of the output of a convolution or matrix product (Radosavovic et al.,
 2020).
 
 Shapes: N images, C channels, T taps of a kernel, H W; P regions, S cells along a side of a region.
@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
+
+from engine.structures import padded_size
 
 with warnings.catch_warnings():  # on import fvcore compiles losses in a deprecated way, and torch warns
     warnings.simplefilter("ignore", FutureWarning)
@@ -184,8 +186,7 @@ def complexity_report(
         is_adaptive: whether RoIAlign takes more samples for larger regions.
     """
     height, width = image_size
-    step = max(size_divisibility, 1)
-    padded_height, padded_width = (-(-side // step) * step for side in image_size)
+    padded_height, padded_width = padded_size(image_size, size_divisibility)
     lines = [f"one image of {height} x {width} (height x width), padded to {padded_height} x {padded_width}"]
     if cost.num_regions is not None:
         lines.append(f"second stage: {cost.num_regions} regions")

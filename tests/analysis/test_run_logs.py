@@ -72,7 +72,7 @@ def test_panels_have_the_runs_under_titles_with_units(runs: list[RunLog]) -> Non
 
 
 def test_times(runs: list[RunLog]) -> None:
-    """a: 40 iterations of 0.5 s, 5 of 3 s; a tenth of it waiting."""
+    """a: 40 iterations of 0.5 s, 5 of 3 s; a tenth of the time is waiting."""
     head, a, b = rows(times_table(runs))
     assert a == ["a", "45", "0.01", "0.5", f"{35 / 45:.4g}", "2.75", "10.0%", "700"]
     assert b == ["b", "10", "0.00", "0.5", "0.5", "0.5", "10.0%", "-"]

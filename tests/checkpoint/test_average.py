@@ -47,7 +47,7 @@ def test_a_mean_by_hand(tmp_path: Path) -> None:
 
 
 def test_what_goes_along(tmp_path: Path) -> None:
-    """The last one's configuration; nothing of its training, and no thresholds, which fit other weights."""
+    """The configuration of the last one; no training state, and no thresholds, which hold for other weights."""
     training = {"optimizer": {}, "iteration": 5, "training_model": weights(9.0), "ema_updates": 5, "config": "SEED: 1"}
     paths = save(tmp_path, checkpoint(weights(1.0)), checkpoint(weights(3.0), **training))
     state = average(paths)
@@ -129,7 +129,12 @@ def run_folder(folder: Path, last: str, iteration: int, numbers: tuple[int, ...]
     [
         ("model_final.pth", 40, (10, 20, 30, 40), ["model_0000030.pth", "model_final.pth"]),  # 40 is the final one
         ("model_final.pth", 44, (10, 20, 30, 40), ["model_0000040.pth", "model_final.pth"]),
-        ("model_0000020.pth", 20, (10, 30, 40), ["model_0000010.pth", "model_0000020.pth"]),  # others of an older run
+        (
+            "model_0000020.pth",
+            20,
+            (10, 30, 40),
+            ["model_0000010.pth", "model_0000020.pth"],
+        ),  # the others are of an older run
     ],
 )
 def test_newest(last: str, iteration: int, numbers: tuple[int, ...], expected: list[str], tmp_path: Path) -> None:
@@ -148,7 +153,7 @@ def test_newest_without_enough(tmp_path: Path) -> None:
 
 
 class Normed(nn.Module):
-    """A batch norm for two levels, one that its owner never trains, and a frozen one."""
+    """A batch norm shared by two levels, one that is never trained, and a frozen one."""
 
     def __init__(self) -> None:
         super().__init__()

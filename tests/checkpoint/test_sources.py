@@ -1,4 +1,4 @@
-"""Weights by URI, against a server on this machine."""
+"""Weights by URI, with a server on this machine."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_failed_downloads_leave_nothing(server: str, tmp_path: Path, file: str, 
 
 def test_without_network_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = "catalog://ImageNetPretrained/MSRA/R-50"
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(InputError) as caught:
         sources.resolve(uri, tmp_path)
     place = tmp_path / "dl.fbaipublicfiles.com" / "detectron" / "ImageNetPretrained" / "MSRA" / "R-50.pkl"

@@ -1,4 +1,4 @@
-"""Matching weights to a model, heads of other classes, and what is said about it."""
+"""Matching weights to a model, heads with other classes, and the report."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_rows_of_heads() -> None:
     ("num_classes", "boxes", "fitting"), [(6, 4, [6]), (6, 12, [2]), (6, None, [1, 2, 3, 6]), (80, 36, [])]
 )
 def test_heads_fit(num_classes: int, boxes: int | None, fitting: list[int]) -> None:
-    """The boxes of a cell, where there are some, tell how many anchors share the rows of a sigmoid head."""
+    """The box head, if there is one, gives the number of anchors that share the rows of a sigmoid head."""
     tensors = {f"{HEAD}.bias": torch.zeros(num_classes)}
     if boxes:
         tensors["rpn.head.bbox_pred.bias"] = torch.zeros(boxes)
@@ -204,7 +204,7 @@ def test_softmax_head_takes_the_background_too() -> None:
 
 
 def test_anchors_keep_their_order() -> None:
-    """Two anchors a cell, rows anchor-major."""
+    """Two anchors per cell, rows anchor-major."""
     file, model = torch.tensor([10.0, 11.0, 20.0, 21.0]), torch.zeros(6)
     value, _ = take_classes("h.cls_logits.bias", file, model, ["a", "b"], ["x", "b", "a"])
     assert value.tolist() == [0, 11, 10, 0, 21, 20]
@@ -218,7 +218,7 @@ def coco_like() -> dict[str, Tensor]:
 
 
 def two_stage(num_classes: int, boxes: int) -> dict[str, Tensor]:
-    """Three anchors, a softmax head, `boxes` boxes a region."""
+    """Three anchors, a softmax head, `boxes` boxes per region."""
     return {
         f"{HEAD}.bias": torch.arange(3.0),
         "roi_heads.box.0.predictor.cls_score.bias": torch.arange(num_classes + 1.0),
@@ -252,7 +252,7 @@ def test_keep_first_classes_of_two_stages() -> None:
 
 @pytest.mark.parametrize("boxes", [1, 3])
 def test_classes_of_two_stages_by_name(boxes: int) -> None:
-    """Classes move with their scores and boxes; the three anchors stay."""
+    """Classes move with their scores and boxes; the three anchors keep their order."""
     file, model = two_stage(3, boxes), {name: torch.zeros_like(value) for name, value in two_stage(3, boxes).items()}
     values, report = values_by_name(file, model, ["a", "b", "c"], ["c", "a", "x"])
     assert values[f"{HEAD}.bias"].tolist() == [0, 1, 2]

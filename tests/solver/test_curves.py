@@ -177,7 +177,7 @@ def test_ends(settings: ScheduleSettings, name: str) -> None:
 
 @given(SETTINGS, st.sampled_from(["cyclic", "one_cycle"]))
 def test_momentum_mirrors_the_rate(settings: ScheduleSettings, name: str) -> None:
-    """Where both ends are alike, the level of momentum is where the rate stands between them and 1."""
+    """If both ends are equal, the level of momentum is the relative position of the rate between them and 1."""
     settings = replace(settings, start=0.25, final=0.25)
     curves = SCHEDULES.get(name)(settings)
     levels = [(rate - 0.25) / 0.75 for rate in _rates(curves, settings.max_iter)]

@@ -28,7 +28,7 @@ def _figures(model: nn.Module, *args: Any, **keys: Any) -> dict[str, tuple[float
     names = {id(p): name for name, p in model.named_parameters()}
     assert all(group["initial_lr"] == group["lr"] for group in groups)
     pairs = [(group["lr"], group["weight_decay"]) for group in groups]
-    assert len(set(pairs)) == len(pairs)  # equal ones are joined
+    assert len(set(pairs)) == len(pairs)  # equal groups are joined
     return {names[id(p)]: pair for pair, group in zip(pairs, groups, strict=True) for p in group["params"]}
 
 
@@ -86,7 +86,7 @@ def test_layer_factor() -> None:
 
 
 class _ListBody(nn.Module):
-    """Stages in a list, a part without parameters, and a parameter of the body's own."""
+    """A body with stages in a list, a part without parameters, and a parameter of its own."""
 
     def __init__(self) -> None:
         super().__init__()

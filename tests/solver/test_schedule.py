@@ -16,7 +16,7 @@ from engine.solver.curves import ScheduleSettings, cosine, cyclic, multistep, on
 from engine.solver.schedule import Schedule, momentum_of, set_momentum
 from engine.solver.warmup import Warmup, constant, linear
 
-ONE_FOR_ALL = get_cfg()  # one for all examples of hypothesis; each sets every key it reads
+ONE_FOR_ALL = get_cfg()  # shared by all examples of hypothesis; each sets all keys that it reads
 METHODS = {"constant": constant, "linear": linear, "linear_f0": linear}
 
 
@@ -123,7 +123,7 @@ def test_a_schedule_from_keys(max_iter: int, data: st.DataObject) -> None:
 @pytest.mark.parametrize("key", ["SCHEDULE", "WARMUP_METHOD"])
 def test_an_unknown_name_is_one_line(key: str) -> None:
     cfg = get_cfg()
-    cfg.IMPORTS = ("json",)  # with modules of the user's own any name may be right
+    cfg.IMPORTS = ("json",)  # with modules of the user, any name may be registered
     cfg.SOLVER[key] = "linar"
     with pytest.raises(InputError, match=f"^SOLVER.{key}: nothing is registered as linar"):
         build_schedule(cfg, _optimizer([1.0]), run_length(cfg, num_images=1))

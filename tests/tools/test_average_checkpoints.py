@@ -112,7 +112,7 @@ def test_the_newest_with_recomputed_statistics(world: Path, capsys: pytest.Captu
 
 
 def test_pairs_taken_for_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As argparse does from Python 3.12.7 on: IN stays open until the first words that are no option's."""
+    """Like argparse from Python 3.12.7 on: IN takes the first words that belong to no option."""
     parse = argparse.ArgumentParser.parse_known_args
 
     def greedy(parser: argparse.ArgumentParser, *given: object) -> tuple[argparse.Namespace, list[str]]:

@@ -26,7 +26,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def test_atss(capsys: pytest.CaptureFixture[str]) -> None:
-    """The head's towers by hand: on 64 x 96 the levels have 96, 24, 6, 2 and 1 pixels."""
+    """The towers of the head by hand: at 64 x 96 the levels have 96, 24, 6, 2 and 1 pixels."""
     told = main(capsys, "--config-file", ATSS, "--size", "60", "90", "--depth", "4")
     assert "one image of 60 x 90 (height x width), padded to 64 x 96" in told
     assert "second stage" not in told and "POOLER" not in told

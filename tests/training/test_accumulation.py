@@ -1,4 +1,4 @@
-"""Several passes an update: their gradients are averaged, and processes exchange them once."""
+"""Several passes per update: their gradients are averaged, and processes exchange them once."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_loop_takes_so_many_batches_an_iteration() -> None:
 
 
 def test_processes_exchange_gradients_in_the_last_pass_only(tmp_path: Path) -> None:
-    """In a process of its own: what gloo leaves behind ends with it."""
+    """In a separate process, since gloo leaves threads behind."""
     process = multiprocessing.get_context("spawn").Process(target=_watch_exchange, args=(tmp_path / "store",))
     process.start()
     process.join()

@@ -19,7 +19,7 @@ from engine.training.writers import Record, Writer
 
 
 class Recorder(Writer):
-    """Notes what it is called with."""
+    """Records its calls."""
 
     def __init__(self, fails: bool = False) -> None:
         self.calls: list[Any] = []
@@ -178,7 +178,7 @@ def test_a_resumed_run_logs_what_an_uninterrupted_one_does(tmp_path: Path, stop:
 
 def test_memory_is_this_process_s() -> None:
     before = memory_mb(torch.device("cpu"))
-    with mmap.mmap(-1, 64 << 20) as ballast:  # fresh pages; an allocator may hand out what it kept of earlier tests
+    with mmap.mmap(-1, 64 << 20) as ballast:  # new pages; an allocator may reuse memory of earlier tests
         for _ in range(64):
             ballast.write(b"x" * (1 << 20))
         grown = memory_mb(torch.device("cpu")) - before

@@ -155,7 +155,7 @@ def test_golden_trajectory(golden_dir: Path, tmp_path: Path) -> None:
 
 
 def test_chance_depends_on_the_iteration_alone() -> None:
-    """What a model draws in an iteration is the same whether or not the iterations before ran in this process."""
+    """The random numbers of an iteration do not depend on whether earlier iterations ran in this process."""
 
     class Drawing(Toy):
         def __init__(self) -> None:
@@ -169,7 +169,7 @@ def test_chance_depends_on_the_iteration_alone() -> None:
     def drawn(num: int, start: int) -> list[float]:
         torch.manual_seed(7)
         model = Drawing()
-        torch.rand(start + 1)  # building a model draws, too
+        torch.rand(start + 1)  # building a model draws random numbers too
         optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr": 0.0, "initial_lr": 0.0}])
         schedule = Schedule(optimizer, multistep(ScheduleSettings(9, [9])), 9)
         run(model, [_batch(0.0)] * num, optimizer, schedule, Precision(CPU), start=start)

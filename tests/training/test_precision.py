@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
 
 
 def _step(precision: Precision, clip_norm: float = 0.0, clip_value: float = 0.0) -> tuple[nn.Linear, torch.Tensor]:
-    """One step of SGD with rate 1 from weights 0: they become minus the gradient."""
+    """One step of SGD with rate 1 from weights 0, which become minus the gradient."""
     model = nn.Linear(2, 1, bias=False)
     nn.init.zeros_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
@@ -23,7 +23,7 @@ def _step(precision: Precision, clip_norm: float = 0.0, clip_value: float = 0.0)
 
 
 def _precision(dtype: torch.dtype | None) -> Precision:
-    """With a loss scale that float16 can bear here; the initial one is to be lowered first."""
+    """With a loss scale that does not overflow float16 here; the initial one would."""
     precision = Precision(CPU, dtype)
     precision.load_state_dict({**precision.state_dict(), "scale": 8.0} if precision.state_dict() else {})
     return precision
@@ -64,7 +64,7 @@ def test_state_of_the_loss_scale() -> None:
     second.load_state_dict(first.state_dict())
     assert second.scaler.get_scale() == 128.0
     assert Precision(CPU).state_dict() == {}
-    second.load_state_dict({})  # a run without a scale before: keep ours
+    second.load_state_dict({})  # of a run without a scale: keep the current one
     assert second.scaler.get_scale() == 128.0
 
 

@@ -1,4 +1,4 @@
-"""Names of the foreign formats, against the recorded mappings and the keys of the ten published set-ups."""
+"""Names of the foreign formats, against the recorded mappings and the keys of the ten published configurations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETUP_OF_MAPPING = {
 
 
 def keys(golden_dir: Path, setup: str) -> dict[str, list[int]]:
-    """Name -> shape of everything in the state dict of a set-up, without the anchors."""
+    """Name -> shape of everything in the state dict of a configuration, without the anchors."""
     recorded = json.loads((golden_dir / "atss" / "keys.json").read_text())[f"{setup}.yaml"]["state_dict"]
     return {name: shape for name, shape, _ in recorded if "cell_anchors" not in name}
 
