@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from tabulate import tabulate
 
+MAX_STEPS = 100  # of k-means, which usually converges much earlier
+REACH_THRESHOLDS = (0.5, 0.7)
 SIZE_EDGES = (0, 16, 32, 64, 128, 256, 512, np.inf)
 RATIO_EDGES = (0, 1 / 8, 1 / 4, 1 / 2, 1 / np.sqrt(2), np.sqrt(2), 2, 4, 8, np.inf)
 RATIO_NAMES = ("< 1:8", "1:8", "1:4", "1:2", "1:1", "2:1", "4:1", "8:1", "> 8:1")
@@ -52,7 +54,7 @@ def best_iou(
     return best
 
 
-def kmeans_iou(shapes: np.ndarray, k: int, seed: int = 0, max_steps: int = 100) -> np.ndarray:
+def kmeans_iou(shapes: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
     """Centres (k, 2) of clusters of `shapes` (M, 2) with the distance 1 - IoU (Redmon & Farhadi, 2017), sorted by area.
 
     Fewer than k if there are fewer different shapes.
@@ -60,7 +62,7 @@ def kmeans_iou(shapes: np.ndarray, k: int, seed: int = 0, max_steps: int = 100) 
     shapes = np.asarray(shapes, dtype=np.float64)
     centers = _spread(shapes, min(k, len(np.unique(shapes, axis=0))), np.random.default_rng(seed))
     labels = None
-    for _ in range(max_steps):
+    for _ in range(MAX_STEPS):
         nearest = shape_iou(shapes, centers).argmax(1)
         if labels is not None and np.array_equal(nearest, labels):
             break
@@ -104,13 +106,14 @@ def means_table(shapes: np.ndarray, values: np.ndarray) -> str:
     return _table(shapes, lambda chosen: values[chosen].mean() if chosen.any() else None, ".2f")
 
 
-def reach_table(reached: dict[str, np.ndarray], thresholds: Sequence[float] = (0.5, 0.7)) -> str:
-    """For the best IoUs (M,) of each set of anchors: the share of boxes at or above each threshold, and the mean."""
+def reach_table(reached: dict[str, np.ndarray]) -> str:
+    """For the best IoUs (M,) of each set of anchors: share of boxes at or above `REACH_THRESHOLDS`, and the mean."""
     rows = [
-        (name, *(100 * (ious >= thresh).mean() for thresh in thresholds), ious.mean()) for name, ious in reached.items()
+        (name, *(100 * (ious >= thresh).mean() for thresh in REACH_THRESHOLDS), ious.mean())
+        for name, ious in reached.items()
     ]
-    headers = ("anchors", *(f"IoU >= {thresh} (%)" for thresh in thresholds), "mean best IoU")
-    return tabulate(rows, headers=headers, floatfmt=("", *[".1f"] * len(thresholds), ".3f"))
+    headers = ("anchors", *(f"IoU >= {thresh} (%)" for thresh in REACH_THRESHOLDS), "mean best IoU")
+    return tabulate(rows, headers=headers, floatfmt=("", *[".1f"] * len(REACH_THRESHOLDS), ".3f"))
 
 
 def _table(shapes: np.ndarray, value_of: Callable[[np.ndarray], float | None], floatfmt: str) -> str:

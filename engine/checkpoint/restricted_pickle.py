@@ -18,11 +18,12 @@ from torch import Tensor
 from engine.errors import InputError
 
 _DTYPES = {f"{kind}{size}" for kind, sizes in {"f": "248", "i": "1248", "u": "1248"}.items() for size in sizes} | {"b1"}
+MAX_SHOWN = 80  # characters of untrusted text in a message
 
 
-def printable(text: object, limit: int = 80) -> str:
+def printable(text: object) -> str:
     """Text from an untrusted file, safe to print on one line: without line breaks and terminal commands."""
-    return str(text)[:limit].encode("unicode_escape", "replace").decode("ascii")
+    return str(text)[:MAX_SHOWN].encode("unicode_escape", "replace").decode("ascii")
 
 
 class Refused(Exception):

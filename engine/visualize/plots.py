@@ -13,6 +13,7 @@ from engine.visualize.colors import RGB
 
 BARS: RGB = (120, 160, 205)
 SETS: tuple[RGB, ...] = ((214, 69, 65), (31, 140, 80), (150, 80, 190))
+NUM_BINS = 48  # of a histogram
 CELL = 6  # size in pixels of a cell of the density plot
 RATIO_LINES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 MOST_TICKS = 5  # for ratios, on each side of 1:1
@@ -90,9 +91,9 @@ def _ratio_line(panel: Panel, ratio: float) -> None:
     panel.text((ends[1][0] - 4, ends[1][1] + 4), name, 12, "ra", (130, 130, 130))
 
 
-def _histogram(panel: Panel, values: np.ndarray, marks: Mapping[str, np.ndarray], num_bins: int = 48) -> None:
+def _histogram(panel: Panel, values: np.ndarray, marks: Mapping[str, np.ndarray]) -> None:
     left, top, right, bottom = panel.area
-    counts, edges = np.histogram(np.log2(values), bins=num_bins, range=(panel.x_low, panel.x_high))
+    counts, edges = np.histogram(np.log2(values), bins=NUM_BINS, range=(panel.x_low, panel.x_high))
     for count, start, end in zip(counts, edges, edges[1:], strict=False):
         height = (bottom - top - 24) * count / max(counts.max(), 1)
         if count:

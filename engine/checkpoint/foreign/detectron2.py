@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.checkpoint.foreign.rename import regroup_anchors, rename, shifted, with_frozen_norm_eps
+from engine.checkpoint.foreign.rename import one_level_down, regroup_anchors, rename, with_frozen_norm_eps
 
 NORM_EPS = 1e-5
 """Added by detectron2 to the variances of frozen batch norm; ours adds nothing."""
@@ -34,15 +34,21 @@ def _convolution(match: re.Match[str], is_norm: bool) -> str:
 _RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.body.stem.bn1."),
     (r"backbone\.bottom_up\.stem\.", "backbone.body.stem."),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.norm\.", shifted("backbone.body.layer{0}.{1}.downsample.1.")),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.", shifted("backbone.body.layer{0}.{1}.downsample.0.")),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv2_offset\.", shifted("backbone.body.layer{0}.{1}.conv2.offset.")),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv(\d)\.norm\.", shifted("backbone.body.layer{0}.{1}.bn{2}.")),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.", shifted("backbone.body.layer{0}.{1}.")),
-    (r"backbone\.fpn_lateral(\d)\.norm\.", shifted("backbone.fpn.fpn_inner{0}.1.")),
-    (r"backbone\.fpn_output(\d)\.norm\.", shifted("backbone.fpn.fpn_layer{0}.1.")),
-    (r"backbone\.fpn_lateral(\d)\.", shifted("backbone.fpn.fpn_inner{0}.")),
-    (r"backbone\.fpn_output(\d)\.", shifted("backbone.fpn.fpn_layer{0}.")),
+    (
+        r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.norm\.",
+        one_level_down("backbone.body.layer{0}.{1}.downsample.1."),
+    ),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.", one_level_down("backbone.body.layer{0}.{1}.downsample.0.")),
+    (
+        r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv2_offset\.",
+        one_level_down("backbone.body.layer{0}.{1}.conv2.offset."),
+    ),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv(\d)\.norm\.", one_level_down("backbone.body.layer{0}.{1}.bn{2}.")),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.", one_level_down("backbone.body.layer{0}.{1}.")),
+    (r"backbone\.fpn_lateral(\d)\.norm\.", one_level_down("backbone.fpn.fpn_inner{0}.1.")),
+    (r"backbone\.fpn_output(\d)\.norm\.", one_level_down("backbone.fpn.fpn_layer{0}.1.")),
+    (r"backbone\.fpn_lateral(\d)\.", one_level_down("backbone.fpn.fpn_inner{0}.")),
+    (r"backbone\.fpn_output(\d)\.", one_level_down("backbone.fpn.fpn_layer{0}.")),
     (r"backbone\.top_block\.", "backbone.fpn.top_blocks."),
     # RetinaNet
     (r"head\.cls_subnet\.", "rpn.head.cls_tower."),

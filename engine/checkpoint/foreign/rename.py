@@ -26,14 +26,14 @@ def rename(name: str, rules: Sequence[Rule]) -> str:
     return name
 
 
-def shifted(template: str, by: int = -1) -> Callable[[re.Match[str]], str]:
-    """A replacement that fills `template` with the groups of a match, after adding `by` to the first one (a level).
+def one_level_down(template: str) -> Callable[[re.Match[str]], str]:
+    """A replacement that fills `template` with the groups of a match, after subtracting 1 from the first one (a level).
 
     Example:
-        >>> rename("fpn_lateral3.weight", [(r"fpn_lateral(\\d)", shifted("fpn_inner{0}"))])
+        >>> rename("fpn_lateral3.weight", [(r"fpn_lateral(\\d)", one_level_down("fpn_inner{0}"))])
         'fpn_inner2.weight'
     """
-    return lambda match: template.format(int(match[1]) + by, *match.groups()[1:])
+    return lambda match: template.format(int(match[1]) - 1, *match.groups()[1:])
 
 
 def with_frozen_norm_eps(tensors: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:
