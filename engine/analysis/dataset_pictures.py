@@ -34,7 +34,7 @@ def pictures(
     Yields:
         The name of the image file and the picture, BGR uint8 (H, W, 3), with that name as its title.
     """
-    by_image: dict[Any, list[Mapping[str, Any]]] = {}
+    by_image: dict[Any, list[Mapping[str, Any]]] = {}  # results files are not sorted by image
     for result in results or ():
         if result["score"] >= threshold:
             by_image.setdefault(result["image_id"], []).append(result)

@@ -108,6 +108,7 @@ def _build_hooks(
 ) -> list[loop.Hook]:
     """The hooks in the order of their calls: those whose state a checkpoint holds come before those that write it."""
     hooks: list[loop.Hook] = []
+    # The snapshot keeps a reference to `hooks`, which is filled below and complete when a checkpoint is written.
     snapshot = partial(_snapshot, cfg, run.model, run.optimizer, precision, ema, hooks)
     log = LogHook(run, cfg.SOLVER.LOG_PERIOD, build_writers(cfg, run))
     hooks += [log, *([ema] if ema else []), *build_own_hooks(cfg, run)]

@@ -77,6 +77,7 @@ class Checkpointer:
         number = next(k for k in itertools.count(1) if not (self.output_dir / f"previous-{k}").exists())
         folder = self.output_dir / f"previous-{number}"
         try:
+            # The final name appears only when everything is inside, so each `previous-N` is complete.
             unfinished.mkdir(exist_ok=True)
             for path in parts:
                 path.replace(unfinished / path.name)

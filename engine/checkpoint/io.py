@@ -87,6 +87,7 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
     with replacing(path) as file:
         torch.save(state, file)
         file.flush()
+        # Fail when the file is written, not weeks later when it is loaded.
         with torch.serialization.safe_globals([*_NUMPY_GLOBALS, *_FORGOTTEN]):
             strange = torch.serialization.get_unsafe_globals_in_checkpoint(str(file.name))
         if strange:

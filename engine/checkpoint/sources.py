@@ -145,7 +145,7 @@ def _download(url: str, path: Path) -> None:
         request = urllib.request.Request(url, headers={"User-Agent": "engine"})
         with (
             urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response,
-            replacing(path, f".{uuid.uuid4().hex}.tmp") as file,
+            replacing(path, f".{uuid.uuid4().hex}.tmp") as file,  # several processes may download at once
         ):
             _copy(response, file, url, path)
     except (OSError, ValueError) as error:  # URLError, HTTPError and timeouts are OSErrors

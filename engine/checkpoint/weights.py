@@ -161,7 +161,7 @@ def values_by_name(
     proposes = any(name.startswith("roi_heads.") for name in targets)  # then the head of `rpn` is class-agnostic
     for name, target in targets.items():
         if name not in tensors:
-            if not name.endswith(_COUNTER):
+            if not name.endswith(_COUNTER):  # batch counters do not affect the results, and old files have none
                 report.missing.append(name)
             continue
         tensor = tensors[name]

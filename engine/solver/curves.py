@@ -97,6 +97,7 @@ def multistep(settings: ScheduleSettings) -> Curves:
     """Starts at 1 and is multiplied by `gamma` at each of `steps`."""
     steps = [step / settings.max_iter for step in settings.steps if step < settings.max_iter]
     levels = [(step, settings.gamma**k) for k, step in enumerate((0.0, *steps))]
+    # The point at 1.0 only ends the last piece; its value is never used.
     return Curves(PiecewiseCurve([*levels, (1.0, 0.0)], lambda level, _: ConstantParamScheduler(level)))
 
 

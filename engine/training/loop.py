@@ -99,7 +99,7 @@ def train_step(
         with _without_all_reduce(model) if left else nullcontext():
             with precision.autocast():
                 losses = model(batch.images, batch.targets)
-            total = sum(losses.values()) / len(batches)
+            total = sum(losses.values()) / len(batches)  # so that the sum of the gradients is their mean
             if not torch.isfinite(total):
                 raise NonFinite("the loss is", losses, [batch])
             precision.backward(total)

@@ -54,7 +54,7 @@ class Precision:
         norm = left = nn.utils.get_total_norm(gradients)
         if clipping.value > 0:
             nn.utils.clip_grad_value_(parameters, clipping.value)
-            left = nn.utils.get_total_norm(gradients)
+            left = nn.utils.get_total_norm(gradients)  # the limit on the norm applies after that on values
         if clipping.norm > 0:
             nn.utils.clip_grads_with_norm_(parameters, clipping.norm, left)
         return norm

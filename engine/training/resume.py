@@ -62,6 +62,7 @@ def restore(
     classes, saved_classes = getattr(model, "class_names", None), state.get("class_names")
     if classes and saved_classes and list(classes) != list(saved_classes):
         raise _unfit(path, f"its classes are {', '.join(saved_classes)}, the training set's {', '.join(classes)}")
+    # `load_state_dict` also restores learning rates and decays, which are to come from the configuration.
     settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     weights = state.get("training_model", state["model"])
     try:

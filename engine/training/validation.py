@@ -71,6 +71,7 @@ class ValidationHook(Hook):
 
     def after_step(self, step: Step) -> None:
         done = step.iteration + 1
+        # A new multiple of the period was reached, which may be a fraction. The last validation is in `after_train`.
         if done < self.max_iter and self.period and done // self.period > (done - 1) // self.period:
             self._validate(done)
             self._stop_without_improvement()

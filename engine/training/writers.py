@@ -72,7 +72,7 @@ class MetricsFile(Writer):
     def write(self, record: Record) -> None:
         try:
             self.file.write(json.dumps(record) + "\n")
-            self.file.flush()
+            self.file.flush()  # a killed process must not lose records
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror}); continue with --resume") from error
 

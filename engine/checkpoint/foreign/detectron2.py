@@ -93,6 +93,7 @@ def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The configuration keys and values with which these translated tensors give the same results."""
+    # A grouped convolution has fewer input channels per filter than filters.
     is_resnext = tensors["backbone.body.layer1.0.conv2.weight"].shape[1] < len(
         tensors["backbone.body.layer1.0.conv2.weight"]
     )
