@@ -2,16 +2,16 @@
 
     python datasets/generate_fabric.py --output datasets/fabric --train 600 --val 100 --seed 0
 
-Each picture is a weave of warp (vertical) and weft (horizontal) threads under uneven light. Five
-kinds of defect are drawn into it, in this order of category id:
+Each picture is a weave of warp (vertical) and weft (horizontal) threads under uneven light. There are five kinds of
+defects, in the order of their category ids:
 
     1 hole, 2 stain, 3 broken_thread (slender, down to 1:50), 4 knot (tiny, 6 to 14 pixels),
     5 float (a patch whose threads are not interlaced)
 
 About one picture in ten has no defect. Boxes are the exact bounds of the drawn pixels.
 
-Image k of a split depends on the seed, the split and k alone: asking for more images does not
-change the first ones, and the same seed gives the same bytes.
+Image k of a split depends only on the seed, the split and k: generating more images does not change the first ones,
+and the same seed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ import cv2
 import numpy as np
 
 CLASS_NAMES = ("hole", "stain", "broken_thread", "knot", "float")
-EMPTY_SHARE = 0.1  # of the images
-MAX_DEFECTS = 4  # an image
+EMPTY_SHARE = 0.1  # of the images have no defect
+MAX_DEFECTS = 4  # per image
 GAP = 6  # pixels between two defects
 PLACING_TRIES = 20
-VISIBLE = 0.3  # a pixel belongs to a defect when the defect covers at least this share of it
+VISIBLE = 0.3  # a pixel belongs to a defect that covers at least this share of it
 
 Rng = np.random.Generator
 Window = tuple[slice, slice]  # rows, columns
@@ -39,11 +39,11 @@ Window = tuple[slice, slice]  # rows, columns
 
 @dataclass
 class Threads:
-    """Where every pixel lies in the weave.
+    """The position of each pixel in the weave.
 
     Attributes:
-        u, v: (H, W) float32, warp and weft coordinate; the integer part is the thread's index.
-        warp_up: (H, W) bool, the warp thread is the upper one.
+        u, v: (H, W) float32, warp and weft coordinates; the integer part is the index of the thread.
+        warp_up: (H, W) bool, whether the warp thread is on top.
         warp_color, weft_color: (H, W, 3) float32 in 0..1.
     """
 
@@ -63,7 +63,7 @@ class Threads:
 
 
 def smooth_noise(rng: Rng, height: int, width: int, cell: float) -> np.ndarray:
-    """(height, width) float32 noise, about -1..1, that varies over `cell` pixels."""
+    """(height, width) float32 noise in about -1..1 that varies on a scale of `cell` pixels."""
     rows, columns = int(height / cell) + 3, int(width / cell) + 3
     grid = rng.uniform(-1, 1, (rows, columns)).astype(np.float32)
     full = (int(columns * cell) + 1, int(rows * cell) + 1)
@@ -83,7 +83,7 @@ def weave_pattern(rng: Rng, warp_idx: np.ndarray, weft_idx: np.ndarray) -> np.nd
 
 
 def yarn_color(rng: Rng, base: np.ndarray, thread_idx: np.ndarray, stripe: int) -> np.ndarray:
-    """(H, W, 3) colour of the threads: each yarn a little different, some in stripes."""
+    """(H, W, 3) colour of the threads: each yarn differs a little, and some form stripes."""
     first = thread_idx.min()
     gain = rng.normal(1.0, 0.035, int(thread_idx.max() - first) + 1).astype(np.float32)
     if stripe:
@@ -92,7 +92,7 @@ def yarn_color(rng: Rng, base: np.ndarray, thread_idx: np.ndarray, stripe: int) 
 
 
 def lay_threads(rng: Rng, height: int, width: int) -> Threads:
-    """Pitch, waviness, pattern and colours of one piece of cloth."""
+    """A piece of cloth with random pitch, waviness, pattern and colours."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     wave = rng.uniform(0.4, 1.4)
     pitch_x, pitch_y = rng.uniform(4.0, 7.5, 2).astype(np.float32)
@@ -118,7 +118,7 @@ def roundness(position: np.ndarray) -> np.ndarray:
 
 
 def shade(threads: Threads) -> np.ndarray:
-    """(H, W, 3) float32: the upper thread's colour, dark between threads, bright on its bulge."""
+    """(H, W, 3) float32: the colour of the upper thread, dark between threads and bright along their middle."""
     across_warp, across_weft = roundness(threads.u), roundness(threads.v)
     warp = (0.5 + 0.38 * across_warp + 0.12 * across_weft)[..., None] * threads.warp_color
     weft = (0.46 + 0.38 * across_weft + 0.12 * across_warp)[..., None] * threads.weft_color
@@ -126,7 +126,7 @@ def shade(threads: Threads) -> np.ndarray:
 
 
 def light(rng: Rng, height: int, width: int) -> np.ndarray:
-    """(H, W, 1) brightness factor: a gradient, clouds and up to two soft folds."""
+    """(H, W, 1) brightness factor of a gradient, clouds and up to two soft folds."""
     y, x = np.mgrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     factor = 1 + rng.uniform(0.05, 0.3) * (x * np.cos(angle) + y * np.sin(angle))
@@ -139,11 +139,11 @@ def light(rng: Rng, height: int, width: int) -> np.ndarray:
 
 
 # ---------------------------------------------------------------- defects
-# Each draws into `image` inside `window` and returns how much it covers each pixel there, 0..1.
+# Each function draws into `image` inside `window` and returns the coverage of each pixel there, 0..1.
 
 
 def blob(rng: Rng, height: int, width: int, raggedness: float) -> np.ndarray:
-    """(height, width) float32: 1 amid an irregular ellipse, 0 on its outline, below 0 outside."""
+    """(height, width) float32: 1 in the middle of an irregular ellipse, 0 on its outline, negative outside."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     angle, ripple = np.arctan2(y, x), np.zeros((height, width), np.float32)
     for frequency in range(2, 6):
@@ -153,7 +153,7 @@ def blob(rng: Rng, height: int, width: int, raggedness: float) -> np.ndarray:
 
 
 def draw_hole(rng: Rng, image: np.ndarray, threads: Threads, window: Window) -> np.ndarray:
-    """A torn hole: what lies behind, a shadow at the rim, loose yarn across."""
+    """A torn hole: the background behind it, a shadow at the rim, loose yarn across."""
     local, part = threads.crop(window), image[window]
     height, width = local.u.shape
     depth = blob(rng, height, width, 0.45)
@@ -169,14 +169,14 @@ def draw_hole(rng: Rng, image: np.ndarray, threads: Threads, window: Window) -> 
 
 
 def draw_stain(rng: Rng, image: np.ndarray, threads: Threads, window: Window) -> np.ndarray:
-    """A dried liquid: the weave stays visible, the border is a little stronger."""
+    """A dried liquid: the weave stays visible, and the border is a little stronger."""
     part = image[window]
     height, width = part.shape[:2]
     depth = blob(rng, height, width, 0.3)
     cover = np.clip(depth * min(height, width) / 9, 0, 1)
     border = np.exp(-(((depth - 0.12) / 0.1) ** 2)) * rng.uniform(0, 0.35)
     strength = np.clip(cover * (rng.uniform(0.5, 0.8) + border), 0, 1)[..., None]
-    if part.mean() < 0.25:  # on dark cloth a stain is seen only where it bleaches
+    if part.mean() < 0.25:  # on dark cloth a stain is only visible if it bleaches
         pale = np.full(3, rng.uniform(0.6, 0.8)) * (0.5 + part / (2 * part.mean()))
         part += 0.6 * strength * (pale.astype(np.float32) - part)
         return cover
@@ -187,7 +187,7 @@ def draw_stain(rng: Rng, image: np.ndarray, threads: Threads, window: Window) ->
 
 
 def draw_broken_thread(rng: Rng, image: np.ndarray, threads: Threads, window: Window) -> np.ndarray:
-    """A missing stretch of yarn: a slender dark gap, spanned by the crossing threads."""
+    """A missing piece of yarn: a slender dark gap, crossed by the other threads."""
     local, part = threads.crop(window), image[window]
     height, width = local.u.shape
     lying = width >= height
@@ -223,7 +223,7 @@ def draw_knot(rng: Rng, image: np.ndarray, threads: Threads, window: Window) -> 
 
 
 def draw_float(rng: Rng, image: np.ndarray, threads: Threads, window: Window) -> np.ndarray:
-    """Threads that were not interlaced: side by side, loose and shiny, bound here and there."""
+    """Threads that are not interlaced: side by side, loose and shiny, bound in a few places."""
     local, part = threads.crop(window), image[window]
     height, width = local.u.shape
     cover = np.clip((blob(rng, height, width, 0.2) + 0.05) * min(height, width) / 3, 0, 1)
@@ -237,12 +237,12 @@ def draw_float(rng: Rng, image: np.ndarray, threads: Threads, window: Window) ->
 
 
 def log_uniform(rng: Rng, low: float, high: float) -> float:
-    """A number whose logarithm is uniform."""
+    """A random number whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def defect_size(rng: Rng, kind: int, side: int, max_ratio: float) -> tuple[int, int]:
-    """(height, width) in pixels of a defect of class `kind`; `side` is the image's short side."""
+    """(height, width) in pixels of a defect of class `kind`; `side` is the short side of the image."""
     name = CLASS_NAMES[kind]
     if name == "knot":
         return int(rng.integers(8, 15)), int(rng.integers(8, 15))
@@ -262,7 +262,7 @@ DRAWERS = (draw_hole, draw_stain, draw_broken_thread, draw_knot, draw_float)  # 
 
 
 def place(rng: Rng, size: tuple[int, int], taken: np.ndarray) -> Window | None:
-    """A free window of `size` in the (H, W) bool map `taken`, or None when none was found."""
+    """A free window of `size` in the (H, W) bool map `taken`, or None if none is found."""
     (height, width), (rows, columns) = taken.shape, size
     if rows > height - 4 or columns > width - 4:
         return None
@@ -276,7 +276,7 @@ def place(rng: Rng, size: tuple[int, int], taken: np.ndarray) -> Window | None:
 
 
 def bounds(mask: np.ndarray, window: Window) -> list[int] | None:
-    """[x, y, width, height] of the True pixels of `mask`, drawn at `window`; None without any."""
+    """[x, y, width, height] of the True pixels of `mask`, drawn at `window`; None if there are none."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
@@ -285,7 +285,7 @@ def bounds(mask: np.ndarray, window: Window) -> list[int] | None:
 
 
 def draw_image(rng: Rng, height: int, width: int, max_ratio: float) -> tuple[np.ndarray, list[tuple[int, list[int]]]]:
-    """One picture: BGR uint8 (H, W, 3), and (category index, [x, y, width, height]) a defect."""
+    """One picture: BGR uint8 (H, W, 3), and (category index, [x, y, width, height]) for each defect."""
     threads = lay_threads(rng, height, width)
     image = shade(threads)
     taken = np.zeros((height, width), bool)
@@ -340,34 +340,34 @@ def write_split(arguments: argparse.Namespace, split: str, count: int) -> int:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line, checked."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("datasets/fabric"), help="folder")
-    parser.add_argument("--train", type=int, default=600, help="training images (600)")
-    parser.add_argument("--val", type=int, default=100, help="validation images (100)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (0)")
-    parser.add_argument("--height", type=int, default=256, help="of an image, pixels (256)")
-    parser.add_argument("--width", type=int, default=320, help="of an image, pixels (320)")
+    parser.add_argument("--output", type=Path, default=Path("datasets/fabric"), help="folder (datasets/fabric)")
+    parser.add_argument("--train", type=int, default=600, help="number of training images (600)")
+    parser.add_argument("--val", type=int, default=100, help="number of validation images (100)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (0)")
+    parser.add_argument("--height", type=int, default=256, help="of the images, in pixels (256)")
+    parser.add_argument("--width", type=int, default=320, help="of the images, in pixels (320)")
     parser.add_argument(
         "--class-names",
         nargs=len(CLASS_NAMES),
         default=list(CLASS_NAMES),
         metavar="NAME",
-        help="other names for the five classes, any script, in the order of the text above",
+        help="other names for the five classes, in any script, in the order above",
     )
-    parser.add_argument("--max-ratio", type=float, default=50.0, help="longest side ratio of a broken_thread (50)")
+    parser.add_argument("--max-ratio", type=float, default=50.0, help="largest aspect ratio of a broken_thread (50)")
     arguments = parser.parse_args(argv)
     if min(arguments.height, arguments.width) < 96:
         parser.error("--height and --width must be at least 96 pixels")
     if min(arguments.train, arguments.val, arguments.seed) < 0:
         parser.error("--train, --val and --seed must not be negative")
     if len(set(arguments.class_names)) < len(CLASS_NAMES):
-        parser.error("--class-names must differ from each other")
+        parser.error("--class-names must be different")
     return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point."""
+    """Write both splits."""
     arguments = parse_arguments(argv)
     for split, count in (("train", arguments.train), ("val", arguments.val)):
         boxes = write_split(arguments, split, count)

@@ -1,4 +1,4 @@
-"""Draw a model's detections on a folder of images.
+"""Draw the detections of a model on a folder of images.
 
 python demo/atss_demo.py --config-file F --weights W --images-dir D --output-dir O
 """
@@ -15,21 +15,27 @@ from engine.errors import run_tool
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Draw a model's detections on a folder of images.")
+    parser = argparse.ArgumentParser(description="Draw the detections of a model on a folder of images.")
     parser.add_argument("--config-file", required=True, metavar="F", help="YAML configuration")
     parser.add_argument("--weights", required=True, metavar="W", help="checkpoint")
     parser.add_argument("--images-dir", required=True, metavar="D", type=Path, help="folder of images")
     parser.add_argument(
-        "--output-dir", metavar="O", type=Path, default=Path("outputs/demo"), help="drawn images (outputs/demo)"
+        "--output-dir",
+        metavar="O",
+        type=Path,
+        default=Path("outputs/demo"),
+        help="folder for the pictures (outputs/demo)",
     )
-    parser.add_argument("--min-image-size", type=int, metavar="N", help="short side the model sees, in pixels")
+    parser.add_argument(
+        "--min-image-size", type=int, metavar="N", help="short side to resize to, in pixels (INPUT.MIN_SIZE_TEST)"
+    )
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="T",
-        help="one score threshold for all classes instead of the checkpoint's",
+        help="score threshold for all classes (those of the checkpoint)",
     )
-    parser.add_argument("--show", action="store_true", help="also show each image in a window")
+    parser.add_argument("--show", action="store_true", help="also show each picture in a window")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
     return parser.parse_args()
 
@@ -39,7 +45,7 @@ def main() -> None:
     from engine.config import load_config
 
     size = ["INPUT.MIN_SIZE_TEST", str(args.min_image_size)] if args.min_image_size is not None else []
-    cfg = load_config(args.config_file, [*size, *args.opts])  # mistakes are answered before torch is loaded
+    cfg = load_config(args.config_file, [*size, *args.opts])  # reports mistakes before torch is imported
 
     from engine import Predictor
     from engine.inference.folder import draw_folder, list_images

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Training on the machines of a Slurm job: sbatch docs/slurm.sh configs/my_parts.yaml [KEY VALUE ...]
+# Train on the machines of a Slurm job: sbatch docs/slurm.sh configs/my_parts.yaml [KEY VALUE ...]
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=4
 #SBATCH --cpus-per-task=32
 #SBATCH --time=12:00:00
-# Three minutes before the time is over the training writes a checkpoint and ends; submit the same line to go on.
+# Three minutes before the time limit the training saves a checkpoint and ends; submit the same command to continue.
 #SBATCH --signal=TERM@180
-# After a preemption or the failure of a machine Slurm queues the job again by itself.
+# After a preemption or a machine failure Slurm automatically queues the job again.
 #SBATCH --requeue
 #SBATCH --open-mode=append
 set -euo pipefail
 
-# OUTPUT_DIR must be on a file system that all machines share. With --resume a job that comes again goes on where the
-# last one stopped; the first one finds nothing to resume and begins.
+# OUTPUT_DIR must be on a file system that all machines share. With --resume a repeated job continues where the last
+# one stopped; the first one finds nothing to resume and starts from the beginning.
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not inherit it
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun torchrun \

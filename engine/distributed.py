@@ -14,12 +14,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from engine.device import explaining_out_of_memory
 from engine.errors import InputError
 
 MEETING_TIMEOUT = timedelta(minutes=10)
-"""For the processes to find each other."""
+"""How long the processes may take to find each other."""
 TIMEOUT = timedelta(minutes=30)
-"""For one process to wait for the others: the longest checkpoint or scoring of a test."""
+"""How long one process waits for the others, for example while one saves a checkpoint or scores a test."""
 
 
 def is_distributed() -> bool:
@@ -39,23 +40,23 @@ def is_main() -> bool:
 
 
 def is_launched() -> bool:
-    """Whether a launcher has announced several processes; they need not have met yet."""
+    """Whether a launcher has started several processes; they need not be connected yet."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
 def local_rank() -> int:
-    """Index of this process on its machine, as both launchers announce it."""
+    """Index of this process on its machine, set by both launchers."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 _job_store: dist.Store | None = None
-"""torchrun's keys, which outlive the processes it restarts."""
+"""torchrun's key-value store, which outlives the processes that it restarts."""
 _begun_here: set[str] = set()
-"""The folders in which this process itself began."""
+"""The folders in which this very process has started a run."""
 
 
 def mark_begun(folder: str) -> None:
-    """What is found in `folder` from now on is this job's own, see `has_begun`."""
+    """Note that this job has started a run in `folder`, see `has_begun`."""
     _begun_here.add(folder)
     if _job_store is not None and is_main():
         _job_store.set(f"begun/{folder}", "")
@@ -64,8 +65,8 @@ def mark_begun(folder: str) -> None:
 def has_begun(folder: str) -> bool:
     """Whether torchrun has restarted these processes after `mark_begun`; the same on every process.
 
-    Its count of restarts says less (each machine counts for itself, and the first start may have ended before it
-    began), so it only decides where torchrun does not lend its store.
+    torchrun's restart count is less reliable: each machine counts for itself, and the first start may have ended before
+    `mark_begun`. So the count only decides where torchrun does not share its store.
     """
     if folder in _begun_here:
         return False
@@ -75,31 +76,31 @@ def has_begun(folder: str) -> bool:
 
 
 def init_process_group(device: torch.device) -> None:
-    """Join the group announced by `torchrun` or `torch.distributed.launch`; a lone process joins none.
+    """Join the process group of `torchrun` or `torch.distributed.launch`; a single process joins none.
 
     Raises:
-        InputError: there are fewer GPUs than processes on this machine, or the processes do not meet.
+        InputError: this machine has fewer GPUs than processes, or the processes cannot connect to each other.
     """
     global _job_store
-    is_lent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun's store, to a lone process too
+    is_lent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # by torchrun, also to a single process
     if is_distributed() or not (is_launched() or is_lent):
         return
     if is_launched() and device.type == "cuda":
         count = torch.cuda.device_count()
         if local_rank() >= count:
             raise InputError(
-                f"process {local_rank()} of this machine has no GPU, there are {count}: start at most {count} "
+                f"no GPU for process {local_rank()} of this machine, which has {count} GPU(s): start at most {count} "
                 "processes on it (--nproc-per-node)"
             )
         torch.cuda.set_device(local_rank())
     try:
         store, own_rank, size = next(dist.rendezvous("env://", timeout=MEETING_TIMEOUT))
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"the processes do not meet: {str(error).splitlines()[0]}") from error
+        raise InputError(f"the processes cannot connect to each other: {str(error).splitlines()[0]}") from error
     _job_store = store if is_lent else None
     if size == 1:
         return
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # objects and flags travel over gloo
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # gloo carries objects and flags
     store = store_of_this_start(store, own_rank, size)
     dist.init_process_group(backend, store=store, rank=own_rank, world_size=size, timeout=TIMEOUT)
 
@@ -107,14 +108,14 @@ def init_process_group(device: torch.device) -> None:
 def store_of_this_start(
     store: dist.Store, own_rank: int, size: int, timeout: timedelta = MEETING_TIMEOUT
 ) -> dist.Store:
-    """A part of `store` that only the processes started together with this one use.
+    """A part of `store` used only by the processes that were started together with this one.
 
-    torchrun keeps one store for all its restarts, in which gloo and NCCL would find the addresses of dead processes
-    (pytorch issues 135712 and 167288). So the main process chooses a name nobody had before and tells those who ask. A
-    question of an earlier start is answered too, and nobody reads it.
+    torchrun keeps one store across restarts, in which gloo and NCCL would find the addresses of dead processes (pytorch
+    issues 135712 and 167288). So the main process chooses a new name and sends it to each process that asks. It also
+    answers questions left by an earlier start, and nobody reads those answers.
 
     Raises:
-        InputError: a process does not come within `timeout`; says which.
+        InputError: timed out; names the processes that did not answer.
     """
     own = uuid.uuid4().hex
     if own_rank > 0:
@@ -122,14 +123,14 @@ def store_of_this_start(
         try:
             store.wait([f"answer/{own}"], timeout)
         except RuntimeError as error:
-            raise InputError(f"process {own_rank} of {size}: the main process does not answer") from error
+            raise InputError(f"process {own_rank} of {size} timed out waiting for the main process") from error
         name = store.get(f"answer/{own}").decode()
         store.set(f"{name}/{own_rank}", "understood")
         return dist.PrefixStore(name, store)
     waiting, deadline = set(range(1, size)), time.monotonic() + timeout.total_seconds()
     while waiting:
         if time.monotonic() > deadline:
-            raise InputError(f"of {size} processes, these do not come: {', '.join(map(str, sorted(waiting)))}")
+            raise InputError(f"timed out waiting for ranks {', '.join(map(str, sorted(waiting)))} of {size} processes")
         for other in waiting:
             if store.check([f"question/{other}"]):
                 store.set(f"answer/{store.get(f'question/{other}').decode()}", own)
@@ -140,31 +141,28 @@ def store_of_this_start(
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Leaves the process group at the end, if one was joined; the loss of another process becomes one line.
+    """Leaves the process group at the end, if it was joined, and reports the loss of another process in one line.
 
     Raises:
-        InputError: another process ended in the middle of an exchange with this one.
+        InputError: another process ended while exchanging data with this one, or the GPU ran out of memory.
     """
     try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise InputError(
-            "the memory of the GPU ran out: lower TEST.IMS_PER_BATCH, SOLVER.IMS_PER_BATCH or the sizes of INPUT"
-        ) from error
+        with explaining_out_of_memory("lower TEST.IMS_PER_BATCH, SOLVER.IMS_PER_BATCH or the sizes of INPUT"):
+            yield
     except RuntimeError as error:
         if not (is_distributed() and _is_lost_peer(error)):
             raise
         raise InputError(f"process {rank()} of {world_size()}: another process ended; its message says why") from error
     finally:
         if is_distributed():
-            # gloo's threads need Python's lock to drop the tensors of the last exchange, and torch holds it while it
-            # waits for them to end: seen to hang with torch 2.6.
+            # gloo's threads need Python's lock to free the tensors of the last exchange, while torch holds that lock
+            # and waits for the threads to end. Without the pause this deadlocked with torch 2.6.
             time.sleep(0.1)
             dist.destroy_process_group()
 
 
 def _is_lost_peer(error: RuntimeError) -> bool:
-    """gloo says it in these words only; torch has a class of its own for it (DistNetworkError) in some places."""
+    """gloo only has these words for it; in some places torch raises a class of its own (DistNetworkError)."""
     words = ("connection closed by peer", "connection reset by peer", "broken pipe", "gloo")
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
@@ -179,7 +177,7 @@ _is_alone = False
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Within the block `all_reduce_mean` gives this process its own figure: the others have no part in its work."""
+    """Within the block `all_reduce_mean` returns the value of this process, since the others do other work."""
     global _is_alone
     before, _is_alone = _is_alone, True
     try:
@@ -198,7 +196,7 @@ def all_reduce_mean(tensor: Tensor) -> Tensor:
 
 
 def largest(number: int) -> int:
-    """The largest `number` of all processes, on every process."""
+    """The largest `number` among all processes, returned on every process."""
     if world_size() == 1:
         return number
     tensor = torch.tensor(number)
@@ -207,7 +205,7 @@ def largest(number: int) -> int:
 
 
 def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
-    """Fill `tensors` with the main process's values, in place."""
+    """Overwrite `tensors` with the values of the main process."""
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
@@ -223,7 +221,7 @@ def gather_objects(obj: Any) -> list[Any] | None:
 
 
 def broadcast_object(obj: Any) -> Any:
-    """The main process's object, on every process."""
+    """The object of the main process, returned on every process."""
     if world_size() == 1:
         return obj
     box = [obj]

@@ -1,4 +1,4 @@
-"""What a run runs on, in a few lines for the log and for bug reports: `python -m engine.environment` prints them."""
+"""Hardware and software of a run, for logs and bug reports; `python -m engine.environment` prints it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ import numpy as np
 import torch
 import torchvision
 
+from engine.device import cpu_supports, num_cpus
+
 PACKAGE = Path(__file__).resolve().parent
 TIMEOUT = 10  # seconds for git and nvidia-smi
 
 
 def environment_report() -> str:
-    """Versions, processor, GPUs, processes and the command, a line each."""
+    """Versions, processor, GPUs, processes and the command, one line for each."""
     return "\n".join(
         [
             _versions(),
-            f"CPU: {cpu_name()}, {_num_cores()} cores, {torch.get_num_threads()} threads, {_bfloat16()}",
+            f"CPU: {cpu_name()}, {num_cpus()} cores, {torch.get_num_threads()} threads, {_bfloat16()}",
             f"GPU: {_gpus()}",
             f"processes: {processes(os.environ, sys.argv)}, on {platform.node()}",
             f"command: {shlex.join(sys.orig_argv)}",
@@ -46,37 +48,30 @@ def _versions() -> str:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit checked out in `folder`, with "-dirty" where files differ; None where it is no repository itself."""
+    """The commit checked out in `folder`, "-dirty" if files changed; None if it is not the root of a repository."""
     if not (folder / ".git").exists():
         return None
-    return _said_by(["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"])
+    return _output_of(["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"])
 
 
 def cpu_name() -> str:
-    """As the manufacturer calls it, where the system tells."""
+    """The model name, where the system provides it."""
     info = Path("/proc/cpuinfo")
     named = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.M) if info.exists() else None
     return named[1].strip() if named else platform.processor() or platform.machine()
 
 
-def _num_cores() -> int:
-    """Those this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _bfloat16() -> str:
-    is_supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # of oneDNN; not built everywhere
-    if is_supported is None:
-        return "bfloat16 unknown"
-    return "bfloat16 native" if is_supported() else "bfloat16 emulated, which is slow"
+    texts = {True: "bfloat16 native", False: "bfloat16 emulated, which is slow", None: "bfloat16 unknown"}
+    return texts[cpu_supports(torch.bfloat16)]
 
 
 def _gpus() -> str:
     if not torch.cuda.is_available():
-        return "none that torch can use" if torch.backends.cuda.is_built() else "none; this torch is built without CUDA"
+        return "none that torch can use" if torch.backends.cuda.is_built() else "none; torch was built without CUDA"
     properties = [torch.cuda.get_device_properties(k) for k in range(torch.cuda.device_count())]
     kinds = Counter(f"{each.name}, {each.total_memory / 2**30:.0f} GiB" for each in properties)
-    driver = _said_by(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
+    driver = _output_of(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
     return (
         f"{'; '.join(f'{count} x {kind}' for kind, count in kinds.items())}; "
         f"driver {driver.splitlines()[0] if driver else 'unknown'}, CUDA {torch.version.cuda}, "
@@ -85,7 +80,7 @@ def _gpus() -> str:
 
 
 def processes(environment: Mapping[str, str], arguments: Sequence[str] = ()) -> str:
-    """How many processes work together and who started them, from the variables and options that launchers set.
+    """The number of processes and what started them, from the variables and options that launchers set.
 
     Example:
         >>> processes({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RESTART_COUNT": "1"})
@@ -108,11 +103,11 @@ def processes(environment: Mapping[str, str], arguments: Sequence[str] = ()) -> 
     return text
 
 
-def _said_by(command: Sequence[str]) -> str | None:
-    """What a program prints; None where it is missing, fails or hangs."""
+def _output_of(command: Sequence[str]) -> str | None:
+    """What a program prints; None if it is missing, fails or takes longer than `TIMEOUT`."""
     if shutil.which(command[0]) is None:
         return None
-    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # only look
+    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # git must not write to the repository
     try:
         answer = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""The one kind of error a user can cause, and the one way a command reports it."""
+"""The error for bad input, and how a command reports it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, NoReturn
 EXIT_BAD_INPUT = 2
 EXIT_SAVED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 EXIT_INTERRUPTED = 130
-EXIT_NO_READER = 141  # as a shell says of a command that SIGPIPE ended
+EXIT_NO_READER = 141  # what a shell reports for a command ended by SIGPIPE
 
 
 class InputError(Exception):
     """Bad input: a file, a line, an id or a key that the user can correct.
 
-    The message is one line that names the culprit and says what to do. Commands print it without a traceback.
+    The message is one line that names the cause and says what to do. Commands print it without a traceback.
     """
 
 
@@ -33,7 +33,7 @@ def shown(value: Any) -> str:
 
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
-"""Ctrl-C; the notice before a job is killed; the same where a scheduler is told to send it (Slurm's --signal)."""
+"""Ctrl-C; the notice before a job is killed; the one a scheduler can be told to send (Slurm's --signal)."""
 
 
 def signal_numbers() -> list[int]:
@@ -42,15 +42,15 @@ def signal_numbers() -> list[int]:
 
 
 class Interrupted(Exception):
-    """A signal ended the work, and what was done is saved; the log says where and how to go on."""
+    """A signal ended the work, which is saved; the log says where and how to continue."""
 
 
 def run_tool(main: Callable[[], int | None]) -> NoReturn:
-    """Run a command's `main` and leave the process with its exit code.
+    """Run a command's `main` and exit with its exit code.
 
-    `InputError` becomes `error: ...` on stderr and exit code 2, `Interrupted` exit code 75, a Ctrl-C that left nothing
-    to go on from exit code 130, a pipe whose reader has seen enough (`| head`) exit code 141. A terminal that cannot
-    show a character (a class name in Chinese under LC_ALL=C) shows its escape instead.
+    `InputError` prints `error: ...` on stderr and gives exit code 2, `Interrupted` gives 75, a Ctrl-C that saved
+    nothing 130, and a pipe closed by its reader (`| head`) 141. Characters that the terminal cannot show (a Chinese
+    class name under LC_ALL=C) are printed as escapes.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
@@ -69,14 +69,14 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         if _reaches_reader("\n"):
-            raise  # it was another pipe
+            raise  # another pipe broke, not stdout
         code = EXIT_NO_READER
     _reaches_reader("")
     sys.exit(code)
 
 
 def _reaches_reader(text: str) -> bool:
-    """Whether somebody reads stdout, tried by writing `text`; if nobody does, what is left to write goes nowhere."""
+    """Whether stdout still has a reader, tested by writing `text`; if not, all further output is discarded."""
     try:
         print(end=text, flush=True)
     except BrokenPipeError:

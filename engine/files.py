@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: temporary file, fsync, rename, fsync of the folder."""
+"""Atomic writing: a file is complete or absent (temporary file, fsync, rename, fsync of the folder)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.errors import InputError
 
 
 class _RememberingFile:
-    """A binary file that remembers its OSError, which a C++ caller turns into something obscure."""
+    """A binary file that keeps its OSError, since a C++ caller turns it into an unclear one."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -39,13 +39,13 @@ class _RememberingFile:
 
 @contextlib.contextmanager
 def replacing(path: Path, suffix: str = ".tmp") -> Iterator[_RememberingFile]:
-    """A file that takes the place of `path` if the block ends well, and else leaves no trace.
+    """A file that replaces `path` if the block succeeds, and leaves no trace if it fails.
 
-    With the default suffix the temporary file has a fixed name, so that one left by a killed process is overwritten by
-    the next. Where several processes may write the same path at once, each needs a `suffix` of its own.
+    With the default suffix the temporary file has a fixed name, so the next process overwrites one that a killed
+    process left. If several processes may write the same path at once, each needs its own `suffix`.
 
     Raises:
-        InputError: the disk is full or not writable; what stood at `path` before is untouched.
+        InputError: the disk is full or not writable; the old content of `path` is untouched.
     """
     temporary = path.with_name(f".{path.name}{suffix}")
     remembering: _RememberingFile | None = None
@@ -74,7 +74,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as JSON atomically: an object indented for people, anything else (long results) on one line.
+    """Write `content` as JSON atomically: an object is indented for readers, anything else (long results) is one line.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -89,22 +89,19 @@ def _why_not_written(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         with contextlib.suppress(OSError):
             reason += f" ({shutil.disk_usage(path.parent).free / 1e6:.0f} MB free)"
-        reason += "; make room"
+        reason += "; free some space"
     kept = "; the previous file is kept" if path.exists() else ""
     return f"{path}: cannot be written: {reason}{kept}"
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there
+    if os.name == "nt":  # Windows cannot open a folder
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (
-            errno.EINVAL,
-            errno.ENOTSUP,
-        ):  # some network file systems know no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems do not support it
             raise
     finally:
         os.close(descriptor)

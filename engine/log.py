@@ -1,4 +1,4 @@
-"""Console and file logging. The main process speaks; the others only warn."""
+"""Console and file logging. The main process logs everything, the others only warnings."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 ROOT = "engine"
 CONFIG_FILE = "config.yaml"
-"""Beside `log.txt`: the resolved configuration of a training."""
+"""The resolved configuration of a training run, next to `log.txt`."""
 ON_BAR = "is_on_bar"
-"""Attribute of a log record (`extra={ON_BAR: True}`): a live bar says the same, so a terminal needs no line."""
+"""Attribute of a log record (`extra={ON_BAR: True}`): a progress bar shows the same, so a terminal needs no line."""
 
 
-class _Steadfast(logging.Handler):
-    """Says once on stderr that its stream takes no more (full disk, closed pipe), and lets the work go on."""
+class _ReportsFailureOnce(logging.Handler):
+    """Reports once on stderr that its stream cannot be written (full disk, closed pipe), and lets the work go on."""
 
     is_failing = False
 
@@ -27,27 +27,27 @@ class _Steadfast(logging.Handler):
         elif not self.is_failing:
             self.is_failing = True
             name = getattr(self, "baseFilename", "the console")
-            print(f"{name}: cannot be written ({error.strerror}); lines of the log are lost there", file=sys.stderr)
+            print(f"{name}: cannot be written ({error.strerror}); log lines are lost", file=sys.stderr)
 
 
-class _BarFriendlyHandler(_Steadfast, logging.StreamHandler):
-    """Writes above a live tqdm bar instead of through it."""
+class _BarFriendlyHandler(_ReportsFailureOnce, logging.StreamHandler):
+    """Writes above a tqdm bar instead of into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, ON_BAR, False) and self.stream.isatty():
             return
         try:
             tqdm.write(self.format(record), file=self.stream)
-        except Exception:  # as every handler of `logging` does
+        except Exception:  # as all handlers of `logging` do
             self.handleError(record)
 
 
-class _LogFile(_Steadfast, logging.FileHandler):
+class _LogFile(_ReportsFailureOnce, logging.FileHandler):
     """The log on disk."""
 
 
 def get_logger(name: str = ROOT) -> logging.Logger:
-    """A logger below `engine`, silent until `setup_logging` was called."""
+    """A logger below `engine`, silent until `setup_logging` is called."""
     return logging.getLogger(name if name.startswith(ROOT) else f"{ROOT}.{name}")
 
 

@@ -15,7 +15,7 @@ import torch
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
-if os.environ.get("CI"):  # a change is not to fail by chance; whoever runs the tests by hand looks further each time
+if os.environ.get("CI"):  # a change must not fail by chance; runs by hand try new examples each time
     hypothesis.settings.load_profile("repeatable")
 
 
@@ -28,7 +28,7 @@ def _folder(variable: str, what: str) -> Path:
 
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
-    """Figures recorded from the original implementations."""
+    """Values recorded from the original implementations."""
     return _folder("DETECTION_GOLDEN", "golden figures are not here")
 
 
@@ -40,7 +40,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(autouse=True)
 def engine_logger() -> Iterator[None]:
-    """No test leaves handlers or levels on the engine's logger behind for the next."""
+    """Restores the handlers and the level of the engine logger after each test."""
     logger = logging.getLogger("engine")
     before = list(logger.handlers), logger.propagate, logger.level
     yield
@@ -50,7 +50,7 @@ def engine_logger() -> Iterator[None]:
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """What the engine's logger says, from INFO on."""
+    """The records of the engine logger from INFO on."""
     monkeypatch.setattr(logging.getLogger("engine"), "propagate", True)
     caplog.set_level(logging.INFO, "engine")
     return caplog
@@ -60,7 +60,7 @@ WriteCoco = Callable[..., Path]
 
 
 def smooth_image(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A picture that JPEG keeps well: colour gradients, different for each seed."""
+    """A picture that survives JPEG: colour gradients, different for each seed."""
     rng = np.random.default_rng(seed)
     corners = rng.integers(0, 256, (2, 2, 3)).astype(np.float32)
     return cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)

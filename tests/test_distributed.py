@@ -11,7 +11,7 @@ from engine.errors import InputError
 
 
 def test_restarted_processes_do_not_meet_the_dead() -> None:
-    """One store for all starts, as torchrun keeps it; the second start must not read what the first one left."""
+    """One store for all starts, as in torchrun; the second start must not read values of the first one."""
     server = dist.TCPStore("localhost", 0, is_master=True, timeout=timedelta(seconds=30))
 
     def process(rank: int) -> str:
@@ -38,10 +38,10 @@ def test_a_start_whose_processes_died_early_does_no_harm() -> None:
         assert list(threads.map(process, range(2))) == [b"here", b"here"]
 
 
-def test_whoever_waits_in_vain_says_for_whom() -> None:
+def test_a_timeout_names_the_missing_processes() -> None:
     moment = timedelta(seconds=0.3)
     server = dist.TCPStore("localhost", 0, is_master=True, timeout=timedelta(seconds=30))
-    with pytest.raises(InputError, match="of 3 processes, these do not come: 1, 2"):
+    with pytest.raises(InputError, match="timed out waiting for ranks 1, 2 of 3 processes"):
         store_of_this_start(server, 0, size=3, timeout=moment)
-    with pytest.raises(InputError, match="process 2 of 3: the main process does not answer"):
+    with pytest.raises(InputError, match="process 2 of 3 timed out waiting for the main process"):
         store_of_this_start(server, 2, size=3, timeout=moment)

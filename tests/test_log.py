@@ -19,10 +19,7 @@ def test_a_full_disk_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[
         get_logger(__name__).info("line %d", k)
     told = capsys.readouterr()
     assert told.out == "line 0\nline 1\nline 2\n"
-    assert (
-        told.err
-        == f"{tmp_path}/log.txt: cannot be written (No space left on device); lines of the log are lost there\n"
-    )
+    assert told.err == f"{tmp_path}/log.txt: cannot be written (No space left on device); log lines are lost\n"
 
 
 def test_a_reader_that_goes_away_ends_no_work(tmp_path: Path) -> None:
@@ -33,7 +30,7 @@ def test_a_reader_that_goes_away_ends_no_work(tmp_path: Path) -> None:
     )
     process.stdout.close()
     assert process.wait() == 0
-    assert process.stderr.read() == "the console: cannot be written (Broken pipe); lines of the log are lost there\n"
+    assert process.stderr.read() == "the console: cannot be written (Broken pipe); log lines are lost\n"
 
 
 def test_mistakes_in_a_message_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

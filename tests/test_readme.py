@@ -1,4 +1,4 @@
-"""What the texts tell a reader to type and to open is really there."""
+"""The commands and files that the texts name exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEXTS = ["README.md", "CONTRIBUTING.md", "datasets/README.md"]
-HELP_SECONDS = 2.5  # DESIGN says one second; a busy machine gets some slack
+HELP_SECONDS = 2.5  # the limit is one second; a busy machine gets some slack
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -24,7 +24,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Every command line of the texts, continuation lines joined, comments dropped."""
+    """All command lines of the texts, with continuation lines joined and without comments."""
     found = []
     for name in TEXTS:
         for block in blocks((REPOSITORY / name).read_text(), "(?:bash|sh)"):
@@ -42,7 +42,7 @@ def script_of(command: str) -> str | None:
 
 @functools.cache
 def help_of(script: str) -> tuple[str, float]:
-    """Help text of a script and the seconds it took, the best of three."""
+    """The help text of a script and its time in seconds, best of three."""
     seconds = []
     for _ in range(3):
         start = time.perf_counter()

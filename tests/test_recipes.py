@@ -1,4 +1,4 @@
-"""The recipes can be started as their head comments say: on the quickstart data, with three keys."""
+"""The recipes can be started as their head comments say: with the quickstart data and three keys."""
 
 from __future__ import annotations
 

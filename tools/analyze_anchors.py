@@ -1,4 +1,4 @@
-"""Sizes and ratios of the training boxes, what the anchors of a configuration reach, and which would suit better.
+"""Show sizes and ratios of the training boxes, how well the anchors of a configuration fit, and better ones.
 
 python tools/analyze_anchors.py --config-file F --output-dir outputs/anchors
 """
@@ -18,12 +18,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     summary = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("--config-file", required=True, metavar="F", help="YAML configuration")
-    parser.add_argument("--output-dir", metavar="O", type=Path, help="of anchors.png (OUTPUT_DIR)")
+    parser.add_argument("--output-dir", metavar="O", type=Path, help="folder for anchors.png (OUTPUT_DIR)")
+    parser.add_argument("--max-images", metavar="N", type=int, default=2000, help="use N random images (2000); 0: all")
     parser.add_argument(
-        "--max-images", metavar="N", type=int, default=2000, help="look at N random images (2000), 0: all"
+        "--num-ratios", metavar="R", type=int, help="number of ratios to suggest (as many as configured)"
     )
-    parser.add_argument("--num-ratios", metavar="R", type=int, help="ratios to suggest (as many as configured)")
-    parser.add_argument("--seed", type=int, default=0, help="of the images drawn and the clusters (0)")
+    parser.add_argument("--seed", type=int, default=0, help="for the choice of images and the clusters (0)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
     args = parser.parse_args(arguments)
     if args.max_images < 0 or args.seed < 0:

@@ -1,4 +1,4 @@
-"""Curves of any figures of any number of runs, and tables: seconds an iteration, final and best figures.
+"""Plot curves of any metrics of any number of runs, and print seconds per iteration, final and best values.
 
 python tools/analyze_logs.py outputs/a outputs/b --metrics loss AP --output curves.png
 """
@@ -23,11 +23,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         metavar="NAME",
         default=[],
-        help="loss, grad_norm, memory_mb, ...; AP is that of each validated data set, NAME/AP that of one "
+        help="loss, grad_norm, memory_mb, ...; AP means that of all validated data sets, NAME/AP that of one "
         "(loss AP lr time)",
     )
-    parser.add_argument("--output", metavar="PNG", type=Path, help="of the curves (curves.png beside the first run's)")
-    parser.add_argument("--smooth", metavar="N", type=int, default=1, help="draw means of N neighbouring points (1)")
+    parser.add_argument(
+        "--output", metavar="PNG", type=Path, help="picture to write (curves.png in the folder of the first run)"
+    )
+    parser.add_argument("--smooth", metavar="N", type=int, default=1, help="smooth over N neighbouring points (1)")
     parser.add_argument("--log", action="store_true", help="logarithmic y axes")
     return parser.parse_args(arguments)
 

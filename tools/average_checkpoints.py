@@ -23,25 +23,27 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="checkpoint to write; must not exist yet")
     parser.add_argument("inputs", metavar="IN", nargs="*", help="checkpoints of this engine")
-    parser.add_argument("--weights", metavar="X", type=float, nargs="+", help="one for each IN (all alike)")
-    parser.add_argument("--last", metavar="N", type=int, help="instead of IN: the N newest checkpoints of --dir")
-    parser.add_argument("--dir", metavar="RUN", type=Path, help="OUTPUT_DIR of a training, see --last")
+    parser.add_argument("--weights", metavar="X", type=float, nargs="+", help="one per IN (equal)")
+    parser.add_argument("--last", metavar="N", type=int, help="instead of IN: the N newest checkpoints in --dir")
+    parser.add_argument("--dir", metavar="RUN", type=Path, help="OUTPUT_DIR of a training run, for --last")
     parser.add_argument(
         "--recompute-bn",
         action="store_true",
-        help="then take the batch norm statistics of the averaged weights on training images",
+        help="recompute the batch norm statistics of the averaged weights on training images",
     )
     parser.add_argument("--config-file", metavar="F", help="YAML configuration, for --recompute-bn")
-    parser.add_argument("--images", metavar="N", type=int, default=1000, help="training images to look at (1000)")
-    args, args.opts = parser.parse_known_args(arguments)  # KEY VALUE pairs stand behind options, apart from IN
-    if args.last is not None:  # there is no IN, but Python 3.12.7 and later take the first pairs for it
+    parser.add_argument(
+        "--images", metavar="N", type=int, default=1000, help="number of training images for --recompute-bn (1000)"
+    )
+    args, args.opts = parser.parse_known_args(arguments)  # KEY VALUE pairs follow options, separately from IN
+    if args.last is not None:  # there is no IN, but Python 3.12.7 and later take the first pairs as IN
         args.opts, args.inputs = [*args.inputs, *args.opts], []
     if unknown := [word for word in args.opts if word.startswith("--")]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if bool(args.inputs) == (args.last is not None) or (args.last is None) != (args.dir is None):
-        parser.error("name the checkpoints, or --last N and --dir RUN")
+        parser.error("give the checkpoints, or --last N and --dir RUN")
     if args.recompute_bn != bool(args.config_file):
-        parser.error("--recompute-bn and --config-file belong together")
+        parser.error("--recompute-bn and --config-file must be used together")
     if args.opts and not args.config_file:
         parser.error(f"unrecognized arguments: {' '.join(args.opts)}")
     if args.images < 1 or (args.last is not None and args.last < 1):
@@ -52,7 +54,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
     if args.output.exists():
-        raise InputError(f"{args.output}: exists; the file to write comes first: give it another name, or delete it")
+        raise InputError(
+            f"{args.output}: exists already; OUT, the file to write, comes first: choose another name, or delete it"
+        )
     if args.config_file:
         from engine.config import load_config
 
@@ -71,10 +75,12 @@ def main(arguments: list[str] | None = None) -> None:
         from engine.assembly.weights import with_batch_norm_recomputed
 
         state = with_batch_norm_recomputed(cfg, state, args.images)
-        print(f"batch norm statistics: those of {args.images} training images")
+        print(f"batch norm statistics: recomputed on {args.images} training images")
     save(args.output, state)
-    print(f"written to {args.output}; without score thresholds, for they belong to other weights:")
-    print(f"find its own by tools/test_net.py --config-file F --write-thresholds MODEL.WEIGHT {args.output}")
+    print(
+        f"written to {args.output} without score thresholds, since those of the inputs do not hold for it; find them:"
+    )
+    print(f"tools/test_net.py --config-file F --write-thresholds MODEL.WEIGHT {args.output}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Convert weights of another project into a checkpoint of this engine, and report what they hold.
+"""Convert weights of another project into a checkpoint of this engine, and report their content.
 
 python tools/convert_weights.py retinanet_R_50_FPN_1x.pkl weights/retinanet.pth --config-file F MODEL.DEVICE cpu
 
 The conventions that the weights were trained with (pixels, anchors, deltas, normalisation of the input) are stored in
-the file and followed by test_net.py, the demo and Predictor.
+the file and applied by test_net.py, the demo and Predictor.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import run_tool
 
-# As engine.checkpoint.foreign.FORMATS, without torch.
+# As in engine.checkpoint.foreign.FORMATS, which would import torch.
 FORMATS = ("auto", "mmdetection", "detectron2", "torchvision", "atss", "caffe2")
 
 
@@ -28,23 +28,21 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("source", metavar="IN", help="weights: a file, a URL or catalog://...")
     parser.add_argument("output", metavar="OUT", type=Path, help="checkpoint to write")
-    parser.add_argument("--from", dest="format", choices=FORMATS, default="auto", help="whose weights (auto)")
+    parser.add_argument("--from", dest="format", choices=FORMATS, default="auto", help="format of IN (auto)")
     parser.add_argument(
         "--config-file",
         metavar="F",
-        help="also load them into the model of this YAML configuration, with the overrides KEY VALUE",
+        help="also load the weights into the model of this YAML configuration, with overrides KEY VALUE",
     )
     names = parser.add_mutually_exclusive_group()
-    names.add_argument(
-        "--class-names", nargs="+", metavar="NAME", help="names of the classes in the order of the labels"
-    )
+    names.add_argument("--class-names", nargs="+", metavar="NAME", help="class names in the order of the labels")
     names.add_argument(
         "--class-names-from",
         metavar="A",
         type=Path,
-        help="COCO annotation file whose categories are the classes, by id",
+        help="COCO annotation file with the classes as categories, ordered by id",
     )
-    args, args.opts = parser.parse_known_args(arguments)  # KEY VALUE pairs stand behind options, apart from IN and OUT
+    args, args.opts = parser.parse_known_args(arguments)  # KEY VALUE pairs follow options, separately from IN and OUT
     unknown = [word for word in args.opts if word.startswith("--")] if args.config_file else args.opts
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -52,7 +50,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def class_names(args: argparse.Namespace) -> list[str]:
-    """As given, or those of the annotation file in the order of their ids."""
+    """The class names given, or those of the annotation file in the order of their ids."""
     if not args.class_names_from:
         return args.class_names or []
     from engine.data.formats import coco
@@ -75,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     setup_logging()
     file = read_weights(args.source, args.format)
     if file.format == "engine" and args.format != "auto":
-        print(f"{args.source}: a checkpoint of this engine, so --from {args.format} does not apply")
+        print(f"{args.source}: is a checkpoint of this engine, so --from {args.format} does not apply")
     if names:
         file = with_class_names(file, names)
     print(summary(file))

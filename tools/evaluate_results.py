@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Metrics, per-class table and score thresholds from a COCO results file; no model, no network.
+"""Compute metrics, a table per class and score thresholds from a COCO results file, without a model.
 
-Example: python tools/evaluate_results.py --config-file configs/my.yaml --results out/bbox.json
+python tools/evaluate_results.py --config-file configs/my.yaml --results out/bbox.json
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     summary = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(description=f"{summary} Writes metrics.json and thresholds.json.")
-    parser.add_argument("--config-file", required=True, type=Path, help="the YAML file of the run")
-    parser.add_argument("--results", required=True, type=Path, help="COCO results, a JSON list")
-    parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TEST")
-    parser.add_argument("--output-dir", type=Path, help="default: the folder of the results file")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="changes to the configuration")
+    parser.add_argument("--config-file", required=True, type=Path, metavar="F", help="YAML configuration")
+    parser.add_argument("--results", required=True, type=Path, metavar="R", help="COCO results, a JSON list")
+    parser.add_argument("--dataset", metavar="NAME", help="the data set (first of DATASETS.TEST)")
+    parser.add_argument("--output-dir", type=Path, metavar="O", help="(the folder of the results file)")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
     return parser.parse_args(arguments)
 
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     files = [output_dir / f"{name}.json" for name in outcome]
     for file, content in zip(files, outcome.values(), strict=True):
         write_json(file, content)
-    left_out = f", without {len(skipped)} that could not be read in the test" if skipped else ""
+    left_out = f", without {len(skipped)} that could not be read during the test" if skipped else ""
     print(f"{names[0]}: {metrics['num_images']} images{left_out}, {len(results)} detections\n")
     print(metrics_table(metrics), end="\n\n")
     print(thresholds_table(thresholds), end="\n\n")

@@ -1,4 +1,4 @@
-"""Print the rooms of `engine/` floor by floor, what each one imports, and every import that runs upward.
+"""Print the rooms of `engine/` floor by floor with their imports, and all imports that run upward.
 
 python tools/import_graph.py
 """
@@ -14,9 +14,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "engine"
 BASE = "base"
-"""One name for the modules that lie directly in `engine/`; every room may import them."""
+"""The name for all modules directly in `engine/`; every room may import them."""
 
-# From the bottom up. A room imports only from the rows below its own.
+# From bottom to top. A room may only import from the rows below its own.
 ROWS: tuple[tuple[str, ...], ...] = (
     (BASE,),
     ("structures",),
@@ -50,9 +50,9 @@ def room_of(module: str) -> str:
 
 
 def imported_modules(source: str, module: str, is_package: bool = False) -> Iterator[tuple[int, str]]:
-    """(line, name) of everything of `engine` that `source` imports, in functions and under TYPE_CHECKING too.
+    """(line, name) of all imports of `engine` in `source`, including those in functions and under TYPE_CHECKING.
 
-    `from engine.data import loader` gives engine.data.loader, since the name may be a module.
+    `from engine.data import loader` gives engine.data.loader, since the imported name may be a module.
     """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -71,7 +71,7 @@ def imported_modules(source: str, module: str, is_package: bool = False) -> Iter
 
 
 def upward_imports(source: str, module: str, is_package: bool = False) -> list[str]:
-    """One line for each import that the house does not allow."""
+    """One line for each import that the rules of the house forbid."""
     own = room_of(module)
     faults = []
     for line, target in imported_modules(source, module, is_package):
@@ -81,17 +81,17 @@ def upward_imports(source: str, module: str, is_package: bool = False) -> list[s
         elif own != other and ROW_OF[other] >= ROW_OF[own]:
             faults.append(f"{module}:{line} imports {target}: {other} is not below {own}")
         elif target == "engine" and module != "engine":
-            faults.append(f"{module}:{line} imports the whole package; name the module")
+            faults.append(f"{module}:{line} imports the whole package; import the module")
     return faults
 
 
 def read_graph() -> tuple[dict[str, set[str]], list[str]]:
-    """Room -> the other rooms that it imports, and the faults of all modules."""
+    """The imported rooms by room, and the faults of all modules."""
     graph: dict[str, set[str]] = defaultdict(set)
     faults: list[str] = []
     for path in sorted(PACKAGE.rglob("*.py")):
         module, source = module_name(path), path.read_text(encoding="utf-8")
-        if module == "engine":  # the public names, loaded on first use
+        if module == "engine":  # the public names, which are imported on first use
             continue
         faults += upward_imports(source, module, path.name == "__init__.py")
         targets = {room_of(target) for _, target in imported_modules(source, module, path.name == "__init__.py")}
@@ -100,10 +100,10 @@ def read_graph() -> tuple[dict[str, set[str]], list[str]]:
 
 
 def floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
-    """Room -> floor, from 1: one above the highest room that it imports.
+    """The floor of each room, from 1: one above the highest room that it imports.
 
     Raises:
-        ValueError: rooms import each other in a circle.
+        ValueError: there is a cycle of imports.
 
     Example:
         >>> floors({"a": set(), "b": {"a"}, "c": {"a", "b"}})
@@ -124,7 +124,7 @@ def floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
 
 
 def picture(graph: Mapping[str, set[str]]) -> str:
-    """The floors from the top down, a room per line with what it imports; `base` is understood."""
+    """The floors from top to bottom, one line per room with its imports except `base`."""
     floor_of = floors(graph)
     lines = []
     for floor in range(max(floor_of.values()), 0, -1):

@@ -1,4 +1,4 @@
-"""Parameters, operations (multiply-adds) and activations of a model by module, for one test image.
+"""Show parameters, operations (multiply-adds) and activations of a model by module, for one test image.
 
 python tools/model_complexity.py --config-file configs/atss/atss_R_50_FPN_1x.yaml --depth 3
 """
@@ -16,14 +16,14 @@ from engine.errors import run_tool
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     summary = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(description=f"{summary} The weights are random; nothing is downloaded.")
+    parser = argparse.ArgumentParser(description=f"{summary} Weights are random; nothing is downloaded.")
     parser.add_argument("--config-file", required=True, metavar="F", help="YAML configuration")
     parser.add_argument(
         "--size",
         nargs=2,
         type=int,
         metavar=("H", "W"),
-        help="height and width of the image, pixels (of the largest in testing: INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST)",
+        help="height and width of the image in pixels (largest in testing: INPUT.MIN_SIZE_TEST, MAX_SIZE_TEST)",
     )
     parser.add_argument("--depth", type=int, default=2, metavar="N", help="show modules down to this depth (2)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")

@@ -1,4 +1,4 @@
-"""Print the configuration that a run would use, or what its keys mean.
+"""Print the configuration that a run would use, or the meaning of its keys.
 
 python tools/print_config.py --config-file F SOLVER.BASE_LR 0.02
 python tools/print_config.py --config-file F --diff
@@ -18,16 +18,16 @@ from engine.errors import run_tool
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     summary = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(description=f"{summary} What is printed is YAML that loads again.")
-    parser.add_argument("--config-file", metavar="F", help="YAML configuration; only --doc does without")
+    parser = argparse.ArgumentParser(description=f"{summary} The output is YAML that can be loaded again.")
+    parser.add_argument("--config-file", metavar="F", help="YAML configuration; optional for --doc")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--diff", action="store_true", help="only what differs from the defaults")
-    what.add_argument("--keys", metavar="PATTERN", help="only the keys that contain PATTERN (* and ? as in a shell)")
-    what.add_argument("--doc", metavar="PATTERN", help="value, default and meaning of the keys that contain PATTERN")
+    what.add_argument("--diff", action="store_true", help="only keys that differ from the defaults")
+    what.add_argument("--keys", metavar="PATTERN", help="only keys that contain PATTERN (* and ? as in a shell)")
+    what.add_argument("--doc", metavar="PATTERN", help="value, default and meaning of keys that contain PATTERN")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
     args = parser.parse_args(arguments)
     if not args.config_file and (args.doc is None or args.opts):
-        parser.error("name the configuration: --config-file F")
+        parser.error("--config-file F is required")
     return args
 
 
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         tree = describe.difference(tree, describe.plain(get_cfg()))
     elif args.keys is not None:
         tree = describe.select(tree, args.keys) or describe.nothing_matches(args.keys)
-    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"  # else YAML's own escapes
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"  # otherwise use the escapes of YAML
     print(describe.to_yaml(tree, allow_unicode=is_utf8), end="")
 
 

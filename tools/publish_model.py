@@ -1,4 +1,4 @@
-"""Strip a checkpoint to what is needed to use the model, and put its hash into the file name.
+"""Strip a checkpoint to what is needed to use the model, and add its hash to the file name.
 
 python tools/publish_model.py outputs/mine/model_final.pth published/mine.pth --safetensors
 """
@@ -16,15 +16,15 @@ from engine.errors import run_tool
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=f"{(__doc__ or '').splitlines()[0]} Weights, class names, score thresholds, configuration and "
-        "conventions stay; optimizer and other states of the training go."
+        description=f"{(__doc__ or '').splitlines()[0]} Keeps weights, class names, score thresholds, configuration "
+        "and conventions; drops the optimizer and other training state."
     )
     parser.add_argument("source", metavar="IN", type=Path, help="checkpoint of this engine")
     parser.add_argument(
         "output",
         metavar="OUT",
         help="model.pth gives model-1a2b3c4d.pth, with the first digits of the SHA-256 of the file; or a folder, which "
-        "ends with / unless it exists",
+        "must end with / unless it exists",
     )
     parser.add_argument("--safetensors", action="store_true", help="write OUT-1a2b3c4d.safetensors")
     return parser.parse_args(arguments)
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     path = publish(args.source, args.output, args.safetensors)
     content = read_own(path, mmap=True)
     print(f"{args.source}: {args.source.stat().st_size / 1e6:.1f} MB; published: {path.stat().st_size / 1e6:.1f} MB")
-    print(f"classes: {', '.join(content.get('class_names') or []) or 'not named'}")
+    print(f"classes: {', '.join(content.get('class_names') or []) or 'unknown'}")
     if not content.get("thresholds"):
         print("score thresholds: none; tools/test_net.py --write-thresholds stores them in IN")
     print(f"SHA-256: {sha256(path)}")

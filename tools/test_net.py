@@ -24,7 +24,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides, above all MODEL.WEIGHT W"
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="overrides of the configuration: MODEL.WEIGHT W, ...",
     )
     return parser.parse_args()
 
@@ -33,7 +36,7 @@ def main() -> None:
     args = parse_args()
     from engine.config import load_config
 
-    cfg = load_config(args.config_file, args.opts)  # mistakes are answered before torch is loaded
+    cfg = load_config(args.config_file, args.opts)  # reports mistakes before torch is imported
     if not cfg.MODEL.WEIGHT:
         raise InputError("no weights to test: add MODEL.WEIGHT path/to/model_final.pth to the command")
     if not cfg.DATASETS.TEST:

@@ -19,7 +19,7 @@ from engine.errors import run_tool
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a model from a YAML file, then test it.")
     parser.add_argument("--config-file", required=True, metavar="F", help="YAML configuration")
-    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint of OUTPUT_DIR")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--skip-test", action="store_true", help="do not test the final model")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
@@ -30,7 +30,7 @@ def main() -> None:
     args = parse_args()
     from engine.config import load_config
 
-    cfg = load_config(args.config_file, args.opts)  # mistakes are answered before torch is loaded
+    cfg = load_config(args.config_file, args.opts)  # reports mistakes before torch is imported
 
     from engine import distributed, evaluate, train
     from engine.checkpoint import store_thresholds

@@ -1,1 +1,1 @@
-"""What a data set, a model or a finished run is like: anchors, complexity, logs."""
+"""Analyses of data sets (anchors, pictures), of models (complexity) and of finished runs (logs)."""

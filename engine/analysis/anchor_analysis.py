@@ -1,6 +1,6 @@
-"""How well anchors suit the boxes of a data set, and which would suit them better. NumPy only.
+"""How well anchors fit the boxes of a data set, and which would fit better. NumPy only.
 
-Shapes: M boxes, A anchors a cell, k clusters; a shape is (width, height) in pixels of the image that the model sees.
+Shapes: M boxes, A anchors per cell, k clusters; a shape is (width, height) in pixels of the image that the model sees.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from tabulate import tabulate
 
+MAX_STEPS = 100  # of k-means, which usually converges much earlier
+REACH_THRESHOLDS = (0.5, 0.7)
 SIZE_EDGES = (0, 16, 32, 64, 128, 256, 512, np.inf)
 RATIO_EDGES = (0, 1 / 8, 1 / 4, 1 / 2, 1 / np.sqrt(2), np.sqrt(2), 2, 4, 8, np.inf)
 RATIO_NAMES = ("< 1:8", "1:8", "1:4", "1:2", "1:1", "2:1", "4:1", "8:1", "> 8:1")
 
 
 def shape_iou(shapes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU (M, A) of boxes of `shapes` (M, 2) and `others` (A, 2) with a common centre.
+    """IoU (M, A) of boxes of `shapes` (M, 2) and `others` (A, 2) with the same centre.
 
     Example:
         >>> shape_iou(np.array([[10, 10]]), np.array([[10, 5], [20, 20]])).tolist()
@@ -31,13 +33,13 @@ def best_iou(
 ) -> np.ndarray:
     """The largest IoU (M,) of each box with any anchor of a pyramid.
 
-    Of all anchors of one shape on a grid, the one of the nearest centre overlaps a box most.
+    Among the anchors of one shape on a grid, the one with the nearest centre has the largest overlap.
 
     Args:
         boxes: (M, 4) xyxy.
-        image_sizes: (M, 2) height and width of each box's image, padded.
-        cells: anchors (A, 4) of the first cell, for each level.
-        strides: pixels between cells, for each level.
+        image_sizes: (M, 2) height and width of the padded image of each box.
+        cells: for each level, the anchors (A, 4) of the first cell.
+        strides: for each level, the distance of cells in pixels.
     """
     best = np.zeros(len(boxes))
     centers, shapes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
@@ -52,15 +54,15 @@ def best_iou(
     return best
 
 
-def kmeans_iou(shapes: np.ndarray, k: int, seed: int = 0, max_steps: int = 100) -> np.ndarray:
-    """Centres (k, 2) of clusters of `shapes` (M, 2) by distance 1 - IoU (Redmon & Farhadi, 2017), by area.
+def kmeans_iou(shapes: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
+    """Centres (k, 2) of clusters of `shapes` (M, 2) with the distance 1 - IoU (Redmon & Farhadi, 2017), sorted by area.
 
-    Fewer than k where there are fewer different shapes.
+    Fewer than k if there are fewer different shapes.
     """
     shapes = np.asarray(shapes, dtype=np.float64)
     centers = _spread(shapes, min(k, len(np.unique(shapes, axis=0))), np.random.default_rng(seed))
     labels = None
-    for _ in range(max_steps):
+    for _ in range(MAX_STEPS):
         nearest = shape_iou(shapes, centers).argmax(1)
         if labels is not None and np.array_equal(nearest, labels):
             break
@@ -72,21 +74,21 @@ def kmeans_iou(shapes: np.ndarray, k: int, seed: int = 0, max_steps: int = 100) 
 
 
 def _spread(shapes: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """First centres, each drawn with a probability by its squared distance to those before (k-means++)."""
+    """Initial centres, each drawn with probability proportional to its squared distance to those before (k-means++)."""
     centers = [shapes[rng.integers(len(shapes))]]
     while len(centers) < k:
         distance = 1 - shape_iou(shapes, np.stack(centers)).max(1)
         weights = distance.clip(min=0) ** 2
         if not weights.any():
-            break  # what remains differs by rounding only
+            break  # the remaining shapes differ only by rounding
         centers.append(shapes[rng.choice(len(shapes), p=weights / weights.sum())])
     return np.stack(centers)
 
 
 def suggest(shapes: np.ndarray, num_ratios: int, num_sizes: int, seed: int = 0) -> tuple[list[float], list[float]]:
-    """ASPECT_RATIOS (height / width) and ANCHOR_SIZES (square roots of areas) for boxes of `shapes` (M, 2), rising.
+    """ASPECT_RATIOS (height / width) and ANCHOR_SIZES (square roots of areas), ascending, for boxes of `shapes` (M, 2).
 
-    Ratios are clusters of the boxes scaled to one area, sizes of squares of their areas.
+    Ratios are clusters of the boxes scaled to the same area; sizes are clusters of squares with the areas of the boxes.
     """
     sides = np.sqrt(shapes.prod(-1, keepdims=True))
     units = kmeans_iou(shapes / sides, num_ratios, seed)
@@ -95,22 +97,23 @@ def suggest(shapes: np.ndarray, num_ratios: int, num_sizes: int, seed: int = 0) 
 
 
 def shares_table(shapes: np.ndarray) -> str:
-    """Share of the boxes of each size and ratio, in percent."""
+    """Percentage of the boxes in each class of size and ratio."""
     return _table(shapes, lambda chosen: 100 * chosen.mean() if chosen.any() else None, ".1f")
 
 
 def means_table(shapes: np.ndarray, values: np.ndarray) -> str:
-    """Mean of `values` (M,) over the boxes of each size and ratio."""
+    """Mean of `values` (M,) over the boxes in each class of size and ratio."""
     return _table(shapes, lambda chosen: values[chosen].mean() if chosen.any() else None, ".2f")
 
 
-def reach_table(reached: dict[str, np.ndarray], thresholds: Sequence[float] = (0.5, 0.7)) -> str:
-    """For each named set of anchors its best IoUs (M,): share of boxes from each threshold on, and the mean."""
+def reach_table(reached: dict[str, np.ndarray]) -> str:
+    """For the best IoUs (M,) of each set of anchors: share of boxes at or above `REACH_THRESHOLDS`, and the mean."""
     rows = [
-        (name, *(100 * (ious >= thresh).mean() for thresh in thresholds), ious.mean()) for name, ious in reached.items()
+        (name, *(100 * (ious >= thresh).mean() for thresh in REACH_THRESHOLDS), ious.mean())
+        for name, ious in reached.items()
     ]
-    headers = ("anchors", *(f"IoU >= {thresh} (%)" for thresh in thresholds), "mean best IoU")
-    return tabulate(rows, headers=headers, floatfmt=("", *[".1f"] * len(thresholds), ".3f"))
+    headers = ("anchors", *(f"IoU >= {thresh} (%)" for thresh in REACH_THRESHOLDS), "mean best IoU")
+    return tabulate(rows, headers=headers, floatfmt=("", *[".1f"] * len(REACH_THRESHOLDS), ".3f"))
 
 
 def _table(shapes: np.ndarray, value_of: Callable[[np.ndarray], float | None], floatfmt: str) -> str:

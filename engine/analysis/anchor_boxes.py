@@ -1,4 +1,4 @@
-"""The boxes of data sets as a detector sees them, and how many anchors learn each of them.
+"""The boxes of data sets as a detector sees them, and the number of positive anchors of each.
 
 Shapes: M boxes.
 """
@@ -17,6 +17,7 @@ from engine.data.dataset import DetectionDataset
 from engine.data.transforms import resized_size
 from engine.errors import InputError
 from engine.modeling.anchors import AnchorGenerator, AnchorGrid
+from engine.structures import padded_size
 
 
 @dataclass
@@ -25,9 +26,9 @@ class SeenBoxes:
 
     Attributes:
         boxes: (M, 4) float64 xyxy, pixels of the resized image.
-        image_sizes: (M, 2) height and width of each box's image, resized and padded.
-        images: (M,) number of each box's image.
-        num_images: images considered, with or without boxes.
+        image_sizes: (M, 2) height and width of the resized and padded image of each box.
+        images: (M,) index of the image of each box.
+        num_images: images read, with or without boxes.
     """
 
     boxes: np.ndarray
@@ -49,16 +50,14 @@ def collect_boxes(
     max_images: int = 0,
     seed: int = 0,
 ) -> SeenBoxes:
-    """All boxes except crowds, after resizing the images as in training.
-
-    With `max_images`, that many images are drawn at random; 0 takes all.
+    """All boxes except crowds, in `max_images` random images (0 means all), after resizing as in training.
 
     Raises:
         InputError: there are no boxes.
     """
     found: list[tuple[np.ndarray, tuple[int, int], int]] = []  # boxes of an image, its size, its number
     number = 0
-    chosen = _choose(sum(len(dataset) for dataset in datasets), max_images, seed)
+    chosen = choose_images(sum(len(dataset) for dataset in datasets), max_images, seed)
     for dataset in datasets:
         annotations = dataset.annotations
         rows = np.flatnonzero(~annotations.crowd)
@@ -72,10 +71,10 @@ def collect_boxes(
                 height, width = resized_size((int(size[0]), int(size[1])), min_size, max_size)
                 scale = np.array([width / size[1], height / size[0]] * 2)
                 boxes = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1) * scale
-                found.append((boxes, (_padded(height, size_divisibility), _padded(width, size_divisibility)), number))
+                found.append((boxes, padded_size((height, width), size_divisibility), number))
             number += 1
     if not found:
-        raise InputError("the training set has no boxes: nothing to analyse")
+        raise InputError("the training set has no boxes, so there is nothing to analyse")
     return SeenBoxes(
         np.concatenate([boxes for boxes, _, _ in found]),
         np.concatenate([np.tile(np.array(size, dtype=np.float64), (len(boxes), 1)) for boxes, size, _ in found]),
@@ -84,20 +83,17 @@ def collect_boxes(
     )
 
 
-def _choose(num_images: int, max_images: int, seed: int) -> set[int]:
+def choose_images(num_images: int, max_images: int, seed: int) -> set[int]:
+    """Indices of `max_images` random images out of `num_images`; 0 means all."""
     if not 0 < max_images < num_images:
         return set(range(num_images))
     return set(np.random.default_rng(seed).choice(num_images, max_images, replace=False).tolist())
 
 
-def _padded(side: int, divisibility: int) -> int:
-    return -(-side // divisibility) * divisibility if divisibility > 1 else side
-
-
 def count_positives(
     seen: SeenBoxes, anchor_generator: AnchorGenerator, assign: Callable[[AnchorGrid, Tensor], Tensor]
 ) -> np.ndarray:
-    """(M,) the number of anchors that learn each box by the rule `assign`, one of `modeling.assign`."""
+    """The number of positive anchors (M,) of each box, by the assigner `assign` of `modeling.assign`."""
     counts = np.zeros(len(seen.boxes))
     for index in np.unique(seen.images):
         rows = np.flatnonzero(seen.images == index)

@@ -1,7 +1,7 @@
-"""What a detector costs: parameters, operations and activations of each of its modules, for one image.
+"""The cost of a detector for one image: parameters, operations and activations of each of its modules.
 
-Operations are counted by fvcore in a traced evaluation pass. Its unit is one multiply-add (MAC); many papers call two
-of them "2 FLOPs". An activation is an element of the output of a convolution or matrix product (Radosavovic et al.,
+Operations are counted by fvcore in a traced evaluation pass. The unit is one multiply-add (MAC); some papers count
+it as 2 FLOPs. An activation is an element of the output of a convolution or matrix product (Radosavovic et al.,
 2020).
 
 Shapes: N images, C channels, T taps of a kernel, H W; P regions, S cells along a side of a region.
@@ -20,26 +20,28 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
-with warnings.catch_warnings():  # the package compiles losses that nobody asked for, in a way that torch warns of
+from engine.structures import padded_size
+
+with warnings.catch_warnings():  # on import fvcore compiles losses in a deprecated way, and torch warns
     warnings.simplefilter("ignore", FutureWarning)
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
     from fvcore.nn.jit_analysis import JitModelAnalysis
     from fvcore.nn.jit_handles import generic_activation_jit, get_shape
 
 INTERPOLATION = 4
-"""Multiply-adds of a bilinear sample."""
+"""Multiply-adds per bilinear sample."""
 ADAPTIVE_SAMPLES = 2
-"""Samples along each side of a cell that RoIAlign is counted with where the size of a region decides about them."""
+"""Samples per side of a cell assumed for RoIAlign if they depend on the size of the region."""
 
 
 @dataclass(frozen=True)
 class ModuleCost:
-    """What a module costs with all that is inside it.
+    """The cost of a module, including all modules inside it.
 
     Attributes:
         name: dotted, "" for the whole model.
-        parameters: numbers that are learned, or were.
-        trainable: those of them that training changes.
+        parameters: number of parameters, trainable or not.
+        trainable: number of trainable parameters.
         operations: multiply-adds.
         activations: see the module's docstring.
     """
@@ -53,12 +55,12 @@ class ModuleCost:
 
 @dataclass(frozen=True)
 class Complexity:
-    """The cost of a pass over one image.
+    """The cost of a forward pass for one image.
 
     Attributes:
-        modules: in the order of the model, the whole model first.
-        num_regions: regions that the second stage looks at; None for a detector of one stage.
-        uncounted: how often each operator occurs that is not counted.
+        modules: in the order of the model; the first is the whole model.
+        num_regions: regions in the second stage; None for a one-stage detector.
+        uncounted: operators that are not counted, with the number of their calls.
     """
 
     modules: list[ModuleCost]
@@ -67,7 +69,7 @@ class Complexity:
 
 
 class _Traceable(nn.Module):
-    """A detector as a function from a tensor to tensors, all of them, for the tracer drops what nobody asks for."""
+    """A detector as a function from a tensor to all its output tensors, since the tracer drops unused computations."""
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
@@ -80,7 +82,7 @@ class _Traceable(nn.Module):
 
 @torch.no_grad()
 def complexity(model: nn.Module, image_size: tuple[int, int], device: torch.device | str = "cpu") -> Complexity:
-    """Trace `model`, which is on `device`, in evaluation mode on an image of noise of `image_size` (height, width)."""
+    """Trace `model`, which is on `device`, in evaluation mode for a random image of `image_size` (height, width)."""
     was_training = model.training
     traceable = _Traceable(model.eval())
     image = torch.randn(3, *image_size, generator=torch.Generator().manual_seed(0)).to(device)
@@ -123,11 +125,11 @@ def _by_module(analysis: JitModelAnalysis) -> Mapping[str, float]:
 
 
 def deform_conv2d_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
-    """Of the convolution (the offsets come from one of their own), and for each of its N C T H W inputs a bilinear
-    sample and, if modulated, the product with the mask.
+    """Multiply-adds of a deformable convolution: of the convolution, and for each of its inputs those of a bilinear
+    sample and, if modulated, of the product with the mask. The convolution of the offsets is counted by itself.
 
     Args:
-        inputs, outputs: of `torchvision::deform_conv2d` in a traced graph.
+        inputs, outputs: values of `torchvision::deform_conv2d` in a traced graph.
     """
     images, weight = get_shape(inputs[0]), get_shape(inputs[1])  # (N, C, ...), (out, C / groups, kernel height, width)
     out = get_shape(outputs[0])  # (N, out, H, W)
@@ -138,10 +140,10 @@ def deform_conv2d_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> C
 
 
 def roi_align_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
-    """A bilinear sample for each of the samples in each of P C S S cells.
+    """Multiply-adds of RoIAlign: the bilinear samples in each of its P C S S cells.
 
     Args:
-        inputs, outputs: of `torchvision::roi_align` in a traced graph.
+        inputs, outputs: values of `torchvision::roi_align` in a traced graph.
     """
     samples = inputs[5].toIValue()
     samples = samples if samples > 0 else ADAPTIVE_SAMPLES
@@ -149,7 +151,7 @@ def roi_align_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> Count
 
 
 def complexity_table(cost: Complexity, depth: int) -> str:
-    """The modules down to `depth` dots (0: the whole only) that have any cost.
+    """The modules down to `depth` (0: only the whole model) that have any cost.
 
     Raises:
         ValueError: `depth` is negative.
@@ -174,30 +176,29 @@ def complexity_table(cost: Complexity, depth: int) -> str:
 def complexity_report(
     cost: Complexity, image_size: tuple[int, int], size_divisibility: int, depth: int, is_adaptive: bool
 ) -> str:
-    """The table, above it the image, below it how things were counted.
+    """The table, with the size of the image above and a note about the counting below.
 
     Args:
-        cost: of a model.
+        cost: the cost of a model.
         image_size: height and width of the image.
-        size_divisibility: sides are padded to a multiple of it; 0 is off.
+        size_divisibility: sides are padded to a multiple of this; 0 means no padding.
         depth: see `complexity_table`.
-        is_adaptive: RoIAlign takes more samples from larger regions.
+        is_adaptive: whether RoIAlign takes more samples for larger regions.
     """
     height, width = image_size
-    step = max(size_divisibility, 1)
-    padded_height, padded_width = (-(-side // step) * step for side in image_size)
+    padded_height, padded_width = padded_size(image_size, size_divisibility)
     lines = [f"one image of {height} x {width} (height x width), padded to {padded_height} x {padded_width}"]
     if cost.num_regions is not None:
         lines.append(f"second stage: {cost.num_regions} regions")
     lines += [
         f"\n{complexity_table(cost, depth)}\n",
-        "GMAC: 10^9 multiply-adds, which fvcore calls FLOPs; who counts products and sums apart has twice as many.",
-        "Norms count 2 (batch) or 5 (group) an element. Activations: outputs of convolutions and matrix products.",
+        "GMAC: 10^9 multiply-adds, called FLOPs by fvcore; counting products and sums separately gives twice as many.",
+        "Norms count 2 (batch) or 5 (group) per element. Activations: outputs of convolutions and matrix products.",
     ]
     if cost.num_regions is not None and is_adaptive:
         lines.append(
-            f"POOLER_SAMPLING_RATIO 0 takes more samples from larger regions: counted as {ADAPTIVE_SAMPLES} x "
-            f"{ADAPTIVE_SAMPLES} a cell."
+            f"POOLER_SAMPLING_RATIO 0 takes more samples for larger regions: counted as {ADAPTIVE_SAMPLES} x "
+            f"{ADAPTIVE_SAMPLES} per cell."
         )
     operators = ", ".join(sorted(name.split("::")[-1] for name in cost.uncounted))
     return "\n".join([*lines, f"Not counted: {operators}."])

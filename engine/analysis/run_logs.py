@@ -1,4 +1,4 @@
-"""What the metrics.jsonl of several runs say: curves, seconds an iteration, final and best figures."""
+"""The metrics.jsonl of several runs: curves, seconds per iteration, final and best figures."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from engine.training.writers import METRICS_FILE, read_records
 
 DEFAULT_METRICS = ("loss", "AP", "lr", "time")
 EXACT_METRICS = ("lr", "eta_seconds", "memory_mb", "skipped_images")
-"""Without noise that smoothing would take away."""
-UNITS = {"time": "seconds an iteration", "data_time": "seconds waiting for data"}
+"""Metrics without noise, which are not smoothed."""
+UNITS = {"time": "seconds per iteration", "data_time": "seconds waiting for data"}
 
 
 @dataclass(frozen=True)
 class RunLog:
-    """The records of a run, by increasing iteration."""
+    """The records of a run, sorted by iteration."""
 
     name: str
     records: list[dict[str, Any]]
@@ -38,30 +38,30 @@ class RunLog:
 
 
 def is_validation(metric: str) -> bool:
-    """Whether it is a figure of a data set, NAME/AP, not of the training."""
+    """Whether a metric is a figure of a data set, such as NAME/AP, and not of training."""
     return "/" in metric
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunLog]:
-    """The runs of folders with a metrics.jsonl, or of such files, under names that tell them apart.
+    """The runs in folders with a metrics.jsonl, or in such files, under different names.
 
     Raises:
-        InputError: there is no such file, or no record in it.
+        InputError: there is no such file, or it has no records.
     """
     files = [path / METRICS_FILE if path.is_dir() else path for path in paths]
     runs = []
     for file, name in zip(files, short_names([file.resolve() for file in files]), strict=True):
         if not file.exists():
-            raise InputError(f"there is no {file}; name the folder of a run (its OUTPUT_DIR) or its {METRICS_FILE}")
+            raise InputError(f"{file} does not exist; give the folder of a run (its OUTPUT_DIR) or its {METRICS_FILE}")
         records = read_records(file)
         if not records:
-            raise InputError(f"{file}: no record in it; either nothing was logged yet or it is no {METRICS_FILE}")
+            raise InputError(f"{file}: has no records; either nothing was logged yet, or it is not a {METRICS_FILE}")
         runs.append(RunLog(name, sorted(records, key=lambda record: record["iteration"])))
     return runs
 
 
 def short_names(files: Sequence[Path]) -> list[str]:
-    """Of each file the shortest end of its path that no other has, without "metrics.jsonl".
+    """For each file the shortest end of its path that no other file has, without "metrics.jsonl".
 
     Example:
         >>> short_names([Path("/o/a/metrics.jsonl"), Path("/o/b/metrics.jsonl")])
@@ -80,13 +80,13 @@ def short_names(files: Sequence[Path]) -> list[str]:
 
 
 def find_metrics(runs: Sequence[RunLog], wanted: Sequence[str] = ()) -> list[str]:
-    """The figures named, each once: "loss" is itself, "AP" is NAME/AP of all validated data sets.
+    """The metrics to show, each once: "loss" means itself, "AP" means NAME/AP of all validated data sets.
 
     Args:
-        wanted: names; none is those of `DEFAULT_METRICS` that there are.
+        wanted: names; by default those of `DEFAULT_METRICS` that the runs have.
 
     Raises:
-        InputError: no run has one of `wanted`, or any of the default ones; says what there is.
+        InputError: no run has one of `wanted`, or no run has any of the default ones; lists the known names.
     """
     known = list(
         dict.fromkeys(name for run in runs for record in run.records for name in record if name != "iteration")
@@ -95,24 +95,24 @@ def find_metrics(runs: Sequence[RunLog], wanted: Sequence[str] = ()) -> list[str
     for name in wanted or DEFAULT_METRICS:
         fitting = [name] if name in known else [each for each in known if each.endswith(f"/{name}")]
         if wanted and not fitting:
-            raise InputError(f"--metrics: no run has {name}; there is {', '.join(sorted(known))}")
+            raise InputError(f"--metrics: no run has {name}; known are {', '.join(sorted(known))}")
         found += fitting
     if not found:
-        there_is = f"there is {', '.join(sorted(known))}: choose by --metrics" if known else "there is nothing to draw"
-        raise InputError(f"no run has {', '.join(DEFAULT_METRICS)}; {there_is}")
+        hint = f"choose from {', '.join(sorted(known))} with --metrics" if known else "there is nothing to draw"
+        raise InputError(f"no run has {', '.join(DEFAULT_METRICS)}; {hint}")
     return list(dict.fromkeys(found))
 
 
 def panels(runs: Sequence[RunLog], metrics: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-    """The curves of each of `metrics` by title and name of the run, for `curves_plot`."""
+    """The curves of `metrics` by title and name of the run, for `curves_plot`."""
     titles = {metric: f"{metric} ({UNITS[metric]})" if metric in UNITS else metric for metric in metrics}
     return {title: {run.name: run.curve(metric) for run in runs} for metric, title in titles.items()}
 
 
 def times_table(runs: Sequence[RunLog]) -> str:
-    """Iterations, hours, seconds an iteration over the logged periods, the share of waiting for data, memory.
+    """Iterations, hours, seconds per iteration over the logged periods, share of waiting for data, memory.
 
-    The mean and the hours hold whatever came between two iterations (checkpoints, validations); the median does not.
+    The mean and the hours include the time between iterations (checkpoints, validations); the median does not.
     """
     headers = ["run", "iterations", "hours", "s/iter median", "mean", "p95", "data", "memory MB"]
     return aligned_table(headers, [[run.name, *_times(run)] for run in runs])
@@ -125,7 +125,7 @@ def _times(run: RunLog) -> list[str]:
         return [iterations, *["-"] * 6]
     lengths = np.diff(periods[:, 0], prepend=0)
     if len(lengths) > 1:
-        lengths[0] = min(lengths[0], lengths[1])  # a file may begin in the middle of a run
+        lengths[0] = min(lengths[0], lengths[1])  # a file may start in the middle of a run
     seconds = periods[:, 1]
     total = (seconds * lengths).sum()
     share = (data[:, 1] * lengths).sum() / total if len(data) == len(periods) and total else math.nan
@@ -141,9 +141,9 @@ def _times(run: RunLog) -> list[str]:
 
 
 def figures_table(runs: Sequence[RunLog], metrics: Sequence[str]) -> str:
-    """The last value of each of `metrics`, and of those of a validation the best one and its iteration.
+    """The last value of each of `metrics`; for validation metrics also the best value and its iteration.
 
-    The best loss is the smallest, the best of all else the largest.
+    The best loss is the smallest; for all other metrics the best value is the largest.
     """
     headers = ["run"]
     for metric in metrics:

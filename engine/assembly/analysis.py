@@ -1,4 +1,4 @@
-"""cfg -> what its data sets and its model are like."""
+"""cfg -> analyses of its data sets and its model."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from engine.visualize.plots import anchors_plot
 def analyze_anchors(
     cfg: CfgNode, max_images: int = 0, num_ratios: int | None = None, seed: int = 0
 ) -> tuple[str, np.ndarray]:
-    """Tables on the boxes of `DATASETS.TRAIN` and the anchors of the model, and a plot of both (BGR uint8).
+    """Tables of the boxes of `DATASETS.TRAIN` and the anchors of the model, and a plot of both (BGR uint8).
 
     Args:
-        max_images: look at so many random images; 0 is all.
-        num_ratios: ratios to suggest; by default as many as the anchors have.
-        seed: of the images drawn and of the clusters.
+        max_images: number of random images; 0 means all.
+        num_ratios: number of ratios to suggest; by default as many as the anchors have.
+        seed: for the choice of images and for the clusters.
 
     Raises:
         InputError: there is no training set, or it has no boxes.
@@ -36,23 +36,23 @@ def analyze_anchors(
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN is empty; name at least one data set")
     datasets = [build_dataset(cfg, name) for name in cfg.DATASETS.TRAIN]
-    source = cfg.INPUT
-    min_sizes = source.MIN_SIZE_RANGE_TRAIN if source.MIN_SIZE_RANGE_TRAIN[0] > 0 else source.MIN_SIZE_TRAIN
+    has_range = cfg.INPUT.MIN_SIZE_RANGE_TRAIN[0] > 0
+    min_sizes = cfg.INPUT.MIN_SIZE_RANGE_TRAIN if has_range else cfg.INPUT.MIN_SIZE_TRAIN
     min_size = round(sum(min_sizes) / len(min_sizes))
     divisibility = cfg.DATALOADER.SIZE_DIVISIBILITY
-    seen = collect_boxes(datasets, min_size, source.MAX_SIZE_TRAIN, divisibility, max_images, seed)
+    seen = collect_boxes(datasets, min_size, cfg.INPUT.MAX_SIZE_TRAIN, divisibility, max_images, seed)
     stage = build_model(cfg, datasets[0].class_names).rpn
     generator, is_points = stage.anchor_generator, cfg.MODEL.RPN_ONLY and dense_name(cfg) == "FCOS"
     cells = generator.cells.double().numpy()  # (L, A, 4)
     text = [
-        f"{len(seen.boxes)} boxes of {seen.num_images} images at a short side of {min_size} pixels",
+        f"{len(seen.boxes)} boxes in {seen.num_images} images with a short side of {min_size} pixels",
         "boxes by size and ratio (%)\n" + shares_table(seen.shapes),
     ]
     if num_ratios is None:
         shapes = cells[0, :, 2:] - cells[0, :, :2]  # (A, 2)
         num_ratios = 3 if is_points else len(np.unique((shapes[:, 1] / shapes[:, 0]).round(2)))
     ratios, sizes = suggest(seen.shapes, num_ratios, len(cells), seed)
-    sizes += [sizes[-1] * 2.0 ** (i + 1) for i in range(len(cells) - len(sizes))]  # boxes of few sizes
+    sizes += [sizes[-1] * 2.0 ** (i + 1) for i in range(len(cells) - len(sizes))]  # fewer sizes than levels
     suggested = AnchorGenerator([[size] for size in sizes], ratios, generator.strides, build_convention(cfg))
     sets = {} if is_points else {"configured": cells}
     sets["suggested"] = suggested.cells.double().numpy()
@@ -62,16 +62,16 @@ def analyze_anchors(
         )
         for name, each in sets.items()
     }
-    text.append("share of boxes that an anchor on the grid reaches\n" + reach_table(reached))
+    text.append("share of the boxes that an anchor on the grid reaches\n" + reach_table(reached))
     text.append(
-        "suggested by clusters of IoU\n"
+        "suggested by clustering with IoU\n"
         f"  ASPECT_RATIOS: [{', '.join(f'{ratio:.2f}' for ratio in ratios)}]\n"
         f"  ANCHOR_SIZES: [{', '.join(f'{size:.0f}' for size in sizes)}]"
     )
     if hasattr(stage, "assign"):
         positives = count_positives(seen, generator, stage.assign)
         text.append(
-            f"positives of a box, mean by size and ratio ({(positives == 0).mean():.1%} of the boxes have none)\n"
+            f"mean positives per box by size and ratio ({(positives == 0).mean():.1%} of the boxes have none)\n"
             + means_table(seen.shapes, positives)
         )
     marks = {name: (each[..., 2:] - each[..., :2]).reshape(-1, 2) for name, each in sets.items()}
@@ -79,33 +79,32 @@ def analyze_anchors(
 
 
 def analyze_complexity(cfg: CfgNode, image_size: tuple[int, int] | None = None, depth: int = 2) -> str:
-    """What the model of `cfg`, with random weights, costs for one image: parameters, operations, activations by module.
+    """The cost of the model of `cfg` for one image by module: parameters, operations, activations. Weights are random.
 
     Args:
         cfg: a configuration.
-        image_size: height and width of the image, pixels; by default the largest one in testing.
-        depth: of the modules in the table.
+        image_size: height and width of the image in pixels; by default the largest size in testing.
+        depth: of the modules shown in the table.
 
     Raises:
-        InputError: the model cannot be built, or nothing tells its number of classes.
+        InputError: the model cannot be built, or its number of classes is unknown.
     """
     cfg = cfg.clone()
     cfg.defrost()
-    # Without suppression the second stage gets as many regions as it may, whatever the random weights propose.
+    # Without NMS the second stage gets the largest number of regions that it can get, whatever random weights propose.
     cfg.MODEL.RPN.NMS_THRESH = 0.0
-    source = cfg.INPUT
-    image_size = image_size or (min(source.MIN_SIZE_TEST, source.MAX_SIZE_TEST), source.MAX_SIZE_TEST)
+    image_size = image_size or (min(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), cfg.INPUT.MAX_SIZE_TEST)
     cost = complexity(build_model(cfg, _class_names_for(cfg)), image_size, build_device(cfg))
     is_adaptive = cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO == 0
     return complexity_report(cost, image_size, cfg.DATALOADER.SIZE_DIVISIBILITY, depth, is_adaptive)
 
 
 def _class_names_for(cfg: CfgNode) -> Sequence[str]:
-    """Those of the training set where the configuration leaves the number of classes to it."""
+    """The class names of the training set, if the configuration leaves the number of classes to it."""
     key, count = class_count(cfg)
     if count:
         return ()
     try:
         return build_train_dataset(cfg).class_names
     except InputError as error:
-        raise InputError(f"{error}; or state the number of classes: {key} K+1") from None
+        raise InputError(f"{error}; or set the number of classes: {key} K+1") from None

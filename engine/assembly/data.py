@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ from engine.assembly.solver import run_length
 from engine.data import catalog, samplers, transforms
 from engine.data.dataset import DATASET_TYPES, ConcatDataset, DetectionDataset, LabelledImages
 from engine.data.loader import BatchLoader, TestSamples, TrainSamples
+from engine.device import num_cpus
 from engine.distributed import broadcast_object, rank, world_size
 from engine.errors import InputError
 from engine.log import get_logger
@@ -138,16 +138,9 @@ def _loader(
         samples,
         batch_sampler,
         size_divisibility=cfg.DATALOADER.SIZE_DIVISIBILITY,
-        num_workers=min(cfg.DATALOADER.NUM_WORKERS, _num_cpus()),
+        num_workers=min(cfg.DATALOADER.NUM_WORKERS, num_cpus()),  # more workers than CPUs only take turns
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
     )
-
-
-def _num_cpus() -> int:
-    """CPUs that this process may use; more workers than CPUs would only take turns."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _as_sizes(value: int | Sequence[int]) -> Sequence[int]:

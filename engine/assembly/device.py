@@ -11,12 +11,12 @@ from engine.log import get_logger
 
 
 def build_device(cfg: CfgNode) -> torch.device:
-    """`MODEL.DEVICE`, or the CPU where there is no GPU, see `warn_without_gpu`.
+    """`MODEL.DEVICE`, or the CPU if there is no GPU, see `warn_without_gpu`.
 
-    Each of several processes has the GPU of its own number, whatever `cuda:N` says.
+    With several processes, each uses the GPU of its local rank, whatever `cuda:N` says.
 
     Raises:
-        InputError: this machine has no GPU of that number.
+        InputError: this machine has no GPU with that number.
     """
     device = torch.device(cfg.MODEL.DEVICE)
     if device.type == "cpu" or not torch.cuda.is_available():
@@ -32,11 +32,11 @@ def build_device(cfg: CfgNode) -> torch.device:
 
 
 def warn_without_gpu(cfg: CfgNode) -> None:
-    """Say what is not as configured because the model is on a CPU; called once a run."""
+    """Log which settings do not apply because the model is on a CPU; called once per run."""
     if build_device(cfg).type != "cpu":
         return
     logger = get_logger(__name__)
     if cfg.MODEL.DEVICE != "cpu":
         logger.warning("MODEL.DEVICE is %s but no GPU is usable here: using the CPU", cfg.MODEL.DEVICE)
     if cfg.MODEL.USE_SYNCBN and distributed.world_size() > 1:
-        logger.warning("MODEL.USE_SYNCBN is off: torch has it on GPUs only, so batch norm sees one process's images")
+        logger.warning("MODEL.USE_SYNCBN is off: torch has it for GPUs only, so each process normalises alone")

@@ -1,4 +1,4 @@
-"""cfg -> the process: user modules, process group, log, seeds, the output folder."""
+"""cfg -> the state of the process: user modules, process group, log, seeds, output folder."""
 
 from __future__ import annotations
 
@@ -21,24 +21,27 @@ from engine.registry import import_modules, registered_names
 
 
 def prepare(cfg: CfgNode, resume: bool = False) -> bool:
-    """Make the process ready for a run in `OUTPUT_DIR`; tells whether to resume one: if `resume`, or after a restart.
+    """Prepare the process for a run in `OUTPUT_DIR`.
 
-    Imports the modules of `IMPORTS`, joins the process group that a launcher announced, starts the log, settles `SEED`
-    (-1: the one of the run to resume, else a random one) and seeds every random number generator.
+    Imports the modules of `IMPORTS`, joins the process group of the launcher, starts the log, chooses `SEED` (if it is
+    -1: the one of the run to resume, or a random one) and seeds all random number generators.
+
+    Returns:
+        Whether to resume a run: if `resume`, or if torchrun has restarted the processes.
 
     Raises:
         InputError: a module of `IMPORTS` cannot be imported, a word names no registered part, there is no such GPU, or
             `OUTPUT_DIR` cannot be used.
     """
-    # Numbers below 1e-38 (moments of AdamW, gradients of a fresh head) take a CPU ten times as long as zeros do. New
-    # threads inherit the setting, so it comes before the first parallel operation.
+    # Numbers below 1e-38 (moments of AdamW, gradients of a new head) take a CPU ten times as long as zeros. New threads
+    # inherit the setting, so it comes before the first parallel operation.
     torch.set_flush_denormal(True)
     import_modules(cfg.IMPORTS)
     cfg.check_registered(registered_names)  # a slip is answered now, not when a long training first needs the part
     device = build_device(cfg)
     distributed.init_process_group(device)
     if device.index is not None and distributed.world_size() == 1:
-        torch.cuda.set_device(device)  # pinned memory and memory figures are those of the current one
+        torch.cuda.set_device(device)  # pinned memory and memory statistics belong to the current device
     output_dir = Path(cfg.OUTPUT_DIR)
     resume = resume or distributed.has_begun(str(output_dir.resolve()))
     create_output_dir(output_dir)
@@ -66,7 +69,7 @@ def create_output_dir(path: Path) -> None:
 
 
 def write_config(cfg: CfgNode) -> None:
-    """Leave the resolved configuration of a training run in `OUTPUT_DIR/config.yaml`."""
+    """Write the resolved configuration of a training run to `OUTPUT_DIR/config.yaml`."""
     if distributed.is_main():
         write_text(Path(cfg.OUTPUT_DIR) / CONFIG_FILE, cfg.dump())
 
@@ -78,16 +81,16 @@ def _choose_seed(output_dir: Path, resume: bool) -> int:
             settings = yaml.safe_load(previous.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             settings = None
-            get_logger(__name__).warning("%s cannot be read: the run goes on with another SEED", previous)
+            get_logger(__name__).warning("%s cannot be read: the run continues with another SEED", previous)
         if isinstance(settings, dict) and isinstance(settings.get("SEED"), int) and settings["SEED"] >= 0:
             return settings["SEED"]
     return random.SystemRandom().randrange(2**31)
 
 
 def seed_everything(cfg: CfgNode) -> None:
-    """Seed Python, NumPy and torch with `SEED`, and ask for deterministic kernels if `DETERMINISTIC`."""
+    """Seed Python, NumPy and torch with `SEED`, and use deterministic kernels if `DETERMINISTIC`."""
     if cfg.DETERMINISTIC:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may differ between two runs
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # otherwise cuBLAS may differ between two runs
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
     random.seed(cfg.SEED)

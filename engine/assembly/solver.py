@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 
 from engine.log import get_logger
 from engine.registry import lookup
-from engine.solver.courses import SCHEDULES, Plan
+from engine.solver.curves import SCHEDULES, ScheduleSettings
 from engine.solver.length import RunLength, iterations
 from engine.solver.optimizer import OPTIMIZERS, build_with, parameter_groups
 from engine.solver.schedule import Schedule
@@ -22,69 +22,72 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of `SOLVER.OPTIMIZER` over the trainable parameters of `model`.
 
     Raises:
-        InputError: there is no such optimizer, or a pattern of `SOLVER.PARAM_GROUPS` fits no parameter.
+        InputError: there is no such optimizer, or a pattern of `SOLVER.PARAM_GROUPS` matches no parameter.
     """
-    solver = cfg.SOLVER
     groups = parameter_groups(
         model,
         lr=base_lr(cfg),
-        weight_decay=solver.WEIGHT_DECAY,
-        bias_lr_factor=solver.BIAS_LR_FACTOR,
-        bias_weight_decay=solver.WEIGHT_DECAY_BIAS,
-        norm_weight_decay=solver.WEIGHT_DECAY if solver.WEIGHT_DECAY_NORM < 0 else solver.WEIGHT_DECAY_NORM,
-        offset_lr_factor=solver.DCONV_OFFSETS_LR_FACTOR,
-        backbone_lr_factor=solver.BACKBONE_LR_FACTOR,
-        layer_lr_factor=solver.LAYER_LR_FACTOR,
-        patterns=solver.PARAM_GROUPS,
+        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+        bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
+        bias_weight_decay=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        norm_weight_decay=cfg.SOLVER.WEIGHT_DECAY if cfg.SOLVER.WEIGHT_DECAY_NORM < 0 else cfg.SOLVER.WEIGHT_DECAY_NORM,
+        offset_lr_factor=cfg.SOLVER.DCONV_OFFSETS_LR_FACTOR,
+        backbone_lr_factor=cfg.SOLVER.BACKBONE_LR_FACTOR,
+        layer_lr_factor=cfg.SOLVER.LAYER_LR_FACTOR,
+        patterns=cfg.SOLVER.PARAM_GROUPS,
     )
-    return build_with(lookup(OPTIMIZERS, solver.OPTIMIZER, "SOLVER.OPTIMIZER"), groups, solver.MOMENTUM)
+    return build_with(lookup(OPTIMIZERS, cfg.SOLVER.OPTIMIZER, "SOLVER.OPTIMIZER"), groups, cfg.SOLVER.MOMENTUM)
 
 
 def base_lr(cfg: CfgNode) -> float:
-    """`SOLVER.BASE_LR`, scaled from `SOLVER.REFERENCE_BATCH` to the batch of this run, which is logged."""
-    given, meant_for, batch = cfg.SOLVER.BASE_LR, cfg.SOLVER.REFERENCE_BATCH, cfg.SOLVER.IMS_PER_BATCH
-    if meant_for in (0, batch):
-        return given
-    rate = given * batch / meant_for
-    get_logger(__name__).info("SOLVER.BASE_LR %g for %d images: %g for %d", given, meant_for, rate, batch)
+    """`SOLVER.BASE_LR`, scaled from `SOLVER.REFERENCE_BATCH` to the batch size of this run; the change is logged."""
+    if cfg.SOLVER.REFERENCE_BATCH in (0, cfg.SOLVER.IMS_PER_BATCH):
+        return cfg.SOLVER.BASE_LR
+    rate = cfg.SOLVER.BASE_LR * cfg.SOLVER.IMS_PER_BATCH / cfg.SOLVER.REFERENCE_BATCH
+    get_logger(__name__).info(
+        "SOLVER.BASE_LR %g for %d images: %g for %d",
+        cfg.SOLVER.BASE_LR,
+        cfg.SOLVER.REFERENCE_BATCH,
+        rate,
+        cfg.SOLVER.IMS_PER_BATCH,
+    )
     return rate
 
 
 def run_length(cfg: CfgNode, num_images: int) -> RunLength:
-    """How long the run is with `num_images` training images; keys that count epochs win over those in iterations.
+    """The length of the run with `num_images` training images; keys in epochs override keys in iterations.
 
-    The end and the milestones are rounded up to whole iterations.
+    The length and the milestones are rounded up to whole iterations.
     """
-    solver = cfg.SOLVER
-    max_iter, *steps = (
-        ceil(iterations(epochs, num_images, solver.IMS_PER_BATCH)) for epochs in (solver.MAX_EPOCH, *solver.STEPS_EPOCH)
-    )
-    period = iterations(solver.VALIDATION.PERIOD_EPOCH, num_images, solver.IMS_PER_BATCH)
+
+    def of_epochs(epochs: int) -> Fraction:
+        return iterations(epochs, num_images, cfg.SOLVER.IMS_PER_BATCH)
+
+    steps = [ceil(of_epochs(epoch)) for epoch in cfg.SOLVER.STEPS_EPOCH]
     return RunLength(
-        max_iter=max_iter or solver.MAX_ITER,
-        steps=tuple(steps or solver.STEPS),
-        validation_period=period or Fraction(solver.VALIDATION.PERIOD),
+        max_iter=ceil(of_epochs(cfg.SOLVER.MAX_EPOCH)) or cfg.SOLVER.MAX_ITER,
+        steps=tuple(steps or cfg.SOLVER.STEPS),
+        validation_period=of_epochs(cfg.SOLVER.VALIDATION.PERIOD_EPOCH) or Fraction(cfg.SOLVER.VALIDATION.PERIOD),
     )
 
 
 def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer, length: RunLength) -> Schedule:
-    """The schedule of `SOLVER.SCHEDULE` with the warm-up of `SOLVER.WARMUP_*`, over a run of `length`.
+    """The schedule of `SOLVER.SCHEDULE` with the warm-up of `SOLVER.WARMUP_*`, for a run of `length`.
 
     Raises:
-        InputError: there is no such schedule or warm-up, or no momentum for `SOLVER.CYCLE.PEAK_MOMENTUM`.
+        InputError: there is no such schedule or warm-up, or `SOLVER.CYCLE.PEAK_MOMENTUM` cannot be used.
     """
-    solver = cfg.SOLVER
-    plan = Plan(
+    settings = ScheduleSettings(
         max_iter=length.max_iter,
         steps=length.steps,
-        gamma=solver.GAMMA,
-        final=solver.FINAL_LR_FACTOR,
-        power=solver.POLY_POWER,
-        num_cycles=solver.CYCLE.NUM,
-        start=solver.CYCLE.START_FACTOR,
-        rise=solver.CYCLE.RISE,
+        gamma=cfg.SOLVER.GAMMA,
+        final=cfg.SOLVER.FINAL_LR_FACTOR,
+        power=cfg.SOLVER.POLY_POWER,
+        num_cycles=cfg.SOLVER.CYCLE.NUM,
+        start=cfg.SOLVER.CYCLE.START_FACTOR,
+        rise=cfg.SOLVER.CYCLE.RISE,
     )
-    course = lookup(SCHEDULES, solver.SCHEDULE, "SOLVER.SCHEDULE")(plan)
-    curve = lookup(WARMUPS, solver.WARMUP_METHOD, "SOLVER.WARMUP_METHOD")
-    warmup = Warmup(solver.WARMUP_ITERS, solver.WARMUP_FACTOR, curve)
-    return Schedule(optimizer, course, length.max_iter, warmup, solver.CYCLE.PEAK_MOMENTUM)
+    curves = lookup(SCHEDULES, cfg.SOLVER.SCHEDULE, "SOLVER.SCHEDULE")(settings)
+    warmup_curve = lookup(WARMUPS, cfg.SOLVER.WARMUP_METHOD, "SOLVER.WARMUP_METHOD")
+    warmup = Warmup(cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_FACTOR, warmup_curve)
+    return Schedule(optimizer, curves, length.max_iter, warmup, cfg.SOLVER.CYCLE.PEAK_MOMENTUM)

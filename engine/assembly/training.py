@@ -1,4 +1,4 @@
-"""cfg -> a finished training run."""
+"""cfg -> a complete training run."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from engine.checkpoint import FORMAT, Checkpointer
 from engine.config import changes
 from engine.data.loader import BatchLoader
 from engine.data.workers import naming_dead_workers
+from engine.device import explaining_out_of_memory, is_native
 from engine.errors import InputError
 from engine.log import CONFIG_FILE, get_logger
 from engine.registry import lookup
@@ -35,32 +36,32 @@ from engine.training.hooks import FINAL, HOOKS, CheckpointHook, Run
 from engine.training.interrupt import InterruptHook
 from engine.training.log_hook import LogHook
 from engine.training.nonfinite import NonFinite, save_batches
-from engine.training.precision import Clipping, Precision, is_native
+from engine.training.precision import Clipping, Precision
 from engine.training.resume import hook_states, parameter_names, restore, restore_hooks, resume_point
 from engine.training.validation import ValidationHook
 from engine.training.writers import METRICS_FILE, WRITERS, Writer
 
 FILES_OF_A_RUN = (CONFIG_FILE, METRICS_FILE, "wandb_run", "mlflow_run", "tensorboard", "inference")
-"""What a run leaves beside its checkpoints and its log."""
+"""What a run writes besides its checkpoints and its log."""
 
 
 def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Module:
-    """Train the model of `cfg` and leave everything in `OUTPUT_DIR`; see the README for the files.
+    """Train the model of `cfg` and write everything to `OUTPUT_DIR`; the README lists the files.
 
     Args:
         cfg: a configuration.
-        resume: continue from the last checkpoint of `OUTPUT_DIR`, if there is one. Otherwise start from `MODEL.WEIGHT`.
-        will_test: `evaluate` follows, so mistakes in the test sets are to be said now, not after the training.
+        resume: continue from the last checkpoint in `OUTPUT_DIR`, if there is one. Otherwise start from `MODEL.WEIGHT`.
+        will_test: `evaluate` follows, so mistakes in the test sets are reported now and not after the training.
 
     Returns:
         The trained model, in training mode.
 
     Raises:
-        InputError: bad configuration, data or checkpoint; a loss that is not finite.
-        Interrupted: a signal ended it; a checkpoint is written.
+        InputError: bad configuration, data or checkpoint; a loss or gradient that is not finite; no GPU memory left.
+        Interrupted: a signal ended the training; a checkpoint was written.
     """
     if not (cfg.SOLVER.MAX_ITER or cfg.SOLVER.MAX_EPOCH):
-        raise InputError("SOLVER.MAX_ITER is 0, so there is nothing to train; to test only, use tools/test_net.py")
+        raise InputError("SOLVER.MAX_ITER is 0, so there is nothing to train; to test, use tools/test_net.py")
     resume = prepare(cfg, resume)
     device = build_device(cfg)
     checkpointer = Checkpointer(Path(cfg.OUTPUT_DIR))
@@ -85,8 +86,8 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
         restore(last, model, optimizer, precision, cfg.SOLVER.OPTIMIZER, ema)
         restore_hooks(hooks, last[1].get("hooks", {}))
     _begin(cfg, checkpointer, is_new=last is None)
-    _say_start(cfg, last, length.max_iter)
-    del last  # as large as the model with its optimizer
+    _log_start(cfg, last, length.max_iter)
+    del last  # frees the memory of a model and its optimizer
     if not (is_final and start >= length.max_iter):
         _run(cfg, model, loader, optimizer, schedule, precision, hooks, start)
     distributed.barrier()
@@ -105,8 +106,9 @@ def _build_hooks(
     length: RunLength,
     is_final: bool,
 ) -> list[loop.Hook]:
-    """In the order in which they are called: what a checkpoint holds is settled before it is written."""
+    """The hooks in the order of their calls: those whose state a checkpoint holds come before those that write it."""
     hooks: list[loop.Hook] = []
+    # The snapshot keeps a reference to `hooks`, which is filled below and complete when a checkpoint is written.
     snapshot = partial(_snapshot, cfg, run.model, run.optimizer, precision, ema, hooks)
     log = LogHook(run, cfg.SOLVER.LOG_PERIOD, build_writers(cfg, run))
     hooks += [log, *([ema] if ema else []), *build_own_hooks(cfg, run)]
@@ -121,8 +123,9 @@ def _build_hooks(
 
 
 def _begin(cfg: CfgNode, checkpointer: Checkpointer, is_new: bool) -> None:
-    """Make the folder this run's own; not before all that can be refused was, so that a mistake changes no file."""
-    distributed.barrier()  # the initial weights may be an earlier run's, and every process must have read them
+    """Claim the output folder for this run, after all checks, so that a mistake changes no file."""
+    # The initial weights may come from the earlier run that is moved now, so every process must have read them.
+    distributed.barrier()
     folder = Path(cfg.OUTPUT_DIR).resolve()
     if is_new and distributed.is_main():
         moved_to, weight = checkpointer.set_aside(FILES_OF_A_RUN), Path(cfg.MODEL.WEIGHT)
@@ -134,7 +137,7 @@ def _begin(cfg: CfgNode, checkpointer: Checkpointer, is_new: bool) -> None:
     write_config(cfg)
 
 
-def _say_start(cfg: CfgNode, last: tuple[Path, dict[str, Any]] | None, max_iter: int) -> None:
+def _log_start(cfg: CfgNode, last: tuple[Path, dict[str, Any]] | None, max_iter: int) -> None:
     logger = get_logger(__name__)
     if not last:
         if not cfg.MODEL.WEIGHT:
@@ -149,7 +152,7 @@ def _say_start(cfg: CfgNode, last: tuple[Path, dict[str, Any]] | None, max_iter:
     for line in changes(state.get("config", ""), cfg):
         logger.warning("changed since that checkpoint: %s", line)
     if cfg.SOLVER.EMA_DECAY and "ema_updates" not in state:
-        logger.warning("%s has no average of the weights: it begins here", path)
+        logger.warning("%s has no averaged weights: the average starts here", path)
 
 
 @naming_dead_workers()
@@ -163,32 +166,29 @@ def _run(
     hooks: Sequence[loop.Hook],
     start: int,
 ) -> None:
-    solver = cfg.SOLVER
-    if solver.COMPILE:
-        model.backbone.compile()  # the heads' shapes depend on what is found: graphs would break, and be made anew
+    if cfg.SOLVER.COMPILE:
+        model.backbone.compile()  # not the heads: their shapes depend on the image, so they would be compiled again
+    advice = "raise SOLVER.ACCUMULATE, turn on SOLVER.AMP, or lower INPUT.MIN_SIZE_TRAIN"
     try:
-        loop.run(
-            _parallel(model, precision.device),
-            loader,
-            optimizer,
-            schedule,
-            precision,
-            hooks,
-            start,
-            Clipping(solver.CLIP_GRAD_NORM, solver.CLIP_GRAD_VALUE),
-            solver.ACCUMULATE,
-        )
-    except torch.cuda.OutOfMemoryError as error:
-        raise InputError(
-            "the memory of the GPU ran out: raise SOLVER.ACCUMULATE, turn SOLVER.AMP on, or lower INPUT.MIN_SIZE_TRAIN"
-        ) from error
+        with explaining_out_of_memory(advice):
+            loop.run(
+                _parallel(model, precision.device),
+                loader,
+                optimizer,
+                schedule,
+                precision,
+                hooks,
+                start,
+                Clipping(cfg.SOLVER.CLIP_GRAD_NORM, cfg.SOLVER.CLIP_GRAD_VALUE),
+                cfg.SOLVER.ACCUMULATE,
+            )
     except NonFinite as error:
         path = Path(cfg.OUTPUT_DIR) / f"nonfinite_batch_{distributed.rank()}.pth"
         raise InputError(f"{error}; {save_batches(path, error.batches)}") from error
 
 
 def build_writers(cfg: CfgNode, run: Run) -> list[Writer]:
-    """The writers of `SOLVER.WRITERS`, those of the log that are not always there."""
+    """The writers of `SOLVER.WRITERS`, in addition to the console and metrics.jsonl."""
     return [lookup(WRITERS, name, "SOLVER.WRITERS")(run) for name in cfg.SOLVER.WRITERS]
 
 
@@ -205,20 +205,26 @@ def build_validation_hook(
     snapshot: Callable[[int], dict[str, Any]],
     length: RunLength,
 ) -> ValidationHook:
-    """The hook of `SOLVER.VALIDATION` in a training of this length."""
-    keys, period = cfg.SOLVER.VALIDATION, length.validation_period
-    end = length.max_iter
-    return ValidationHook(validate, log.write, checkpointer, snapshot, keys.METRIC, period, end, keys.PATIENCE)
+    """The hook of `SOLVER.VALIDATION` for a training of this length."""
+    return ValidationHook(
+        validate,
+        log.write,
+        checkpointer,
+        snapshot,
+        metric=cfg.SOLVER.VALIDATION.METRIC,
+        period=length.validation_period,
+        max_iter=length.max_iter,
+        patience=cfg.SOLVER.VALIDATION.PATIENCE,
+    )
 
 
 def build_precision(cfg: CfgNode, device: torch.device) -> Precision:
     """The type of `SOLVER.AMP`, or float32 on a CPU that would have to emulate it."""
-    amp = cfg.SOLVER.AMP
-    dtype = getattr(torch, amp.DTYPE) if amp.ENABLED else None
+    dtype = getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None
     if dtype and not is_native(device, dtype):
         get_logger(__name__).warning(
             "SOLVER.AMP is off: this CPU has no %s arithmetic, and emulating it takes far longer than float32",
-            amp.DTYPE,
+            cfg.SOLVER.AMP.DTYPE,
         )
         dtype = None
     return Precision(device, dtype)
@@ -239,7 +245,7 @@ def _snapshot(
     hooks: Sequence[loop.Hook],
     iteration: int,
 ) -> dict[str, Any]:
-    """The content of a checkpoint after `iteration` iterations; "model" has the weights to use, the average if any."""
+    """The content of a checkpoint after `iteration` iterations; "model" has the weights to use (the average)."""
     averaged = {"training_model": model.state_dict(), "ema_updates": ema.num_updates} if ema else {}
     return {
         "format": FORMAT,

@@ -1,4 +1,4 @@
-"""cfg -> a model with its initial weights; what weights ask of cfg; batch norm statistics for averaged weights."""
+"""cfg -> a model with its initial weights; conventions of weights; batch norm statistics for averaged weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.log import get_logger
 
 
 def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
-    """Fill `model` from `MODEL.WEIGHT`, after the `MODEL.WEIGHT_SURGERY` it asks for.
+    """Load `MODEL.WEIGHT` into `model`, changed by `MODEL.WEIGHT_SURGERY` if it is set.
 
     Raises:
         InputError: see `load_weights`.
@@ -28,12 +28,11 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
     file = read_weights(cfg.MODEL.WEIGHT)
     unmet = unmet_conventions(cfg, file)
     if unmet:
-        get_logger(__name__).warning("%s was trained with %s: consider writing it", file.source, _written(unmet))
-    name = cfg.MODEL.WEIGHT_SURGERY
-    if not name:
+        get_logger(__name__).warning("%s was trained with %s; consider setting it", file.source, _written(unmet))
+    if not cfg.MODEL.WEIGHT_SURGERY:
         return load_weights(model, file)
     surgery = partial(
-        SURGERIES[name],
+        SURGERIES[cfg.MODEL.WEIGHT_SURGERY],
         num_classes=num_classes(cfg, model.class_names),
         num_anchors=model.rpn.anchor_generator.per_cell if cfg.MODEL.RPN_ONLY else 1,
     )
@@ -41,20 +40,20 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
 
 
 def unmet_conventions(cfg: CfgNode, file: WeightFile) -> dict[str, Any]:
-    """The keys, with the values that the weights were made for, in which `cfg` differs from them."""
+    """The conventions of the weights, key and value, that `cfg` does not follow."""
     return {key: value for key, value in file.conventions.items() if reduce(_child, key.split("."), cfg) != value}
 
 
 def follow_conventions(cfg: CfgNode, file: WeightFile) -> None:
-    """Set what the weights were made for in `cfg` and say so in the log.
+    """Set the conventions of the weights in `cfg` and log the changes.
 
     Raises:
-        InputError: the file names a key that does not exist or a value that it cannot have.
+        InputError: the file names a key that does not exist or a value that is not allowed.
     """
     unmet = unmet_conventions(cfg, file)
     if not unmet:
         return
-    get_logger(__name__).warning("%s goes with %s: set so for this run", file.source, _written(unmet))
+    get_logger(__name__).warning("%s needs %s: set for this run", file.source, _written(unmet))
     was_frozen = cfg.is_frozen()
     cfg.defrost()
     cfg.merge_from_list([item for pair in unmet.items() for item in pair])
@@ -63,14 +62,14 @@ def follow_conventions(cfg: CfgNode, file: WeightFile) -> None:
 
 
 def with_batch_norm_recomputed(cfg: CfgNode, state: dict[str, Any], num_images: int) -> dict[str, Any]:
-    """A checkpoint of ours whose batch norm statistics are those of its weights on images of `DATASETS.TRAIN`.
+    """A checkpoint of ours with the batch norm statistics of its weights on images of `DATASETS.TRAIN`.
 
     Args:
         state: the content of the checkpoint.
-        num_images: look at so many, rounded up to whole batches, augmented as in training.
+        num_images: number of images, rounded up to whole batches, augmented as in training.
 
     Raises:
-        InputError: the configuration is of another model or other classes, or has no trainable batch norm.
+        InputError: the configuration describes another model or other classes, or a model without trainable batch norm.
     """
     file = WeightFile(
         state["model"], state["class_names"] or None, None, "the average", "engine", state.get("conventions") or {}
@@ -78,24 +77,26 @@ def with_batch_norm_recomputed(cfg: CfgNode, state: dict[str, Any], num_images: 
     cfg = cfg.clone()
     cfg.defrost()
     follow_conventions(cfg, file)
-    solver = cfg.SOLVER
-    solver.MAX_EPOCH, solver.STEPS_EPOCH, solver.MAX_ITER = 0, (), -(-num_images // solver.IMS_PER_BATCH)
+    cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.STEPS_EPOCH = 0, ()
+    cfg.SOLVER.MAX_ITER = -(-num_images // cfg.SOLVER.IMS_PER_BATCH)
     cfg.SEED = max(cfg.SEED, 0)
     loader = build_train_loader(cfg)
     names = loader.dataset.class_names
     if file.class_names and file.class_names != list(names):
         raise InputError(
-            f"the checkpoints are of the classes {', '.join(file.class_names)}, the training set of {', '.join(names)}"
+            f"the checkpoints have the classes {', '.join(file.class_names)}, the training set has {', '.join(names)}"
         )
     model = build_model(cfg, names)
     report = load_weights(model, file)
     if not report.ok:
-        raise InputError(f"the configuration is of another model than the checkpoints: {report.summary()}")
+        raise InputError(f"the configuration describes another model than the checkpoints: {report.summary()}")
     torch.manual_seed(cfg.SEED)
-    statistics = recompute_statistics(model, loader, build_device(cfg))
+    device = build_device(cfg)
+    batches = (batch.to(device) for batch in loader)
+    statistics = recompute_statistics(model, ((batch.images, batch.targets) for batch in batches))
     if not statistics:
         raise InputError(
-            "this model has no batch norm that learns statistics (MODEL.RESNETS.NORM: BN or SyncBN): leave out "
+            "this model has no batch norm that learns statistics (MODEL.RESNETS.NORM: BN or SyncBN); leave out "
             "--recompute-bn"
         )
     return {**state, "model": {**state["model"], **statistics}}

@@ -1,10 +1,10 @@
-"""Checkpoints: safe atomic files, weights of any known format, and a report of what was loaded."""
+"""Checkpoints: safe atomic files, weights of any known format, and reports of what was loaded."""
 
-from engine.checkpoint.catalog import resolve
 from engine.checkpoint.checkpointer import Checkpointer
 from engine.checkpoint.heads import keep_first_classes
 from engine.checkpoint.io import load, save
 from engine.checkpoint.report import LoadReport
+from engine.checkpoint.sources import resolve
 from engine.checkpoint.weights import (
     FORMAT,
     SURGERIES,

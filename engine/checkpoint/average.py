@@ -1,6 +1,6 @@
-"""The mean of several checkpoints of one model, and batch norm statistics that fit it.
+"""The mean of several checkpoints of one model, and its batch norm statistics.
 
-The mean of weights along a training often generalises better than the last of them (Izmailov et al., 2018: SWA).
+The mean of the weights along a training run often generalises better than the last ones (Izmailov et al., 2018: SWA).
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.checkpoint.checkpointer import Checkpointer
 from engine.checkpoint.publish import read_own, stripped
-from engine.data.loader import Batch
 from engine.errors import InputError
+from engine.structures import ImageBatch, Targets
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def average(paths: Sequence[Path], weights: Sequence[float] | None = None) -> dict[str, Any]:
-    """The content of a checkpoint whose `model` is the weighted mean of those of `paths`, added up in float64.
+    """The content of a checkpoint whose `model` is the weighted mean of those in `paths`, summed in float64.
 
-    Numbers that are not floats (counters, masks), and what goes along with the weights, come from the last. There are
-    no score thresholds, for those of the parts are not those of the mean.
+    Integers and masks (such as counters), class names and configuration come from the last file. Score thresholds are
+    dropped, because those of the parts do not hold for the mean.
 
     Args:
         paths: checkpoints of ours; one is in memory at a time.
-        weights: one each, relative to their sum; all alike by default.
+        weights: one per path, relative to their sum; equal by default.
 
     Raises:
-        InputError: the weights do not fit; a file cannot be used, or is of another model than the first; names both and
-            the first difference.
+        InputError: wrong weights; or a file that cannot be used, or belongs to another model than the first one. Names
+            both files and the first difference.
     """
     weights = _checked_weights(weights, len(paths))
     sums: dict[str, Tensor] = {}
@@ -48,7 +48,7 @@ def average(paths: Sequence[Path], weights: Sequence[float] | None = None) -> di
             if not tensor.is_floating_point():
                 continue
             if not tensor.isfinite().all():
-                raise InputError(f"{path}: {name} holds NaN or infinity, its training diverged; leave this file out")
+                raise InputError(f"{path}: {name} holds NaN or infinity, so training diverged; leave this file out")
             part = tensor.double() * weight
             sums[name] = sums[name].add_(part) if name in sums else part
     state = stripped(content)
@@ -57,18 +57,18 @@ def average(paths: Sequence[Path], weights: Sequence[float] | None = None) -> di
 
 
 def newest(folder: Path, count: int) -> list[Path]:
-    """The last checkpoint of a run and the numbered ones before it, `count` in all, the oldest of them first.
+    """The last checkpoint of a run and the numbered ones before it, `count` in total, oldest first.
 
     Raises:
         InputError: there are fewer.
     """
     checkpointer = Checkpointer(folder)
-    found = checkpointer.numbered()  # the newest first
+    found = checkpointer.numbered()  # newest first
     if last := checkpointer.last():  # an earlier run in the same folder may have left higher numbers
         iteration = read_own(last, mmap=True).get("iteration", 0)
         found = [last, *(path for path in found if int(path.stem.removeprefix("model_")) < iteration)]
     if len(found) < count:
-        have = f"has {len(found)} checkpoints, not {count}" if folder.is_dir() else "is no folder"
+        have = f"has {len(found)} checkpoints, not {count}" if folder.is_dir() else "is not a folder"
         raise InputError(f"{folder}: {have}; see --last and --dir")
     return found[:count][::-1]
 
@@ -77,14 +77,14 @@ def _checked_weights(weights: Sequence[float] | None, count: int) -> Sequence[fl
     if weights is None:
         return [1.0] * count
     if len(weights) != count:
-        raise InputError(f"there are {len(weights)} weights for {count} checkpoints; give one each")
+        raise InputError(f"got {len(weights)} weights for {count} checkpoints; give one per checkpoint")
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights):
-        raise InputError(f"weights must be positive or 0, and not all 0: {', '.join(map(str, weights))}")
+        raise InputError(f"weights must be 0 or positive, and not all 0: {', '.join(map(str, weights))}")
     return weights
 
 
 def _difference(first: dict[str, Any], other: dict[str, Any]) -> str | None:
-    """The first thing in which two checkpoints are of different models."""
+    """The first difference between the models of two checkpoints, or None."""
     ours, theirs = first["model"], other["model"]
     for name in [*ours, *theirs]:
         if name not in theirs:
@@ -102,14 +102,17 @@ def _difference(first: dict[str, Any], other: dict[str, Any]) -> str | None:
 
 
 @torch.no_grad()
-def recompute_statistics(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, Tensor]:
-    """Set the mean and variance of each batch norm to the mean of those of `batches`, as training sees them.
+def recompute_statistics(
+    model: nn.Module, batches: Iterable[tuple[ImageBatch, Sequence[Targets]]]
+) -> dict[str, Tensor]:
+    """Set the mean and variance of each batch norm to their means over `batches`, computed as in training.
 
-    Layers that the model keeps from learning statistics in training (frozen ones) are left alone. torch's `update_bn`
-    would reset those too, and fvcore's `update_bn_stats` refuses a layer that several levels of a pyramid share.
+    Layers that learn no statistics in training (frozen ones) are left alone. torch's `update_bn` would reset those too,
+    and fvcore's `update_bn_stats` rejects a layer that several levels of a pyramid share.
 
     Args:
-        model: with the weights that the statistics are wanted for, on `device`; it is left in evaluation mode.
+        model: with the weights to compute statistics for; it is left in evaluation mode.
+        batches: images and targets, on the model's device; not read if the model has no such layer.
 
     Returns:
         The new statistics under their names in the state dict; empty if the model has no such layer.
@@ -124,9 +127,8 @@ def recompute_statistics(model: nn.Module, batches: Iterable[Batch], device: tor
     for layer in layers.values():
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches
-    for batch in batches if layers else ():
-        batch = batch.to(device)
-        model(batch.images, batch.targets)
+    for images, targets in batches if layers else ():
+        model(images, targets)
     for name, layer in layers.items():
         layer.momentum = momenta[name]
     model.eval()

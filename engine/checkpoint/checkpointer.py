@@ -1,4 +1,4 @@
-"""The checkpoints of one run in its output folder, and which of them is the last."""
+"""The checkpoints of a run in its output folder, and which one is the last."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _OF_A_RUN = re.compile(r"model_(\d+|final|best)\.pth")
 
 
 class Checkpointer:
-    """Saves and finds `model_0002500.pth`, ... `model_final.pth`; `last_checkpoint` names the last.
+    """Saves and finds `model_0002500.pth`, ..., `model_final.pth`; the file `last_checkpoint` names the last one.
 
-    One process writes; with several, call `save` on the main one.
+    With several processes, call `save` only on the main one.
     """
 
     def __init__(self, output_dir: str | Path) -> None:
@@ -32,8 +32,7 @@ class Checkpointer:
         """Write `name` (with or without `.pth`), then make it the last unless told otherwise.
 
         Raises:
-            InputError: disk full or not writable; the earlier checkpoints and `last_checkpoint` are
-                untouched.
+            InputError: disk full or not writable; the earlier checkpoints and `last_checkpoint` are untouched.
         """
         path = self.output_dir / (name if name.endswith(".pth") else f"{name}.pth")
         io.save(path, state)
@@ -44,8 +43,8 @@ class Checkpointer:
     def last(self) -> Path | None:
         """The file that `last_checkpoint` names, if it exists.
 
-        The reference wrote a path there; a file of that name in this folder is preferred, since
-        folders are moved.
+        The reference writes a path into it; a file of that name in this folder is preferred, because the folder may
+        have been moved.
         """
         named = self._named()
         if not named:
@@ -58,34 +57,35 @@ class Checkpointer:
         return None
 
     def set_aside(self, others: Sequence[str] = ()) -> Path | None:
-        """Move the checkpoints of an earlier run to `previous-1` (or the next free number), for a new one to begin.
+        """Move the checkpoints of an earlier run to `previous-1` (or the next free number) before a new run starts.
 
-        So neither is resumed, pruned or overwritten for the other. What is in `others`, names of files and folders that
-        belong to a run, goes along; then the new folder is one that a training can resume as its `OUTPUT_DIR`.
+        This way neither run resumes, prunes or overwrites the checkpoints of the other. `others`, the names of more
+        files and folders of a run, are moved too, so that a training can resume with the new folder as `OUTPUT_DIR`.
 
         Returns:
-            The new folder; None if there was nothing to move.
+            The new folder; None if there is nothing to move.
 
         Raises:
-            InputError: something cannot be moved; what was moved by then is moved with the rest next time.
+            InputError: something cannot be moved; the next call moves the rest into the same folder.
         """
         checkpoints = [path for path in self.output_dir.glob("model_*.pth") if _OF_A_RUN.fullmatch(path.name)]
         named = (self.output_dir / name for name in (*others, _POINTER))
         parts = [*checkpoints, *(path for path in named if path.exists())]
-        unfinished = self.output_dir / ".previous"  # of a process that was killed here
+        unfinished = self.output_dir / ".previous"  # left by a process that was killed here
         if not parts and not unfinished.exists():
             return None
         number = next(k for k in itertools.count(1) if not (self.output_dir / f"previous-{k}").exists())
         folder = self.output_dir / f"previous-{number}"
         try:
+            # The final name appears only when everything is inside, so each `previous-N` is complete.
             unfinished.mkdir(exist_ok=True)
             for path in parts:
                 path.replace(unfinished / path.name)
             unfinished.replace(folder)
         except OSError as error:
-            raise InputError(f"{self.output_dir}: its earlier run cannot be moved aside: {error.strerror}") from error
+            raise InputError(f"{self.output_dir}: the earlier run in it cannot be moved: {error.strerror}") from error
         self._logger.warning(
-            "%s held an earlier run, which is now in %s: to continue that one, use --resume with OUTPUT_DIR %s",
+            "%s had an earlier run, which is now in %s; to continue it, use --resume with OUTPUT_DIR %s",
             self.output_dir,
             folder,
             folder,
@@ -93,12 +93,12 @@ class Checkpointer:
         return folder
 
     def load_last(self) -> tuple[Path, dict[str, Any]] | None:
-        """The last checkpoint that can be read, or None where none was ever written.
+        """The last checkpoint that can be read, or None if none was ever written.
 
-        A damaged or missing one is said aloud and the one before is taken.
+        If it is damaged or missing, a warning is logged and the one before it is used.
 
         Raises:
-            InputError: there are checkpoints, and none can be read.
+            InputError: there are checkpoints, but none can be read.
         """
         named = self._named()
         if named is None and not self._before(None):
@@ -117,14 +117,14 @@ class Checkpointer:
                 self._logger.warning("%s", error)
                 continue
             if problems:
-                self._logger.warning("falling back to the checkpoint before: %s", path)
+                self._logger.warning("falling back to an earlier checkpoint: %s", path)
             return path, state
-        raise InputError(f"{'; '.join(problems)}; no other checkpoint can be read; start anew without --resume")
+        raise InputError(f"{'; '.join(problems)}; no other checkpoint can be read; start again without --resume")
 
     def prune(self, keep: int) -> list[Path]:
-        """Delete all but the newest `keep` (at least 1) numbered checkpoints; never the last.
+        """Delete all numbered checkpoints except the newest `keep` (at least 1); never deletes the last one.
 
-        Those with a larger number than the last are of another run: they neither count nor go.
+        Those with a larger number than the last one belong to another run: they are not counted and not deleted.
         """
         last = self.last()
         limit = _number(last) if last else None
@@ -135,7 +135,7 @@ class Checkpointer:
         return old
 
     def _named(self) -> str | None:
-        """The content of `last_checkpoint`: None if there is none, "" if it is empty or no text."""
+        """The content of `last_checkpoint`: None if there is no such file, "" if it is empty or not text."""
         try:
             return (self.output_dir / _POINTER).read_text(encoding="utf-8").strip().strip("\0")
         except FileNotFoundError:
@@ -144,12 +144,12 @@ class Checkpointer:
             return ""
 
     def numbered(self) -> list[Path]:
-        """Numbered checkpoints, the newest first."""
+        """Numbered checkpoints, newest first."""
         found = {path: _NUMBERED.fullmatch(path.name) for path in self.output_dir.glob("model_*.pth")}
         return sorted((path for path, match in found.items() if match), key=_number, reverse=True)
 
     def _before(self, last: Path | None) -> list[Path]:
-        """What to try if `last` is damaged: numbered ones below it, newest first; the final one."""
+        """What to try if `last` is damaged: the numbered ones before it, newest first, then the final one."""
         limit = _number(last) if last else None
         before = [path for path in self.numbered() if path != last and (limit is None or _number(path) < limit)]
         final = self.output_dir / "model_final.pth"

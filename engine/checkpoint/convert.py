@@ -1,4 +1,4 @@
-"""Weights of other projects into a checkpoint of ours, with the conventions that they were trained with."""
+"""Converts weights of other projects into our checkpoints, with the conventions that they were trained with."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from engine.errors import InputError
 
 OUR_PARTS = ("backbone.body.", "backbone.fpn.", "rpn.", "roi_heads.")
 CLASSIFIERS = ("fc.", "fc1000.")
-"""Of bodies trained on ImageNet; no detector has them."""
+"""Layers of bodies trained on ImageNet; no detector has them."""
 
 
 def with_class_names(file: WeightFile, class_names: Sequence[str]) -> WeightFile:
-    """`file` with its classes called `class_names`, in the order of the labels; score thresholds keep their classes.
+    """`file` with its classes renamed to `class_names`, in the order of the labels; so are its score thresholds.
 
     Raises:
-        InputError: a name occurs twice, or the heads are of another number of classes.
+        InputError: a name occurs twice, or the heads have another number of classes.
     """
     names = list(class_names)
     if len(set(names)) < len(names):
         raise InputError(f"class names must differ, got {', '.join(names)}")
     if not heads_fit(file.tensors, len(names)):
         raise InputError(
-            f"{file.source}: {len(names)} names ({', '.join(names)}) do not fit its heads; name each class, in the "
-            "order of the labels"
+            f"{file.source}: {len(names)} names ({', '.join(names)}) do not fit its heads; name all classes in "
+            "the order of the labels"
         )
     renamed = dict(zip(file.class_names or [], names, strict=False))
     thresholds = file.thresholds and {
@@ -46,18 +46,18 @@ def with_class_names(file: WeightFile, class_names: Sequence[str]) -> WeightFile
 
 
 def checkpoint_of(file: WeightFile) -> dict[str, Any]:
-    """What `checkpoint.save` writes for the translated weights `file`.
+    """The content of our checkpoint for the translated weights `file`, to be written by `checkpoint.save`.
 
     Raises:
-        InputError: no tensor has a name that our models have.
+        InputError: no tensor has a name of our models.
     """
     tensors = file.tensors
     if not any(name.startswith(OUR_PARTS) for name in tensors):
         raise InputError(
-            f"{file.source}: no tensor has a name of our models ({', '.join(OUR_PARTS)}): it holds "
-            f"{printable(next(iter(tensors)))}, ...; say whose weights they are, or use others"
+            f"{file.source}: no tensor has a name of our models ({', '.join(OUR_PARTS)}): it has "
+            f"{printable(next(iter(tensors)))}, ...; name its format (--from), or use other weights"
         )
-    if file.format == "torchvision":  # its eps goes into the variances, since the file's format is forgotten
+    if file.format == "torchvision":  # add its eps to the variances, since the result does not know the format
         tensors = with_frozen_norm_eps(tensors, torchvision.NORM_EPS)
     return {
         "format": FORMAT,
@@ -69,12 +69,12 @@ def checkpoint_of(file: WeightFile) -> dict[str, Any]:
 
 
 def unknown_names(file: WeightFile) -> list[str]:
-    """The names that no rule of the format translated, so that no model has them."""
+    """The names that the rules of the format do not translate; no model of ours has them."""
     return sorted(name for name in file.tensors if not name.startswith((*OUR_PARTS, *CLASSIFIERS)))
 
 
 def summary(file: WeightFile) -> str:
-    """Tensors and numbers of each part, what is unknown, and the conventions."""
+    """The numbers of tensors and values in each part, the unknown names, and the conventions."""
     tensors, numbers = Counter(), Counter()
     for name, tensor in file.tensors.items():
         tensors[part_of(name)] += 1
@@ -86,6 +86,6 @@ def summary(file: WeightFile) -> str:
     if unknown:
         lines.append(f"{len(unknown)} names are unknown, such as {unknown[0]}")
     if file.conventions:
-        lines.append("conventions, followed wherever the file is tested:")
+        lines.append("conventions, applied whenever the file is tested:")
         lines += [f"  {key} {value}" for key, value in file.conventions.items()]
     return "\n".join(lines)

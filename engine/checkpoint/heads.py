@@ -1,4 +1,4 @@
-"""Classification heads with other classes: rows taken by class name, or the first classes."""
+"""Classification heads for other classes: rows taken by class name, or those of the first classes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from engine.errors import InputError
 
-# Layers with one row a class: sigmoid heads repeat all classes for each anchor of a cell, softmax
-# heads end with the background; with four rows a class, unless all classes share them: box heads.
+# Layers with one row per class: sigmoid heads repeat all classes for each anchor of a cell, softmax heads end with the
+# background. Box heads have four rows per class, or four rows that all classes share.
 SIGMOID_HEADS = ("cls_logits",)
 SOFTMAX_HEADS = ("cls_score",)
 BOX_HEADS = ("predictor.bbox_pred",)
 
 
 def head_kind(name: str) -> str | None:
-    """ "sigmoid", "softmax" or "boxes" for a parameter of a layer with rows of classes, None for any other."""
+    """ "sigmoid", "softmax" or "boxes" for a parameter of a layer with rows for classes, None for all others."""
     parts = name.split(".")
     if len(parts) < 2 or parts[-1] not in ("weight", "bias"):
         return None
@@ -27,11 +27,11 @@ def head_kind(name: str) -> str | None:
 
 
 def rows_by_class(name: str, num_rows: int, num_classes: int) -> Tensor | None:
-    """Row numbers of a classification head, arranged by class.
+    """Row indices of a classification head, arranged by class.
 
     Returns:
-        int64 (K, A) for a sigmoid head of A anchors a cell, (K + 1, 1) with background last for a
-        softmax head, (K, 4) for a box head, None where `num_rows` does not fit `num_classes` (K).
+        int64 (K, A) for a sigmoid head with A anchors per cell, (K + 1, 1) with background last for a softmax head,
+        (K, 4) for a box head; None if `num_rows` does not fit `num_classes` (K).
     """
     kind = head_kind(name)
     if kind == "softmax" and num_rows == num_classes + 1:
@@ -44,18 +44,18 @@ def rows_by_class(name: str, num_rows: int, num_classes: int) -> Tensor | None:
 
 
 def heads_fit(tensors: Mapping[str, Tensor], num_classes: int) -> bool:
-    """Whether the classification heads of a detector can be of so many foreground classes."""
+    """Whether the classification heads of a detector can have `num_classes` foreground classes."""
     kinds = {name: kind for name in tensors if (kind := head_kind(name)) in ("sigmoid", "softmax")}
-    proposes = "softmax" in kinds.values()  # then the sigmoid head knows no classes
+    proposes = "softmax" in kinds.values()  # then the sigmoid head is the class-agnostic one of an RPN
     heads = [name for name, kind in kinds.items() if not (proposes and kind == "sigmoid")]
     return all(_head_fits(tensors, name, num_classes) for name in heads)
 
 
 def _head_fits(tensors: Mapping[str, Tensor], name: str, num_classes: int) -> bool:
     rows = rows_by_class(name, len(tensors[name]), num_classes)  # (K, A) of a sigmoid head
-    boxes = tensors.get(name.replace("cls_logits", "bbox_pred"))  # beside a sigmoid head; it tells the anchors a cell
-    is_told = head_kind(name) == "sigmoid" and boxes is not None
-    return rows is not None and (not is_told or 4 * rows.shape[1] == len(boxes))
+    boxes = tensors.get(name.replace("cls_logits", "bbox_pred"))  # gives the anchors per cell of a sigmoid head
+    is_checked = head_kind(name) == "sigmoid" and boxes is not None
+    return rows is not None and (not is_checked or 4 * rows.shape[1] == len(boxes))
 
 
 def take_classes(
@@ -65,21 +65,20 @@ def take_classes(
     file_classes: Sequence[str],
     model_classes: Sequence[str],
 ) -> tuple[Tensor, list[str]] | None:
-    """The model's head with the rows of the classes that the file knows too.
+    """The head of the model, with the rows of those classes that the file also has.
 
     Args:
         name: of the parameter.
         file: (rows of the file, ...); model: (rows of the model, ...).
 
     Returns:
-        The new value (shape and dtype of `model`) and the classes taken, or None where rows and
-        classes do not fit.
+        The new value (shape and dtype of `model`) and the classes taken, or None if rows and classes do not fit.
     """
     from_rows = rows_by_class(name, len(file), len(file_classes))  # (K file, A)
     to_rows = rows_by_class(name, len(model), len(model_classes))  # (K model, A)
     if from_rows is None or to_rows is None or from_rows.shape[1] != to_rows.shape[1]:
         return None
-    if head_kind(name) == "boxes" and len(file) == len(model) == 4:  # of all classes, or of the only one
+    if head_kind(name) == "boxes" and len(file) == len(model) == 4:  # one box for all classes, or for the only class
         return None
     if file.shape[1:] != model.shape[1:]:
         return None
@@ -94,14 +93,14 @@ def take_classes(
 
 
 def keep_first_classes(tensors: dict[str, Tensor], num_classes: int, num_anchors: int = 1) -> dict[str, Tensor]:
-    """Weights whose classification heads keep their first classes (and a softmax its background).
+    """Weights whose classification heads keep only their first classes (and the background of a softmax).
 
-    The recipe for starting a model of few classes from a COCO model with nothing re-initialised.
+    A way to start a model with few classes from a COCO model without initialising anything anew.
 
     Args:
-        tensors: by our names; not changed.
+        tensors: under our names; not changed.
         num_classes: foreground classes to keep.
-        num_anchors: anchors a cell of sigmoid heads (ASPECT_RATIOS x SCALES_PER_OCTAVE).
+        num_anchors: anchors per cell of sigmoid heads (ASPECT_RATIOS x SCALES_PER_OCTAVE).
 
     Raises:
         InputError: there is no such head, or it has fewer classes.
@@ -109,8 +108,8 @@ def keep_first_classes(tensors: dict[str, Tensor], num_classes: int, num_anchors
     result = dict(tensors)
     kinds = {name: head_kind(name) for name in tensors if head_kind(name)}
     if not set(kinds.values()) - {"boxes"}:
-        raise InputError("MODEL.WEIGHT_SURGERY: the weights hold no classification head (cls_logits, cls_score)")
-    proposes = "softmax" in kinds.values()  # then the sigmoid head knows no classes
+        raise InputError("MODEL.WEIGHT_SURGERY: the weights have no classification head (cls_logits, cls_score)")
+    proposes = "softmax" in kinds.values()  # then the sigmoid head is the class-agnostic one of an RPN
     for name, kind in kinds.items():
         num_rows = len(tensors[name])
         is_shared = kind == "boxes" and num_rows == 4  # one box for all classes
@@ -119,7 +118,7 @@ def keep_first_classes(tensors: dict[str, Tensor], num_classes: int, num_anchors
         present = {"softmax": num_rows - 1, "boxes": num_rows // 4}.get(kind, num_rows // num_anchors)
         rows = rows_by_class(name, num_rows, present)
         if rows is None or present < num_classes:
-            raise InputError(f"MODEL.WEIGHT_SURGERY: {name} has {present} classes, {num_classes} are to be kept")
+            raise InputError(f"MODEL.WEIGHT_SURGERY: {name} has {present} classes, cannot keep {num_classes}")
         kept = rows[:num_classes]
         if kind == "softmax":
             kept = torch.cat([kept, rows[-1:]])

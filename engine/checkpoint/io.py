@@ -1,8 +1,8 @@
-"""Checkpoint files: written whole or not at all, read without running code, damage noticed.
+"""Checkpoint files: written atomically, read without running code, checked for damage.
 
-Our files end with a CRC-32 of all that comes before it, as the comment that a zip archive may have. In those of
-others every entry carries a CRC-32 that `torch.load` does not look at; `load` does. Either takes 0.05 s for 200 MB, see
-docs/decisions/checkpoint.md.
+Our files end with a CRC-32 of everything before it, stored as the comment of the zip archive. In files of other
+programs each entry has a CRC-32, which `torch.load` ignores and `load` checks. Either check takes 0.05 s for 200 MB,
+see docs/decisions/checkpoint.md.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from engine.errors import InputError
 from engine.files import replacing
 
 _ZIP = b"PK\x03\x04"
-# The magic number that torch pickled first before it wrote zip files.
+# The magic number at the start of files from before torch used zip.
 _LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
-FORMAT = "engine-1"  # what `format` says in our files
+FORMAT = "engine-1"  # the value of `format` in our files
 
 _CRC_KEY = "crc32"
-_SEAL = b"engine-crc32:"  # and eight hexadecimal digits
+_SEAL = b"engine-crc32:"  # followed by eight hexadecimal digits
 _SEAL_LENGTH = len(_SEAL) + 8
-_END_LENGTH = 22  # of a zip file's last record without its comment
+_END_LENGTH = 22  # the last record of a zip file without its comment
 _CHUNK = 1 << 20
 
-_multiarray = getattr(np, "_core", None) or np.core  # its name before and after NumPy 2
+_multiarray = getattr(np, "_core", None) or np.core  # renamed in NumPy 2
 _multiarray = _multiarray.multiarray
 
-# Random states and measured scalars in NumPy's clothes: data only, so they may pass.
+# NumPy types of random states and measured scalars. They hold only data, so they are allowed.
 _NUMPY_GLOBALS: list[Any] = [
     np.dtype,
     np.ndarray,
@@ -56,27 +56,27 @@ _NUMPY_GLOBALS: list[Any] = [
 
 
 class _Forgotten:
-    """Stands for an object that other programs pickle beside the weights; it is made, and what it held is dropped."""
+    """Stands for an object that other programs pickle next to the weights; its content is discarded."""
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
-# Curves of the log in mmdetection 3's checkpoints.
+# Log curves in checkpoints of mmdetection 3.
 _FORGOTTEN = [(_Forgotten, "mmengine.logging.history_buffer.HistoryBuffer")]
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically: whatever happens, `path` holds the old content or the new one.
+    """Write a checkpoint atomically: whatever happens, `path` has the old content or the new one.
 
     Args:
-        path: `.pth` / `.pt`, or `.safetensors`, which holds `state["model"]` and the small
-            JSON-like rest of `state` but no optimizer state.
+        path: `.pth` / `.pt`, or `.safetensors`, which stores `state["model"]` and the small JSON-like rest of `state`,
+            but no optimizer state.
         state: nested dictionaries, lists, numbers, strings, tensors and NumPy arrays.
 
     Raises:
         InputError: disk full or not writable (the previous file is kept).
-        TypeError: `state` holds something that `load` would refuse to read back.
+        TypeError: `state` holds something that `load` would reject.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -87,6 +87,7 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
     with replacing(path) as file:
         torch.save(state, file)
         file.flush()
+        # Fail when the file is written, not weeks later when it is loaded.
         with torch.serialization.safe_globals([*_NUMPY_GLOBALS, *_FORGOTTEN]):
             strange = torch.serialization.get_unsafe_globals_in_checkpoint(str(file.name))
         if strange:
@@ -95,19 +96,19 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU without running any code in it, whatever it is called.
+    """Read a checkpoint onto the CPU without running any code in it.
 
-    Reads PyTorch files (zip and older), `.safetensors` and Caffe2 / Detectron pickles, told apart
-    by content.
+    Reads PyTorch files (zip and older), `.safetensors` and Caffe2 / Detectron pickles, and tells them apart by content,
+    not by name.
 
     Args:
         path: the file.
-        mmap: leave the tensors of a zip file on the disk until they are touched; halves the memory,
-            for callers that copy them and let go.
+        mmap: leave the tensors of a zip file on disk until they are used. It halves the memory, for callers that copy
+            the tensors and then drop them.
 
     Raises:
-        InputError: one line naming the file: missing, empty, truncated, damaged, a web page, a
-            pickle that asks for code (by name), or no dictionary.
+        InputError: the file is missing, empty, truncated, damaged, a web page, a pickle that asks for code (names it),
+            or not a dictionary.
     """
     path = Path(path)
     head = _head(path)
@@ -132,7 +133,7 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
 
 
 def nearest_file(path: Path) -> str:
-    """`; did you mean X?` for a misspelt file name, or nothing."""
+    """`; did you mean X?` for a misspelt file name, a note about the folder, or an empty string."""
     with contextlib.suppress(OSError):
         names = [entry.name for entry in path.parent.iterdir()]
         close = difflib.get_close_matches(path.name, names, n=1)
@@ -144,16 +145,16 @@ def nearest_file(path: Path) -> str:
 
 
 def not_weights(head: bytes) -> str | None:
-    """Why a file that begins so cannot be weights, or None."""
+    """Why a file that starts with `head` cannot be weights, or None."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
     if not head:
-        return "is empty; fetch it again"
+        return "is empty; download it again"
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
         return "this is a web page, not weights; download it again, with the link to the file itself"
     if start.startswith(b"version https://git-lfs"):
-        return "this is a Git LFS pointer, not weights; fetch the file with 'git lfs pull'"
+        return "this is a Git LFS pointer, not weights; get the file with 'git lfs pull'"
     if not head.strip(b"\0"):
-        return "holds only zeros: the disk or the transfer failed; fetch it again"
+        return "holds only zeros, so the disk or the transfer failed; download it again"
     return None
 
 
@@ -161,7 +162,7 @@ def _head(path: Path) -> bytes:
     if path.is_dir():
         inside = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pth", ".pt", ".pkl"))
         hint = f", such as {path / inside[-1]}" if inside else ""
-        raise InputError(f"{path}: is a folder; name a weights file{hint}")
+        raise InputError(f"{path}: is a folder; give a weights file{hint}")
     if not path.exists():
         raise InputError(f"{path}: no such file{nearest_file(path)}")
     if not path.is_file():
@@ -178,15 +179,15 @@ def _head(path: Path) -> bytes:
 
 
 def _seal(path: Path) -> None:
-    """Give a zip archive a comment that holds the CRC-32 of all bytes before its digits."""
+    """Add a comment to a zip archive that ends with the CRC-32 of all bytes before its digits."""
     with open(path, "r+b") as file:
-        file.seek(-2, os.SEEK_END)  # the length of the comment, none so far
+        file.seek(-2, os.SEEK_END)  # the field with the length of the comment, which is 0 so far
         file.write(struct.pack("<H", _SEAL_LENGTH) + _SEAL)
         file.write(b"%08x" % _crc_of_file(file, file.tell()))
 
 
 def _verify(path: Path) -> None:
-    """Compare the checksum of the whole file where it has one, else that of each entry."""
+    """Check the checksum of the whole file if it has one, otherwise those of its entries."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _END_LENGTH - _SEAL_LENGTH))
@@ -198,7 +199,7 @@ def _verify(path: Path) -> None:
 
 
 def _crc_of_file(file: BinaryIO, length: int) -> int:
-    """CRC-32 of the first `length` bytes; leaves the position behind them."""
+    """CRC-32 of the first `length` bytes; leaves the file position after them."""
     file.seek(0)
     crc = 0
     while length > 0:
@@ -238,7 +239,7 @@ def _torch_reason(message: str) -> str:
     if asked and asked[1].startswith("torch.nn."):
         return f"holds a whole model object ({asked[1]}), not weights; save model.state_dict() instead"
     if asked:
-        return f"refused, nothing in it was run: the pickle asks for {asked[1]}, which no weights need"
+        return f"refused without running anything: the pickle asks for {asked[1]}, which weights do not need"
     if "TorchScript" in message:
         return "a TorchScript program, not weights; save its state_dict() instead"
     return "damaged, truncated or not a checkpoint; use another copy"
@@ -263,7 +264,7 @@ def _from_safetensors(path: Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         expected = metadata.pop(_CRC_KEY, None)
         if expected is None and metadata.get("format") != json.dumps(FORMAT):
-            return tensors  # of another program
+            return tensors  # written by another program
         if expected != str(_crc(tensors, metadata)):
             raise InputError(f"{path}: damaged (its checksum is wrong); use another copy")
         return {"model": tensors, **{key: json.loads(value) for key, value in metadata.items()}}
@@ -274,7 +275,7 @@ def _from_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _with_tuples(value: Any) -> Any:
-    """Values of a configuration, which has tuples where JSON (a .safetensors file) has lists."""
+    """Configuration values with tuples in place of the lists of JSON (in a .safetensors file)."""
     if isinstance(value, dict):
         return {key: _with_tuples(each) for key, each in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

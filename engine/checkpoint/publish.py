@@ -1,4 +1,4 @@
-"""Checkpoints to give away: what a model needs to be used, under a name that tells whether it arrived whole."""
+"""Checkpoints to publish: only what is needed to use the model, with a hash of the content in the file name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_own(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     """The content of a checkpoint of ours.
 
     Raises:
-        InputError: it cannot be read, see `io.load`, or is not one of ours.
+        InputError: it cannot be read, see `io.load`, or is not ours.
     """
     content = io.load(path, mmap)
     if content.get("format") != FORMAT or not isinstance(content.get("model"), dict):
@@ -30,28 +30,28 @@ def read_own(path: str | Path, mmap: bool = False) -> dict[str, Any]:
 
 
 def stripped(content: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint without what only its training needs (optimizer, hooks, loss scale, the weights before averaging).
+    """A checkpoint without the state of its training (optimizer, hooks, loss scale, weights before averaging).
 
     Example:
         >>> stripped({"format": "engine-1", "model": {}, "iteration": 7, "optimizer": {}})
         {'format': 'engine-1', 'model': {}}
     """
     kept = {key: content[key] for key in KEPT if key in content}
-    # A tensor may be a view of a larger one, all of which would be written.
+    # A tensor may be a view of a larger one, which torch.save would write in full.
     return {**kept, "model": {name: tensor.clone() for name, tensor in content["model"].items()}}
 
 
 def publish(source: Path, output: str | Path, safetensors: bool = False) -> Path:
-    """Write what remains of `source` beside `output`, with its hash in the name.
+    """Write `source`, stripped, with its hash in the file name.
 
     Args:
         source: a checkpoint of ours.
-        output: `model.pth` gives `model-1a2b3c4d.pth`, with the first digits of the SHA-256 of the file's content; a
-            folder, or what ends like one (`new/`), stands for the name of `source` in it.
-        safetensors: write that format whatever the suffix of `output`, which else decides.
+        output: `model.pth` gives `model-1a2b3c4d.pth`, with the first digits of the SHA-256 of the file's content. If
+            it is a folder, or ends with a slash (`new/`), the name is that of `source`.
+        safetensors: write that format, whatever the suffix of `output` is; by default the suffix decides.
 
     Returns:
-        The path of the new file. The same content has the same name and the same bytes.
+        The path of the new file. The same content gives the same name and the same bytes.
 
     Raises:
         InputError: see `read_own`; the file cannot be written.

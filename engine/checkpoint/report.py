@@ -1,4 +1,4 @@
-"""What became of each tensor of a weights file and of each parameter of the model."""
+"""What happened to each tensor of a weights file and to each parameter of the model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from tabulate import tabulate
 
-_SHOWN = 5  # names spelt out of each kind
+_SHOWN = 5  # names listed for each kind of mismatch
 
 
 @dataclass(frozen=True)
 class Reshaped:
-    """A parameter whose shape, or whose classes, differ between file and model."""
+    """A parameter with a different shape or different classes in file and model."""
 
     name: str
     file_shape: tuple[int, ...]
@@ -30,12 +30,12 @@ class LoadReport:
     """The outcome of `load_weights`.
 
     Attributes:
-        matched: parameters and buffers of the model that were filled.
-        missing: those that the file does not have; they keep their values.
+        matched: parameters and buffers of the model that were loaded.
+        missing: parameters that the file does not have; they keep their values.
         unexpected: tensors of the file that the model does not have.
-        reshaped: those present on both sides in another shape or with other classes.
-        ignored: tensors of the file that nobody misses (ImageNet classifiers, batch counters).
-        notes: one-line remarks on what to mind.
+        reshaped: parameters with a different shape or different classes in file and model.
+        ignored: tensors of the file that are not needed (ImageNet classifiers, batch counters).
+        notes: one-line warnings.
     """
 
     source: str = ""
@@ -49,17 +49,17 @@ class LoadReport:
 
     @property
     def ok(self) -> bool:
-        """Whether file and model correspond one to one."""
+        """Whether file and model have exactly the same tensors."""
         return not (self.missing or self.unexpected or self.reshaped)
 
     @property
     def backbone_only(self) -> bool:
-        """Whether an ImageNet file filled the whole body and only the detector's parts are new."""
+        """Whether an ImageNet file filled the whole body, so that only the parts of the detector are new."""
         outside = not any(_is_body(name) and not _is_offset(name) for name in [*self.missing, *self.unexpected])
         return bool(self.matched) and all(map(_is_body, self.matched)) and outside and not self.reshaped
 
     def summary(self) -> str:
-        """One line."""
+        """The outcome in one line."""
         start = f"{self.source} ({self.format})"
         if self.ok:
             return f"{start}: all {len(self.matched)} tensors loaded"
@@ -89,9 +89,9 @@ class LoadReport:
         rows = [[part, *(counter[part] or "" for counter in counts.values())] for part in parts]
         lines = [tabulate(rows, headers=["part", *counts], tablefmt="simple")]
         if not self.backbone_only:
-            lines += _first("missing, keep their values", self.missing)
+            lines += _first("missing in the file, not changed", self.missing)
         lines += _first("unexpected, not used", self.unexpected)
-        lines += _first("of another shape", self.reshaped)
+        lines += _first("different shape or classes", self.reshaped)
         return "\n".join(lines + self.notes)
 
 
@@ -105,7 +105,7 @@ def _is_body(name: str) -> bool:
 
 
 def _is_offset(name: str) -> bool:
-    """Of a deformable convolution: starts at zero, where it computes what the plain one does."""
+    """Offsets of a deformable convolution start at zero, which makes it equal to a plain one."""
     return ".offset." in name
 
 

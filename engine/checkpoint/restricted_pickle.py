@@ -1,8 +1,7 @@
 """Reads the pickles of Caffe2 and Detectron without running anything in them.
 
-A pickle is a program; what it may call is what `find_class` hands out. Here that is an ordered
-dictionary and a few stand-ins that note what NumPy would be told and check it, so that not even
-NumPy's own code sees unchecked values.
+A pickle is a program that can call whatever `find_class` returns. Here that is an ordered dictionary and a few
+stand-ins that record and check the arguments meant for NumPy, so that not even NumPy sees unchecked values.
 """
 
 from __future__ import annotations
@@ -19,15 +18,16 @@ from torch import Tensor
 from engine.errors import InputError
 
 _DTYPES = {f"{kind}{size}" for kind, sizes in {"f": "248", "i": "1248", "u": "1248"}.items() for size in sizes} | {"b1"}
+MAX_SHOWN = 80  # characters of untrusted text in a message
 
 
-def printable(text: object, limit: int = 80) -> str:
-    """Text from an untrusted file, fit to be shown on one line: no line breaks, no terminal commands."""
-    return str(text)[:limit].encode("unicode_escape", "replace").decode("ascii")
+def printable(text: object) -> str:
+    """Text from an untrusted file, safe to print on one line: without line breaks and terminal commands."""
+    return str(text)[:MAX_SHOWN].encode("unicode_escape", "replace").decode("ascii")
 
 
 class Refused(Exception):
-    """The pickle asked for something else than arrays; the message is its name."""
+    """The pickle asked for something other than arrays; the message names it."""
 
     def __init__(self, what: str) -> None:
         super().__init__(printable(what))
@@ -94,7 +94,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 def _empty_bytes() -> bytes:
-    """What protocols below 3 write for `b""`: a call without arguments."""
+    """Pickle protocols below 3 write `b""` as a call without arguments."""
     return b""
 
 
@@ -127,7 +127,7 @@ for _package in ("numpy.core", "numpy._core"):
 
 
 class _Unpickler(pickle._Unpickler):
-    """The pure Python one: the C one allocates whatever memo index a pickle names."""
+    """Python's own class: the one in C allocates memory for any memo index that a pickle names."""
 
     def find_class(self, module: str, name: str) -> _Callable:
         qualified = f"{module}.{name}"
@@ -141,23 +141,23 @@ def read(file: BinaryIO, source: str) -> dict[str, Any]:
 
     Args:
         file: positioned at the pickle.
-        source: what to call the file in errors.
+        source: the name of the file in errors.
 
     Raises:
-        InputError: it asks for anything but arrays (named), is damaged, or holds no dictionary.
+        InputError: it asks for anything other than arrays (names it), is damaged, or is not a dictionary.
     """
     try:
-        # A damaged or hostile pickle can fail in any way; the point is that it can do nothing else.
+        # A damaged or hostile pickle can raise anything. It cannot do anything else.
         content = _Unpickler(file, encoding="latin1").load()
         if isinstance(content, dict):
             return {_text(key): _tensors(value) for key, value in content.items()}
     except Refused as refused:
         raise InputError(
-            f"{source}: refused, nothing in it was run: the pickle asks for {refused}, which no weights need"
+            f"{source}: refused without running anything: the pickle asks for {refused}, which weights do not need"
         ) from None
     except Exception as error:
         reason = printable(error) or type(error).__name__
-        raise InputError(f"{source}: not a checkpoint, or a damaged one ({reason}); fetch it again") from None
+        raise InputError(f"{source}: not a checkpoint, or a damaged one ({reason}); download it again") from None
     raise InputError(f"{source}: holds a {type(content).__name__}, not a dictionary of weights")
 
 

@@ -1,4 +1,4 @@
-"""Weights of any known format into a model: matched by exact name and shape, never silently."""
+"""Loads weights of any known format into a model, matched by exact name and shape, with a report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import distributed
-from engine.checkpoint import catalog, foreign, io
+from engine.checkpoint import foreign, io, sources
 from engine.checkpoint.foreign import torchvision
 from engine.checkpoint.foreign.atss import strip_wrappers
 from engine.checkpoint.heads import head_kind, keep_first_classes, take_classes
@@ -23,8 +23,7 @@ from engine.log import get_logger
 
 Tensors = dict[str, Tensor]
 
-# By the name that MODEL.WEIGHT_SURGERY gives; each takes tensors and the model's number of
-# foreground classes.
+# By the name in MODEL.WEIGHT_SURGERY; each takes tensors and the number of foreground classes of the model.
 SURGERIES: dict[str, Callable[..., Tensors]] = {"keep_first_classes": keep_first_classes}
 
 _IMAGENET_HEADS = ("fc.", "fc1000.")
@@ -38,12 +37,12 @@ class WeightFile:
 
     Attributes:
         tensors: parameters and buffers by name, on the CPU.
-        class_names: foreground classes in the order of the labels, where the file knows them.
-        thresholds: the `thresholds.json` object, where the file has one.
+        class_names: foreground classes in the order of the labels, if the file has them.
+        thresholds: the `thresholds.json` object, if the file has one.
         source: the URI or path as given.
         format: "engine", a key of `foreign.FORMATS`, or "unknown".
-        conventions: configuration keys and the values that the weights were made for, where the file or its format
-            tells them.
+        conventions: configuration keys and the values that the weights were trained with, as far as the file or its
+            format gives them.
     """
 
     tensors: Tensors
@@ -55,20 +54,20 @@ class WeightFile:
 
 
 def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
-    """Read weights of any known format from a path or URI (see `catalog.resolve`).
+    """Read weights of any known format from a path or URI (see `sources.resolve`).
 
     Args:
         uri: a path or URI.
-        file_format: a key of `foreign.FORMATS` for a file that is not ours, or "auto" to tell it by the names.
+        file_format: a key of `foreign.FORMATS` for a file that is not ours, or "auto" to recognise it by the names.
 
     Raises:
-        InputError: not found, damaged, asks for code, holds no tensors, or is not of that format.
+        InputError: the file is missing or damaged, asks for code, has no tensors, or is not of that format.
     """
-    path = catalog.resolve(uri)
+    path = sources.resolve(uri)
     content = io.load(path, mmap=True)
     tensors = {name: value for name, value in _state_dict(content).items() if _is_weight(name, value)}
     if not tensors:
-        raise InputError(f"{path}: holds no weights; keys: {', '.join(map(printable, list(content)[:5])) or 'none'}")
+        raise InputError(f"{path}: has no weights; its keys: {', '.join(map(printable, list(content)[:5])) or 'none'}")
     if content.get("format") != FORMAT:
         return _read_foreign(path, content, tensors, str(uri), file_format)
     return WeightFile(
@@ -87,20 +86,17 @@ def load_weights(
     class_names: Sequence[str] | None = None,
     surgery: Callable[[Tensors], Tensors] | None = None,
 ) -> LoadReport:
-    """Fill a model with the weights of a file, by exact name and shape, and log what happened.
+    """Load the weights of a file into a model, by exact name and shape, and log the outcome.
 
     Args:
         model: may be wrapped (DistributedDataParallel, torch.compile).
-        weights: anything `catalog.resolve` understands, or what `read_weights` returned.
-        class_names: the model's foreground classes; with them a classification head takes the rows
-            of the classes that the file knows too, in the model's order. Default:
-            `model.class_names`, if it has any.
-        surgery: applied to the file's tensors first, such as `functools.partial(keep_first_classes,
-            num_classes=3)`.
+        weights: anything `sources.resolve` understands, or what `read_weights` returned.
+        class_names: the model's foreground classes, by default `model.class_names`. If file and model both have class
+            names, a classification head takes the rows of the common classes, in the model's order.
+        surgery: applied to the file's tensors first, such as `functools.partial(keep_first_classes, num_classes=3)`.
 
     Raises:
-        InputError: the file cannot be read, or nothing in it matches the model, which is then
-            unchanged.
+        InputError: the file cannot be read, or nothing in it matches the model. The model is unchanged then.
     """
     file = weights if isinstance(weights, WeightFile) else read_weights(weights)
     names = class_names or getattr(model, "class_names", None) or None
@@ -109,7 +105,7 @@ def load_weights(
     targets = {strip_wrappers(name): value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     tensors = place_deformable(tensors, targets)
     tensors = align_variance(tensors, norm_eps_change(tensors, model, file.format))
-    values, report = match(tensors, targets, file_classes, names)
+    values, report = values_by_name(tensors, targets, file_classes, names)
     report.source, report.format = file.source, file.format
     if not report.matched:
         raise InputError(_nothing_matches(file, report, tensors, targets))
@@ -122,17 +118,17 @@ def load_weights(
 
 
 def check_storable(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint of ours that thresholds can be stored in.
+    """The content of a checkpoint, if it is ours and local, so that thresholds can be stored in it.
 
     Raises:
-        InputError: not a local file, or not one of ours.
+        InputError: not a local file, or not our format.
     """
     if "://" in str(path):
-        raise InputError(f"{path}: thresholds can be stored in a local checkpoint only")
+        raise InputError(f"{path}: thresholds can only be stored in a local checkpoint")
     content = io.load(path)
     if content.get("format") != FORMAT:
         raise InputError(
-            f"{path}: thresholds can be stored in checkpoints of this engine only; convert it first "
+            f"{path}: thresholds can only be stored in checkpoints of this engine; convert it first "
             f"(tools/convert_weights.py) or read them from thresholds.json"
         )
     return content
@@ -147,26 +143,25 @@ def store_thresholds(path: str | Path, thresholds: dict[str, Any]) -> None:
     io.save(path, {**check_storable(path), "thresholds": thresholds})
 
 
-def match(
+def values_by_name(
     tensors: Mapping[str, Tensor],
     targets: Mapping[str, Tensor],
     file_classes: Sequence[str] | None = None,
     model_classes: Sequence[str] | None = None,
 ) -> tuple[Tensors, LoadReport]:
-    """Which value each parameter gets, and the report. Nothing is changed.
+    """The new value of each parameter, and the report. Nothing is changed.
 
-    A head whose classes differ takes the rows of the shared classes; one of another shape without
-    known classes is left as the model has it. A head with a row taken counts as matched and as
-    reshaped.
+    A head with other classes takes the rows of the common classes. A head of another shape without known classes keeps
+    its values. If at least one row of a head is taken, it counts both as matched and as reshaped.
     """
     report = LoadReport()
     values: Tensors = {}
     both = file_classes is not None and model_classes is not None
     other_classes = both and list(file_classes) != list(model_classes)
-    proposes = any(name.startswith("roi_heads.") for name in targets)  # then `rpn` knows no classes
+    proposes = any(name.startswith("roi_heads.") for name in targets)  # then the head of `rpn` is class-agnostic
     for name, target in targets.items():
         if name not in tensors:
-            if not name.endswith(_COUNTER):
+            if not name.endswith(_COUNTER):  # batch counters do not affect the results, and old files have none
                 report.missing.append(name)
             continue
         tensor = tensors[name]
@@ -194,7 +189,7 @@ def match(
 
 
 def place_deformable(tensors: Tensors, target_names: Iterable[str]) -> Tensors:
-    """A plain convolution's `X.weight` as `X.conv.weight` where the model's is deformable."""
+    """Rename `X.weight` of a plain convolution to `X.conv.weight` if the one of the model is deformable."""
     target_names = set(target_names)
 
     def place(name: str) -> str:
@@ -206,10 +201,10 @@ def place_deformable(tensors: Tensors, target_names: Iterable[str]) -> Tensors:
 
 
 def norm_eps_change(tensors: Mapping[str, Tensor], model: nn.Module, file_format: str) -> dict[str, float]:
-    """What to add to each running variance for the model's batch norm to compute the file's.
+    """What to add to each running variance so that batch norm gives the same results in the model as in the file.
 
-    Frozen batch norm adds no epsilon in the reference, in Caffe2 and in ours; trainable batch norm
-    adds one. Which of them a file of ours or the reference holds shows in its batch counters.
+    Frozen batch norm adds no epsilon in the reference, in Caffe2 and in ours; trainable batch norm adds one. Files of
+    the reference and ours have batch counters only for trainable batch norm.
     """
     change = {}
     for wrapped, module in model.named_modules():
@@ -218,14 +213,14 @@ def norm_eps_change(tensors: Mapping[str, Tensor], model: nn.Module, file_format
         name = strip_wrappers(wrapped)
         trained = f"{name}.{_COUNTER}" in tensors
         if trained and isinstance(module, nn.modules.batchnorm._BatchNorm) and file_format != "torchvision":
-            continue  # the same layer on both sides
+            continue  # trainable in both, with the same epsilon
         file_eps = torchvision.NORM_EPS if trained or file_format == "torchvision" else 0.0
         change[f"{name}.running_var"] = file_eps - module.eps
     return change
 
 
 def align_variance(tensors: Tensors, change: Mapping[str, float]) -> Tensors:
-    """Tensors with `change` added to the variances it names, not below 0."""
+    """Tensors with `change` added to the variances that it names, but not below 0."""
     changed = {
         name: (tensors[name].double() + delta).clamp(min=0).to(tensors[name].dtype)
         for name, delta in change.items()
@@ -251,7 +246,7 @@ def _is_weight(name: object, value: object) -> bool:
 
 
 def _state_dict(content: dict[str, Any]) -> dict[str, Any]:
-    """The state dict in a trainer's checkpoint, Detectron's `blobs`, or the dictionary itself."""
+    """The state dict in a checkpoint of a trainer, in `blobs` of Detectron, or the dictionary itself."""
     for key in ("model", "blobs", "state_dict"):
         if isinstance(content.get(key), dict):
             return content[key]
@@ -261,9 +256,9 @@ def _state_dict(content: dict[str, Any]) -> dict[str, Any]:
 def _nothing_matches(file: WeightFile, report: LoadReport, tensors: Tensors, targets: Tensors) -> str:
     message = f"nothing in {file.source} matches this model"
     if report.reshaped:
-        return f"{message}: same names, other shapes, such as {report.reshaped[0]}"
+        return f"{message}: same names but other shapes, such as {report.reshaped[0]}"
     return (
-        f"{message}: it holds {printable(next(iter(tensors)))}, ..., "
+        f"{message}: it has {printable(next(iter(tensors)))}, ..., "
         f"the model {next(iter(targets), 'no parameters')}, ...; "
         f"use weights of this architecture"
     )
@@ -273,11 +268,11 @@ def _notes(model: nn.Module, values: Tensors, file_format: str) -> list[str]:
     notes = []
     broken = [name for name, value in values.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        notes.append(f"{len(broken)} tensors hold NaN or infinity, the first {broken[0]}: training diverged")
+        notes.append(f"{len(broken)} tensors hold NaN or infinity, first {broken[0]}: training diverged")
     if file_format == "torchvision":
         for name, module in model.named_modules():
             if name.endswith("backbone.body.layer2.0") and hasattr(module, "conv3") and module.conv1.stride[0] > 1:
-                notes.append("torchvision strides in the 3x3: set MODEL.RESNETS.STRIDE_IN_1X1 False")
+                notes.append("torchvision has the stride in the 3x3 convolution: set MODEL.RESNETS.STRIDE_IN_1X1 False")
     return notes
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.data.annotations import AnnotationTable, ImageId
 from engine.data.formats.coco import is_box, is_finite_number
-from engine.errors import InputError
+from engine.errors import InputError, shown
 from engine.structures import Detections
 from engine.structures import boxes as box_ops
 
@@ -144,25 +144,20 @@ def _fault(entry: Any, image_ids: set[ImageId] | None, category_ids: set[int] | 
         return f"lacks {', '.join(missing)}"
     bbox, score = entry["bbox"], entry["score"]
     if not is_box(bbox):
-        return f"bbox must be 4 finite numbers [x, y, width, height], not {_shown(bbox)}"
+        return f"bbox must be 4 finite numbers [x, y, width, height], not {shown(bbox)}"
     if bbox[2] < 0 or bbox[3] < 0:
-        return f"bbox {_shown(bbox)} has a negative width or height; it must be [x, y, width, height]"
+        return f"bbox {shown(bbox)} has a negative width or height; it must be [x, y, width, height]"
     if not is_finite_number(score):
-        return f"score must be a finite number, not {_shown(score)}"
+        return f"score must be a finite number, not {shown(score)}"
     if image_ids is not None and not _is_known(entry["image_id"], image_ids):
-        return f"image_id {_shown(entry['image_id'])} is not in the annotations of this data set"
+        return f"image_id {shown(entry['image_id'])} is not in the annotations of this data set"
     if category_ids is not None and not _is_known(entry["category_id"], category_ids):
         known = sorted(category_ids)
         some = ", ".join(map(str, known[:8])) + (", ..." if len(known) > 8 else "")
-        return f"category_id {_shown(entry['category_id'])} is not in the annotations, which have {some}"
+        return f"category_id {shown(entry['category_id'])} is not in the annotations, which have {some}"
     return None
 
 
 def _is_known(value: Any, known: set[Any]) -> bool:
     # Types first: a list cannot be looked up in a set, and True equals the id 1.
     return isinstance(value, int | str) and not isinstance(value, bool) and value in known
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

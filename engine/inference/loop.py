@@ -15,7 +15,7 @@ from tqdm import tqdm
 from engine import distributed
 from engine.data.loader import Batch, naming_dead_workers
 from engine.data.transforms import random_state
-from engine.errors import InputError
+from engine.device import explaining_out_of_memory
 from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import CONTINUOUS, Detections, PixelConvention
 
@@ -58,18 +58,13 @@ def detect(
         with_losses: the losses too; `model` is then a bare detector.
 
     Raises:
-        InputError: the memory of the GPU ran out.
+        InputError: the GPU ran out of memory.
     """
     distributed.broadcast_tensors(model.buffers())
     # Under the bar of a training this one leaves no trace.
     bar = tqdm(loader, desc="test", leave=None, disable=not (distributed.is_main() and sys.stderr.isatty()))
-    try:
-        with evaluation_mode(model):
-            found = _shard(model, bar, device, convention, with_losses)
-    except torch.cuda.OutOfMemoryError as error:
-        raise InputError(
-            "the memory of the GPU ran out in testing: lower TEST.IMS_PER_BATCH or INPUT.MIN_SIZE_TEST"
-        ) from error
+    with explaining_out_of_memory("lower TEST.IMS_PER_BATCH or INPUT.MIN_SIZE_TEST"), evaluation_mode(model):
+        found = _shard(model, bar, device, convention, with_losses)
     shards = distributed.gather_objects(found)
     if shards is None:
         return None

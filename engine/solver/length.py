@@ -1,4 +1,4 @@
-"""How long a run is, counted in iterations as everything else is."""
+"""The length of a run in iterations."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from fractions import Fraction
 
 @dataclass(frozen=True)
 class RunLength:
-    """A run in iterations.
+    """The length of a run.
 
     Attributes:
         max_iter: iterations of the whole run.
-        steps: milestones of `multistep`: 0-based iterations that do not decrease.
-        validation_period: iterations between two validations, perhaps no whole number; 0: only the one at the end.
+        steps: milestones of `multistep`, 0-based iterations in ascending order.
+        validation_period: iterations between two validations, possibly a fraction; 0 validates only at the end.
     """
 
     max_iter: int
@@ -22,7 +22,7 @@ class RunLength:
 
 
 def iterations(num_passes: int, num_images: int, batch_size: int) -> Fraction:
-    """Iterations that so many passes over the images take; the last one may reach into the next pass.
+    """Iterations in `num_passes` passes over the images; the last batch may reach into the next pass.
 
     Example:
         >>> iterations(1, num_images=5, batch_size=2)

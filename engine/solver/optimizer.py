@@ -1,4 +1,4 @@
-"""Parameter groups with the reference's rates and the user's own, and optimizers by name (`SOLVER.OPTIMIZER`)."""
+"""Parameter groups with the learning rates of the reference and of the user, and optimizers by name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from engine.errors import InputError
 from engine.registry import Registry
 
 OPTIMIZERS = Registry("OPTIMIZERS")
-"""(groups, lr: float[, momentum: float]) -> torch.optim.Optimizer; those of `torch.optim` are there."""
+"""(groups, lr: float[, momentum: float]) -> torch.optim.Optimizer; holds those of `torch.optim`."""
 
-_UNFIT = ("LBFGS", "SparseAdam", "Muon")  # ask for a closure, for sparse gradients, for matrices only
+_UNFIT = ("LBFGS", "SparseAdam", "Muon")  # need a closure, sparse gradients, only matrices
 for _name, _optimizer in sorted(inspect.getmembers(torch.optim, inspect.isclass)):
     if issubclass(_optimizer, torch.optim.Optimizer) and _name not in (*_UNFIT, "Optimizer"):
         OPTIMIZERS.register(_name)(_optimizer)
@@ -42,27 +42,27 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Trainable parameters grouped by learning rate and weight decay.
 
-    As the reference sets them, names with "bias" (those of norms too) get `lr * bias_lr_factor` and
-    `bias_weight_decay`, offset branches of deformable convolutions besides `offset_lr_factor`. The reference makes one
-    group a parameter; equal ones are joined here, which changes no figure and lets the optimizer work on many
+    As in the reference, names with "bias" (those of norms too) get `lr * bias_lr_factor` and `bias_weight_decay`, and
+    the offset branches of deformable convolutions are also multiplied by `offset_lr_factor`. The reference makes one
+    group per parameter. Equal groups are joined here: the results are the same, and the optimizer updates many
     parameters at once.
 
     Args:
-        norm_weight_decay: of the scales of torch's norms, in place of `weight_decay`; None: the same.
-        backbone_lr_factor: of all that is below `backbone.`.
-        layer_lr_factor: f; the body's stages learn f, f^2, ... times as fast from the last to the first, see `stages`.
-        patterns: pattern of names -> {"lr_factor": a further factor, "weight_decay": in place of all others}; of those
-            that fit a name the last alone counts.
+        norm_weight_decay: for the scales of torch's norms, instead of `weight_decay`; None means `weight_decay`.
+        backbone_lr_factor: for all parameters below `backbone.`.
+        layer_lr_factor: f; the last stage of the body gets the factor f, the one before f^2, and so on, see `stages`.
+        patterns: pattern of names -> {"lr_factor": a further factor, "weight_decay": instead of all others}. If several
+            patterns match a name, only the last one counts.
 
     Returns:
-        Groups with "params", "lr", "initial_lr" and "weight_decay"; those that learn at `lr` come first, since the log
-        shows the rate of the first one.
+        Groups with "params", "lr", "initial_lr" and "weight_decay". Those with the rate `lr` come first, because the
+        log shows the rate of the first group.
 
     Raises:
-        InputError: a pattern fits no parameter, or there is no body for `layer_lr_factor`.
+        InputError: a pattern matches no parameter, or there is no body for `layer_lr_factor`.
     """
     patterns = patterns or {}
-    _refuse_idle(patterns, [name for name, _ in model.named_parameters()])
+    _check_patterns(patterns, [name for name, _ in model.named_parameters()])
     scales = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, _NORMS)}
     layer_factors = stage_factors(model, layer_lr_factor) if layer_lr_factor != 1 else {}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -117,24 +117,24 @@ def stage_factors(model: nn.Module, factor: float) -> dict[str, float]:
     return {f"{_BODY}.{name}": factor ** exponents.get(id(p), len(parts)) for name, p in body.named_parameters()}
 
 
-def _refuse_idle(patterns: Iterable[str], names: list[str]) -> None:
-    """Raises InputError for a pattern that fits none of the names."""
+def _check_patterns(patterns: Iterable[str], names: list[str]) -> None:
+    """Raises InputError for a pattern that matches none of the names."""
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             is_module = any(name.startswith(f"{pattern}.") for name in names)
-            hint = f"did you mean {pattern}.*?" if is_module else f"they run from {names[0]} to {names[-1]}"
-            raise InputError(f"SOLVER.PARAM_GROUPS: {pattern} fits no parameter of the model; {hint}")
+            hint = f"did you mean {pattern}.*?" if is_module else f"their names run from {names[0]} to {names[-1]}"
+            raise InputError(f"SOLVER.PARAM_GROUPS: {pattern} matches no parameter of the model; {hint}")
 
 
 def build_with(
     optimizer: Callable[..., torch.optim.Optimizer], groups: list[dict[str, Any]], momentum: float
 ) -> torch.optim.Optimizer:
-    """An optimizer of `OPTIMIZERS` over `groups`; `momentum` reaches those that know it (SGD, RMSprop).
+    """An optimizer of `OPTIMIZERS` over `groups`; `momentum` is passed to those that take it (SGD, RMSprop).
 
     Raises:
-        InputError: there is no group.
+        InputError: there are no groups.
     """
     if not groups:
         raise InputError("every parameter is frozen, so there is nothing to train")
-    knows_momentum = "momentum" in inspect.signature(optimizer).parameters
-    return optimizer(groups, lr=groups[0]["lr"], **({"momentum": momentum} if knows_momentum else {}))
+    takes_momentum = "momentum" in inspect.signature(optimizer).parameters
+    return optimizer(groups, lr=groups[0]["lr"], **({"momentum": momentum} if takes_momentum else {}))

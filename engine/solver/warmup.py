@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine.registry import Registry
 
 WARMUPS = Registry("WARMUPS")
-"""(progress in [0, 1), factor: float) -> part of the learning rate.
+"""(progress in [0, 1), factor: float) -> factor of the learning rate.
 
 `progress` is the 0-based iteration / `SOLVER.WARMUP_ITERS`, `factor` is `SOLVER.WARMUP_FACTOR`.
 """
@@ -16,29 +16,29 @@ WARMUPS = Registry("WARMUPS")
 
 @WARMUPS.register("constant")
 def constant(progress: float, factor: float) -> float:
-    """`factor` throughout (He et al., 2016)."""
+    """Always `factor` (He et al., 2016)."""
     return factor
 
 
 @WARMUPS.register("linear")
 def linear(progress: float, factor: float) -> float:
-    """From `factor` to 1 along a line (Goyal et al., 2017)."""
+    """A line from `factor` to 1 (Goyal et al., 2017)."""
     return factor * (1 - progress) + progress
 
 
 @WARMUPS.register("exponential")
 def exponential(progress: float, factor: float) -> float:
-    """From `factor`, which must be above 0, to 1 in steps of equal ratio."""
+    """From `factor`, which must be above 0, to 1, multiplied by the same ratio in each iteration."""
     return factor ** (1 - progress)
 
 
 @dataclass(frozen=True)
 class Warmup:
-    """The part of the learning rate that a 0-based iteration gets.
+    """The factor of the learning rate in a 0-based iteration.
 
     Attributes:
-        num_iters: iterations that it lasts; 1.0 from then on.
-        factor: where it starts.
+        num_iters: length of the warm-up; the factor is 1.0 afterwards.
+        factor: its start value.
         curve: see `WARMUPS`.
 
     Example:

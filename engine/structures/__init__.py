@@ -2,7 +2,7 @@
 
 from engine.structures import boxes
 from engine.structures.detections import Detections
-from engine.structures.image_batch import ImageBatch
+from engine.structures.image_batch import ImageBatch, padded_size
 from engine.structures.pixel_convention import CONTINUOUS, INCLUSIVE, PixelConvention
 from engine.structures.rows import Rows, row
 from engine.structures.targets import Targets
@@ -16,5 +16,6 @@ __all__ = [
     "Rows",
     "Targets",
     "boxes",
+    "padded_size",
     "row",
 ]

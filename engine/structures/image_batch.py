@@ -7,6 +7,18 @@ import torch
 from torch import Tensor
 
 
+def padded_size(size: tuple[int, int], divisibility: int) -> tuple[int, int]:
+    """`size` (height, width) rounded up to multiples of `divisibility`; 0 and 1 change nothing.
+
+    Example:
+        >>> padded_size((100, 64), 32)
+        (128, 64)
+    """
+    height, width = size
+    step = max(divisibility, 1)
+    return -(-height // step) * step, -(-width // step) * step
+
+
 @dataclass
 class ImageBatch:
     """N images of different sizes in one tensor.
@@ -21,12 +33,9 @@ class ImageBatch:
 
     @classmethod
     def from_list(cls, images: Sequence[Tensor], size_divisibility: int = 0) -> ImageBatch:
-        """Pad images (3, H_i, W_i) to a common size that `size_divisibility` divides (0: any)."""
+        """Pad images (3, H_i, W_i) to the size of the largest, see `padded_size`."""
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        height, width = (max(side) for side in zip(*sizes, strict=True))
-        if size_divisibility > 1:
-            height = -(-height // size_divisibility) * size_divisibility
-            width = -(-width // size_divisibility) * size_divisibility
+        height, width = padded_size(tuple(max(side) for side in zip(*sizes, strict=True)), size_divisibility)
         if all(size == (height, width) for size in sizes):
             return cls(torch.stack(list(images)), sizes)
         tensor = images[0].new_zeros((len(images), images[0].shape[0], height, width))
@@ -43,5 +52,5 @@ class ImageBatch:
         return self.tensor.shape[-2], self.tensor.shape[-1]
 
     def to(self, device: torch.device | str) -> ImageBatch:
-        # A copy to the CPU that does not block would be read before it has arrived.
+        # After a non-blocking copy to the CPU nothing would tell when the data has arrived.
         return replace(self, tensor=self.tensor.to(device, non_blocking=torch.device(device).type == "cuda"))

@@ -1,1 +1,1 @@
-"""The training loop and the hooks around it."""
+"""The training loop and its hooks."""

@@ -1,4 +1,4 @@
-"""What happens around the training step: hooks by name, and the checkpoints."""
+"""Hooks by name (`SOLVER.HOOKS`), and the hook that saves checkpoints."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ HOOKS = Registry("HOOKS")
 
 @dataclass(frozen=True)
 class Run:
-    """What a hook may want to know of the training it joins, and change.
+    """What a hook can read and change in its training.
 
     Attributes:
-        model: the bare detector (not the wrapper of several processes).
+        model: the detector, without the wrapper for several processes.
         optimizer: of its parameters.
-        output_dir: folder of the run, there already.
+        output_dir: folder of the run, which exists.
         max_iter: iterations of the whole run.
     """
 
@@ -39,14 +39,14 @@ class Run:
 
 
 class CheckpointHook(Hook):
-    """Saves `model_0002500.pth` every `period` iterations and `model_final.pth` at the end, on the main process.
+    """Saves `model_0002500.pth` etc. every `period` iterations and `model_final.pth` at the end, on the main process.
 
     Args:
-        checkpointer: where they go.
-        state: called with the number of iterations done, gives the content.
-        period: iterations between two; 0 keeps only the last.
-        keep: so many of the numbered ones stay, the newest; 0 keeps all.
-        is_final: training starts from `model_final.pth`, which stays as it is, with thresholds, if no step is made.
+        checkpointer: of the run.
+        state: called with the number of iterations done, returns the content of a checkpoint.
+        period: iterations between two checkpoints; 0 saves only the final one.
+        keep: number of numbered checkpoints to keep, the newest ones; 0 keeps all.
+        is_final: training resumes from `model_final.pth`, which stays unchanged, with thresholds, if there is no step.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Ctrl-C and the signals of a scheduler: a checkpoint, then a documented exit code."""
+"""Ctrl-C and the signals of a scheduler: save a checkpoint, then end with a documented exit code."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from engine.training.loop import Hook, Step
 
 
 class InterruptHook(Hook):
-    """After the step in which a signal reached any of the processes: saves a checkpoint and raises `Interrupted`.
+    """When a signal has reached any process: finishes the step, saves a checkpoint and raises `Interrupted`.
 
-    A second Ctrl-C does not wait for the step.
+    A second Ctrl-C does not wait for the step to finish.
 
     Args:
-        checkpointer: where the checkpoint goes.
-        state: called with the number of iterations done, gives its content.
+        checkpointer: of the run.
+        state: called with the number of iterations done, returns the content of a checkpoint.
     """
 
     def __init__(self, checkpointer: Checkpointer, state: Callable[[int], dict[str, Any]]) -> None:
         self.checkpointer, self.state = checkpointer, state
-        self.received = 0  # number of the signal
+        self.received = 0  # the signal number; 0 for none
         self._previous: dict[int, object] = {}
 
     def before_train(self, start: int) -> None:
         if threading.current_thread() is not threading.main_thread():
-            return  # Python hands signals to the main thread only; whoever trains in another one deals with them
+            return  # Python delivers signals to the main thread only; a program that trains in another must handle them
         for number in signal_numbers():
             self._previous[number] = signal.signal(number, self._receive)
 
@@ -42,14 +42,14 @@ class InterruptHook(Hook):
             path = self.checkpointer.output_dir / f"model_{done:07d}.pth"
             if distributed.is_main():
                 self.checkpointer.save(path.name, self.state(done))
-            self._end(number, f"at iteration {done}: saved in {path}; go on with --resume")
+            self._end(number, f"at iteration {done}: saved in {path}; continue with --resume")
 
     def after_train(self, iteration: int) -> None:
-        if number := distributed.largest(self.received):  # in the last validation or while it was saved
-            self._end(number, f"after the last iteration, {iteration}, which is saved; test it with --resume")
+        if number := distributed.largest(self.received):  # during the last validation or while saving
+            self._end(number, f"after the last iteration ({iteration}), which is saved; test it with --resume")
 
     def _end(self, number: int, what: str) -> None:
-        """Said before any process ends: a launcher that sees one end may kill the others."""
+        """Log on all processes before any of them ends: a launcher that sees one end may kill the others."""
         get_logger(__name__).info("%s %s", signal.Signals(number).name, what)
         distributed.barrier()
         raise Interrupted
@@ -61,4 +61,4 @@ class InterruptHook(Hook):
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = number  # and no word: the signal may have come in the middle of a print
+        self.received = number  # no log line here: the signal may have interrupted a print

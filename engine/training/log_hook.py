@@ -1,4 +1,4 @@
-"""The hook that averages what the steps say and gives it to the writers."""
+"""The hook that averages the figures of steps and passes them to the writers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,15 @@ from engine.training.writers import ConsoleWriter, MetricsFile, Record, Writer, 
 
 
 class LogHook(Hook):
-    """Averages the steps of a period, over all processes, into one record for the console, metrics.jsonl and `writers`.
+    """Averages the steps of a period over all processes into one record for the console, metrics.jsonl and `writers`.
 
-    The last record is of what there was since the one before.
-
-    Unreadable images are named once each and counted. A run resumed in the middle of a period goes on with its sums (of
-    several processes, with those of the main one).
+    The last record covers the steps since the one before it. Each unreadable image is logged once, and all are counted.
+    A run resumed in the middle of a period continues with the sums of that period (those of the main process).
 
     Args:
-        run: the training.
-        period: iterations a record.
-        writers: further ones, opened and used on the main process only. If they fail later, training goes on.
+        run: the training run.
+        period: iterations per record.
+        writers: additional ones, used on the main process only. If they fail after opening, training continues.
     """
 
     def __init__(self, run: Run, period: int, writers: Sequence[Writer] = ()) -> None:
@@ -39,7 +38,7 @@ class LogHook(Hook):
         self.console = ConsoleWriter(run.max_iter)
         self.writers = [self.console, MetricsFile(run.output_dir)]
         self.trackers = list(writers)
-        self.failed: list[Writer] = []  # trackers of which that was said
+        self.failed: list[Writer] = []  # trackers whose failure was logged
         self.opened = ExitStack()
         self.logger = get_logger(__name__)
         self.sums: defaultdict[str, Any] = defaultdict(float)
@@ -74,22 +73,22 @@ class LogHook(Hook):
             self._log_means(done, step)
 
     def write(self, record: Record) -> None:
-        """Give a record of your own to all writers; does nothing but on the main process."""
+        """Pass a record of your own to all writers; only the main process writes it."""
         if not distributed.is_main():
             return
-        # JSON knows no infinity; the gradients' norm is infinite in the steps that the loss scale of float16 skips.
+        # JSON has no infinity. The gradient norm is infinite in steps that the loss scale of float16 skips.
         finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
         for writer in self.writers:
             writer.write(finite)
         for tracker in self.trackers:
-            self._try(tracker, tracker.write, finite)
+            self._try(tracker, partial(tracker.write, finite))
 
     def after_train(self, iteration: int) -> None:
-        if self.num_steps and self.last_step is not None:  # the training was ended within a period
+        if self.num_steps and self.last_step is not None:  # training ended within a period
             self._log_means(iteration, self.last_step)
         if self.num_skipped:
             self.logger.warning(
-                "%d unreadable image(s) were met %d time(s) and replaced", len(self.unreadable), self.num_skipped
+                "%d unreadable image(s) were drawn %d time(s) and replaced", len(self.unreadable), self.num_skipped
             )
 
     def close(self) -> None:
@@ -120,7 +119,7 @@ class LogHook(Hook):
         self.num_steps, self.skipped = 0, []
         if shares is None:
             return
-        # The loss normalisers are averages over the processes, so the mean of the losses is what one process would see.
+        # Loss normalisers are averaged over the processes, so the mean of the losses is the loss of a single process.
         means = {name: sum(share[name] for share, _ in shares) / len(shares) for name in own}
         self._note_skipped([line for _, lines in shares for line in lines])
         record: dict[str, int | float] = {"iteration": done, "lr": step.lr, **means}
@@ -132,15 +131,15 @@ class LogHook(Hook):
             record["skipped_images"] = self.num_skipped
         self.write(record)
 
-    def _try(self, tracker: Writer, action: Callable[..., None], *args: Any) -> None:
-        """A full disk or a server that is away for a while ends no training: it is said once."""
+    def _try(self, tracker: Writer, action: Callable[[], None]) -> None:
+        """A full disk or a server that is down does not end the training; the first failure is logged."""
         try:
-            action(*args)
-        except Exception as error:  # libraries of others have exceptions of their own
+            action()
+        except Exception as error:  # each library has its own exceptions
             if tracker not in self.failed:
                 self.failed.append(tracker)
                 name = type(tracker).__name__
-                self.logger.warning("%s did not take a record, nor may it others: %s", name, first_line(error))
+                self.logger.warning("%s failed to record metrics and may miss more: %s", name, first_line(error))
 
     def _note_skipped(self, skipped: list[str]) -> None:
         self.num_skipped += len(skipped)
@@ -151,9 +150,9 @@ class LogHook(Hook):
 
 
 def memory_mb(device: torch.device) -> int | None:
-    """Memory of this process in MB (2**20 bytes): on a GPU the most that torch has held there, else the resident set.
+    """Memory of this process in MB (2**20 bytes): on a GPU the peak allocated by torch, otherwise the resident set.
 
-    Where the system does not tell the resident set (macOS) it is the largest so far, on Windows None.
+    On macOS, where the system does not provide the resident set, it is the peak so far; on Windows it is None.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) >> 20
@@ -162,7 +161,7 @@ def memory_mb(device: torch.device) -> int | None:
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
     if sys.platform == "win32":
         return None
-    import resource  # not there on Windows
+    import resource  # does not exist on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak >> 20 if sys.platform == "darwin" else peak >> 10

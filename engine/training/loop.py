@@ -1,4 +1,4 @@
-"""The training loop: one visible step, hooks around it."""
+"""The training loop: one step in plain sight, with hooks around it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from engine.training.nonfinite import NonFinite
 from engine.training.precision import NO_CLIPPING, Clipping, Precision
 
 SEED_STEP = 0x9E3779B97F4A7C15
-"""Between the seeds of two iterations: odd and large, so that seeds of neighbouring runs do not meet (Knuth)."""
+"""Distance between the seeds of two iterations: odd and large, so that runs with close seeds do not overlap (Knuth)."""
 
 
 @dataclass
 class Step:
-    """What one iteration did.
+    """The outcome of one iteration.
 
     Attributes:
         iteration: 0-based.
-        losses: scalars by name, detached, on the model's device; means over the passes of the iteration.
-        grad_norm: of the gradients before they are clipped; not finite in a step that float16's loss scale skips.
+        losses: scalars by name, detached, on the model's device; means over the accumulated passes.
+        grad_norm: norm of the gradients before clipping; not finite in a step that the loss scale of float16 skips.
         lr: learning rate of the first parameter group.
-        data_seconds, seconds: waiting for the batch, and the whole step with the hooks of the one before.
-        image_ids: ids of the images of this process.
-        skipped: one line for each unreadable image that another one replaced.
+        data_seconds, seconds: time waiting for the batch, and of the whole step with the hooks of the previous one.
+        image_ids: of the images of this process.
+        skipped: one line for each unreadable image that was replaced by another one.
     """
 
     iteration: int
@@ -51,30 +51,30 @@ class Step:
 
 
 class Hook:
-    """Called around the loop; override what you need."""
+    """Called by the loop; override what you need."""
 
     def before_train(self, start: int) -> None:
-        """`start`: the first 0-based iteration to come."""
+        """`start`: the first iteration to come, 0-based."""
 
     def after_step(self, step: Step) -> None:
-        """Raise `Stop` on every process to end the training here."""
+        """Raise `Stop` on all processes to end the training here."""
 
     def after_train(self, iteration: int) -> None:
         """`iteration`: number of iterations done. Not called when training fails or is interrupted."""
 
     def close(self) -> None:
-        """Called at the end in any case."""
+        """Always called at the end."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know, of plain values and tensors; it travels in the checkpoints."""
+        """What a resumed run needs, as plain values and tensors; stored in the checkpoints."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave, before `before_train`."""
+        """Restore the result of `state_dict`; called before `before_train`."""
 
 
 class Stop(Exception):
-    """Ends the training as if its last iteration were done; the message says why."""
+    """Ends the training as after its last iteration; the message gives the reason."""
 
 
 def train_step(
@@ -84,22 +84,22 @@ def train_step(
     precision: Precision,
     clipping: Clipping = NO_CLIPPING,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Forward and backward of each batch, one update with the mean of their gradients.
+    """Forward and backward pass of each batch, then one update with the mean of their gradients.
 
     Returns:
-        The detached losses, means over the batches, and the norm of the gradients before it was clipped.
+        The detached losses as means over the batches, and the norm of the gradients before clipping.
 
     Raises:
-        NonFinite: names the images; nothing was updated.
+        NonFinite: a loss or gradient is not finite; names the images. Nothing was updated.
     """
     optimizer.zero_grad(set_to_none=True)
     means: defaultdict[str, Tensor | float] = defaultdict(float)
     for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
         batch = batch.to(precision.device)
-        with _no_exchange(model) if left else nullcontext():
+        with _without_all_reduce(model) if left else nullcontext():
             with precision.autocast():
                 losses = model(batch.images, batch.targets)
-            total = sum(losses.values()) / len(batches)
+            total = sum(losses.values()) / len(batches)  # so that the sum of the gradients is their mean
             if not torch.isfinite(total):
                 raise NonFinite("the loss is", losses, [batch])
             precision.backward(total)
@@ -112,8 +112,8 @@ def train_step(
     return dict(means), grad_norm
 
 
-def _no_exchange(model: nn.Module) -> AbstractContextManager:
-    """Gradients stay in their process until the last of the accumulated passes."""
+def _without_all_reduce(model: nn.Module) -> AbstractContextManager:
+    """Gradients are exchanged between processes only in the last of the accumulated passes."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 
@@ -128,17 +128,17 @@ def run(
     clipping: Clipping = NO_CLIPPING,
     accumulate: int = 1,
 ) -> None:
-    """Train on the batches of `loader`, `accumulate` of them an iteration, the first belonging to the 0-based `start`.
+    """Train on the batches of `loader`, `accumulate` of them per iteration, from the 0-based iteration `start`.
 
-    Each iteration starts from random states that its number and torch's seed alone decide, so that a resumed run
-    samples what an uninterrupted one does, and all processes sample alike.
+    The random states of an iteration depend only on its number and on torch's seed, so a resumed run draws the same
+    samples as an uninterrupted one, and all processes draw the same ones.
     """
     model.train()
     seed = torch.initial_seed()
     iteration = start
     with ExitStack() as ending:
         for hook in reversed(hooks):
-            ending.callback(hook.close)  # in the order of `hooks`, each whatever the others do
+            ending.callback(hook.close)  # in the order of `hooks`, even if others fail
         try:
             for hook in hooks:
                 hook.before_train(start)
@@ -176,7 +176,7 @@ def _groups(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 
 def seed_iteration(seed: int, iteration: int) -> None:
-    """Set every random state of this process to what belongs to the 0-based `iteration` of a run with `seed`."""
+    """Seed all random generators of this process for the 0-based `iteration` of a run with `seed`."""
     state = (seed + SEED_STEP * iteration) % 2**63
     torch.manual_seed(state)
     np.random.seed(state % 2**32)

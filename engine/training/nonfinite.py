@@ -1,4 +1,4 @@
-"""A loss or gradients that are not finite: which images gave them, and the batches to look at."""
+"""The error for a loss or gradients that are not finite, with their images; saving these batches."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from engine.errors import InputError
 
 
 class NonFinite(InputError):
-    """Nothing was updated.
+    """A loss or gradients that are not finite; nothing was updated.
 
     Args:
-        what: is not finite.
+        what: the part that is not finite, with its verb, such as "the loss is".
         losses: scalars by name.
-        batches: those that gave them, on the model's device.
+        batches: of this iteration, on the model's device.
     """
 
     def __init__(self, what: str, losses: Mapping[str, Tensor], batches: Sequence[Batch]) -> None:
@@ -30,15 +30,15 @@ class NonFinite(InputError):
 
 
 def save_batches(path: Path, batches: Sequence[Batch]) -> str:
-    """Write batches as the model saw them, for `torch.load(path, weights_only=True)`; a sentence on what came of it.
+    """Write batches as the model saw them, for `torch.load(path, weights_only=True)`; returns a sentence about it.
 
     "batches" is a list of dictionaries: "images" (N, 3, H, W) float32, normalised and padded; "sizes", N pairs (height,
-    width) without the padding; "targets", N dictionaries of "image_id", "boxes" (M, 4) xyxy, "labels" (M,) and
+    width) without padding; "targets", N dictionaries of "image_id", "boxes" (M, 4) xyxy, "labels" (M,) and
     "ignore" (M,).
     """
     try:
         io.save(path, {"batches": [_content(batch.to("cpu")) for batch in batches]})
-    except InputError as error:  # what went wrong in the training matters more than a full disk
+    except InputError as error:  # a full disk must not hide the error of the training
         return str(error)
     return f"they are in {path} as the model saw them"
 

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint as if the run had never stopped."""
+"""Resuming from a checkpoint as if the run had never stopped."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from engine.training.precision import Precision
 
 
 def resume_point(checkpointer: Checkpointer) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint to go on from, the main process's choice; None, said aloud, where there is none.
+    """The checkpoint to resume from, chosen by the main process; None, which is logged, if there is none.
 
     Raises:
-        InputError: the last checkpoint is not one of a training, or only the main process can read it.
+        InputError: the last checkpoint has no training state, or only the main process can read it.
     """
     last = checkpointer.load_last() if distributed.is_main() else None
     path = distributed.broadcast_object(last and last[0])
@@ -36,7 +36,7 @@ def resume_point(checkpointer: Checkpointer) -> tuple[Path, dict[str, Any]] | No
         except InputError as error:
             raise InputError(f"process {distributed.rank()}: {error}; all machines must share OUTPUT_DIR") from error
     if not {"model", "iteration", "optimizer"} <= last[1].keys():
-        raise _unfit(path, "it holds weights but not the state of a training")
+        raise _unfit(path, "it has weights but no training state")
     return last
 
 
@@ -48,12 +48,12 @@ def restore(
     optimizer_name: str,
     ema: EMAHook | None = None,
 ) -> None:
-    """Put model, optimizer, loss scale and average into the state of a checkpoint.
+    """Restore model, optimizer, loss scale and averaged weights from a checkpoint.
 
-    Learning rates and decays stay the configuration's.
+    Learning rates and weight decay are taken from the configuration.
 
     Raises:
-        InputError: the checkpoint belongs to another model, optimizer or list of classes; says the first difference.
+        InputError: the checkpoint belongs to another model, optimizer or list of classes; names the first difference.
     """
     path, state = last
     saved_name = state.get("optimizer_name", optimizer_name)
@@ -62,6 +62,7 @@ def restore(
     classes, saved_classes = getattr(model, "class_names", None), state.get("class_names")
     if classes and saved_classes and list(classes) != list(saved_classes):
         raise _unfit(path, f"its classes are {', '.join(saved_classes)}, the training set's {', '.join(classes)}")
+    # `load_state_dict` also restores learning rates and decays, which are to come from the configuration.
     settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     weights = state.get("training_model", state["model"])
     try:
@@ -78,20 +79,22 @@ def restore(
 
 
 def parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """Names of the optimizer's parameters in the order in which its state dictionary numbers them."""
+    """Names of the parameters of the optimizer, in the order of the numbers in its state dict."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return [names.get(id(each), f"number {number}") for number, each in enumerate(parameters)]  # a hook's own have none
+    return [
+        names.get(id(each), f"number {number}") for number, each in enumerate(parameters)
+    ]  # parameters of hooks have no name
 
 
 def _in_order_of(optimizer: torch.optim.Optimizer, names: list[str], state: dict[str, Any]) -> dict[str, Any]:
-    """The optimizer's state in a checkpoint, numbered as `optimizer` does; other groups are no other optimizer.
+    """The optimizer state of a checkpoint, renumbered for `optimizer`, whose groups may differ.
 
     Raises:
-        ValueError: it is of other parameters.
+        ValueError: it belongs to other parameters.
     """
     saved, saved_names = state["optimizer"], state.get("parameter_names")
-    if saved_names is None:  # a file of an early version
+    if saved_names is None:  # written by an early version
         return saved
     if set(saved_names) != set(names):
         raise ValueError(f"it trained other parameters: {', '.join(sorted(set(saved_names) ^ set(names))[:3])}, ...")
@@ -101,20 +104,20 @@ def _in_order_of(optimizer: torch.optim.Optimizer, names: list[str], state: dict
 
 
 def restore_hooks(hooks: Sequence[Hook], states: dict[str, dict[str, Any]]) -> None:
-    """Give each hook what `hook_states` took from its namesake."""
+    """Pass each hook its state from `hook_states`, found by the name of its class."""
     for name, hook in _by_name(hooks).items():
         if name in states:
             hook.load_state_dict(states[name])
 
 
 def hook_states(hooks: Sequence[Hook]) -> dict[str, dict[str, Any]]:
-    """What the hooks want to find again after a resume, by the names of their classes."""
+    """The states of the hooks, by the names of their classes."""
     states = {name: hook.state_dict() for name, hook in _by_name(hooks).items()}
     return {name: state for name, state in states.items() if state}
 
 
 def _by_name(hooks: Sequence[Hook]) -> dict[str, Hook]:
-    """Of several hooks of one class the later ones are numbered."""
+    """Hooks by the names of their classes; further hooks of the same class are numbered."""
     counts: Counter[str] = Counter()
     named = {}
     for hook in hooks:
@@ -126,6 +129,6 @@ def _by_name(hooks: Sequence[Hook]) -> dict[str, Hook]:
 
 def _unfit(path: Path, reason: str) -> InputError:
     return InputError(
-        f"{path} does not fit this configuration: {reason.rstrip('.')}; to start anew from its weights, leave out "
+        f"{path} does not fit this configuration: {reason.rstrip('.')}; to start again from its weights, leave out "
         f"--resume and set MODEL.WEIGHT {path}"
     )

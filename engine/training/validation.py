@@ -1,4 +1,4 @@
-"""Validation in the course of a training: figures for the log, the best model, an end when nothing improves."""
+"""Validation during training: figures for the log, the best checkpoint, early stopping."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from engine.training.loop import Hook, Step, Stop
 
 BEST = "model_best"
 LOSS = "loss"
-"""The metric of which less is better."""
+"""The only metric where less is better."""
 UNDEFINED = -1
-"""A figure of a data set without ground truth of its kind, as in `metrics.json`."""
+"""The value of a figure without ground truth of its kind, as in `metrics.json`."""
 
 
 class ValidationHook(Hook):
     """Validates every `period` iterations and at the end, and keeps the best checkpoint as `model_best.pth`.
 
-    Of equal ones the first is the best. What training draws afterwards does not depend on a validation. Before the last
-    one, which may fail, `model_final.pth` is written; with its outcome it is written again by `CheckpointHook`.
+    Among equal ones the first is the best. Validation does not change the random numbers of the training. The last one
+    may fail, so `model_final.pth` is written before it, and again after it by `CheckpointHook`.
 
     Args:
-        validate: called on every process, evaluates the weights of that moment: {data set: {"figures", "thresholds"}}
-            on every process, see `evaluation.build.Validation`.
-        write: takes a record of the log on the main process: "iteration" and each defined figure as "NAME/FIGURE".
-        checkpointer: where the best one goes.
-        state: called with the number of iterations done, gives the content of a checkpoint; the thresholds of the first
-            data set are added.
-        metric: the figure that decides, as its mean over the data sets: "loss", where less is better, or any other.
-        period: iterations between two, which may be no whole number: each is rounded up. 0 is at the end only.
+        validate: called on all processes, evaluates the current weights; returns {data set: {"figures", "thresholds"}},
+            see `assembly.testing.Validation`.
+        write: called on the main process with a log record: "iteration" and each defined figure as "NAME/FIGURE".
+        checkpointer: of the run.
+        state: called with the number of iterations done, returns the content of a checkpoint; the thresholds of the
+            first data set are added to it.
+        metric: the figure to compare, as its mean over the data sets: "loss", where less is better, or any other.
+        period: iterations between two validations; fractions are rounded up each time. 0 validates only at the end.
         max_iter: iterations of the whole training.
-        patience: training ends after so many validations in a row without a better one; 0 is off.
+        patience: training ends after this many validations in a row without improvement; 0 never ends it.
     """
 
     def __init__(
@@ -67,10 +67,11 @@ class ValidationHook(Hook):
         self.last = -1  # iterations done at the last validation
 
     def before_train(self, start: int) -> None:
-        self._stop_without_improvement()  # a resumed run that had ended so
+        self._stop_without_improvement()  # the run to resume may have ended like this
 
     def after_step(self, step: Step) -> None:
         done = step.iteration + 1
+        # A new multiple of the period was reached, which may be a fraction. The last validation is in `after_train`.
         if done < self.max_iter and self.period and done // self.period > (done - 1) // self.period:
             self._validate(done)
             self._stop_without_improvement()
@@ -81,24 +82,26 @@ class ValidationHook(Hook):
                 self.checkpointer.save(FINAL, self.state(iteration))
             self._validate(iteration)
         if self.best is None:
-            self.logger.warning("no validation gave a figure for %s, so there is no %s.pth", self.metric, BEST)
+            self.logger.warning("no validation had a value for %s, so there is no %s.pth", self.metric, BEST)
         else:
             where = self.checkpointer.output_dir / f"{BEST}.pth"
             self.logger.info("best %s: %.4f at iteration %d, %s", self.metric, self.best, self.best_iteration, where)
 
     def close(self) -> None:
-        self.validate = None  # and with it the processes that read its images
+        self.validate = None  # also ends its loader workers
 
     def state_dict(self) -> dict[str, Any]:
         names = ("metric", "best", "best_iteration", "num_since", "last")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave; under another metric the search for the best one starts anew."""
+        """Restore the result of `state_dict`; with another metric, the search for the best checkpoint starts again."""
         self.last = state["last"]
         if state["metric"] != self.metric:
             self.logger.warning(
-                "the best model was by %s so far; by %s it is looked for anew", state["metric"], self.metric
+                "the metric changed from %s to %s: the search for the best model starts again",
+                state["metric"],
+                self.metric,
             )
             return
         self.best, self.best_iteration, self.num_since = (state[k] for k in ("best", "best_iteration", "num_since"))
@@ -128,7 +131,7 @@ class ValidationHook(Hook):
             self.checkpointer.save(BEST, {**self.state(done), "thresholds": thresholds}, is_last=False)
 
     def _judge(self, done: int, value: float | None) -> str:
-        """Take note of the `value` of this validation; a sentence about it."""
+        """Compare the `value` of this validation with the best one; returns a sentence about it."""
         is_better = value is not None and (
             self.best is None or (value < self.best if self.metric == LOSS else value > self.best)
         )
@@ -136,14 +139,14 @@ class ValidationHook(Hook):
             self.best, self.best_iteration, self.num_since = value, done, 0
             return f"{self.metric} {value:.4f}, the best so far: {BEST}.pth"
         self.num_since += 1
-        said = f"{self.metric} is undefined" if value is None else f"{self.metric} {value:.4f}"
-        return said if self.best is None else f"{said}; the best is {self.best:.4f} at iteration {self.best_iteration}"
+        text = f"{self.metric} is undefined" if value is None else f"{self.metric} {value:.4f}"
+        return text if self.best is None else f"{text}; the best is {self.best:.4f} at iteration {self.best_iteration}"
 
 
 def mean_figure(metric: str, figures: Sequence[Mapping[str, float]]) -> float | None:
-    """The mean of a figure over data sets; None where one of them lacks it or it is not finite.
+    """The mean of a figure over data sets; None if one of them lacks it or it is not finite.
 
-    Data sets in which it is undefined (-1: no ground truth of this kind) do not count.
+    Data sets in which it is undefined (-1: no ground truth of this kind) are left out.
 
     Example:
         >>> mean_figure("AP", [{"AP": 0.25}, {"AP": 0.75}, {"AP": -1}])
@@ -157,7 +160,7 @@ def mean_figure(metric: str, figures: Sequence[Mapping[str, float]]) -> float | 
 
 @contextmanager
 def random_states_kept() -> Iterator[None]:
-    """The random states of Python, numpy and torch are after the block what they were before it."""
+    """Restore the random states of Python, numpy and torch after the block."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:

@@ -1,4 +1,4 @@
-"""Where the figures of a training go: the console, metrics.jsonl, and the trackers of `SOLVER.WRITERS`."""
+"""Writers of training figures: the console, metrics.jsonl, and the trackers of `SOLVER.WRITERS`."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from engine.training.hooks import Run
 METRICS_FILE = "metrics.jsonl"
 
 Record = Mapping[str, int | float | None]
-"""Figures by name, None where one is not finite, and "iteration": how many were done.
+"""Figures by name, None if not finite, and "iteration", the number of iterations done.
 
-Of training: "lr", "loss" and its parts, "time" and "data_time" (seconds an iteration), "eta_seconds", "memory_mb"; of a
-validation: "NAME/AP", "NAME/loss" and so on for a data set NAME.
+For training: "lr", "loss" and its parts, "time" and "data_time" (seconds per iteration), "eta_seconds", "memory_mb".
+For validation: "NAME/AP", "NAME/loss" and so on for a data set NAME.
 """
 
 WRITERS = Registry("WRITERS")
-"""Writers for `SOLVER.WRITERS`: (run: Run) -> Writer. They are made on every process and opened on the main one."""
+"""Writers for `SOLVER.WRITERS`: (run: Run) -> Writer. They are created on all processes and opened on the main one."""
 
 
 class Writer:
-    """Takes records; override what you need."""
+    """Receives records; override what you need."""
 
     def open(self, start: int) -> None:
-        """`start`: iterations done before. What there is of later ones comes again and is to be dropped."""
+        """`start`: iterations done before. Records of later iterations will be written again, so drop them."""
 
     def write(self, record: Record) -> None:
-        """Take a record; iterations never decrease."""
+        """Write a record; iterations never decrease."""
 
     def close(self) -> None:
         """Called at the end, also after an error, if `open` succeeded."""
 
 
-# ---------------------------------------------------------------- always there
+# ---------------------------------------------------------------- always used
 
 
 class MetricsFile(Writer):
-    """One JSON object a line in `metrics.jsonl`.
+    """One JSON object per line in `metrics.jsonl`.
 
     Raises:
         InputError: in `open` and `write`, the file cannot be written.
@@ -72,18 +72,17 @@ class MetricsFile(Writer):
     def write(self, record: Record) -> None:
         try:
             self.file.write(json.dumps(record) + "\n")
-            self.file.flush()
+            self.file.flush()  # a killed process must not lose records
         except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror}); go on with --resume") from error
+            raise InputError(f"{self.path}: cannot be written ({error.strerror}); continue with --resume") from error
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk again, of which `write` told
+        with contextlib.suppress(OSError):  # a full disk, which `write` has already reported
             self.file.close()
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a `metrics.jsonl`. What is none is passed over: a line that a killed process left, a value that is
-    no number.
+    """The records of a `metrics.jsonl`, without incomplete lines of a killed process and values that are not numbers.
 
     Raises:
         InputError: the file cannot be read.
@@ -98,20 +97,20 @@ def read_records(path: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and type(record.get("iteration")) is int:  # True is an int, too
+        if isinstance(record, dict) and type(record.get("iteration")) is int:  # True is an int too
             records.append({name: x for name, x in record.items() if x is None or type(x) in (int, float)})
     return records
 
 
 def drop_records_after(path: Path, iteration: int) -> None:
-    """Keep in `path` what was logged up to `iteration`; a torn last line goes too."""
+    """Keep the records in `path` up to `iteration`; an incomplete last line is dropped too."""
     if path.exists():
         kept = [record for record in read_records(path) if record["iteration"] <= iteration]
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 class ConsoleWriter(Writer):
-    """A line of the log for each record of the training; on a terminal a bar in its place, and the line in log.txt.
+    """A log line for each training record; on a terminal a progress bar instead, and the line only in log.txt.
 
     Args:
         max_iter: iterations of the whole run.
@@ -132,7 +131,7 @@ class ConsoleWriter(Writer):
             self.bar.update()
 
     def write(self, record: Record) -> None:
-        if "time" not in record:  # a validation, which logs its own table
+        if "time" not in record:  # a validation record; validation logs its own table
             return
         self.bar.set_postfix_str(_beside_the_bar(record), refresh=False)
         self.logger.info(_line(record, self.max_iter), extra={ON_BAR: not self.bar.disable})
@@ -152,7 +151,7 @@ def _line(record: Record, max_iter: int) -> str:
 
 
 def _beside_the_bar(record: Record) -> str:
-    """The same in short; the bar itself shows iterations and times."""
+    """A short form of the log line; the bar itself shows iterations and times."""
     parts = " ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in record.items() if k.startswith("loss_"))
     waiting = record["data_time"] / max(record["time"], 1e-9)
     return f"loss {record['loss']:.3f} ({parts}), lr {record['lr']:.2g}, data {waiting:.0%}" + (
@@ -160,7 +159,7 @@ def _beside_the_bar(record: Record) -> str:
     )
 
 
-# ---------------------------------------------------------------- when asked for
+# ---------------------------------------------------------------- optional
 
 
 @WRITERS.register("tensorboard")
@@ -171,13 +170,13 @@ def tensorboard(run: Run) -> Writer:
 
 @WRITERS.register("wandb")
 def wandb(run: Run) -> Writer:
-    """A run of Weights & Biases; its own variables (WANDB_PROJECT, WANDB_MODE, ...) say where and how."""
+    """A run of Weights & Biases, configured by its environment variables (WANDB_PROJECT, WANDB_MODE, ...)."""
     return WandbWriter(run.output_dir, _imported("wandb", "wandb"))
 
 
 @WRITERS.register("mlflow")
 def mlflow(run: Run) -> Writer:
-    """A run of MLflow; its own variables (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, ...) say where."""
+    """A run of MLflow, configured by its environment variables (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, ...)."""
     return MLflowWriter(run.output_dir, _imported("mlflow", "mlflow"))
 
 
@@ -189,7 +188,7 @@ def _imported(module: str, package: str) -> ModuleType:
 
 
 class TensorBoardWriter(Writer):
-    """Scalars by iteration; a resumed run hides what an earlier one wrote of the iterations to come."""
+    """Scalars by iteration; a resumed run hides older values of the iterations that it repeats."""
 
     def __init__(self, folder: Path, library: ModuleType) -> None:
         self.folder, self.library = folder, library
@@ -207,7 +206,7 @@ class TensorBoardWriter(Writer):
 
 
 class WandbWriter(Writer):
-    """Figures over "iteration", with config.yaml as the run's configuration; a resumed training goes on in its run."""
+    """Figures over "iteration", with config.yaml as the configuration; a resumed training continues its W&B run."""
 
     def __init__(self, output_dir: Path, library: ModuleType) -> None:
         self.output_dir, self.library = output_dir, library
@@ -226,7 +225,7 @@ class WandbWriter(Writer):
             raise _refused("wandb", error) from error
         _remember_run(self.output_dir, "wandb", self.run.id)
         self.run.define_metric("iteration")
-        self.run.define_metric("*", step_metric="iteration")  # W&B's own step cannot go back, as a resumed run does
+        self.run.define_metric("*", step_metric="iteration")  # W&B's own step cannot go back, but a resumed run does
 
     def write(self, record: Record) -> None:
         self.run.log({"iteration": record["iteration"], **_figures(record)})
@@ -236,7 +235,7 @@ class WandbWriter(Writer):
 
 
 class MLflowWriter(Writer):
-    """Metrics by step, with config.yaml as an artifact; a resumed training goes on in its run."""
+    """Metrics by step, with config.yaml as an artifact; a resumed training continues its MLflow run."""
 
     def __init__(self, output_dir: Path, library: ModuleType) -> None:
         self.output_dir, self.library = output_dir, library
@@ -261,12 +260,12 @@ class MLflowWriter(Writer):
 
 
 def _figures(record: Record) -> dict[str, int | float]:
-    """What a tracker can draw."""
+    """The figures that a tracker can plot."""
     return {name: value for name, value in record.items() if value is not None and name != "iteration"}
 
 
 def _known_run(output_dir: Path, tracker: str, start: int) -> str | None:
-    """The tracker's id of the run that is resumed."""
+    """The tracker's id of the run to resume, or None."""
     path = output_dir / f"{tracker}_run"
     return path.read_text().strip() or None if start and path.exists() else None
 
@@ -276,14 +275,14 @@ def _remember_run(output_dir: Path, tracker: str, run_id: str) -> None:
 
 
 def _refused(tracker: str, error: Exception) -> InputError:
-    return InputError(f"SOLVER.WRITERS: {tracker} does not start: {first_line(error)}")
+    return InputError(f"SOLVER.WRITERS: {tracker} cannot start: {first_line(error)}")
 
 
 def first_line(error: Exception) -> str:
-    """What an exception of another library says, or its name."""
+    """The first line of the message of an exception, or the name of its class."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _is_failing() -> bool:
-    """Whether an exception is on its way through the caller's `finally`."""
+    """Whether the caller runs in a `finally` because of an exception."""
     return sys.exc_info()[0] is not None

@@ -1,4 +1,4 @@
-"""Axes drawn with Pillow: the frame of a plot, its grid and labels."""
+"""Axes of plots, drawn with Pillow: frame, grid and labels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Panel:
     """One pair of axes.
 
     Args:
-        draw: of the picture.
+        draw: the picture to draw on.
         area: left, top, right, bottom, pixels.
-        limits: low and high x, low and high y, on the scales.
-        x_scale, y_scale: what is linear along the axis: the logarithm to base 2, the value itself (float), ...
+        limits: low and high x, low and high y, after the scales.
+        x_scale, y_scale: functions that make a value linear along the axis: `math.log2`, `float`, ...
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Panel:
         return bottom - (self.y_scale(value) - self.y_low) / (self.y_high - self.y_low) * (bottom - top)
 
     def frame(self, title: str, ticks: Sequence[float], labels: Sequence[str], y_ticks: Sequence[float] = ()) -> None:
-        """Title, grid lines with their labels, and the border."""
+        """Draw the title, the grid lines with their labels, and the border."""
         left, top, right, bottom = self.area
         for value, label in zip(ticks, labels, strict=True):
             self.draw.line([(self.x(value), top), (self.x(value), bottom)], fill=GRID)
@@ -77,14 +77,14 @@ def even_ticks(low: float, high: float, most: int = 6) -> list[float]:
         low, high = low - half, high + half
     power = math.floor(math.log10((high - low) / most))
     steps = (factor * 10.0**k for k in count(power) for factor in (1, 2, 5))
-    slack = 1e-9  # 0.3 / 0.1 is below 3
+    slack = 1e-9  # because 0.3 / 0.1 < 3
     step = next(s for s in steps if math.ceil(high / s - slack) - math.floor(low / s + slack) <= most)
     indices = range(math.floor(low / step + slack), math.ceil(high / step - slack) + 1)
     return [round(k * step, max(2 - power, 0)) for k in indices]
 
 
 def power_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten that enclose the positive [low, high]; over few of them their 2- and 5-fold too.
+    """Powers of ten that enclose the positive [low, high], with their multiples by 2 and 5 if there are few.
 
     Example:
         >>> power_ticks(0.3, 4)

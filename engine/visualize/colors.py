@@ -1,4 +1,4 @@
-"""One stable colour for each class; all colours here are RGB, 0..255."""
+"""One fixed colour per class; all colours here are RGB, 0..255."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 
 RGB = tuple[int, int, int]
 
-# The first classes, which most data sets do not go beyond: far apart, none near the black and white
-# of the label text, clear on light, dark, grey and printed-circuit-green images.
+# The first classes, enough for most data sets: far apart, none near the black and white of label text, and clear on
+# light, dark, grey and printed-circuit-green images.
 FIRST: tuple[RGB, ...] = (
     (255, 77, 79),  # red
     (64, 169, 255),  # blue
@@ -24,12 +24,12 @@ FIRST: tuple[RGB, ...] = (
     (186, 222, 40),  # lime
     (0, 145, 110),  # dark green
 )
-NUM_COLORS = 256  # from here on the colours come again
+NUM_COLORS = 256  # after these the colours repeat
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 
 def class_color(label: int) -> RGB:
-    """The colour of label k: the same in every picture, run and data set.
+    """The colour of a label: the same in every picture, run and data set.
 
     Example:
         >>> class_color(0), class_color(0) == class_color(200)
@@ -41,7 +41,7 @@ def class_color(label: int) -> RGB:
 
 @functools.lru_cache(maxsize=1)
 def _palette() -> tuple[RGB, ...]:
-    """`FIRST`, then always the colour that looks furthest from all before it."""
+    """`FIRST`, followed each time by the colour that looks most different from all before it."""
     candidates = np.stack(np.meshgrid(*(np.arange(15, 256, 20),) * 3, indexing="ij"), axis=-1).reshape(-1, 3)  # (N, 3)
     lab = _oklab(candidates)
     chroma = np.hypot(lab[:, 1], lab[:, 2])
@@ -58,7 +58,7 @@ def _palette() -> tuple[RGB, ...]:
 
 
 def text_color(background: RGB) -> RGB:
-    """Black or white, whichever stands out more from `background` (WCAG 2 contrast).
+    """Black or white, whichever has more contrast with `background` (WCAG 2).
 
     Example:
         >>> text_color((255, 197, 23)), text_color((60, 0, 120))
@@ -80,7 +80,7 @@ def _linear(colors: np.ndarray) -> np.ndarray:
 
 
 def _oklab(colors: np.ndarray) -> np.ndarray:
-    """sRGB (N, 3) to OKLab (N, 3) of Ottosson 2020, where equal distances look equally large."""
+    """sRGB (N, 3) to OKLab (N, 3) (Ottosson, 2020), where equal distances look equally large."""
     to_cones = [
         [0.4122214708, 0.5363325363, 0.0514459929],
         [0.2119034982, 0.6806995451, 0.1073969566],

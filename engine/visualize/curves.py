@@ -1,4 +1,4 @@
-"""Curves of figures over iterations, drawn with Pillow (frames, names) and OpenCV (smooth lines)."""
+"""Curves over iterations, drawn with Pillow (frames, names) and OpenCV (antialiased lines)."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ FIRST: tuple[RGB, ...] = (
     (0, 60, 90),
     (170, 130, 0),
 )
-"""Of few curves; told apart by colour-blind eyes too (after Okabe & Ito, 2008)."""
+"""For up to seven curves; colour-blind readers can tell them apart too (after Okabe & Ito, 2008)."""
 
 WIDTH, PANEL_HEIGHT, MARGIN = 1280, 330, 20
 AXIS = 60  # pixels for the numbers of the y axis
-LEGEND_ROW, LEGEND_LINE = 24, 26  # height of a row, and length of its sample of a line
+LEGEND_ROW, LEGEND_LINE = 24, 26  # height of a row, length of its line sample
 MAX_NAME = 70  # characters in the legend
-FEW_POINTS = 60  # up to here each point of a curve is marked
+FEW_POINTS = 60  # up to this number each point of a curve is marked
 SUBPIXEL_BITS = 4
 
 Curves = Mapping[str, np.ndarray]
-"""(N, 2) iterations and values by name of a run; a value that is not finite interrupts the line."""
+"""Run name -> (N, 2) iterations and values; a value that is not finite interrupts the line."""
 
 
 def curves_plot(
     panels: Mapping[str, Curves], smooth: int = 1, is_log: bool = False, exact: Container[str] = ()
 ) -> np.ndarray:
-    """One panel for each figure, one line in it for each run, over the same range of iterations.
+    """One panel per figure, with one line per run, all over the same range of iterations.
 
     Args:
-        panels: curves by title. A run has one colour in all panels.
-        smooth: draw the mean of so many neighbouring points, and the points themselves faintly. Curves of fewer than
-            twice as many are drawn as they are.
-        is_log: logarithmic y axes, where all values are positive and the largest is more than three times the smallest.
-        exact: titles of what has no noise to smooth.
+        panels: curves by title. A run has the same colour in all panels.
+        smooth: number of neighbouring points to average; the points themselves are drawn faintly. Curves with fewer
+            than twice as many points are not smoothed.
+        is_log: logarithmic y axes, if all values are positive and the largest is over three times the smallest.
+        exact: titles of panels without noise, which are never smoothed.
 
     Returns:
         BGR uint8 (H, 1280, 3).
@@ -86,7 +86,7 @@ def curves_plot(
 
 
 def line_colors(number: int) -> list[RGB]:
-    """`number` colours that stand out from white, no two alike."""
+    """`number` different colours that are clear on white."""
     if number <= len(FIRST):
         return list(FIRST[:number])
     shades = (colorsys.hsv_to_rgb(k / number, 0.95, (0.8, 0.5)[k % 2]) for k in range(number))
@@ -94,7 +94,7 @@ def line_colors(number: int) -> list[RGB]:
 
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """Means of `window` neighbours of each of the (N,) `values`, of fewer at the ends; what is not finite stays so.
+    """Means over `window` neighbours of each of the (N,) `values`, fewer at the ends; gaps stay gaps.
 
     Example:
         >>> smoothed(np.array([0.0, 3.0, np.nan, 3.0, 9.0]), 3).tolist()
@@ -129,7 +129,7 @@ def _frame(
 
 
 def _value_ticks(low: float, high: float) -> list[float]:
-    """Even ticks with some room above and below the values; from 0 on where that is near."""
+    """Even ticks with some room above and below the values; starts at 0 if that is near."""
     room = 0.03 * (high - low)
     if 0 <= low == high:
         return even_ticks(0.0, 2 * high or 1.0)
@@ -144,7 +144,7 @@ def _faint(color: RGB) -> RGB:
 
 
 def _draw_line(image: np.ndarray, panel: Panel, curve: np.ndarray, color: RGB, width: int) -> None:
-    """The finite points, joined where they are neighbours, and marked where they are few or alone."""
+    """Draw the finite points, join neighbours by lines, and mark points that are few or alone."""
     finite = np.isfinite(curve[:, 1])
     runs = np.split(np.arange(len(curve)), np.flatnonzero(np.diff(finite)) + 1)
     for indices in runs:
@@ -160,7 +160,7 @@ def _draw_line(image: np.ndarray, panel: Panel, curve: np.ndarray, color: RGB, w
 
 
 def _legend_rows(names: Sequence[str]) -> list[list[tuple[float, str]]]:
-    """(x, name) in rows as wide as the picture."""
+    """(x, name) pairs in rows that fit the width of the picture."""
     rows: list[list[tuple[float, str]]] = []
     x = float(WIDTH)
     for name in names:
@@ -175,5 +175,5 @@ def _legend_rows(names: Sequence[str]) -> list[list[tuple[float, str]]]:
 
 
 def _short(name: str) -> str:
-    """The end of a long name, which tells runs apart more often."""
+    """A long name is cut at the start, since the ends of paths differ more often."""
     return name if len(name) <= MAX_NAME else f"...{name[3 - MAX_NAME :]}"

@@ -1,7 +1,7 @@
 """Boxes, class names and scores on an image.
 
-Lines and letters grow with the image, so that a picture reads the same at any size. Letters are
-drawn by Pillow with a TrueType font that has them (see `fonts.py`).
+Lines and letters scale with the image, so that a picture looks the same at any size. Pillow draws the letters with a
+TrueType font that has them (see `fonts.py`).
 
 Shapes: D detections, M gt boxes, H W. Images are BGR uint8 (H, W, 3).
 """
@@ -28,7 +28,7 @@ ELLIPSIS = ".."
 
 @dataclass(frozen=True)
 class Mark:
-    """One box to draw; of marks that compete for room, the first one gets its label."""
+    """One box to draw; if there is no room for all labels, earlier marks get theirs first."""
 
     box: tuple[float, float, float, float]  # xyxy, continuous pixels
     name: str
@@ -49,17 +49,17 @@ def draw_detections(
 ) -> np.ndarray:
     """A copy of `image` with the detections on it, each class in its own colour.
 
-    Labels avoid each other, and stay inside the image. Where too many crowd together, those of the
-    lower scores shrink to the score and then go; the boxes always stay.
+    Labels avoid each other and stay inside the image. Where there are too many, those with lower scores are shortened
+    to the score and then left out; the boxes are always drawn.
 
     Args:
         image: BGR uint8 (H, W, 3).
-        detections: in pixels of an image of `detections.size`; scaled to `image` where they differ.
-        class_names: label k -> name; "class k" where it has none.
+        detections: in pixels of an image of `detections.size`; rescaled if `image` has another size.
+        class_names: names by label; "class k" for labels without a name.
         show_labels: write names and scores.
 
     Raises:
-        ValueError: `image` is no BGR uint8 array.
+        ValueError: `image` is not a BGR uint8 array.
     """
     size = _size(image)
     if tuple(detections.size) != size:
@@ -79,9 +79,9 @@ def draw_targets(
     class_names: Sequence[str] | None = None,
     show_labels: bool = True,
 ) -> np.ndarray:
-    """A copy of `image` with its ground truth; ignore regions grey and dashed.
+    """A copy of `image` with its ground truth; ignore regions are grey and dashed.
 
-    `targets` are in pixels of `image`, as `data.dataset.CocoDataset.read` gives both.
+    `targets` are in pixels of `image`, as `read` of a data set returns both.
     """
     _size(image)
     rows = zip(targets.boxes.tolist(), targets.labels.tolist(), targets.ignore.tolist(), strict=True)
@@ -104,21 +104,18 @@ def draw_comparison(
     detections: Detections,
     class_names: Sequence[str] | None = None,
     show_labels: bool = True,
-    titles: tuple[str, str] = ("ground truth", "detections"),
 ) -> np.ndarray:
-    """Ground truth on the left, detections on the right, each under a title with its count."""
+    """Ground truth on the left, detections on the right, each below a title with its count (without ignore regions)."""
     truth = draw_targets(image, targets, class_names, show_labels)
     found = draw_detections(image, detections, class_names, show_labels)
-    counts = int((~targets.ignore).sum()), len(detections)
-    halves = [
-        titled(half, f"{title}: {count}") for half, title, count in zip((truth, found), titles, counts, strict=True)
-    ]
+    num_objects = int((~targets.ignore).sum())
+    halves = [titled(truth, f"ground truth: {num_objects}"), titled(found, f"detections: {len(detections)}")]
     gap = np.full((halves[0].shape[0], 2 * line_width(_size(image)), 3), 255, dtype=np.uint8)
     return np.concatenate([halves[0], gap, halves[1]], axis=1)
 
 
 def titled(image: np.ndarray, title: str) -> np.ndarray:
-    """`image` below a dark strip with `title`."""
+    """`image` with a dark strip above it that shows `title`."""
     height, width = _size(image)
     text, font = _fitted(title, "", font_size((height, width)), width - 8)
     strip_height = round(2.0 * font.size)
@@ -130,17 +127,17 @@ def titled(image: np.ndarray, title: str) -> np.ndarray:
 
 
 def line_width(size: tuple[int, int]) -> int:
-    """Pixels of a box line in an image of `size` (height, width): 2 at 640 x 480."""
+    """Width in pixels of a box line in an image of `size` (height, width): 2 for 640 x 480."""
     return max(1, round(math.sqrt(size[0] * size[1]) / 270))
 
 
 def font_size(size: tuple[int, int]) -> int:
-    """Pixels of a letter's height in an image of `size` (height, width): 14 at 640 x 480."""
+    """Height in pixels of letters in an image of `size` (height, width): 14 for 640 x 480."""
     return max(9, round(math.sqrt(size[0] * size[1]) / 40))
 
 
 def draw_marks(image: np.ndarray, marks: Sequence[Mark], show_labels: bool = True) -> np.ndarray:
-    """A copy of `image` with boxes and labels; large boxes lie under small ones."""
+    """A copy of `image` with boxes and labels; large boxes are drawn first, below small ones."""
     size = _size(image)
     canvas = image.copy()
     marks = [mark for mark in marks if all(map(math.isfinite, mark.box))]
@@ -152,9 +149,9 @@ def draw_marks(image: np.ndarray, marks: Sequence[Mark], show_labels: bool = Tru
 
 
 def _frame(box: Sequence[float], size: tuple[int, int]) -> Rectangle:
-    """Outer edge of the line around `box`, in whole pixels inside the image.
+    """The outer edge of the line around `box`, in whole pixels inside the image.
 
-    The line of a small box lies outside it, so that a defect of a few pixels stays visible.
+    The line of a small box is drawn outside of it, so that a defect of a few pixels stays visible.
     """
     height, width = size
     line = line_width(size)
@@ -169,7 +166,7 @@ def _frame(box: Sequence[float], size: tuple[int, int]) -> Rectangle:
 
 
 def _draw_frame(canvas: np.ndarray, mark: Mark, frame: Rectangle) -> None:
-    """The line, with a dark rim that sets it off from an image of its own colour."""
+    """Draw the line, with a dark rim so that it is visible on an image of the same colour."""
     x1, y1, x2, y2 = frame
     line = line_width(_size(canvas))
     rim = max(1, line // 3)
@@ -183,7 +180,7 @@ def _draw_frame(canvas: np.ndarray, mark: Mark, frame: Rectangle) -> None:
 
 
 def _sides(frame: Rectangle, line: int) -> list[Rectangle]:
-    """The four sides of a frame, which do not overlap."""
+    """The four sides of a frame, without overlap."""
     x1, y1, x2, y2 = frame
     inner_top, inner_bottom = min(y1 + line, y2), max(y2 - line, y1)
     inner_bottom = max(inner_bottom, inner_top)
@@ -234,7 +231,7 @@ def _draw_labels(canvas: np.ndarray, marks: Sequence[Mark], frames: Sequence[Rec
 
 
 def _fitted(name: str, score: str, size: int, width: int) -> tuple[str, Font]:
-    """Name and score, and their font, in at most `width` pixels: first smaller, then cut short."""
+    """Name and score with their font, in at most `width` pixels: first the font shrinks, then the name is cut."""
     tail = f" {score}" if score and name else score
     font = font_for(name + DIGITS, size)
     while size > SMALLEST_FONT and font.getlength(name + tail) > width:
@@ -249,7 +246,7 @@ def _fitted(name: str, score: str, size: int, width: int) -> tuple[str, Font]:
 
 
 def _extent(text: str, font: Font, pad: int) -> tuple[int, int, int]:
-    """Width and height of a label, and its baseline from the top."""
+    """Width and height of a label, and the distance of its baseline from the top."""
     _, top, right, bottom = font.getbbox(text, anchor="ls")
     _, usual_top, _, usual_bottom = font.getbbox("Ag", anchor="ls")
     ascent, descent = -min(top, usual_top), max(bottom, usual_bottom)

@@ -1,4 +1,4 @@
-"""TrueType fonts of this machine, chosen by the characters that a text needs."""
+"""TrueType fonts of this machine, chosen by the characters of a text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.log import get_logger
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# File names without suffix, lower case; the first that has every character of a text is taken.
+# File names without suffix, in lower case; the first font that has all characters of a text is used.
 PREFERRED = (
     "dejavusans",
     "notosans-regular",
@@ -43,13 +43,13 @@ PREFERRED = (
 )
 SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 PROBE_SIZE = 16
-NO_SUCH_CHARACTER = "\U000effff"  # a private code point: what a font draws here is its "missing" box
+NO_SUCH_CHARACTER = "\U000effff"  # a private code point, for which a font draws its "missing character" box
 
 
 def font_for(text: str, size: int) -> Font:
-    """A font of `size` pixels that has the characters of `text`, or the one that has most of them.
+    """A font of `size` pixels with the characters of `text`, or the one with most of them.
 
-    When characters stay without a font, one log line says which and what to install.
+    If no font has some characters, one log line names them and the fonts to install.
     """
     shapes = frozenset(char for char in text if char.isprintable() and not char.isspace())
     return _loaded(_font_path(shapes), size)
@@ -57,7 +57,7 @@ def font_for(text: str, size: int) -> Font:
 
 @functools.lru_cache(maxsize=1)
 def font_files() -> tuple[Path, ...]:
-    """Every font file found, preferred ones first, then by name."""
+    """All font files found, preferred ones first, then by name."""
     found = {path for path in _from_fontconfig() if path.suffix.lower() in SUFFIXES}
     for folder in _folders():
         if folder.is_dir():
@@ -68,7 +68,7 @@ def font_files() -> tuple[Path, ...]:
 
 
 def missing_characters(path: Path | None, characters: frozenset[str]) -> frozenset[str]:
-    """The characters for which the font draws nothing but its "missing" box."""
+    """The characters for which the font draws its "missing character" box."""
     try:
         font = _loaded(path, PROBE_SIZE)
         absent = _drawn(font, NO_SUCH_CHARACTER)
@@ -79,7 +79,7 @@ def missing_characters(path: Path | None, characters: frozenset[str]) -> frozens
 
 @functools.lru_cache(maxsize=4096)
 def _font_path(characters: frozenset[str]) -> Path | None:
-    """File of the first font with all `characters` (None: Pillow's own Latin font)."""
+    """The file of the first font with all `characters`; None is Pillow's own Latin font."""
     best: tuple[frozenset[str], Path | None] | None = None
     for path in (*font_files(), None):
         missing = missing_characters(path, characters)
@@ -99,9 +99,9 @@ def _warn_once(characters: str) -> None:
         return
     _warned.append(characters)
     get_logger(__name__).warning(
-        "no font on this machine has %s: such characters are drawn as boxes. Install one, for"
-        " example: apt-get install fonts-noto-cjk (Chinese, Japanese, Korean) or fonts-noto-core"
-        " (other scripts), or put a .ttf file into %s",
+        "no font on this machine has %s: such characters are drawn as boxes. Install one, for example with "
+        "apt-get install fonts-noto-cjk (Chinese, Japanese, Korean) or fonts-noto-core (other scripts), or put a .ttf "
+        "file into %s",
         characters,
         Path.home() / ".local/share/fonts",
     )
@@ -120,7 +120,7 @@ def _drawn(font: Font, char: str) -> tuple[tuple[int, int], bytes]:
 
 
 def _from_fontconfig() -> list[Path]:
-    """What `fc-list` knows, which includes folders set up by the user."""
+    """The fonts listed by `fc-list`, which include folders configured by the user."""
     command = shutil.which("fc-list")
     if command is None:
         return []

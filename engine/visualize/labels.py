@@ -1,4 +1,4 @@
-"""Where labels go: beside their box, inside the image, not over each other."""
+"""Places labels next to their boxes, inside the image, without covering each other."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels, right and bottom excluded
 
-MAX_COVERED = 0.1  # part of a label that an earlier one may share before a shorter text is tried
-MAX_COVERED_LAST = 0.25  # the same for the shortest text, which then goes
-MAX_IMAGE_COVERED = 0.35  # part of the image that labels may hide; the first one may more
-COST_COVERED = 4.0  # for the covered part of a label
-COST_HIDING = 1.0  # for the hidden part of a box
-COST_LATER = 0.02  # for each place further down the list of preferences
+MAX_COVERED = 0.1  # share of a label that earlier labels may overlap before a shorter text is tried
+MAX_COVERED_LAST = 0.25  # the same for the shortest text, which is left out beyond it
+MAX_IMAGE_COVERED = 0.35  # share of the image that labels may hide, except the first
+COST_COVERED = 4.0  # per share of the label that is covered
+COST_HIDING = 1.0  # per share of a box that is hidden
+COST_LATER = 0.02  # per position in the list of preferred places
 
 
 def place_labels(
@@ -21,16 +21,16 @@ def place_labels(
     sizes: Sequence[Sequence[tuple[int, int]]],
     image_size: tuple[int, int],
 ) -> list[tuple[int, int, int] | None]:
-    """A place for the label of each frame, the earlier ones first.
+    """A place for the label of each frame; earlier frames choose first.
 
     Args:
-        frames: D outer edges of drawn boxes.
-        sizes: for each frame the (width, height) of its label's texts, the longest first.
+        frames: outer edges of the D drawn boxes.
+        sizes: for each frame the (width, height) of the possible texts of its label, longest first.
         image_size: (height, width).
 
     Returns:
-        For each frame (which text, left, top), or None where no text fits between earlier labels
-        or they hide too much of the image already. The first frame always has a label.
+        For each frame (index of the text, left, top), or None if no text fits between the earlier labels, or if these
+        hide too much of the image already. The first frame always gets a label.
     """
     boxes = np.asarray(frames, dtype=np.float64).reshape(-1, 4)  # (D, 4)
     box_areas = np.maximum(_areas(boxes), 1.0)
@@ -60,7 +60,7 @@ def place_labels(
 
 
 def _spots(box: np.ndarray, width: int, height: int, image_size: tuple[int, int]) -> np.ndarray:
-    """Places (P, 4) beside and in the corners of `box`, preferred first, moved into the image."""
+    """Places (P, 4) next to `box` and in its corners, preferred ones first, moved into the image."""
     left, top, right, bottom = box
     corners = np.array(
         [
@@ -84,7 +84,7 @@ def _spots(box: np.ndarray, width: int, height: int, image_size: tuple[int, int]
 
 
 def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Areas (A, B) shared by rectangles (A, 4) and (B, 4)."""
+    """Areas (A, B) of the intersections of rectangles (A, 4) and (B, 4)."""
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
     bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
     return np.clip(bottom_right - top_left, 0, None).prod(axis=2)

@@ -1,4 +1,4 @@
-"""Several pictures on one sheet."""
+"""Several pictures in one."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ BACKGROUND = 34  # grey level
 
 
 def mosaic(images: Sequence[np.ndarray], columns: int = 4, cell_width: int = 480, gap: int = 8) -> np.ndarray:
-    """One contact sheet of BGR uint8 pictures, row by row.
+    """BGR uint8 pictures arranged in rows, as one picture.
 
-    Each picture keeps its proportions and fills the width of its column; a row is as high as its
-    highest picture.
+    Each picture keeps its proportions and fills the width of its column; a row is as high as its highest picture.
 
     Args:
-        images: (H, W, 3) each, of any sizes; at least one.
-        columns: at most this many pictures in a row.
-        cell_width: pixels of a column.
-        gap: pixels between pictures and around the sheet.
+        images: at least one, each (H, W, 3) of any size.
+        columns: maximum number of pictures per row.
+        cell_width: width of a column in pixels.
+        gap: pixels between pictures and at the border.
 
     Raises:
-        ValueError: no pictures, or a count or width that is not positive.
+        ValueError: no pictures, or a number or width that is not positive.
 
     Example:
         >>> mosaic([np.zeros((10, 20, 3), np.uint8)] * 3, columns=2, cell_width=40, gap=2).shape
@@ -49,7 +48,7 @@ def mosaic(images: Sequence[np.ndarray], columns: int = 4, cell_width: int = 480
 
 
 def _fit(image: np.ndarray, width: int) -> np.ndarray:
-    """Scaled to `width`; a very high picture is limited to twice that height and centred."""
+    """Scale to `width`; a very high picture is scaled to a height of twice that and centred."""
     scale = width / image.shape[1]
     scale = min(scale, 2 * width / image.shape[0])
     size = max(1, round(image.shape[1] * scale)), max(1, math.floor(image.shape[0] * scale + 0.5))

@@ -1,4 +1,4 @@
-"""Plots drawn with Pillow: boxes and anchors by width and height, histograms. Images are BGR uint8 (H, W, 3)."""
+"""Plots drawn with Pillow: boxes and anchors by width and height, and histograms. Images are BGR uint8 (H, W, 3)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from engine.visualize.colors import RGB
 
 BARS: RGB = (120, 160, 205)
 SETS: tuple[RGB, ...] = ((214, 69, 65), (31, 140, 80), (150, 80, 190))
-CELL = 6  # pixels of a cell of the density
+NUM_BINS = 48  # of a histogram
+CELL = 6  # size in pixels of a cell of the density plot
 RATIO_LINES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
-MOST_TICKS = 5  # of ratios on either side of 1:1
+MOST_TICKS = 5  # for ratios, on each side of 1:1
 
 
 def anchors_plot(shapes: np.ndarray, anchors: Mapping[str, np.ndarray]) -> np.ndarray:
     """Boxes and anchors by width and height, by size and by ratio.
 
     Args:
-        shapes: (M, 2) widths and heights of boxes, pixels.
-        anchors: (A, 2) widths and heights for each name of a set.
+        shapes: (M, 2) widths and heights of boxes in pixels.
+        anchors: (A, 2) widths and heights by name of the set of anchors.
 
     Returns:
         BGR uint8 (640, 1200, 3).
@@ -79,7 +80,7 @@ def _density(panel: Panel, shapes: np.ndarray) -> None:
 
 
 def _ratio_line(panel: Panel, ratio: float) -> None:
-    """The line of height = ratio x width, with its name where it leaves the panel."""
+    """Draw the line height = ratio x width, with its name at the edge of the panel."""
     low = max(panel.x_low, panel.y_low - math.log2(ratio))
     high = min(panel.x_high, panel.y_high - math.log2(ratio))
     if low >= high:
@@ -90,9 +91,9 @@ def _ratio_line(panel: Panel, ratio: float) -> None:
     panel.text((ends[1][0] - 4, ends[1][1] + 4), name, 12, "ra", (130, 130, 130))
 
 
-def _histogram(panel: Panel, values: np.ndarray, marks: Mapping[str, np.ndarray], num_bins: int = 48) -> None:
+def _histogram(panel: Panel, values: np.ndarray, marks: Mapping[str, np.ndarray]) -> None:
     left, top, right, bottom = panel.area
-    counts, edges = np.histogram(np.log2(values), bins=num_bins, range=(panel.x_low, panel.x_high))
+    counts, edges = np.histogram(np.log2(values), bins=NUM_BINS, range=(panel.x_low, panel.x_high))
     for count, start, end in zip(counts, edges, edges[1:], strict=False):
         height = (bottom - top - 24) * count / max(counts.max(), 1)
         if count:

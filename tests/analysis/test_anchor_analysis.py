@@ -70,7 +70,7 @@ def test_positives_of_each_box() -> None:
 
     def nearest(anchors, gt_boxes: torch.Tensor) -> torch.Tensor:
         matched = torch.full((len(anchors.boxes),), -1)
-        matched[:3] = len(gt_boxes) - 1  # three anchors learn the last box of an image
+        matched[:3] = len(gt_boxes) - 1  # the last box of an image has three positive anchors
         return matched
 
     assert count_positives(seen, generator, nearest).tolist() == [3, 3]

@@ -1,4 +1,4 @@
-"""Counts against arithmetic by hand."""
+"""Counts compared with arithmetic by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.structures import Detections
 
 
 class Stub(nn.Module):
-    """A detector that answers with whatever its only part computes from a batch of one image."""
+    """A detector that returns the output of its only part for a batch of one image."""
 
     def __init__(self, part: nn.Module, call: Callable[[nn.Module, Tensor], Tensor] | None = None) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def test_resnet_50() -> None:
         by_name = {module.name: module for module in cost.modules}
         assert by_name["part"].operations == resnet50_operations(64, 96, stride_in_1x1)
         assert by_name["part.stem.conv1"].operations == 64 * 3 * 49 * 32 * 48
-        assert by_name["part"].parameters == 23_454_912  # 25,557,032 less the classifier's and those of batch norm
+        assert by_name["part"].parameters == 23_454_912  # 25,557,032 minus those of the classifier and of batch norm
         assert by_name["part"].parameters - by_name["part"].trainable == by_name["part.layer1"].parameters
 
 
@@ -115,7 +115,7 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_table() -> None:
     cost = complexity(Stub(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())), (1000, 1000))
     lines = complexity_table(cost, 2).splitlines()
-    assert [line.split()[0] for line in lines[2:]] == ["all", "part", "part.0"]  # the ReLU costs nothing that counts
+    assert [line.split()[0] for line in lines[2:]] == ["all", "part", "part.0"]  # the ReLU is not counted
     assert lines[2].split()[1:] == ["16", "16", "0.012", "4.000"]
     assert len(complexity_table(cost, 0).splitlines()) == 3
     with pytest.raises(ValueError, match="depth"):

@@ -55,12 +55,12 @@ def test_metrics_by_name_and_by_end(runs: list[RunLog]) -> None:
     assert find_metrics(runs) == ["loss", "val/AP", "lr", "time"]
     assert find_metrics(runs, ["loss", "AP", "val/AP"]) == ["loss", "val/AP"]
     assert find_metrics(runs[1:], ()) == ["loss", "lr", "time"]
-    with pytest.raises(InputError, match="no run has APs; there is data_time, loss, lr, time$"):
+    with pytest.raises(InputError, match="no run has APs; known are data_time, loss, lr, time$"):
         find_metrics(runs[1:], ["APs"])
 
 
 def test_without_default_metrics() -> None:
-    with pytest.raises(InputError, match="^no run has loss, AP, lr, time; there is bar, foo: choose by --metrics$"):
+    with pytest.raises(InputError, match="^no run has loss, AP, lr, time; choose from bar, foo with --metrics$"):
         find_metrics([RunLog("a", [{"iteration": 1, "foo": 2, "bar": 3}])])
     with pytest.raises(InputError, match="^no run has loss, AP, lr, time; there is nothing to draw$"):
         find_metrics([RunLog("a", [{"iteration": 1}])])
@@ -68,11 +68,11 @@ def test_without_default_metrics() -> None:
 
 def test_panels_have_the_runs_under_titles_with_units(runs: list[RunLog]) -> None:
     found = panels(runs, ["loss", "time"])
-    assert list(found) == ["loss", "time (seconds an iteration)"] and list(found["loss"]) == ["a", "b"]
+    assert list(found) == ["loss", "time (seconds per iteration)"] and list(found["loss"]) == ["a", "b"]
 
 
 def test_times(runs: list[RunLog]) -> None:
-    """a: 40 iterations of 0.5 s, 5 of 3 s; a tenth of it waiting."""
+    """a: 40 iterations of 0.5 s, 5 of 3 s; a tenth of the time is waiting."""
     head, a, b = rows(times_table(runs))
     assert a == ["a", "45", "0.01", "0.5", f"{35 / 45:.4g}", "2.75", "10.0%", "700"]
     assert b == ["b", "10", "0.00", "0.5", "0.5", "0.5", "10.0%", "-"]
@@ -99,12 +99,12 @@ def test_reading(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no .*nowhere; name the folder of a run"):
+    with pytest.raises(InputError, match="nowhere.* does not exist; give the folder of a run"):
         read_runs([tmp_path / "nowhere"])
-    with pytest.raises(InputError, match="there is no .*metrics.jsonl"):
+    with pytest.raises(InputError, match="metrics.jsonl does not exist; give"):
         read_runs([tmp_path])
     (tmp_path / "metrics.jsonl").write_text("")
-    with pytest.raises(InputError, match="no record in it"):
+    with pytest.raises(InputError, match="has no records"):
         read_runs([tmp_path])
 
 

@@ -86,7 +86,7 @@ def test_each_process_has_its_own_gpu(two_gpus: None, monkeypatch: pytest.Monkey
 def test_more_processes_than_gpus(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(InputError, match="process 2 of this machine has no GPU, there are 2"):
+    with pytest.raises(InputError, match="no GPU for process 2 of this machine, which has 2 GPU"):
         distributed.init_process_group(torch.device("cuda"))
 
 

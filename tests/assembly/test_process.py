@@ -1,4 +1,4 @@
-"""`engine.assembly.process`: a process is made ready for a run."""
+"""`engine.assembly.process`: a process is prepared for a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.log import CONFIG_FILE, setup_logging
 
 @pytest.fixture
 def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CfgNode:
-    monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)  # it would stay on for the other tests
+    monkeypatch.setattr(torch, "set_flush_denormal", lambda on: True)  # it would stay on for other tests
     cfg = get_cfg()
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "run")])
     yield cfg

@@ -1,4 +1,4 @@
-"""Lengths, rates and groups from the keys."""
+"""Lengths, learning rates and groups from the configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.errors import InputError
 from engine.solver.length import RunLength
 from engine.solver.optimizer import OPTIMIZERS
 
-ONE_FOR_ALL = get_cfg()  # one for all examples of hypothesis; each sets every key it reads
+ONE_FOR_ALL = get_cfg()  # shared by all examples of hypothesis; each sets all keys that it reads
 
 
 def test_length_in_iterations() -> None:

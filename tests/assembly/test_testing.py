@@ -118,7 +118,7 @@ def test_complexity_of_the_largest_test_image(validation_world: CfgNode) -> None
         cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = sizes
         assert f"one image of {told} (height x width), padded to {told}\n" in analyze_complexity(cfg)
     cfg.MODEL.ATSS.NUM_CLASSES = 0
-    with pytest.raises(InputError, match=r"DATASETS.TRAIN.*; or state the number of classes: MODEL.ATSS.NUM_CLASSES K"):
+    with pytest.raises(InputError, match=r"DATASETS.TRAIN.*; or set the number of classes: MODEL.ATSS.NUM_CLASSES K"):
         analyze_complexity(cfg)
     cfg.DATASETS.TRAIN = ("mine",)
     assert "one image" in analyze_complexity(cfg, (32, 32), depth=0) and cfg.MODEL.RPN.NMS_THRESH == 0.7

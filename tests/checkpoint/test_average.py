@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from engine.checkpoint import io
 from engine.checkpoint.average import average, newest, recompute_statistics
-from engine.data.loader import Batch
 from engine.errors import InputError
 from engine.layers.norm import norm
 from engine.structures import ImageBatch
@@ -48,7 +47,7 @@ def test_a_mean_by_hand(tmp_path: Path) -> None:
 
 
 def test_what_goes_along(tmp_path: Path) -> None:
-    """The last one's configuration; nothing of its training, and no thresholds, which fit other weights."""
+    """The configuration of the last one; no training state, and no thresholds, which hold for other weights."""
     training = {"optimizer": {}, "iteration": 5, "training_model": weights(9.0), "ema_updates": 5, "config": "SEED: 1"}
     paths = save(tmp_path, checkpoint(weights(1.0)), checkpoint(weights(3.0), **training))
     state = average(paths)
@@ -130,7 +129,12 @@ def run_folder(folder: Path, last: str, iteration: int, numbers: tuple[int, ...]
     [
         ("model_final.pth", 40, (10, 20, 30, 40), ["model_0000030.pth", "model_final.pth"]),  # 40 is the final one
         ("model_final.pth", 44, (10, 20, 30, 40), ["model_0000040.pth", "model_final.pth"]),
-        ("model_0000020.pth", 20, (10, 30, 40), ["model_0000010.pth", "model_0000020.pth"]),  # others of an older run
+        (
+            "model_0000020.pth",
+            20,
+            (10, 30, 40),
+            ["model_0000010.pth", "model_0000020.pth"],
+        ),  # the others are of an older run
     ],
 )
 def test_newest(last: str, iteration: int, numbers: tuple[int, ...], expected: list[str], tmp_path: Path) -> None:
@@ -142,14 +146,14 @@ def test_newest_without_enough(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, "model_final.pth", 20, (10, 20))
     with pytest.raises(InputError, match="has 2 checkpoints, not 3"):
         newest(folder, 3)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         newest(tmp_path / "nowhere", 1)
     (folder / "last_checkpoint").unlink()
     assert [path.name for path in newest(folder, 1)] == ["model_0000020.pth"]
 
 
 class Normed(nn.Module):
-    """A batch norm for two levels, one that its owner never trains, and a frozen one."""
+    """A batch norm shared by two levels, one that is never trained, and a frozen one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,8 +179,8 @@ def test_statistics_are_means_over_the_calls() -> None:
     model.shared.running_mean.fill_(100)
     model.kept.running_mean.fill_(7)
     images = [torch.randn(2, 3, 4, 4), torch.randn(3, 3, 4, 5) + 1]
-    batches = [Batch(ImageBatch(each, [tuple(each.shape[-2:])] * len(each)), []) for each in images]
-    found = recompute_statistics(model, batches, torch.device("cpu"))
+    batches = [(ImageBatch(each, [tuple(each.shape[-2:])] * len(each)), []) for each in images]
+    found = recompute_statistics(model, batches)
     seen = [each for image in images for each in (image, image[..., :1] + 2)]
     mean = torch.stack([each.mean(dim=(0, 2, 3)) for each in seen]).mean(dim=0)
     variance = torch.stack([each.var(dim=(0, 2, 3)) for each in seen]).mean(dim=0)
@@ -192,4 +196,4 @@ def test_a_model_without_batch_norm_sees_no_image() -> None:
         raise AssertionError("no image is needed")
         yield
 
-    assert recompute_statistics(nn.Conv2d(3, 4, 1), batches(), torch.device("cpu")) == {}
+    assert recompute_statistics(nn.Conv2d(3, 4, 1), batches()) == {}

@@ -61,7 +61,7 @@ def test_a_damaged_final_falls_back_to_the_highest_number(folder: Path) -> None:
 def test_none_can_be_read(folder: Path) -> None:
     for path in folder.glob("*.pth"):
         damage(path, "flipped")
-    with pytest.raises(InputError, match=r"(?s)^(?!.*\n).*0000002.*0000001.*start anew"):
+    with pytest.raises(InputError, match=r"(?s)^(?!.*\n).*0000002.*0000001.*start again"):
         Checkpointer(folder).load_last()
 
 
@@ -73,7 +73,7 @@ def test_an_empty_pointer_is_not_the_start_of_a_run(folder: Path, content: str) 
 
 
 def test_pointers_of_the_reference(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """It wrote the path as given, relative to where the command ran, or absolute; folders get moved."""
+    """The reference wrote the path as given: absolute, or relative to the working directory; folders may be moved."""
     pointer, expected = folder / "last_checkpoint", folder / "model_0000001.pth"
     for named in ("output/run/model_0000001.pth", "/gone/model_0000001.pth", str(expected), "model_0000001.pth\n"):
         pointer.write_text(named)
@@ -88,7 +88,7 @@ def test_pointers_of_the_reference(folder: Path, tmp_path_factory: pytest.TempPa
 
 def test_a_failed_save_keeps_the_pointer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(io, "_seal", lambda path: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(InputError, match="No space left.*make room"):
+    with pytest.raises(InputError, match="No space left.*free some space"):
         Checkpointer(folder).save("model_0000003", {"model": {}})
     assert Checkpointer(folder).load_last()[1]["iteration"] == 2
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -108,7 +108,7 @@ def test_prune(folder: Path) -> None:
 
 
 def test_prune_counts_the_own_run_only(folder: Path) -> None:
-    """After a new start in the folder of a longer run."""
+    """After a new run has started in the folder of a longer one."""
     checkpointer = Checkpointer(folder)
     for done in (9, 8, 3):
         checkpointer.save(f"model_{done:07d}", {"iteration": done})
@@ -122,14 +122,14 @@ def test_the_best_is_never_the_last_and_never_pruned(folder: Path) -> None:
     assert checkpointer.load_last()[1]["iteration"] == 2
     checkpointer.prune(keep=1)
     assert path.exists() and checkpointer.last().name == "model_0000002.pth"
-    checkpointer.last().write_bytes(b"")  # damaged, and no other is left
+    checkpointer.last().write_bytes(b"")  # damaged, and there is no other
     with pytest.raises(InputError):
         checkpointer.load_last()
 
 
 def test_a_new_run_moves_the_old_one_aside(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
     checkpointer = Checkpointer(tmp_path)
-    checkpointer.set_aside(["config.yaml"])  # nothing there, nothing said
+    checkpointer.set_aside(["config.yaml"])  # no checkpoint, no log line
     assert not said.messages and not list(tmp_path.iterdir())
     for name in ("model_0000005", "model_best", "model_final"):
         checkpointer.save(name, {"iteration": 5}, is_last=name == "model_final")
@@ -158,7 +158,7 @@ def test_what_a_killed_process_began_to_move_is_moved_on(folder: Path) -> None:
 
 
 def test_a_lost_pointer_is_no_lost_run(folder: Path, said: pytest.LogCaptureFixture) -> None:
-    """Killed between the first checkpoint and its pointer, or deleted."""
+    """The process was killed between the first checkpoint and its pointer, or the pointer was deleted."""
     (folder / "last_checkpoint").unlink()
     assert Checkpointer(folder).load_last()[1]["iteration"] == 2
     assert "last_checkpoint: does not exist" in said.messages[0]

@@ -14,7 +14,7 @@ THRESHOLDS = {"iou": 0.5, "classes": {"a": {"threshold": 0.1}, "b": {"threshold"
 
 
 def weights(names: list[str] | None = None, num_classes: int = 3, **more: Any) -> WeightFile:
-    """A dense head with two anchors a cell."""
+    """A dense head with two anchors per cell."""
     tensors = {
         "backbone.body.stem.conv1.weight": torch.zeros(8, 3, 7, 7),
         "backbone.fpn.fpn_inner2.weight": torch.zeros(4, 8, 1, 1),
@@ -40,7 +40,7 @@ def test_a_summary() -> None:
     }
     assert lines[9:] == [
         "1 names are unknown, such as neck.y",
-        "conventions, followed wherever the file is tested:",
+        "conventions, applied whenever the file is tested:",
         "  MODEL.DELTA_LIMIT both",
     ]
     assert unknown_names(file) == ["neck.y"] and "conventions" not in summary(weights())
@@ -60,7 +60,7 @@ def test_classes_are_renamed_with_their_thresholds() -> None:
 
 @pytest.mark.parametrize("names", [["a", "b"], ["a", "b", "c", "d", "e", "f"], ["a"]])
 def test_names_for_another_number_of_classes(names: list[str]) -> None:
-    """Six rows may be of 1, 2, 3 or 6 classes; the boxes tell that there are two anchors."""
+    """Six rows could be 1, 2, 3 or 6 classes; the boxes show that there are two anchors."""
     with pytest.raises(InputError, match=rf"x.pth: {len(names)} names \(a.*\) do not fit its heads"):
         with_class_names(weights(["a", "b", "c"]), names)
 
@@ -72,5 +72,5 @@ def test_a_name_twice() -> None:
 
 def test_a_file_without_any_name_of_ours() -> None:
     file = WeightFile({"fc.weight": torch.zeros(1), "neck.y": torch.zeros(1)}, None, None, "x.pth", "unknown")
-    with pytest.raises(InputError, match=r"x.pth: no tensor has a name of our models .*: it holds fc.weight"):
+    with pytest.raises(InputError, match=r"x.pth: no tensor has a name of our models .*: it has fc.weight"):
         checkpoint_of(file)

@@ -1,4 +1,4 @@
-"""Names of other projects' detectors: every one of a real model has its place in ours."""
+"""Names of detectors of other projects: each name of a real model has its place in ours."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_background_goes_first_to_last() -> None:
 
 
 def test_old_torchvision_names() -> None:
-    """Before 2022 pyramid and towers had a level of names less."""
+    """Before 2022 the names of pyramid and towers had one level less."""
     rules = [*torchvision_detection._fpn_rules(2), *torchvision_detection._dense_rules(["head.x.conv.2.weight"])]
     rename = torchvision_detection.rename
     assert rename("backbone.fpn.inner_blocks.0.weight", rules) == "backbone.fpn.fpn_inner2.weight"

@@ -1,4 +1,4 @@
-"""Names of real two-stage models (and mmdetection's ATSS): every one has its place in ours."""
+"""Names of real two-stage models (and of mmdetection's ATSS): each has its place in ours."""
 
 from __future__ import annotations
 

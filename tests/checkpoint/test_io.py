@@ -41,7 +41,7 @@ def assert_same(a: object, b: object) -> None:
 
 
 class Attack:
-    """A pickle that creates a file when it is loaded carelessly."""
+    """A pickle that creates a file when it is loaded without restrictions."""
 
     def __init__(self, marker: Path, how: str = "system") -> None:
         self.marker, self.how = marker, how
@@ -130,7 +130,7 @@ HOSTILE = {
     "builtins.getattr": b"\x80\x02c__builtin__\ngetattr\nX\x01\x00\x00\x00aX\x01\x00\x00\x00b\x86R.",
     "numpy.load": b"\x80\x02cnumpy\nload\nX\x01\x00\x00\x00a\x85R.",
     "numpy.f2py.crackfortran.myeval": b"\x80\x02cnumpy.f2py.crackfortran\nmyeval\nX\x01\x00\x00\x001\x85R.",
-    # setting attributes on what find_class hands out
+    # setting attributes of what find_class returns
     "attribute": b"\x80\x02ccollections\nOrderedDict\n(N}X\x07\x00\x00\x00__doc__K\x01stb.",
     # dotted names that walk from an allowed object to another one (protocol 4)
     "collections.OrderedDict.fromkeys": b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.fromkeys\x93)R.",
@@ -151,7 +151,7 @@ def test_hostile_opcodes_are_refused(tmp_path: Path, what: str) -> None:
 
 
 def test_huge_claims_do_not_allocate(tmp_path: Path) -> None:
-    """An array that says it has 10**12 elements and brings four bytes."""
+    """An array that claims 10**12 elements but has four bytes."""
     array = pickle.dumps(np.zeros(1, np.float32), protocol=2)
     bad = array.replace(b"K\x01K\x01\x85", b"K\x01\x8a\x05\x00\x10\xa5\xd4\xe8\x85")
     assert bad != array
@@ -225,7 +225,7 @@ def test_missing_folder_and_whole_model(tmp_path: Path) -> None:
 def test_truncation_is_noticed_anywhere(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path, suffix)
     whole = path.read_bytes()
-    end = len(whole) - (23 if suffix == ".pth" else 0)  # the checksum is the next test's
+    end = len(whole) - (23 if suffix == ".pth" else 0)  # the next test is about the checksum
     for length in range(0, end, max(1, end // 60)):
         path.write_bytes(whole[:length])
         one_line(path)
@@ -245,7 +245,7 @@ def test_cut_in_the_checksum_is_noticed_or_harmless(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_bit_flip_is_noticed_or_harmless(tmp_path: Path, suffix: str) -> None:
-    """Every byte in turn gets a flipped bit: either an error, or the very same content."""
+    """Flip a bit in each byte in turn: the result is either an error or exactly the same content."""
     path = write(tmp_path, suffix)
     whole = path.read_bytes()
     expected = io.load(path)
@@ -289,7 +289,7 @@ except InputError as error:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_full_disk_keeps_the_good_file(tmp_path: Path, suffix: str) -> None:
-    """A limit on file size stands for a full disk: the write fails half-way."""
+    """A limit on file size simulates a full disk: the write fails half-way."""
     path = tmp_path / f"model{suffix}"
     io.save(path, state())
     done = subprocess.run(

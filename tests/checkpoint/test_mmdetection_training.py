@@ -1,4 +1,4 @@
-"""Checkpoints as mmdetection's trainers leave them: curves of the log and class names beside the weights."""
+"""Checkpoints written by mmdetection's trainers: log curves and class names next to the weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.checkpoint import read_weights
 
 
 class HistoryBuffer:
-    """What mmengine pickles: its attributes are a number and two arrays."""
+    """The object that mmengine pickles: its attributes are a number and two arrays."""
 
     def __init__(self) -> None:
         self.max_length, self._log_history, self._count_history = 10, np.arange(3.0), np.ones(3, np.int64)
@@ -22,7 +22,7 @@ class HistoryBuffer:
 
 @pytest.fixture
 def as_mmengine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pickles `HistoryBuffer` under its true name."""
+    """Pickle `HistoryBuffer` under its original name."""
     name = "mmengine.logging.history_buffer"
     module = types.ModuleType(name)
     module.HistoryBuffer = HistoryBuffer

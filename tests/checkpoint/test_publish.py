@@ -53,7 +53,7 @@ def source(tmp_path: Path) -> Path:
 def test_what_is_kept(source: Path, tmp_path: Path, suffix: str) -> None:
     path = publish(source, tmp_path / "out" / f"my.v2{suffix}")
     assert path.name == f"my.v2-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}{suffix}"
-    assert [each.name for each in path.parent.iterdir()] == [path.name]  # nothing half written
+    assert [each.name for each in path.parent.iterdir()] == [path.name]  # no partial file
     content = io.load(path)
     assert set(content) == {"format", "model", "class_names", "thresholds", "config", "conventions"}
     before = trained()

@@ -1,4 +1,4 @@
-"""Matching weights to a model, heads of other classes, and what is said about it."""
+"""Matching weights to a model, heads with other classes, and the report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.checkpoint import (
     store_thresholds,
 )
 from engine.checkpoint.heads import heads_fit, rows_by_class, take_classes
-from engine.checkpoint.weights import match
+from engine.checkpoint.weights import values_by_name
 from engine.errors import InputError
 
 HEAD = "rpn.head.cls_logits"
@@ -110,7 +110,7 @@ def test_nothing_is_silent(tmp_path: Path, said: pytest.LogCaptureFixture) -> No
 def test_the_table_is_short() -> None:
     big = nn.Sequential(*[nn.Linear(1, 1) for _ in range(200)])
     targets = {f"backbone.body.{name}": value for name, value in big.state_dict().items()}
-    _, report = match({"backbone.fpn.inner.weight": torch.ones(1)}, targets)
+    _, report = values_by_name({"backbone.fpn.inner.weight": torch.ones(1)}, targets)
     table = report.table()
     assert len(table.splitlines()) < 15 and "... and 395 more" in table
     assert table.splitlines()[2].split() == ["backbone.body", "400"]
@@ -126,7 +126,7 @@ def test_weights_of_another_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^(?!.*\n)nothing in .*shapes.pth .*other shapes"):
         load_weights(model, tmp_path / "shapes.pth")
     torch.save({"epoch": 3}, tmp_path / "nothing.pth")
-    with pytest.raises(InputError, match=r"^(?!.*\n).*holds no weights; its keys: epoch|keys: epoch"):
+    with pytest.raises(InputError, match=r"^(?!.*\n).*nothing.pth: has no weights; its keys: epoch$"):
         load_weights(model, tmp_path / "nothing.pth")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -186,7 +186,7 @@ def test_rows_of_heads() -> None:
     ("num_classes", "boxes", "fitting"), [(6, 4, [6]), (6, 12, [2]), (6, None, [1, 2, 3, 6]), (80, 36, [])]
 )
 def test_heads_fit(num_classes: int, boxes: int | None, fitting: list[int]) -> None:
-    """The boxes of a cell, where there are some, tell how many anchors share the rows of a sigmoid head."""
+    """The box head, if there is one, gives the number of anchors that share the rows of a sigmoid head."""
     tensors = {f"{HEAD}.bias": torch.zeros(num_classes)}
     if boxes:
         tensors["rpn.head.bbox_pred.bias"] = torch.zeros(boxes)
@@ -204,7 +204,7 @@ def test_softmax_head_takes_the_background_too() -> None:
 
 
 def test_anchors_keep_their_order() -> None:
-    """Two anchors a cell, rows anchor-major."""
+    """Two anchors per cell, rows anchor-major."""
     file, model = torch.tensor([10.0, 11.0, 20.0, 21.0]), torch.zeros(6)
     value, _ = take_classes("h.cls_logits.bias", file, model, ["a", "b"], ["x", "b", "a"])
     assert value.tolist() == [0, 11, 10, 0, 21, 20]
@@ -218,7 +218,7 @@ def coco_like() -> dict[str, Tensor]:
 
 
 def two_stage(num_classes: int, boxes: int) -> dict[str, Tensor]:
-    """Three anchors, a softmax head, `boxes` boxes a region."""
+    """Three anchors, a softmax head, `boxes` boxes per region."""
     return {
         f"{HEAD}.bias": torch.arange(3.0),
         "roi_heads.box.0.predictor.cls_score.bias": torch.arange(num_classes + 1.0),
@@ -235,7 +235,7 @@ def test_keep_first_classes() -> None:
     assert kept[f"{HEAD}.bias"].untyped_storage().nbytes() == 12
     two_anchors = keep_first_classes({f"{HEAD}.bias": torch.arange(10.0)}, 2, num_anchors=2)
     assert two_anchors[f"{HEAD}.bias"].tolist() == [0, 1, 5, 6]
-    with pytest.raises(InputError, match="80 classes, 90"):
+    with pytest.raises(InputError, match="has 80 classes, cannot keep 90"):
         keep_first_classes(given, 90)
     with pytest.raises(InputError, match="no classification head"):
         keep_first_classes({"a": torch.ones(1)}, 1)
@@ -252,9 +252,9 @@ def test_keep_first_classes_of_two_stages() -> None:
 
 @pytest.mark.parametrize("boxes", [1, 3])
 def test_classes_of_two_stages_by_name(boxes: int) -> None:
-    """Classes move with their scores and boxes; the three anchors stay."""
+    """Classes move with their scores and boxes; the three anchors keep their order."""
     file, model = two_stage(3, boxes), {name: torch.zeros_like(value) for name, value in two_stage(3, boxes).items()}
-    values, report = match(file, model, ["a", "b", "c"], ["c", "a", "x"])
+    values, report = values_by_name(file, model, ["a", "b", "c"], ["c", "a", "x"])
     assert values[f"{HEAD}.bias"].tolist() == [0, 1, 2]
     assert values["roi_heads.box.0.predictor.cls_score.bias"].tolist() == [2, 0, 0, 3]
     taken = values["roi_heads.box.0.predictor.bbox_pred.bias"].tolist()

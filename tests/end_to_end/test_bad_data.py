@@ -80,7 +80,7 @@ def test_training_survives_unreadable_images(survived: Trained) -> None:
     for name, why in (("train_00001.jpg", "truncated"), ("train_00010.jpg", "no such image file")):
         named = [line for line in log.splitlines() if name in line]
         assert len(named) == 1 and why in named[0] and "image id" in named[0]
-    assert "2 unreadable image(s) were met 4 time(s)" in log
+    assert "2 unreadable image(s) were drawn 4 time(s)" in log
     assert read_lines(survived.folder / "metrics.jsonl")[-1]["skipped_images"] == 4
 
 

@@ -254,7 +254,7 @@ def test_a_notice_saves_and_ends_with_a_code_of_its_own(world: World, tmp_path: 
     output, errors = process.communicate(timeout=TIMEOUT)
     (path,) = tmp_path.glob("model_*.pth")
     done = io.load(path)["iteration"]
-    assert f"SIGTERM at iteration {done}: saved in {path}; go on with --resume" in output
+    assert f"SIGTERM at iteration {done}: saved in {path}; continue with --resume" in output
     if front:
         assert process.returncode == 1 and "exitcode  : 75" in errors  # torchrun has a code of its own
     else:
@@ -279,7 +279,7 @@ def test_a_damaged_last_checkpoint(world: World, trained: Trained, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stdout.splitlines() if str(last) in line]
     assert len(warnings) == 1, done.stdout
-    assert f"falling back to the checkpoint before: {folder / 'model_0000004.pth'}" in done.stdout
+    assert f"falling back to an earlier checkpoint: {folder / 'model_0000004.pth'}" in done.stdout
     ours, theirs = io.load(last), io.load(trained.model)
     assert all(torch.equal(ours["model"][name], theirs["model"][name]) for name in theirs["model"])
 
@@ -305,7 +305,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(world: World, trained: Train
     full = world.train(*keys)
     assert full.returncode == 2
     (line,) = full.stderr.splitlines()
-    assert line.startswith(f"error: {folder / 'model_0000006.pth'}: cannot be written") and "make room" in line
+    assert line.startswith(f"error: {folder / 'model_0000006.pth'}: cannot be written") and "free some space" in line
     assert io.load(folder / "model_0000003.pth")["iteration"] == 3
     assert (folder / "last_checkpoint").read_text() == "model_0000003.pth"
     assert {path.name for path in folder.glob("*.pth")} == {"model_0000003.pth"}

@@ -9,11 +9,11 @@ import pytest
 from tests.end_to_end.conftest import REPOSITORY, World, read_lines, run
 
 OWN_SCHEDULE = """
-from engine.solver.courses import SCHEDULES, Course, Plan
+from engine.solver.curves import SCHEDULES, Curves, ScheduleSettings
 
 @SCHEDULES.register("inverse_sqrt")
-def inverse_sqrt(plan: Plan) -> Course:
-    return Course(lambda progress: (1 + progress * plan.max_iter) ** -0.5)
+def inverse_sqrt(settings: ScheduleSettings) -> Curves:
+    return Curves(lambda progress: (1 + progress * settings.max_iter) ** -0.5)
 """
 
 KEYS = {
@@ -42,4 +42,6 @@ def test_a_pattern_that_fits_nothing_is_one_line(world: World, tmp_path: Path) -
     done = world.train("SOLVER.PARAM_GROUPS.backbone.bdy.*.lr_factor", "0.1", "OUTPUT_DIR", tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: SOLVER.PARAM_GROUPS: backbone.bdy.* fits no parameter of the model; they run from")
+    assert line.startswith(
+        "error: SOLVER.PARAM_GROUPS: backbone.bdy.* matches no parameter of the model; their names run from"
+    )

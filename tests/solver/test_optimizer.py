@@ -28,7 +28,7 @@ def _figures(model: nn.Module, *args: Any, **keys: Any) -> dict[str, tuple[float
     names = {id(p): name for name, p in model.named_parameters()}
     assert all(group["initial_lr"] == group["lr"] for group in groups)
     pairs = [(group["lr"], group["weight_decay"]) for group in groups]
-    assert len(set(pairs)) == len(pairs)  # equal ones are joined
+    assert len(set(pairs)) == len(pairs)  # equal groups are joined
     return {names[id(p)]: pair for pair, group in zip(pairs, groups, strict=True) for p in group["params"]}
 
 
@@ -86,7 +86,7 @@ def test_layer_factor() -> None:
 
 
 class _ListBody(nn.Module):
-    """Stages in a list, a part without parameters, and a parameter of the body's own."""
+    """A body with stages in a list, a part without parameters, and a parameter of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,17 +154,17 @@ def test_the_last_pattern_that_fits_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "way_out"),
+    ("pattern", "hint"),
     [
-        ("conf.*", "they run from conv.weight to frozen.bias"),
-        ("Conv.weight", "they run from conv.weight to frozen.bias"),
+        ("conf.*", "their names run from conv.weight to frozen.bias"),
+        ("Conv.weight", "their names run from conv.weight to frozen.bias"),
         ("dcn.offset", "did you mean dcn.offset.*?"),
     ],
 )
-def test_a_pattern_that_fits_nothing(pattern: str, way_out: str) -> None:
+def test_a_pattern_that_fits_nothing(pattern: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:
         parameter_groups(_model(), 0.1, 0.01, patterns={"*": {"lr_factor": 1.0}, pattern: {"lr_factor": 1.0}})
-    assert str(caught.value) == f"SOLVER.PARAM_GROUPS: {pattern} fits no parameter of the model; {way_out}"
+    assert str(caught.value) == f"SOLVER.PARAM_GROUPS: {pattern} matches no parameter of the model; {hint}"
 
 
 @pytest.mark.parametrize("name", sorted(name for name, _ in OPTIMIZERS if hasattr(torch.optim, name)))

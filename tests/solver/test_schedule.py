@@ -12,11 +12,11 @@ from torch import nn
 from engine.assembly.solver import build_schedule, run_length
 from engine.config import get_cfg
 from engine.errors import InputError
-from engine.solver.courses import Plan, cosine, cyclic, multistep, one_cycle
+from engine.solver.curves import ScheduleSettings, cosine, cyclic, multistep, one_cycle
 from engine.solver.schedule import Schedule, momentum_of, set_momentum
 from engine.solver.warmup import Warmup, constant, linear
 
-ONE_FOR_ALL = get_cfg()  # one for all examples of hypothesis; each sets every key it reads
+ONE_FOR_ALL = get_cfg()  # shared by all examples of hypothesis; each sets all keys that it reads
 METHODS = {"constant": constant, "linear": linear, "linear_f0": linear}
 
 
@@ -31,8 +31,8 @@ def test_golden(golden_dir: Path, method: str) -> None:
     recorded, figures = case["lr_used_at_iteration_0_100"], case["config"]
     optimizer = _optimizer(case["base_lrs"])
     warmup = Warmup(figures["warmup_iters"], figures["warmup_factor"], METHODS[method])
-    plan = Plan(len(recorded), figures["milestones"], figures["gamma"])
-    schedule = Schedule(optimizer, multistep(plan), plan.max_iter, warmup)
+    settings = ScheduleSettings(len(recorded), figures["milestones"], figures["gamma"])
+    schedule = Schedule(optimizer, multistep(settings), settings.max_iter, warmup)
     for iteration, expected in enumerate(recorded):
         schedule.set(iteration)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected, rel=1e-9), iteration
@@ -40,7 +40,7 @@ def test_golden(golden_dir: Path, method: str) -> None:
 
 def test_rates_are_a_function_of_the_iteration_alone() -> None:
     optimizer = _optimizer([1.0, 2.0], momentum=0.9)
-    schedule = Schedule(optimizer, one_cycle(Plan(10)), 10, Warmup(3, 0.5), peak_momentum=0.8)
+    schedule = Schedule(optimizer, one_cycle(ScheduleSettings(10)), 10, Warmup(3, 0.5), peak_momentum=0.8)
     figures = []
     for iteration in (*range(10), *reversed(range(10))):
         schedule.set(iteration)
@@ -49,15 +49,15 @@ def test_rates_are_a_function_of_the_iteration_alone() -> None:
     assert len({str(each) for each in figures}) == 10
 
 
-def test_warmup_times_course() -> None:
-    schedule = Schedule(_optimizer([1.0]), cosine(Plan(4)), 4, Warmup(2, 0.5))
+def test_warmup_times_curve() -> None:
+    schedule = Schedule(_optimizer([1.0]), cosine(ScheduleSettings(4)), 4, Warmup(2, 0.5))
     assert [schedule.factor(i) for i in range(4)] == pytest.approx([0.5, 0.75 * 0.853553, 0.5, 0.146447], abs=1e-6)
 
 
 @pytest.mark.parametrize(("name", "keys"), [("SGD", {"momentum": 0.9}), ("RMSprop", {"momentum": 0.9}), ("AdamW", {})])
 def test_momentum_falls_where_the_rate_rises(name: str, keys: dict[str, float]) -> None:
     optimizer = _optimizer([1.0], name, **keys)
-    schedule = Schedule(optimizer, cyclic(Plan(8, num_cycles=2, start=0.0, rise=0.5)), 8, peak_momentum=0.7)
+    schedule = Schedule(optimizer, cyclic(ScheduleSettings(8, num_cycles=2, start=0.0, rise=0.5)), 8, peak_momentum=0.7)
     figures = []
     for iteration in range(8):
         schedule.set(iteration)
@@ -69,7 +69,7 @@ def test_momentum_falls_where_the_rate_rises(name: str, keys: dict[str, float]) 
 
 def test_momentum_is_left_alone() -> None:
     optimizer = _optimizer([1.0], momentum=0.9)
-    Schedule(optimizer, one_cycle(Plan(8)), 8).set(3)
+    Schedule(optimizer, one_cycle(ScheduleSettings(8)), 8).set(3)
     assert optimizer.param_groups[0]["momentum"] == 0.9
 
 
@@ -83,17 +83,22 @@ def test_momentum_of_a_group(group: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "keys", "course", "message"),
+    ("name", "keys", "curves", "message"),
     [
-        ("SGD", {"momentum": 0.9}, cosine, "is 0.8, but the course of SOLVER.SCHEDULE has no momentum; write 0"),
-        ("Adagrad", {}, one_cycle, "is 0.8, but Adagrad has no momentum; write 0, or another SOLVER.OPTIMIZER"),
-        ("SGD", {"momentum": 0.7}, one_cycle, "is 0.8, above the 0.7 of SGD elsewhere: momentum falls where"),
-        ("RMSprop", {}, cyclic, "is 0.8, above the 0 of RMSprop elsewhere"),
+        ("SGD", {"momentum": 0.9}, cosine, "is 0.8, but SOLVER.SCHEDULE has no curve for momentum; write 0"),
+        ("Adagrad", {}, one_cycle, "is 0.8, but Adagrad has no momentum; write 0, or choose another SOLVER.OPTIMIZER"),
+        (
+            "SGD",
+            {"momentum": 0.7},
+            one_cycle,
+            r"is 0.8, above the momentum of SGD elsewhere \(0.7\); momentum must",
+        ),
+        ("RMSprop", {}, cyclic, r"is 0.8, above the momentum of RMSprop elsewhere \(0\)"),
     ],
 )
-def test_momentum_that_cannot_fall(name: str, keys: dict[str, float], course: object, message: str) -> None:
+def test_momentum_that_cannot_fall(name: str, keys: dict[str, float], curves: object, message: str) -> None:
     with pytest.raises(InputError, match=f"^SOLVER.CYCLE.PEAK_MOMENTUM {message}"):
-        Schedule(_optimizer([1.0], name, **keys), course(Plan(8)), 8, peak_momentum=0.8)
+        Schedule(_optimizer([1.0], name, **keys), curves(ScheduleSettings(8)), 8, peak_momentum=0.8)
 
 
 @given(st.integers(1, 40), st.data())
@@ -118,7 +123,7 @@ def test_a_schedule_from_keys(max_iter: int, data: st.DataObject) -> None:
 @pytest.mark.parametrize("key", ["SCHEDULE", "WARMUP_METHOD"])
 def test_an_unknown_name_is_one_line(key: str) -> None:
     cfg = get_cfg()
-    cfg.IMPORTS = ("json",)  # with modules of the user's own any name may be right
+    cfg.IMPORTS = ("json",)  # with modules of the user, any name may be registered
     cfg.SOLVER[key] = "linar"
     with pytest.raises(InputError, match=f"^SOLVER.{key}: nothing is registered as linar"):
         build_schedule(cfg, _optimizer([1.0]), run_length(cfg, num_images=1))

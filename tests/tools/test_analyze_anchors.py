@@ -58,9 +58,9 @@ def test_tables_and_plot(data: Path, on: str, capsys: pytest.CaptureFixture[str]
     (data / "c.yaml").write_text(CONFIG.format(on=on, root=data, train="[mine]"))
     main("--config-file", data / "c.yaml", "--output-dir", data / "out")
     told = capsys.readouterr().out
-    assert "3 boxes of 3 images at a short side of 160 pixels" in told
+    assert "3 boxes in 3 images with a short side of 160 pixels" in told
     assert ("configured" in told) == (on != "FCOS_ON")
-    assert "ASPECT_RATIOS: [" in told and "positives of a box" in told
+    assert "ASPECT_RATIOS: [" in told and "positives per box" in told
     plot = cv2.imread(str(data / "out" / "anchors.png"))
     assert plot.shape == (640, 1200, 3) and plot.std() > 10
 

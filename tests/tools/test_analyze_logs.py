@@ -45,7 +45,7 @@ def test_chosen_metrics_and_place(folder: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("options", "answer"),
     [
-        (["--metrics", "lss"], "no run has lss; there is data_time, loss, lr, time, val/AP"),
+        (["--metrics", "lss"], "no run has lss; known are data_time, loss, lr, time, val/AP"),
         (["--smooth", "0"], "--smooth is 0"),
         (["--output", "curves.pdf"], "cannot write an image of this kind"),
     ],
@@ -57,7 +57,7 @@ def test_mistakes(folder: Path, options: list[str], answer: str) -> None:
 
 def test_a_file_of_other_figures(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"iteration": 1, "foo": 2, "loss": "abc", "lr": [1]}\n{"iteration": true}')
-    with pytest.raises(InputError, match="no run has loss, AP, lr, time; there is foo: choose by --metrics"):
+    with pytest.raises(InputError, match="no run has loss, AP, lr, time; choose from foo with --metrics"):
         main(tmp_path)
     main(tmp_path, "--metrics", "foo")
     assert (tmp_path / "curves.png").exists()

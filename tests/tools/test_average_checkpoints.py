@@ -112,7 +112,7 @@ def test_the_newest_with_recomputed_statistics(world: Path, capsys: pytest.Captu
 
 
 def test_pairs_taken_for_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As argparse does from Python 3.12.7 on: IN stays open until the first words that are no option's."""
+    """Like argparse from Python 3.12.7 on: IN takes the first words that belong to no option."""
     parse = argparse.ArgumentParser.parse_known_args
 
     def greedy(parser: argparse.ArgumentParser, *given: object) -> tuple[argparse.Namespace, list[str]]:
@@ -148,13 +148,13 @@ def test_a_configuration_that_does_not_fit(world: Path, keys: tuple[str, ...], m
 
 def test_other_classes(world: Path) -> None:
     (world / "a.json").write_text((world / "a.json").read_text().replace("stain", "knot"))
-    with pytest.raises(InputError, match="of the classes hole, stain, the training set of hole, knot"):
+    with pytest.raises(InputError, match="have the classes hole, stain, the training set has hole, knot"):
         main(world / "mean.pth", run_files(world)[0], *RECOMPUTE, world / "c.yaml")
 
 
 def test_the_file_to_write_comes_first(world: Path) -> None:
     before = [path.read_bytes() for path in run_files(world)]
-    with pytest.raises(InputError, match="exists; the file to write comes first"):
+    with pytest.raises(InputError, match="exists already; OUT, the file to write, comes first"):
         main(*run_files(world))
     assert [path.read_bytes() for path in run_files(world)] == before
 

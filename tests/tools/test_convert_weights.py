@@ -30,7 +30,7 @@ INPUT: {MIN_SIZE_TEST: 64, MAX_SIZE_TEST: 64}
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """The tool logs to this test's own stderr, which is closed afterwards."""
+    """The tool logs to the stderr of this test, which is closed afterwards."""
     logger = logging.getLogger("engine")
     before = list(logger.handlers), logger.level, logger.propagate
     yield
@@ -43,7 +43,7 @@ def main(*arguments: str | Path) -> None:
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
-    """A small RetinaNet of ours under detectron2's names."""
+    """A small RetinaNet of ours with the names of detectron2."""
     from engine.assembly.model import build_model
 
     (tmp_path / "c.yaml").write_text(CONFIG)
@@ -115,17 +115,17 @@ def test_help_is_fast_and_knows_all_formats() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     told = runpy.run_path(str(ROOT / "tools/convert_weights.py"))["FORMATS"]
-    assert set(told) == {"auto", *FORMATS} - {"torchvision_detection"}  # which "torchvision" covers
+    assert set(told) == {"auto", *FORMATS} - {"torchvision_detection"}  # included in "torchvision"
 
 
 def test_classes_of_the_checkpoint(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are renamed with their thresholds; where nothing else tells their number, they do."""
+    """They are renamed with their thresholds, and give the number of classes if nothing else does."""
     config, ours, renamed = (foreign.with_name(name) for name in ("c.yaml", "ours.pth", "renamed.pth"))
     main(foreign, ours, "--class-names", "a", "b")
     store_thresholds(ours, {"iou": 0.5, "classes": {"a": {"threshold": 0.1}, "b": {"threshold": 0.2}}})
     count = ("--config-file", config, "MODEL.RETINANET.NUM_CLASSES", "0")
     main(ours, renamed, "--class-names", "hole", "stain", *count)
-    assert "of another shape" not in capsys.readouterr().out
+    assert "different shape or classes" not in capsys.readouterr().out
     main(renamed, ours, *count)
     file = read_weights(ours)
     assert file.class_names == ["hole", "stain"]
@@ -154,7 +154,7 @@ def test_predictor_follows_the_conventions(foreign: Path) -> None:
     predictor = Predictor(cfg, output)
     assert predictor.model.rpn.delta_weights == (1.0, 1.0, 1.0, 1.0)
     assert predictor.pixel == 0.0
-    assert cfg.MODEL.PIXEL_CONVENTION == "inclusive"  # the caller's own is left alone
+    assert cfg.MODEL.PIXEL_CONVENTION == "inclusive"  # that of the caller is not changed
 
 
 def test_a_wrong_format_is_answered(foreign: Path) -> None:
@@ -170,7 +170,7 @@ def test_unknown_names_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("told", ["atss", "mmdetection", "torchvision"])
 def test_a_file_without_any_name_of_ours(told: str, tmp_path: Path) -> None:
-    """Nor any of the project's that it is said to be of, though a name may begin like ours."""
+    """Nor one of the given project, although a name may start like ours."""
     torch.save({"encoder.weight": torch.zeros(2), "backbone.bottom_up.x": torch.zeros(2)}, tmp_path / "odd.pth")
     with pytest.raises(InputError, match="no tensor has a name of our models"):
         main(tmp_path / "odd.pth", tmp_path / "out.pth", "--from", told)

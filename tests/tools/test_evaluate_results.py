@@ -30,7 +30,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def main(*arguments: str | Path) -> None:
-    """The same without the seconds that a new process takes to load torch."""
+    """The same in this process, which saves the seconds to import torch."""
     runpy.run_path(str(ROOT / "tools/evaluate_results.py"))["main"](list(map(str, arguments)))
 
 
@@ -90,7 +90,7 @@ def test_help_is_instant() -> None:
     start = time.perf_counter()
     done = run("--help")
     assert done.returncode == 0 and "--results" in done.stdout
-    assert time.perf_counter() - start < 2  # under a second on a machine that is not busy
+    assert time.perf_counter() - start < 2  # under a second on an idle machine
 
 
 def test_ground_truth_as_detections(config: Path, truth: dict[str, Any]) -> None:

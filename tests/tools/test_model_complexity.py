@@ -26,7 +26,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def test_atss(capsys: pytest.CaptureFixture[str]) -> None:
-    """The head's towers by hand: on 64 x 96 the levels have 96, 24, 6, 2 and 1 pixels."""
+    """The towers of the head by hand: at 64 x 96 the levels have 96, 24, 6, 2 and 1 pixels."""
     told = main(capsys, "--config-file", ATSS, "--size", "60", "90", "--depth", "4")
     assert "one image of 60 x 90 (height x width), padded to 64 x 96" in told
     assert "second stage" not in told and "POOLER" not in told
@@ -48,7 +48,7 @@ def test_cascade(capsys: pytest.CaptureFixture[str]) -> None:
     told = main(
         capsys, "--config-file", CASCADE, "--size", "64", "96", "--depth", "3", "MODEL.RPN.FPN_POST_NMS_TOP_N_TEST", "7"
     )
-    assert "second stage: 7 regions" in told and "counted as 2 x 2 a cell" in told
+    assert "second stage: 7 regions" in told and "counted as 2 x 2 per cell" in told
     table = rows(told)
     stage = 12544 * 1024 + 1024 * 1024 + 1024 * 81 + 1024 * 4
     assert table["roi_heads.box.1"] == [f"{stage + 2 * 1024 + 81 + 4:,}"] * 2 + [f"{7 * stage / 1e9:.3f}", "0.015"]
@@ -78,7 +78,7 @@ def test_a_command_speaks_on_stdout_only(tmp_path: Path) -> None:
 
 def test_classes_of_a_data_set_that_is_not_here(tmp_path: Path) -> None:
     config = ROOT / "configs/quickstart/cascade_R_18_fabric.yaml"
-    with pytest.raises(InputError, match=r"fabric_train.*or state the number.*MODEL\.ROI_BOX_HEAD\.NUM_CLASSES"):
+    with pytest.raises(InputError, match=r"fabric_train.*or set the number.*MODEL\.ROI_BOX_HEAD\.NUM_CLASSES"):
         main(None, "--config-file", config, "DATASETS.ROOT", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Several passes an update: their gradients are averaged, and processes exchange them once."""
+"""Several passes per update: their gradients are averaged, and processes exchange them once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.data.loader import Batch
-from engine.solver.courses import Plan, multistep
+from engine.solver.curves import ScheduleSettings, multistep
 from engine.solver.schedule import Schedule
 from engine.structures import ImageBatch, Targets
 from engine.training.loop import Hook, Step, run, train_step
@@ -73,13 +73,13 @@ def test_the_loop_takes_so_many_batches_an_iteration() -> None:
     model = Mean()
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr": 0.1, "initial_lr": 0.1}])
     batches = [_batch(torch.ones(2, 3), first_id=2 * i) for i in range(6)]
-    schedule = Schedule(optimizer, multistep(Plan(2)), 2)
+    schedule = Schedule(optimizer, multistep(ScheduleSettings(2)), 2)
     run(model, batches, optimizer, schedule, PRECISION, [Recorder()], accumulate=3)
     assert [step.image_ids for step in steps] == [list(range(6)), list(range(6, 12))]
 
 
 def test_processes_exchange_gradients_in_the_last_pass_only(tmp_path: Path) -> None:
-    """In a process of its own: what gloo leaves behind ends with it."""
+    """In a separate process, since gloo leaves threads behind."""
     process = multiprocessing.get_context("spawn").Process(target=_watch_exchange, args=(tmp_path / "store",))
     process.start()
     process.join()

@@ -1,4 +1,4 @@
-"""The average of the weights, by hand."""
+"""The average of the weights, worked by hand."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_average_by_hand() -> None:
 
 
 def test_a_small_decay_is_never_exceeded() -> None:
-    """After 90 updates 0.9 is reached; with a decay of 0.5 that is so after 10."""
+    """0.9 is reached after 90 updates, a decay of 0.5 after 10."""
     model = One(0.0)
     hook = EMAHook(model, 0.5)
     hook.restore(model.state_dict(), 40)

@@ -1,4 +1,4 @@
-"""What a signal does to a training; real signals to this process."""
+"""The effect of a signal on a training, tested with real signals to this process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _step(iteration: int) -> Step:
 
 
 def _send(name: str) -> None:
-    os.kill(os.getpid(), getattr(signal, name))  # Python answers before the next line
+    os.kill(os.getpid(), getattr(signal, name))  # Python handles it before the next line
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def hook(tmp_path: Path) -> Iterator[InterruptHook]:
 def test_the_step_is_saved_and_the_log_says_where(
     hook: InterruptHook, tmp_path: Path, name: str, said: pytest.LogCaptureFixture
 ) -> None:
-    hook.after_step(_step(0))  # nothing came yet
+    hook.after_step(_step(0))  # no signal yet
     _send(name)
     assert not list(tmp_path.iterdir())
     with pytest.raises(Interrupted):
         hook.after_step(_step(6))
     path = tmp_path / "model_0000007.pth"
-    assert said.messages == [f"{name} at iteration 7: saved in {path}; go on with --resume"]
+    assert said.messages == [f"{name} at iteration 7: saved in {path}; continue with --resume"]
     assert io.load(path)["iteration"] == 7 and Checkpointer(tmp_path).last() == path
 
 
@@ -57,11 +57,11 @@ def test_a_second_ctrl_c_does_not_wait(hook: InterruptHook, first: str) -> None:
 def test_a_signal_in_the_last_validation_is_not_lost(hook: InterruptHook, said: pytest.LogCaptureFixture) -> None:
     """There is no step after it, and a test of hours would follow."""
     hook.after_step(_step(6))
-    hook.after_train(7)  # nothing came
+    hook.after_train(7)  # no signal
     _send("SIGTERM")
     with pytest.raises(Interrupted):
         hook.after_train(7)
-    assert said.messages == ["SIGTERM after the last iteration, 7, which is saved; test it with --resume"]
+    assert said.messages == ["SIGTERM after the last iteration (7), which is saved; test it with --resume"]
 
 
 def test_schedulers_may_repeat_themselves(hook: InterruptHook) -> None:

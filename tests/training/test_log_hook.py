@@ -19,7 +19,7 @@ from engine.training.writers import Record, Writer
 
 
 class Recorder(Writer):
-    """Notes what it is called with."""
+    """Records its calls."""
 
     def __init__(self, fails: bool = False) -> None:
         self.calls: list[Any] = []
@@ -94,7 +94,7 @@ def test_a_tracker_that_fails_later_is_named_once(tmp_path: Path, caplog: pytest
         for iteration in range(2):
             hook.after_step(_step(iteration))
         hook.close()
-    assert caplog.messages == ["Away did not take a record, nor may it others: no route to host"]
+    assert caplog.messages == ["Away failed to record metrics and may miss more: no route to host"]
     assert len(_lines(tmp_path)) == 2 and len(recorder.calls) == 4
 
 
@@ -141,7 +141,7 @@ def test_unreadable_images_are_named_once_and_counted(tmp_path: Path, caplog: py
     assert [line.get("skipped_images") for line in _lines(tmp_path)] == [1, 3, 3]
     named = [record.getMessage() for record in caplog.records]
     assert sum("a.jpg" in line for line in named) == 1 and sum("b.jpg" in line for line in named) == 1
-    assert "2 unreadable image(s) were met 3 time(s)" in named[-1]
+    assert "2 unreadable image(s) were drawn 3 time(s)" in named[-1]
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
@@ -178,7 +178,7 @@ def test_a_resumed_run_logs_what_an_uninterrupted_one_does(tmp_path: Path, stop:
 
 def test_memory_is_this_process_s() -> None:
     before = memory_mb(torch.device("cpu"))
-    with mmap.mmap(-1, 64 << 20) as ballast:  # fresh pages; an allocator may hand out what it kept of earlier tests
+    with mmap.mmap(-1, 64 << 20) as ballast:  # new pages; an allocator may reuse memory of earlier tests
         for _ in range(64):
             ballast.write(b"x" * (1 << 20))
         grown = memory_mb(torch.device("cpu")) - before

@@ -10,7 +10,7 @@ from torch import nn
 from engine.assembly.solver import build_optimizer, build_schedule, run_length
 from engine.data.loader import Batch
 from engine.errors import InputError
-from engine.solver.courses import Plan, multistep
+from engine.solver.curves import ScheduleSettings, multistep
 from engine.solver.schedule import Schedule
 from engine.structures import ImageBatch, Targets
 from engine.training.loop import Hook, Step, run, train_step
@@ -98,7 +98,7 @@ def test_gradients_that_are_not_finite_change_nothing(clipping: Clipping) -> Non
 def test_hooks_around_the_loop() -> None:
     model, recorder = Toy(), Recorder()
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr": 1.0, "initial_lr": 1.0}])
-    schedule = Schedule(optimizer, multistep(Plan(5, [4])), 5)
+    schedule = Schedule(optimizer, multistep(ScheduleSettings(5, [4])), 5)
     run(model, [_batch(0.0, 1), _batch(0.0, 2)], optimizer, schedule, Precision(CPU), [recorder], start=3)
     assert recorder.events == ["before 3", "step 3 lr 1 ids [1]", "step 4 lr 0.1 ids [2]", "after 5", "close"]
 
@@ -106,7 +106,7 @@ def test_hooks_around_the_loop() -> None:
 def test_hooks_are_closed_when_training_fails() -> None:
     model, recorder = Toy(), Recorder()
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr": 1.0, "initial_lr": 1.0}])
-    schedule = Schedule(optimizer, multistep(Plan(5)), 5)
+    schedule = Schedule(optimizer, multistep(ScheduleSettings(5)), 5)
     with pytest.raises(InputError):
         run(model, [_batch(float("nan"))], optimizer, schedule, Precision(CPU), [recorder])
     assert recorder.events == ["before 0", "close"]
@@ -120,7 +120,14 @@ def test_a_hook_that_fails_to_close_keeps_no_other_from_it() -> None:
     recorder = Recorder()
     optimizer = torch.optim.SGD([{"params": list((model := Toy()).parameters()), "lr": 1.0, "initial_lr": 1.0}])
     with pytest.raises(InputError, match="the disk is full"):
-        run(model, [], optimizer, Schedule(optimizer, multistep(Plan(5)), 5), Precision(CPU), [Failing(), recorder])
+        run(
+            model,
+            [],
+            optimizer,
+            Schedule(optimizer, multistep(ScheduleSettings(5)), 5),
+            Precision(CPU),
+            [Failing(), recorder],
+        )
     assert recorder.events[-1] == "close"
 
 
@@ -148,7 +155,7 @@ def test_golden_trajectory(golden_dir: Path, tmp_path: Path) -> None:
 
 
 def test_chance_depends_on_the_iteration_alone() -> None:
-    """What a model draws in an iteration is the same whether or not the iterations before ran in this process."""
+    """The random numbers of an iteration do not depend on whether earlier iterations ran in this process."""
 
     class Drawing(Toy):
         def __init__(self) -> None:
@@ -162,9 +169,9 @@ def test_chance_depends_on_the_iteration_alone() -> None:
     def drawn(num: int, start: int) -> list[float]:
         torch.manual_seed(7)
         model = Drawing()
-        torch.rand(start + 1)  # building a model draws, too
+        torch.rand(start + 1)  # building a model draws random numbers too
         optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr": 0.0, "initial_lr": 0.0}])
-        schedule = Schedule(optimizer, multistep(Plan(9, [9])), 9)
+        schedule = Schedule(optimizer, multistep(ScheduleSettings(9, [9])), 9)
         run(model, [_batch(0.0)] * num, optimizer, schedule, Precision(CPU), start=start)
         return model.drawn
 
@@ -188,5 +195,5 @@ def test_time_in_hooks_is_not_time_waiting_for_data(monkeypatch: pytest.MonkeyPa
             yield _batch(0.0)
 
     optimizer = torch.optim.SGD([{"params": list((model := Toy()).parameters()), "lr": 0.0, "initial_lr": 0.0}])
-    run(model, batches(), optimizer, Schedule(optimizer, multistep(Plan(2)), 2), Precision(CPU), [Slow()])
+    run(model, batches(), optimizer, Schedule(optimizer, multistep(ScheduleSettings(2)), 2), Precision(CPU), [Slow()])
     assert [(step.data_seconds, step.seconds) for step in steps] == [(1.0, 1.0), (1.0, 11.0)]

@@ -11,7 +11,7 @@ from engine.training.nonfinite import NonFinite, save_batches
 
 
 def _batch() -> Batch:
-    """Two images of two sizes, one box and none."""
+    """Two images of different sizes, with one box and with none."""
     some = Targets(torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([2]), torch.tensor([True]), 17, (4, 6))
     none = Targets(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool(), "b", (8, 5))
     return Batch(ImageBatch.from_list([torch.full((3, 4, 6), 0.5), torch.full((3, 8, 5), 2.0)]), [some, none])

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from engine.training.precision import Clipping, Precision, is_native
+from engine.training.precision import Clipping, Precision
 
 CPU = torch.device("cpu")
 
 
 def _step(precision: Precision, clip_norm: float = 0.0, clip_value: float = 0.0) -> tuple[nn.Linear, torch.Tensor]:
-    """One step of SGD with rate 1 from weights 0: they become minus the gradient."""
+    """One step of SGD with rate 1 from weights 0, which become minus the gradient."""
     model = nn.Linear(2, 1, bias=False)
     nn.init.zeros_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
@@ -23,7 +23,7 @@ def _step(precision: Precision, clip_norm: float = 0.0, clip_value: float = 0.0)
 
 
 def _precision(dtype: torch.dtype | None) -> Precision:
-    """With a loss scale that float16 can bear here; the initial one is to be lowered first."""
+    """With a loss scale that does not overflow float16 here; the initial one would."""
     precision = Precision(CPU, dtype)
     precision.load_state_dict({**precision.state_dict(), "scale": 8.0} if precision.state_dict() else {})
     return precision
@@ -64,7 +64,7 @@ def test_state_of_the_loss_scale() -> None:
     second.load_state_dict(first.state_dict())
     assert second.scaler.get_scale() == 128.0
     assert Precision(CPU).state_dict() == {}
-    second.load_state_dict({})  # a run without a scale before: keep ours
+    second.load_state_dict({})  # of a run without a scale: keep the current one
     assert second.scaler.get_scale() == 128.0
 
 
@@ -76,10 +76,3 @@ def test_clipping_by_value_comes_before_clipping_by_norm(dtype: torch.dtype | No
     model, norm = _step(_precision(dtype), clip_norm=3.0, clip_value=3.5)
     assert norm == 5  # before both
     assert model.weight.flatten().tolist() == pytest.approx([-9 / 21.25**0.5, -10.5 / 21.25**0.5], abs=1e-4)
-
-
-def test_a_gpu_and_a_cpu_that_says_so_are_native(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_native(torch.device("cuda"), torch.bfloat16)
-    for answer in (True, False):
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda answer=answer: answer)
-        assert is_native(CPU, torch.bfloat16) is answer

@@ -33,7 +33,7 @@ def test_weights_come_back_and_rates_stay_the_configurations() -> None:
 
 
 def test_the_same_classes_in_another_order() -> None:
-    """As many, so that every shape fits: the model would go on with the wrong meaning of its labels."""
+    """Their number is equal, so all shapes fit, but the labels would have the wrong meaning."""
     _, _, state = _state(["hole", "stain"])
     model, optimizer, _ = _state(["stain", "hole"])
     with pytest.raises(InputError, match="a.pth does not fit .* its classes are hole, stain, .* stain, hole;"):
@@ -48,7 +48,7 @@ def test_another_optimizer() -> None:
 
 
 def test_moments_go_to_the_parameters_they_belong_to() -> None:
-    """Groups in another order, or joined: parameters are resumed by name, groups are the configuration's."""
+    """Groups in another order, or joined: parameters are resumed by name, groups come from the configuration."""
 
     def adam(*groups: str) -> tuple[Model, torch.optim.Optimizer]:
         model = Model([])

@@ -1,4 +1,4 @@
-"""When a training validates, what it keeps as the best, and when it ends."""
+"""When a training validates, which checkpoint is the best, and when it ends."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class World:
         (0, [7]),
         (9, [7]),
         (Fraction(5, 2), [3, 5, 7]),  # after 2.5 and 5 iterations; 7 is the end
-        (Fraction(3, 4), [1, 2, 3, 4, 5, 6, 7]),  # more than one a step is one
+        (Fraction(3, 4), [1, 2, 3, 4, 5, 6, 7]),  # more than one per step count as one
     ],
 )
 def test_when(tmp_path: Path, period: Any, expected: list[int]) -> None:
@@ -88,7 +88,7 @@ def test_when(tmp_path: Path, period: Any, expected: list[int]) -> None:
     ("metric", "values", "best"),
     [
         ("AP", [0.1, 0.3, 0.2], 2),
-        ("AP", [0.2, 0.2, 0.1], 1),  # of equal ones the first
+        ("AP", [0.2, 0.2, 0.1], 1),  # the first among equal ones
         ("AP", [0.0, 0.0], 1),
         ("AP", [NAN, 0.1, NAN], 2),
         ("AP", [-1, 0.0, -1], 2),
@@ -127,7 +127,7 @@ def test_the_log_names_the_best(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "AP 0.2500, the best so far: model_best.pth" in said[0] and "val " in said[0]
     assert "AP 0.1250; the best is 0.2500 at iteration 1" in said[1]
     assert said[2] == f"best AP: 0.2500 at iteration 1, {tmp_path}/model_best.pth"
-    assert "AP is undefined" in said[3] and "no validation gave a figure for AP, so there is no" in said[4]
+    assert "AP is undefined" in said[3] and "no validation had a value for AP, so there is no" in said[4]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_run_out_of_patience_stays_so_when_resumed(tmp_path: Path) -> None:
     again = World(tmp_path, [0.9], patience=2)
     again.hook.load_state_dict(first.hook.state_dict())
     assert again.train(3, 9) == 3 and not again.records
-    more = World(tmp_path, [0.1, 0.3, 0.1, 0.1, 0.1], patience=4)  # more patience goes on
+    more = World(tmp_path, [0.1, 0.3, 0.1, 0.1, 0.1], patience=4)  # continues with more patience
     more.hook.load_state_dict(first.hook.state_dict())
     assert more.train(3, 8) == 8 and more.best == 5
 

@@ -1,4 +1,4 @@
-"""The writers. Those of W&B and MLflow meet a stand-in of the library, and the library itself where it is installed."""
+"""The writers. Those of W&B and MLflow are tested with a stand-in, and with the library if it is installed."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     writer.file = open("/dev/full", "w")  # noqa: SIM115
     with pytest.raises(InputError, match="No space left on device.*--resume"):
         writer.write({"iteration": 1})
-    writer.close()  # writes what is left, in vain
+    writer.close()  # tries to write the rest and fails
 
 
 # ---------------------------------------------------------------- the console
@@ -123,7 +123,7 @@ def test_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
 
 
 def on_terminal(command: list[Any], is_stdout_too: bool) -> tuple[str, str]:
-    """What a command shows on a terminal of 200 columns, and what goes to stdout if that is a pipe."""
+    """The output of a command on a terminal of 200 columns, and its stdout if that is a pipe."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
     process = subprocess.Popen(
@@ -216,7 +216,7 @@ def test_tensorboard_shows_a_resumed_run_as_one(run: Run) -> None:
 
 
 class FakeWandb(SimpleNamespace):
-    """Keeps what it is told; "init" gives runs numbered from 1, or the one of the id asked for."""
+    """Records its calls; "init" returns runs numbered from 1, or the one with the given id."""
 
     class Error(Exception):
         pass
@@ -314,7 +314,7 @@ def test_trackers_learn_that_a_training_failed(run: Run, fake_wandb: FakeWandb, 
 def test_a_tracker_that_refuses_is_one_line(run: Run, fake_wandb: FakeWandb, fake_mlflow: FakeMLflow) -> None:
     fake_wandb.refusal = fake_mlflow.refusal = "no key given\nsee the manual"
     for writer in build(run, "wandb", "mlflow"):
-        with pytest.raises(InputError, match="SOLVER.WRITERS: .* does not start: no key given$"):
+        with pytest.raises(InputError, match="SOLVER.WRITERS: .* cannot start: no key given$"):
             writer.open(0)
 
 

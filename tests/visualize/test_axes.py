@@ -16,7 +16,7 @@ VALUES = st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1e
 def test_even_ticks_enclose_in_equal_steps(one: float, other: float, most: int) -> None:
     low, high = sorted((one, other))
     if 0 < high - low < 1e-6 * max(abs(low), abs(high)):
-        return  # finer than the numbers that a figure shows
+        return  # finer than the numbers that a plot shows
     ticks = even_ticks(low, high, most)
     step = ticks[1] - ticks[0]
     slack = 1e-6 * step

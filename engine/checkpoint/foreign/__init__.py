@@ -1,4 +1,4 @@
-"""Weights of other projects, translated to our names by pure functions, one file a format."""
+"""Weights of other projects, translated to our names by pure functions, one file per format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from engine.checkpoint.foreign import atss, caffe2, detectron2, mmdetection, torchvision, torchvision_detection
 from engine.checkpoint.heads import heads_fit
 
-# Tried in this order; the reference's format is what remains, since ours has its names.
+# Tried in this order. The reference comes last, since our names are its names.
 FORMATS = {
     "caffe2": caffe2,
     "torchvision": torchvision,
@@ -21,35 +21,34 @@ FORMATS = {
 }
 
 
-def format_of(tensors: Mapping[str, Tensor], told: str = "auto") -> str:
-    """The name of the format: the one told, or the one that the names of the tensors give away, "unknown" for none."""
-    if told == "auto":
-        return next((name for name, module in FORMATS.items() if module.detect(tensors)), "unknown")
-    is_detector = told == "torchvision" and torchvision_detection.detect(tensors)
-    return "torchvision_detection" if is_detector else told
+def format_of(tensors: Mapping[str, Tensor], given: str = "auto") -> str:
+    """The name of the format: `given`, or with "auto" the one recognised by the names of the tensors, or "unknown"."""
+    if given == "auto":
+        return next((name for name, module in FORMATS.items() if module.recognises(tensors)), "unknown")
+    is_detector = given == "torchvision" and torchvision_detection.recognises(tensors)
+    return "torchvision_detection" if is_detector else given
 
 
-def translate(tensors: dict[str, Tensor], told: str = "auto") -> tuple[dict[str, Tensor], str]:
+def translate(tensors: dict[str, Tensor], given: str = "auto") -> tuple[dict[str, Tensor], str]:
     """Tensors under our names, and the name of their format, see `format_of`."""
-    name = format_of(tensors, told)
+    name = format_of(tensors, given)
     return (tensors if name == "unknown" else FORMATS[name].translate(tensors)), name
 
 
 def class_names(content: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> list[str] | None:
-    """The class names that a file of the format `name` holds beside its translated `tensors`.
+    """The class names in a file of the format `name` with the translated `tensors`.
 
-    None where it names none, or another number of them than its head has (the default list of a training that was
-    never told its own classes).
+    None if it has none, or not as many as its head has (the default list of a training whose classes were not set).
     """
-    tell = getattr(FORMATS.get(name), "class_names", None)
-    names = tell(content.get("meta")) if tell else None
+    read_names = getattr(FORMATS.get(name), "class_names", None)
+    names = read_names(content.get("meta")) if read_names else None
     return names if names and heads_fit(tensors, len(names)) else None
 
 
 def conventions(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
-    """What a configuration must say for translated `tensors` of the format `name` to mean what they did, by key.
+    """The configuration keys and values with which translated `tensors` of the format `name` give the same results.
 
-    Empty where the format says nothing: bodies, and the reference, whose conventions are the defaults.
+    Empty for formats without conventions: bodies, and the reference, whose conventions are the defaults.
     """
-    tell = getattr(FORMATS.get(name), "conventions", None)
-    return tell(tensors) if tell else {}
+    conventions_of = getattr(FORMATS.get(name), "conventions", None)
+    return conventions_of(tensors) if conventions_of else {}

@@ -1,4 +1,4 @@
-"""The reference's `.pth` files: our names, with traces of how it was trained."""
+"""The reference's `.pth` files: our names, plus prefixes of wrappers and stored anchors."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-_WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
-_CELL_ANCHORS = "rpn.anchor_generator.cell_anchors."  # recomputed from the configuration in ours
+_WRAPPERS = ("module.", "_orig_mod.")  # added by DistributedDataParallel and torch.compile
+_CELL_ANCHORS = "rpn.anchor_generator.cell_anchors."  # ours are computed from the configuration
 
 
 def strip_wrappers(name: str) -> str:
-    """A parameter's name without the prefixes that wrapping the model put before it.
+    """The name of a parameter without the prefixes that wrappers of the model add.
 
     Example:
         >>> strip_wrappers("module._orig_mod.rpn.head.cls_logits.bias")
@@ -22,22 +22,23 @@ def strip_wrappers(name: str) -> str:
     return name
 
 
-def detect(names: Iterable[str]) -> bool:
+def recognises(names: Iterable[str]) -> bool:
+    """Whether parameters have the names of the reference, which are ours too."""
     return any(strip_wrappers(name).startswith(("backbone.", "rpn.", "roi_heads.")) for name in names)
 
 
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The reference's state dict under our names; its stored anchors are dropped, its background comes last."""
+    """The reference's state dict under our names, without its stored anchors and with the background class last."""
     named = {strip_wrappers(name): tensor for name, tensor in tensors.items()}
     named = {name: tensor for name, tensor in named.items() if not name.startswith(_CELL_ANCHORS)}
     return background_last(named)
 
 
 def background_last(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Box heads with the background as class 0, which has boxes, too, as ours have it: last, and without boxes.
+    """Move the background of box heads from class 0, where it has boxes too, to the last class, without boxes.
 
-    Heads that are ours already stay. With two classes, those with a box for each class of ours look like those with one
-    for all of theirs; they stay, too.
+    Heads in our layout are returned unchanged. With two foreground classes, our heads with one box per class look like
+    the reference's heads with one box for all classes; these are returned unchanged too.
     """
     scores, boxes = (f"roi_heads.box.predictor.{layer}" for layer in ("cls_score", "bbox_pred"))
     if f"{scores}.bias" not in tensors or f"{boxes}.bias" not in tensors:

@@ -23,12 +23,13 @@ _KIND = {"w": "weight", "s": "weight", "b": "bias"}
 _NOT_WEIGHTS = ("_momentum",)
 
 
-def detect(names: Iterable[str]) -> bool:
+def recognises(names: Iterable[str]) -> bool:
+    """Whether blobs have the names of a Caffe2 ResNet."""
     return any(_BLOCK.fullmatch(name) for name in names)
 
 
 def rename(blob: str) -> str | None:
-    """Our name of a Caffe2 blob; None for momentum; a blob of no body keeps its name.
+    """Our name of a Caffe2 blob; None for momentum; blobs outside the body keep their names.
 
     Example:
         >>> rename("res4_22_branch2c_bn_s")
@@ -51,7 +52,7 @@ def rename(blob: str) -> str | None:
 
 
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Blobs under our names. Batch norm is stored as scale and bias; mean 0, variance 1 join."""
+    """Blobs under our names. Batch norm has only scale and bias there, so mean 0 and variance 1 are added."""
     translated = {}
     for blob, tensor in tensors.items():
         name = rename(blob)

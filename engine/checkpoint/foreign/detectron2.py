@@ -1,11 +1,11 @@
-"""detectron2's state dicts (`.pth`, and the model zoo's `.pkl`).
+"""State dicts of detectron2 (`.pth`, and `.pkl` of its model zoo).
 
 backbone.bottom_up.res3.0.conv2.norm.weight -> backbone.body.layer2.0.bn2.weight
 backbone.fpn_lateral3.weight                -> backbone.fpn.fpn_inner2.weight
 head.cls_subnet.0.weight                    -> rpn.head.cls_tower.0.weight
 roi_heads.box_head.0.fc1.weight             -> roi_heads.box.0.feature_extractor.fc6.weight
 
-The background is the last class there as it is here.
+The background is the last class, as in our models.
 """
 
 from __future__ import annotations
@@ -16,33 +16,39 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.checkpoint.foreign.rename import regroup_anchors, rename, shifted, with_frozen_norm_eps
+from engine.checkpoint.foreign.rename import one_level_down, regroup_anchors, rename, with_frozen_norm_eps
 
 NORM_EPS = 1e-5
-"""That detectron2 adds to the variances of frozen batch norm; ours adds none."""
+"""Added by detectron2 to the variances of frozen batch norm; ours adds nothing."""
 NUM_RATIOS = 3
-"""Of RetinaNet's anchors, which detectron2 orders by size, ours by ratio."""
+"""Aspect ratios of RetinaNet's anchors, which detectron2 orders by size and we order by ratio."""
 
 _BOX_HEAD = r"roi_heads\.box_head\.((?:\d+\.)?)"
 
 
 def _convolution(match: re.Match[str], is_norm: bool) -> str:
-    """Of the box head with group norm: three layers of ours for each of theirs, which has its ReLU inside."""
+    """A layer of the box head with group norm, which has its ReLU inside; ours are three layers."""
     return f"roi_heads.box.{match[1]}feature_extractor.xconvs.{3 * (int(match[2]) - 1) + is_norm}."
 
 
 _RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.body.stem.bn1."),
     (r"backbone\.bottom_up\.stem\.", "backbone.body.stem."),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.norm\.", shifted("backbone.body.layer{0}.{1}.downsample.1.")),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.", shifted("backbone.body.layer{0}.{1}.downsample.0.")),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv2_offset\.", shifted("backbone.body.layer{0}.{1}.conv2.offset.")),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv(\d)\.norm\.", shifted("backbone.body.layer{0}.{1}.bn{2}.")),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.", shifted("backbone.body.layer{0}.{1}.")),
-    (r"backbone\.fpn_lateral(\d)\.norm\.", shifted("backbone.fpn.fpn_inner{0}.1.")),
-    (r"backbone\.fpn_output(\d)\.norm\.", shifted("backbone.fpn.fpn_layer{0}.1.")),
-    (r"backbone\.fpn_lateral(\d)\.", shifted("backbone.fpn.fpn_inner{0}.")),
-    (r"backbone\.fpn_output(\d)\.", shifted("backbone.fpn.fpn_layer{0}.")),
+    (
+        r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.norm\.",
+        one_level_down("backbone.body.layer{0}.{1}.downsample.1."),
+    ),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.", one_level_down("backbone.body.layer{0}.{1}.downsample.0.")),
+    (
+        r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv2_offset\.",
+        one_level_down("backbone.body.layer{0}.{1}.conv2.offset."),
+    ),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv(\d)\.norm\.", one_level_down("backbone.body.layer{0}.{1}.bn{2}.")),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.", one_level_down("backbone.body.layer{0}.{1}.")),
+    (r"backbone\.fpn_lateral(\d)\.norm\.", one_level_down("backbone.fpn.fpn_inner{0}.1.")),
+    (r"backbone\.fpn_output(\d)\.norm\.", one_level_down("backbone.fpn.fpn_layer{0}.1.")),
+    (r"backbone\.fpn_lateral(\d)\.", one_level_down("backbone.fpn.fpn_inner{0}.")),
+    (r"backbone\.fpn_output(\d)\.", one_level_down("backbone.fpn.fpn_layer{0}.")),
     (r"backbone\.top_block\.", "backbone.fpn.top_blocks."),
     # RetinaNet
     (r"head\.cls_subnet\.", "rpn.head.cls_tower."),
@@ -62,12 +68,13 @@ _RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 _NOT_WEIGHTS = re.compile(r"pixel_(mean|std)|(.*\.)?anchor_generator\..*")
 
 
-def detect(names: Iterable[str]) -> bool:
+def recognises(names: Iterable[str]) -> bool:
+    """Whether parameters have the names of detectron2's ResNet FPN."""
     return any(name.startswith("backbone.bottom_up.") for name in names)
 
 
 def our_name(name: str) -> str:
-    """Our name of a parameter.
+    """Our name for a parameter.
 
     Example:
         >>> our_name("backbone.bottom_up.res3.0.conv2.norm.weight")
@@ -77,7 +84,7 @@ def our_name(name: str) -> str:
 
 
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict under our names; variances hold the epsilon, RetinaNet's anchors are in our order."""
+    """The state dict under our names, with the epsilon added to variances and RetinaNet's anchors in our order."""
     is_retinanet = any(name.startswith("head.cls_subnet.") for name in tensors)
     named = {our_name(name): tensor for name, tensor in tensors.items() if not _NOT_WEIGHTS.fullmatch(name)}
     named = with_frozen_norm_eps(named, NORM_EPS)
@@ -85,7 +92,8 @@ def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a configuration must say for these (translated) tensors to mean what they did, by key."""
+    """The configuration keys and values with which these translated tensors give the same results."""
+    # A grouped convolution has fewer input channels per filter than filters.
     is_resnext = tensors["backbone.body.layer1.0.conv2.weight"].shape[1] < len(
         tensors["backbone.body.layer1.0.conv2.weight"]
     )

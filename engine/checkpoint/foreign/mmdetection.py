@@ -1,4 +1,4 @@
-"""mmdetection's state dicts, of version 2 and 3: Cascade and Faster R-CNN, ATSS, RetinaNet on ResNet FPN bodies.
+"""State dicts of mmdetection 2 and 3: Cascade and Faster R-CNN, ATSS and RetinaNet on ResNet FPN bodies.
 
 backbone.layer2.0.conv2.conv_offset.weight  -> backbone.body.layer2.0.conv2.offset.weight
 neck.lateral_convs.1.conv.weight            -> backbone.fpn.fpn_inner2.weight (the second level of the pyramid)
@@ -6,7 +6,7 @@ rpn_head.rpn_cls.weight                     -> rpn.head.cls_logits.weight
 roi_head.bbox_head.0.shared_fcs.1.weight    -> roi_heads.box.0.feature_extractor.fc7.weight
 bbox_head.cls_convs.3.gn.weight             -> rpn.head.cls_tower.10.weight
 
-The background is the last class there as it is here.
+The background is the last class, as in our models.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from torch import Tensor
 from engine.checkpoint.foreign.rename import Rule, rename
 
 CASCADE_DEVIATIONS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
-"""Of the deltas of its published cascades, not quite those of others (1 / 30); ours are factors: the reciprocals."""
+"""Of the deltas in its published cascades; others use 1 / 30. Ours are factors, the reciprocals."""
 CASCADE_WEIGHTS = tuple(tuple(1 / deviation for deviation in stage) for stage in CASCADE_DEVIATIONS)
 NUM_MAPS = 4
-"""Of the body: C2..C5."""
+"""Feature maps of the body, C2..C5."""
 _BOX_HEAD = r"roi_head\.bbox_head\.((?:\d+\.)?)"
 
 
-def detect(names: Iterable[str]) -> bool:
+def recognises(names: Iterable[str]) -> bool:
+    """Whether parameters have the names of mmdetection's FPN."""
     return any(name.startswith("neck.lateral_convs.") for name in names)
 
 
 def translate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict under our names. A level's scale, a number there, has a dimension here."""
+    """The state dict under our names. The scale of a level is a scalar there and has shape (1,) here."""
     rules = _rules(tensors)
     named = {rename(name, rules): tensor for name, tensor in tensors.items()}
     named = {name: tensor.reshape(1) if name.endswith(".scale") else tensor for name, tensor in named.items()}
@@ -43,13 +44,13 @@ def translate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def class_names(meta: Any) -> list[str] | None:
-    """The names of the classes that a training noted in its checkpoint's `meta`, as version 3 or 2 did."""
+    """The class names that mmdetection 3 or 2 stored in the `meta` of a checkpoint."""
     if not isinstance(meta, dict):
         return None
     dataset = meta.get("dataset_meta")
     for holder, key in ((dataset, "classes"), (dataset, "CLASSES"), (meta, "CLASSES")):
         names = holder.get(key) if isinstance(holder, dict) else None
-        if isinstance(names, str):  # of a single class
+        if isinstance(names, str):  # a single class
             names = [names]
         if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
             return list(names)
@@ -57,7 +58,7 @@ def class_names(meta: Any) -> list[str] | None:
 
 
 def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a configuration must say for these (translated) tensors to mean what they did, by key."""
+    """The configuration keys and values with which these translated tensors give the same results."""
     keys: dict[str, Any] = {
         "MODEL.PIXEL_CONVENTION": "continuous",
         "MODEL.ANCHOR_CONVENTION": "exact",
@@ -116,7 +117,7 @@ def _rules(names: Iterable[str]) -> list[Rule]:
 
 
 def _fpn_rules(names: Sequence[str]) -> list[Rule]:
-    """Laterals are counted from the first level in use; output convolutions beyond them make P6 and P7."""
+    """Lateral convolutions are counted from the first level in use; further output convolutions make P6 and P7."""
     num_laterals = len({name.split(".")[2] for name in names if name.startswith("neck.lateral_convs.")})
     has_norm = any(re.match(r"neck\.\w+\.\d+\.(gn|bn)\.", name) for name in names)
     rules: list[Rule] = []
@@ -131,7 +132,7 @@ def _fpn_rules(names: Sequence[str]) -> list[Rule]:
 
 
 def _conv_rules(theirs: str, ours: str, names: Sequence[str]) -> list[Rule]:
-    """A row of blocks of convolution, norm (or none) and ReLU, each one a layer of ours."""
+    """A sequence of blocks of convolution, optional norm and ReLU; each of these is one layer in ours."""
     has_norm = any(re.match(rf"{theirs}\.\d+\.(gn|bn)\.", name) for name in names)
 
     def place(offset: int) -> Callable[[re.Match[str]], str]:

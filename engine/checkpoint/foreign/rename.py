@@ -1,4 +1,4 @@
-"""What translations of foreign names share: rules of renaming, and changes of the tensors themselves."""
+"""Shared by the translations of foreign names: renaming rules, and changes of the tensors themselves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COUNTER = "num_batches_tracked"
 
 
 def rename(name: str, rules: Sequence[Rule]) -> str:
-    """`name` after the first rule (pattern of its beginning, replacement) that fits; itself where none does.
+    """`name` after the first matching rule (pattern of its beginning, replacement); unchanged if none matches.
 
     Example:
         >>> rename("head.conv.0.weight", [(r"head[.]conv[.](\\d)", r"tower.\\1")])
@@ -26,18 +26,18 @@ def rename(name: str, rules: Sequence[Rule]) -> str:
     return name
 
 
-def shifted(template: str, by: int = -1) -> Callable[[re.Match[str]], str]:
-    """A replacement that fills `template` with the groups of a match, the first one (a level) plus `by`.
+def one_level_down(template: str) -> Callable[[re.Match[str]], str]:
+    """A replacement that fills `template` with the groups of a match, after subtracting 1 from the first one (a level).
 
     Example:
-        >>> rename("fpn_lateral3.weight", [(r"fpn_lateral(\\d)", shifted("fpn_inner{0}"))])
+        >>> rename("fpn_lateral3.weight", [(r"fpn_lateral(\\d)", one_level_down("fpn_inner{0}"))])
         'fpn_inner2.weight'
     """
-    return lambda match: template.format(int(match[1]) + by, *match.groups()[1:])
+    return lambda match: template.format(int(match[1]) - 1, *match.groups()[1:])
 
 
 def with_frozen_norm_eps(tensors: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:
-    """`tensors` with `eps` added to the variances of norms that count no batches, which are frozen ones."""
+    """`tensors` with `eps` added to the variances of frozen norms, which are those without a batch counter."""
     return {
         name: tensor + eps
         if name.endswith("running_var") and name.replace("running_var", _COUNTER) not in tensors
@@ -47,13 +47,13 @@ def with_frozen_norm_eps(tensors: Mapping[str, Tensor], eps: float) -> dict[str,
 
 
 def regroup_anchors(tensors: Mapping[str, Tensor], num_ratios: int) -> dict[str, Tensor]:
-    """`tensors` with the output channels of RetinaNet's predictors, anchors size-major, in ratio-major order.
+    """`tensors` with the output channels of RetinaNet's predictors changed from size-major to ratio-major anchors.
 
     Raises:
         ValueError: `num_ratios` does not divide the number of anchors.
     """
     num_anchors = len(tensors["rpn.head.bbox_pred.bias"]) // 4
-    order = torch.arange(num_anchors).reshape(-1, num_ratios).t().reshape(-1)  # theirs of each of ours
+    order = torch.arange(num_anchors).reshape(-1, num_ratios).t().reshape(-1)  # their anchor for each of ours
     changed = {
         name: tensors[name].unflatten(0, (num_anchors, -1))[order].flatten(0, 1)
         for predictor in ("cls_logits", "bbox_pred")

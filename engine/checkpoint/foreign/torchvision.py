@@ -1,4 +1,4 @@
-"""torchvision's ImageNet ResNet and ResNeXt state dicts."""
+"""State dicts of torchvision's ResNet and ResNeXt classifiers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ _BODY = re.compile(r"(?:conv1|bn1|layer[1-4]\.\d+)\.")
 NORM_EPS = 1e-5
 
 
-def detect(names: Iterable[str]) -> bool:
+def recognises(names: Iterable[str]) -> bool:
+    """Whether parameters have the names of torchvision's ResNet."""
     return {"conv1.weight", "layer1.0.conv1.weight"} <= set(names)
 
 
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict under our names: the body below `backbone.body`, `fc` as it is called."""
+    """The state dict under our names: the body below `backbone.body`; `fc` keeps its name."""
     return {_rename(name): tensor for name, tensor in tensors.items()}
 
 

@@ -1,10 +1,11 @@
-"""torchvision's detectors: RetinaNet, FCOS and Faster R-CNN on ResNet FPN bodies, as their state dicts name them.
+"""State dicts of torchvision's detectors: RetinaNet, FCOS and Faster R-CNN on ResNet FPN bodies.
 
 backbone.body.layer2.0.bn2.weight                -> the same
 backbone.fpn.inner_blocks.0.0.weight             -> backbone.fpn.fpn_inner2.weight (the first level of the pyramid)
 head.classification_head.conv.0.0.weight         -> rpn.head.cls_tower.0.weight
 
-Its class 0 is the background, in sigmoid heads too, where nothing learns it. COCO's have 91 classes, by category id.
+Class 0 is the background, also in sigmoid heads, where it is never learned. COCO models have 91
+classes, by category id.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from engine.checkpoint.foreign.rename import Rule, rename, with_frozen_norm_eps
 
 NORM_EPS = 1e-5
-"""Of FCOS's frozen batch norms. The published RetinaNet and Faster R-CNN set theirs to 0."""
+"""Of FCOS's frozen batch norms. The published RetinaNet and Faster R-CNN use 0."""
 NUM_LEVELS = 5
 NUM_COCO_IDS = 91
 UNUSED_COCO_IDS = (0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -33,27 +34,28 @@ _FASTER = [
 ]
 
 
-def detect(names: Iterable[str]) -> bool:
+def recognises(names: Iterable[str]) -> bool:
+    """Whether parameters have the names of torchvision's FPN."""
     return any(re.match(r"backbone\.fpn\.(inner|layer)_blocks\.", name) for name in names)
 
 
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict under our names; FCOS gets the level scales of 1 that it does not have."""
+    """The state dict under our names; FCOS gets level scales of 1, which torchvision does not have."""
     kind = _kind(tensors)
-    first = 1 if kind == "faster" else 2  # torchvision counts from the first level that it uses
+    first = 1 if kind == "faster" else 2  # torchvision counts from the first level in use
     rules: list[Rule] = [*_STEM, *_fpn_rules(first), *_TOP, *(_FASTER if kind == "faster" else _dense_rules(tensors))]
     named = _foreground({rename(name, rules): tensor for name, tensor in tensors.items()}, kind)
     if kind == "fcos":
         named |= {f"rpn.head.scales.{level}.scale": torch.ones(1) for level in range(NUM_LEVELS)}
         return with_frozen_norm_eps(named, NORM_EPS)
-    if "rpn.head.cls_tower.1.weight" in named:  # with group norm, convolutions have no bias
+    if "rpn.head.cls_tower.1.weight" in named:  # convolutions before a group norm have no bias
         convs = [name for name, tensor in named.items() if ".head." in name and "_tower." in name and tensor.ndim == 4]
         named |= {name.replace("weight", "bias"): torch.zeros(len(named[name])) for name in convs}
     return named
 
 
 def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a configuration must say for these (translated) tensors to mean what they did, by key."""
+    """The configuration keys and values with which these translated tensors give the same results."""
     keys: dict[str, Any] = {
         "MODEL.PIXEL_CONVENTION": "continuous",
         "MODEL.ANCHOR_CONVENTION": "torchvision",
@@ -86,7 +88,7 @@ def _kind(names: Iterable[str]) -> str:
 
 
 def _foreground(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """Heads without the rows of class 0, the background (last in a softmax head) and of unused ids of COCO."""
+    """Heads without the rows of unused COCO ids and of class 0, the background (moved to the end of a softmax head)."""
 
     def classes(count: int) -> Tensor:
         unused = UNUSED_COCO_IDS if count == NUM_COCO_IDS else (0,)
@@ -109,7 +111,7 @@ def _foreground(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
 
 
 def _fpn_rules(first: int) -> list[Rule]:
-    """`inner_blocks.0.0.` (or `inner_blocks.0.` in files before 2022) is the first level's, `.0.1.` its norm."""
+    """`inner_blocks.0.0.` (in files before 2022 `inner_blocks.0.`) is the first level, `inner_blocks.0.1.` its norm."""
     rules: list[Rule] = []
     for theirs in range(4):
         for block, ours in (("inner_blocks", "fpn_inner"), ("layer_blocks", "fpn_layer")):
@@ -119,7 +121,7 @@ def _fpn_rules(first: int) -> list[Rule]:
 
 
 def _dense_rules(names: Iterable[str]) -> list[Rule]:
-    """Towers: FCOS and RetinaNet before 2022 count layers, later RetinaNets blocks of convolution, norm and ReLU."""
+    """FCOS and RetinaNet before 2022 count the layers of towers, later RetinaNets blocks of conv, norm and ReLU."""
     in_blocks = any(".conv.0.0." in name for name in names)
     step = 3 if any(".conv.0.1." in name for name in names) else 2
     rules: list[Rule] = []

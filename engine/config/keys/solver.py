@@ -51,7 +51,7 @@ KEYS = [
         "it.", ours=True, entries=_PARAM_GROUPS),
     key("SOLVER.SCHEDULE", "multistep", "Schedule of the learning rate; the warm-up multiplies it.", ours=True,
         words=("multistep", "cosine", "poly", "cyclic", "one_cycle", "constant"),
-        registry="engine.solver.courses.SCHEDULES"),
+        registry="engine.solver.curves.SCHEDULES"),
     key("SOLVER.GAMMA", 0.1, "multistep: the learning rate is multiplied by this at each of STEPS.", at_least=0),
     key("SOLVER.STEPS", (30000,), "multistep: 0-based iterations, increasing.", at_least=0),
     key("SOLVER.STEPS_EPOCH", (), "multistep: passes over the training images, increasing, instead of STEPS (rounded "

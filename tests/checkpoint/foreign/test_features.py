@@ -1,4 +1,4 @@
-"""A translated body computes what the original computes, whatever normalisation it is built with.
+"""A translated body computes the same as the original, with any normalisation.
 
 In float64, so that a forgotten epsilon cannot hide in rounding.
 """
@@ -24,7 +24,7 @@ MODELS = {
 
 
 class Detector(nn.Module):
-    """Only the path to the body, and a head that no ImageNet file has."""
+    """Just the path to the body, and a head that no ImageNet file has."""
 
     def __init__(self, **body: object) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def image() -> Tensor:
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
-    """Random weights and statistics as after training, some variances tiny, so that the epsilon counts."""
+    """Random weights and statistics as after training, some variances tiny, so that the epsilon matters."""
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

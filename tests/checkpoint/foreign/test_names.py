@@ -1,4 +1,4 @@
-"""Names of the foreign formats, against the recorded mappings and the keys of the ten published set-ups."""
+"""Names of the foreign formats, against the recorded mappings and the keys of the ten published configurations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from engine.checkpoint import foreign
 from engine.checkpoint.foreign import atss, caffe2
-from engine.checkpoint.weights import match, place_deformable
+from engine.checkpoint.weights import place_deformable, values_by_name
 
 SETUP_OF_MAPPING = {
     "R-50": "atss_R_50_FPN_1x",
@@ -20,7 +20,7 @@ SETUP_OF_MAPPING = {
 
 
 def keys(golden_dir: Path, setup: str) -> dict[str, list[int]]:
-    """Name -> shape of everything in the state dict of a set-up, without the anchors."""
+    """Name -> shape of everything in the state dict of a configuration, without the anchors."""
     recorded = json.loads((golden_dir / "atss" / "keys.json").read_text())[f"{setup}.yaml"]["state_dict"]
     return {name: shape for name, shape, _ in recorded if "cell_anchors" not in name}
 
@@ -56,7 +56,7 @@ def test_caffe2_blobs_fill_the_whole_body(golden_dir: Path, model: str) -> None:
     blobs = fakes({blob: shapes.get(ours(recorded or blob), [1]) for blob, recorded in mapping.items()})
     translated, name = foreign.translate(blobs)
     assert name == "caffe2"
-    _, report = match(place_deformable(translated, shapes), fakes(shapes))
+    _, report = values_by_name(place_deformable(translated, shapes), fakes(shapes))
     assert report.unexpected == [] and report.reshaped == []
     assert report.ignored == ["fc1000.bias", "fc1000.weight"]
     missing = [name for name in report.missing if name.startswith("backbone.body.")]
@@ -82,7 +82,7 @@ def test_reference_names(golden_dir: Path, setup: str) -> None:
     stored["module.rpn.anchor_generator.cell_anchors.0"] = [1, 4]
     translated, name = foreign.translate(fakes(stored))
     assert name == "atss"
-    assert match(translated, fakes(shapes))[1].ok
+    assert values_by_name(translated, fakes(shapes))[1].ok
 
 
 def test_wrappers() -> None:

@@ -60,21 +60,20 @@ CATALOG: dict[str, str] = {
 
 
 def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
-    """The local file of a URI, downloaded once into the cache where it is remote.
+    """The local file of a URI; a remote one is downloaded once into the cache.
 
     Args:
-        uri: a path, `http(s)://...`, `catalog://ImageNetPretrained/MSRA/R-50`,
-            `torchvision://resnet50`.
-        cache_dir: default `$ENGINE_CACHE`, else `~/.cache/engine/weights`. A file lies there under
-            host and path of its URL.
+        uri: a path, `http(s)://...`, `catalog://ImageNetPretrained/MSRA/R-50`, `torchvision://resnet50`.
+        cache_dir: default `$ENGINE_CACHE`, else `~/.cache/engine/weights`. It has a folder for each host, with the
+            paths of the URLs in it.
 
     Raises:
-        InputError: unknown name (with the nearest), no such file, or no network: then with the URL
-            and where to put the file.
+        InputError: unknown name (suggests the nearest one), no such file, or no network (names the URL and where to
+            put the file).
     """
     text = str(uri)
     if not text:
-        raise InputError("no weights named: set MODEL.WEIGHT to a file or URI")
+        raise InputError("no weights given: set MODEL.WEIGHT to a file or URI")
     scheme, separator, rest = text.partition("://")
     if not separator:
         return _existing(Path(text).expanduser())
@@ -83,13 +82,13 @@ def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
     if scheme == "catalog":
         url = CATALOG.get(rest.strip("/"))
         if url is None:
-            raise InputError(f"{text}: not in the catalogue{_nearest(rest, CATALOG, 'catalog://')}")
+            raise InputError(f"{text}: not in the catalog{_nearest(rest, CATALOG, 'catalog://')}")
     elif scheme == "torchvision":
         url = _torchvision_url(rest)
     elif scheme in ("http", "https"):
         url = text
     else:
-        raise InputError(f"{text}: unknown kind of URI; use a path, https://, catalog:// or torchvision://")
+        raise InputError(f"{text}: unknown scheme; use a path, https://, catalog:// or torchvision://")
     path = cache_path(url, cache_dir)
     hub = Path(torch.hub.get_dir()) / "checkpoints" / path.name
     if scheme == "torchvision" and not path.is_file() and hub.is_file():
@@ -100,7 +99,7 @@ def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
 
 
 def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:
-    """Where the file of a URL lies in the cache.
+    """The path of the file of a URL in the cache.
 
     Example:
         >>> cache_path("https://host.org/a/b.pth", "/cache").as_posix()
@@ -131,7 +130,7 @@ def _nearest(name: str, known: object, prefix: str = "") -> str:
 
 
 def _torchvision_url(name: str) -> str:
-    from torchvision import models  # takes a second, and most runs do not need it
+    from torchvision import models  # takes a second to import, and most runs do not need it
 
     try:
         return models.get_model_weights(name).DEFAULT.url
@@ -146,7 +145,7 @@ def _download(url: str, path: Path) -> None:
         request = urllib.request.Request(url, headers={"User-Agent": "engine"})
         with (
             urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response,
-            replacing(path, f".{uuid.uuid4().hex}.tmp") as file,
+            replacing(path, f".{uuid.uuid4().hex}.tmp") as file,  # several processes may download at once
         ):
             _copy(response, file, url, path)
     except (OSError, ValueError) as error:  # URLError, HTTPError and timeouts are OSErrors
@@ -168,7 +167,7 @@ def _copy(response: object, file: object, url: str, path: Path) -> None:
             received += len(chunk)
             bar.update(len(chunk))
     if received == 0 or (expected and received != expected):
-        raise InputError(f"{url}: the download broke off after {received} of {expected} bytes; try again")
+        raise InputError(f"{url}: the download stopped after {received} of {expected} bytes; try again")
     named = re.search(r"-([0-9a-f]{8,})\.", path.name)  # torchvision's files carry their SHA-256 in the name
     if named and "download.pytorch.org" in url and not digest.hexdigest().startswith(named[1]):
-        raise InputError(f"{url}: what arrived does not have the checksum in its name; try again")
+        raise InputError(f"{url}: the downloaded file does not have the checksum in its name; try again")
