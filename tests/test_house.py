@@ -18,6 +18,7 @@ import_graph = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(import_graph)
 
 MAX_FLOORS = 8
+MAX_CONSTRUCTOR_ARGUMENTS = 10
 MAX_FILE_LINES = 420
 MAX_FUNCTION_LINES = 70
 
@@ -160,6 +161,52 @@ def test_files_and_functions_are_short() -> None:
                 if length > MAX_FUNCTION_LINES:
                     faults.append(f"{path.relative_to(REPOSITORY)}: {node.name} has {length} lines")
     assert not faults, "\n".join(faults)
+
+
+def test_constructors_say_what_they_take() -> None:
+    """No tunnels of hidden arguments, and no more arguments than a reader can hold in mind."""
+    faults = []
+    for path in SOURCES:
+        for cls in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(cls, ast.ClassDef) or cls.name.startswith("_"):
+                continue
+            is_dataclass = any("dataclass" in ast.unparse(each) for each in cls.decorator_list)
+            fields = [each for each in cls.body if isinstance(each, ast.AnnAssign)] if is_dataclass else []
+            count = len(fields)
+            for init in (each for each in cls.body if getattr(each, "name", "") == "__init__"):
+                count = len(init.args.posonlyargs + init.args.args + init.args.kwonlyargs) - 1
+                if init.args.vararg or init.args.kwarg:
+                    faults.append(f"{path.relative_to(REPOSITORY)}:{init.lineno} {cls.name} tunnels arguments")
+            if count > MAX_CONSTRUCTOR_ARGUMENTS:
+                faults.append(f"{path.relative_to(REPOSITORY)}:{cls.lineno} {cls.name} takes {count} arguments")
+    assert not faults, "\n".join(faults)
+
+
+def test_a_key_is_read_by_its_full_name() -> None:
+    """`grep -rn ATSS.TOPK engine` finds every use: no aliases of groups of keys, no computed groups."""
+    from engine.config import get_cfg
+
+    cfg, faults = get_cfg(), []
+    for path in sorted((REPOSITORY / "engine" / "assembly").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            where = f"{path.relative_to(REPOSITORY)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Subscript) and ast.unparse(node.value).startswith("cfg."):
+                group = _value(cfg, ast.unparse(node.value))
+                if isinstance(group, dict):
+                    faults.append(f"{where} {ast.unparse(node)} computes a group or a key")
+            elif isinstance(node, ast.Assign | ast.NamedExpr):
+                values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+                for name in map(ast.unparse, values):
+                    if name.startswith("cfg.") and name.replace(".", "").isidentifier():
+                        faults += [f"{where} {name} has an alias"] * isinstance(_value(cfg, name), dict)
+    assert not faults, "\n".join(faults)
+
+
+def _value(cfg: object, dotted: str) -> object:
+    """The value of `cfg.A.B`, None where `dotted` is another expression."""
+    for name in dotted.split(".")[1:]:
+        cfg = cfg.get(name) if isinstance(cfg, dict) else None
+    return cfg
 
 
 def test_names_say_what_things_do() -> None:

@@ -63,29 +63,27 @@ def build_augmented(cfg: CfgNode, model: GeneralizedRCNN) -> AugmentedDetector:
     As the reference: with VOTE, each pass is suppressed and cut before its detections are merged by MERGE_TYPE; without
     it, all candidates are suppressed together, and neither SCALE_RANGES nor the smaller limit of small scales is used.
     """
-    augmentation, source = cfg.TEST.BBOX_AUG, cfg.INPUT
-    if augmentation.SCALE_RANGES and not augmentation.VOTE:
+    if cfg.TEST.BBOX_AUG.SCALE_RANGES and not cfg.TEST.BBOX_AUG.VOTE:
         get_logger(__name__).warning("TEST.BBOX_AUG.SCALE_RANGES is used with TEST.BBOX_AUG.VOTE: True only")
     return AugmentedDetector(
         model,
         build_views(cfg),
-        Normalize(source.PIXEL_MEAN, source.PIXEL_STD, source.TO_BGR255).pixels,
+        Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, cfg.INPUT.TO_BGR255).pixels,
         build_merge(cfg, model.selection),
         max_detections=cfg.TEST.DETECTIONS_PER_IMG,
-        suppress_first=augmentation.VOTE,
+        suppress_first=cfg.TEST.BBOX_AUG.VOTE,
         convention=build_convention(cfg),
     )
 
 
 def build_views(cfg: CfgNode) -> list[View]:
     """The plain scale of `INPUT` and those of `TEST.BBOX_AUG.SCALES`."""
-    augmentation, source = cfg.TEST.BBOX_AUG, cfg.INPUT
-    ranges = augmentation.SCALE_RANGES if augmentation.VOTE else ()
-    views = [View(source.MIN_SIZE_TEST, source.MAX_SIZE_TEST, augmentation.H_FLIP)]
-    for scale, size_range in zip_longest(augmentation.SCALES, ranges):
-        is_small = augmentation.VOTE and scale < LARGE_SCALE
-        max_size = source.MAX_SIZE_TEST if is_small else augmentation.MAX_SIZE
-        views.append(View(scale, max_size, augmentation.SCALE_H_FLIP, size_range))
+    ranges = cfg.TEST.BBOX_AUG.SCALE_RANGES if cfg.TEST.BBOX_AUG.VOTE else ()
+    views = [View(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.TEST.BBOX_AUG.H_FLIP)]
+    for scale, size_range in zip_longest(cfg.TEST.BBOX_AUG.SCALES, ranges):
+        is_small = cfg.TEST.BBOX_AUG.VOTE and scale < LARGE_SCALE
+        max_size = cfg.INPUT.MAX_SIZE_TEST if is_small else cfg.TEST.BBOX_AUG.MAX_SIZE
+        views.append(View(scale, max_size, cfg.TEST.BBOX_AUG.SCALE_H_FLIP, size_range))
     return views
 
 
@@ -132,6 +130,7 @@ class Predictor(ImagePredictor):
             DEFAULT_THRESHOLD if threshold is None else threshold,
             cfg.DATALOADER.SIZE_DIVISIBILITY,
             build_convention(cfg),
+            cfg.TEST.IMS_PER_BATCH,
         )
 
 

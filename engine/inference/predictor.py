@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from engine.data.image_file import read_image
-from engine.structures import CONTINUOUS, Detections, ImageBatch, PixelConvention, Targets
+from engine.data.transforms import Transform
+from engine.structures import CONTINUOUS, Detections, ImageBatch, PixelConvention
 
 Image = np.ndarray | str | Path
 
 
 class ImagePredictor:
-    """Images in, thresholded detections out.
+    """Images in, thresholded detections out: `prepare`, `run` and `finish`. It keeps no state, so threads may share it.
 
     Args:
         model: in evaluation mode, on `device`.
-        transform: the test transform of `data.transforms`.
+        transform: what an image as read takes first.
         device: where the model lives.
         class_names: names of labels 0..K-1.
         thresholds: score threshold by class name; a class that is not named keeps every detection from
@@ -28,27 +29,32 @@ class ImagePredictor:
         default_threshold: see `thresholds`.
         size_divisibility: of the padded image.
         convention: what the sides of boxes mean.
+        batch_size: images that go through the model at once.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        transform: Callable[[np.ndarray, Targets], tuple[Tensor, Targets]],
+        transform: Transform,
         device: torch.device,
         class_names: Sequence[str],
         thresholds: Mapping[str, float] | None = None,
         default_threshold: float = 0.0,
         size_divisibility: int = 0,
         convention: PixelConvention = CONTINUOUS,
+        batch_size: int = 1,
     ) -> None:
         self.model, self.transform, self.device = model, transform, device
         self.class_names = list(class_names)
-        self.size_divisibility, self.convention = size_divisibility, convention
+        self.size_divisibility, self.convention, self.batch_size = size_divisibility, convention, batch_size
         thresholds = thresholds or {}
         self.thresholds = torch.tensor([thresholds.get(name, default_threshold) for name in self.class_names])
 
     def __call__(self, image: Image | Sequence[Image]) -> Detections | list[Detections]:
         """Detections in the coordinates of the image given, by falling score; a list for a list.
+
+        Images of a list that have the same size after the transform go through the model together, at most `batch_size`
+        at once. Others do not, since padding changes what a model finds.
 
         Args:
             image: BGR uint8 (H, W, 3), a path, or a list of either.
@@ -57,23 +63,37 @@ class ImagePredictor:
             InputError: a path that cannot be read.
             ValueError: an array of another shape or type.
         """
-        if isinstance(image, (list, tuple)):
-            return [self._detect(item) for item in image]
-        return self._detect(image)
+        if not isinstance(image, (list, tuple)):
+            return self([image])[0]
+        found: list[Detections] = []
+        for start in range(0, len(image), self.batch_size):  # so that a long list is not held in memory
+            prepared = [self.prepare(each) for each in image[start : start + self.batch_size]]
+            raw = self.run([tensor for tensor, _ in prepared])
+            found += [self.finish(each, size) for each, (_, size) in zip(raw, prepared, strict=True)]
+        return found
+
+    def prepare(self, image: Image) -> tuple[Tensor, tuple[int, int]]:
+        """What the model sees of an image, float32 (3, H', W'), and the (height, width) of the image itself."""
+        pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else image
+        is_image = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape[2:] == (3,)
+        if not is_image or 0 in pixels.shape:
+            raise ValueError("an image must be a path or a BGR uint8 array of shape (H, W, 3), not empty")
+        tensor, _ = self.transform(pixels)
+        return tensor, pixels.shape[:2]
 
     @torch.inference_mode()
-    def _detect(self, image: Image) -> Detections:
-        pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else image
-        if (
-            not isinstance(pixels, np.ndarray)
-            or pixels.dtype != np.uint8
-            or pixels.shape[2:] != (3,)
-            or 0 in pixels.shape
-        ):
-            raise ValueError("an image must be a path or a BGR uint8 array of shape (H, W, 3), not empty")
-        size = pixels.shape[:2]
-        nothing = Targets.empty(image_id=0, size=size, original_size=size)
-        tensor, _ = self.transform(pixels, nothing)
-        batch = ImageBatch.from_list([tensor], self.size_divisibility).to(self.device)
-        detections = self.model.detect(batch)[0].to("cpu").resize(size, self.convention)
+    def run(self, tensors: Sequence[Tensor]) -> list[Detections]:
+        """Detections in prepared images, in their pixels and not thresholded, on the CPU."""
+        groups: dict[torch.Size, list[int]] = {}
+        for index, tensor in enumerate(tensors):
+            groups.setdefault(tensor.shape, []).append(index)
+        found: dict[int, Detections] = {}
+        for indices in groups.values():
+            batch = ImageBatch.from_list([tensors[index] for index in indices], self.size_divisibility).to(self.device)
+            found |= zip(indices, (each.to("cpu") for each in self.model.detect(batch)), strict=True)
+        return [found[index] for index in range(len(tensors))]
+
+    def finish(self, detections: Detections, size: tuple[int, int]) -> Detections:
+        """Those of `detections` that reach the threshold of their class, in pixels of an image of `size`."""
+        detections = detections.resize(size, self.convention)
         return detections[detections.scores >= self.thresholds[detections.labels]]

@@ -20,7 +20,12 @@ SCORES = [0.9, 0.6, 0.4, 0.2]
 class Corner(nn.Module):
     """Finds a quarter of each image four times: classes 0, 1, 0, 1 with falling scores."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[list[tuple[int, int]]] = []
+
     def detect(self, images: ImageBatch) -> list[Detections]:
+        self.batches.append(images.sizes)
         found = []
         for height, width in images.sizes:
             boxes = torch.tensor([[0.0, 0.0, width / 2, height / 2]]).repeat(4, 1)
@@ -48,6 +53,26 @@ def test_array_path_and_list_agree(picture: Path) -> None:
         assert each.size == (40, 60) and each.boxes.tolist() == [[0, 0, 30, 20]] * 4
         assert each.scores.tolist() == pytest.approx(SCORES)
     assert predict([]) == [] and len(predict([image])) == 1
+
+
+def test_images_of_one_size_go_together_and_come_back_in_order() -> None:
+    transform = transforms.test_transform(16, 64, [0.0] * 3, [1.0] * 3)
+    model = Corner()
+    predict = ImagePredictor(model, transform, torch.device("cpu"), ["hole", "stain"], batch_size=3)
+    sizes = [(16, 16), (20, 40), (32, 32), (16, 16)]  # (height, width); as resized 16 x 16, 16 x 32, 16 x 16, 16 x 16
+    found = predict([np.zeros((*size, 3), np.uint8) for size in sizes])
+    assert [each.size for each in found] == sizes
+    assert model.batches == [[(16, 16), (16, 16)], [(16, 32)], [(16, 16)]]  # two windows of at most three images
+
+
+def test_prepare_run_and_finish_are_what_a_call_does(picture: Path) -> None:
+    predict = _predictor({"hole": 0.5, "stain": 0.5})
+    tensor, size = predict.prepare(picture)
+    assert tensor.shape == (3, 16, 24) and size == (40, 60)
+    (raw,) = predict.run([tensor])
+    assert raw.size == (16, 24) and len(raw) == 4
+    by_hand, called = predict.finish(raw, size), predict(picture)
+    assert torch.equal(by_hand.boxes, called.boxes) and len(called) == 2
 
 
 @pytest.mark.parametrize(

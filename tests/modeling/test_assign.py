@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,19 @@ def test_atss_equals_the_dense_formula(rows: list, ratios: tuple[float, ...]) ->
     same = positive & ~differs
     best = torch.where(is_positive, ious, -1.0).max(1).values
     torch.testing.assert_close(ious[same, matched[same]], best[same])
+
+
+@pytest.mark.parametrize("height, width", [(160, 224), (96, 640), (65, 130)])
+def test_atss_finds_the_nearest_cells_of_stretched_anchors(height: int, width: int) -> None:
+    """Cells of torchvision may lie 53 and 56 instead of 64 pixels apart: the nearest ones are nearest in pixels."""
+    convention = replace(CONTINUOUS, anchor_rule="torchvision")
+    generator = AnchorGenerator(SIZES, [1.0], STRIDES, convention)
+    anchors = generator([torch.zeros(1, 1, -(-height // s), -(-width // s)) for s in STRIDES], (height, width))
+    assert anchors.steps[-2:] != [(64, 64), (128, 128)]
+    far = [width - 91.3, height - 57.1, width - 1.7, height - 2.9]
+    gt_boxes = torch.tensor([far, [3.3, 2.1, 61.7, 49.2], [20.4, 19.3, 53.1, 61.9]])  # no ties
+    is_positive, _ = dense_atss(anchors, gt_boxes)
+    assert torch.equal(assign_atss(anchors, gt_boxes) >= 0, is_positive.any(1))
 
 
 @settings(max_examples=30, deadline=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -75,3 +77,42 @@ def test_the_smallest_image() -> None:
     model = _model().eval()
     with torch.no_grad():
         assert len(model([torch.randn(3, 1, 1)])[0].boxes) >= 0
+
+
+TWO_STAGE = [
+    *("MODEL.RPN_ONLY", False, "MODEL.ATSS_ON", False, "MODEL.BACKBONE.CONV_BODY", "R-18-FPN"),
+    *("MODEL.RPN.USE_FPN", True, "MODEL.RPN.ANCHOR_STRIDE", (4, 8, 16, 32, 64), "MODEL.ROI_HEADS.USE_FPN", True),
+    *("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7),
+    *("MODEL.ROI_BOX_HEAD.POOLER_SCALES", (0.25, 0.125), "MODEL.ROI_BOX_HEAD.NUM_CLASSES", 4),
+    *("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "FPN2MLPFeatureExtractor", "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 32),
+    *("MODEL.ROI_BOX_HEAD.PREDICTOR", "FPNPredictor", "MODEL.ROI_HEADS.SCORE_THRESH", 0.0),
+    *("MODEL.CLS_AGNOSTIC_BBOX_REG", True),
+]
+
+
+@pytest.mark.parametrize("changes", [["MODEL.ATSS.INFERENCE_TH", 0.0], TWO_STAGE], ids=["ATSS", "Cascade"])
+def test_threads_share_a_model(changes: list[object]) -> None:
+    """Two threads with images of different sizes find what one thread finds: nothing is kept between the calls."""
+    model = _model(*changes).eval()
+    images = [torch.randn(3, 64 + 32 * (i % 3), 96, generator=torch.Generator().manual_seed(i)) for i in range(12)]
+
+    def detect(image: torch.Tensor) -> Detections:
+        with torch.no_grad():
+            return model.detect([image])[0]
+
+    alone = [detect(image) for image in images]
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(detect, images * 3))
+    for ours, expected in zip(together, alone * 3, strict=True):
+        assert len(expected) and ours.size == expected.size
+        assert torch.equal(ours.boxes, expected.boxes) and torch.equal(ours.scores, expected.scores)
+
+
+def test_verbs_do_not_depend_on_the_mode() -> None:
+    model = _model("MODEL.ATSS.INFERENCE_TH", 0.0)  # group norms: no layer asks for the mode
+    images, targets = [torch.randn(3, 64, 64)], [_targets([[5, 5, 40, 40]])]
+    with torch.no_grad():
+        losses, found = model.train().losses(images, targets), model.detect(images)
+        assert all(torch.equal(value, losses[name]) for name, value in model.eval().losses(images, targets).items())
+        assert torch.equal(model(images)[0].boxes, found[0].boxes)
+        assert [len(model.selection(each)) for each in model.candidates(images)] == [len(found[0])]
