@@ -53,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, content in files().items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(content.replace("_BASE_: ", f"_BASE_: {REPOSITORY}/configs/"))
+        path.write_text(content.replace("_BASE_: cascade/", f"_BASE_: {REPOSITORY}/configs/cascade/"))
     (folder / "my_parts" / "__init__.py").touch()
     parts = folder / "datasets" / "parts"
     size = ["--height", "96", "--width", "128"]
@@ -87,6 +87,29 @@ def test_the_parts_train_and_test(home: Path) -> None:
     assert "hole" in checkpoint["class_names"]
     metrics = read_json(home / "run" / "inference" / "parts_val" / "metrics.json")
     assert 0 <= metrics["bbox"]["AP"] <= 1
+
+
+@pytest.mark.parametrize("one_stage", [True, False])
+def test_the_dense_head_trains_and_tests(home: Path, one_stage: bool) -> None:
+    """Alone, and as the first stage of the cascade."""
+    keys = {**SMALL, "MODEL.RPN_ONLY": str(one_stage), "OUTPUT_DIR": f"dense_{one_stage}"}
+    pairs = [word for pair in keys.items() for word in pair]
+    done = run([REPOSITORY / "tools" / "train_net.py", "--config-file", "configs/my_dense.yaml", *pairs], cwd=home)
+    assert done.returncode == 0, done.stderr
+    checkpoint = io.load(home / f"dense_{one_stage}" / "model_final.pth")
+    weights = checkpoint["model"]
+    assert "rpn.head.tower.3.weight" in weights and "rpn.head.tower.6.weight" not in weights  # two convolutions
+    assert len(weights["rpn.head.cls_logits.weight"]) == (len(checkpoint["class_names"]) if one_stage else 1)
+    assert (home / f"dense_{one_stage}" / "inference" / "parts_val" / "metrics.json").is_file()
+
+
+def test_a_misspelt_argument_of_the_dense_head_is_answered_in_one_line(home: Path) -> None:
+    pairs = [word for pair in SMALL.items() for word in pair]
+    script = REPOSITORY / "tools" / "train_net.py"
+    done = run([script, "--config-file", "configs/my_dense.yaml", *pairs, "MODEL.DENSE.ARGS.topp", "3"], cwd=home)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2 and len(lines) == 1
+    assert "MODEL.DENSE.ARGS.topp: OneTower takes no such argument; did you mean topk?" in lines[0]
 
 
 def test_the_spelling_of_the_reference_builds_the_same_body(home: Path) -> None:
