@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -226,6 +227,29 @@ def test_names_say_what_things_do() -> None:
 def test_every_room_stands_in_the_table() -> None:
     folders = {p.name for p in (REPOSITORY / "engine").iterdir() if (p / "__init__.py").is_file()}
     assert folders <= set(import_graph.ROW_OF)
+
+
+# ---------------------------------------------------------------- what CONTRIBUTING says of it
+
+CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_a_step_is_read_in_seven_files() -> None:
+    section = CONTRIBUTING.split("### One ATSS training step")[1].split("###")[0]
+    files = re.findall(r"^\d\. `(engine/\S+\.py)`", section, re.M)
+    assert 0 < len(files) <= 7 and all((REPOSITORY / file).is_file() for file in files)
+
+
+def test_keys_are_used_two_hops_from_the_file() -> None:
+    section = CONTRIBUTING.split("### From a key")[1].split("## Add a part")[0]
+    rows = re.findall(r"^\| `([A-Z_.]+)` \| `(\w+\.py)`, `(\w+)` \| .*`(\w+)[.\w]*`.* in `(\S+)` \|$", section, re.M)
+    rows += re.findall(r"^\| `([A-Z_.]+)` \| `(\w+\.py)`, `(\w+)` \| `(\w+)[.\w]*` in `(\S+)` \|$", section, re.M)
+    assert len({row[0] for row in rows}) == 5
+    for key, file, function, use, used_in in rows:
+        source = (REPOSITORY / "engine" / "assembly" / file).read_text()
+        (definition,) = (each for each in ast.parse(source).body if getattr(each, "name", "") == function)
+        assert f"cfg.{key}" in ast.get_source_segment(source, definition), key
+        assert use in (REPOSITORY / used_in).read_text(), key
 
 
 def test_public_names() -> None:
