@@ -29,12 +29,13 @@ def measure(kind: str, num_boxes: int) -> dict[str, float]:
     import torch
 
     from engine.modeling.anchors import AnchorGenerator
-    from engine.modeling.assign import atss
+    from engine.modeling.assign import assign_atss
+    from engine.structures import INCLUSIVE
     from engine.structures import boxes as box_ops
 
     torch.set_num_threads(1)
     strides = [8, 16, 32, 64, 128]
-    generator = AnchorGenerator([[8 * s] for s in strides], [1.0], strides, inclusive=True)
+    generator = AnchorGenerator([[8 * s] for s in strides], [1.0], strides, INCLUSIVE)
     anchors = generator([torch.zeros(1, 1, IMAGE_SIDE // s, IMAGE_SIDE // s) for s in strides])
     random = torch.Generator().manual_seed(0)
     corners = torch.rand(num_boxes, 2, generator=random) * (IMAGE_SIDE - 300)
@@ -62,8 +63,8 @@ def measure(kind: str, num_boxes: int) -> dict[str, float]:
         overlap = sides.clamp(min=0).prod(-1)
         return overlap / (box_ops.area(anchor_boxes) + box_ops.area(box) - overlap)
 
-    run = dense if kind == "dense" else lambda: atss(anchors, boxes, inset=0.5)
-    atss(anchors, boxes[:1], inset=0.5)  # the first call loads code that is not to be counted
+    run = dense if kind == "dense" else lambda: assign_atss(anchors, boxes)
+    assign_atss(anchors, boxes[:1])  # the first call loads code that is not to be counted
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for _ in range(REPEATS if kind == "ours" else 1):

@@ -102,8 +102,8 @@ def plain_passes(detector: AugmentedDetector, images: Sequence[Tensor], normaliz
     for passes in found:
         frame = passes[0].size
         passes = [detections.resize(frame, INCLUSIVE) for detections in passes]
-        joined = (torch.cat([getattr(each, name) for each in passes]) for name in ("boxes", "scores", "labels"))
-        result = Detections(*detector.merge(*joined), frame)
+        joined = Detections.cat(passes)
+        result = Detections(*detector.merge(joined.boxes, joined.scores, joined.labels), frame)
         result = result[keep_best(result.scores, detector.max_detections)]
         merged.append(result.resize(IMAGE_SIZE, INCLUSIVE))
     return merged
