@@ -20,7 +20,7 @@ from engine.modeling.backbone import Backbone
 from engine.modeling.box_coding import BoxCoder, DeltaCoder, DistanceCoder
 from engine.modeling.dense.centerness import CenternessHead, CenternessStage, giou_of_boxes, loss_of_codes
 from engine.modeling.dense.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
-from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseShape, DenseStage
+from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage
 from engine.modeling.selection import Selection
 from engine.modeling.two_stage.rpn import RPN
 from engine.registry import call_with, lookup
@@ -62,16 +62,10 @@ def build_proposals(cfg: CfgNode, backbone: Backbone) -> RPN | DenseStage:
 def build_atss(cfg: CfgNode, shape: DenseShape) -> CenternessStage:
     """The dense stage of `MODEL.ATSS`."""
     check_strides("MODEL.ATSS.ANCHOR_STRIDES", cfg.MODEL.ATSS.ANCHOR_STRIDES, shape)
+    is_whole = shape.convention.anchor_rule == "torchvision"
+    sizes = octave_sizes(cfg.MODEL.ATSS.ANCHOR_SIZES, cfg.MODEL.ATSS.OCTAVE, cfg.MODEL.ATSS.SCALES_PER_OCTAVE, is_whole)
     anchor_generator = AnchorGenerator(
-        octave_sizes(
-            cfg.MODEL.ATSS.ANCHOR_SIZES,
-            cfg.MODEL.ATSS.OCTAVE,
-            cfg.MODEL.ATSS.SCALES_PER_OCTAVE,
-            whole=shape.convention.anchor_rule == "torchvision",
-        ),
-        cfg.MODEL.ATSS.ASPECT_RATIOS,
-        cfg.MODEL.ATSS.ANCHOR_STRIDES,
-        shape.convention,
+        sizes, cfg.MODEL.ATSS.ASPECT_RATIOS, cfg.MODEL.ATSS.ANCHOR_STRIDES, shape.convention
     )
     is_point = cfg.MODEL.ATSS.REGRESSION_TYPE == "POINT"
     coder: BoxCoder = DeltaCoder(min_log_ratio=min_log_ratio_of(cfg))
@@ -89,19 +83,13 @@ def build_atss(cfg: CfgNode, shape: DenseShape) -> CenternessStage:
         activation="relu" if is_point else "none",
         box_bias=4.0 if is_point else 0.0,  # as in the reference: distances that start at 0 would stay there
     )
+    selection = Selection(
+        cfg.MODEL.ATSS.INFERENCE_TH, cfg.MODEL.ATSS.PRE_NMS_TOP_N, cfg.MODEL.ATSS.NMS_TH, cfg.TEST.DETECTIONS_PER_IMG
+    )
+    cls_loss = partial(focal_loss_sum, alpha=cfg.MODEL.ATSS.LOSS_ALPHA, gamma=cfg.MODEL.ATSS.LOSS_GAMMA)
+    score_rule = SCORE_RULES[cfg.MODEL.ATSS.SCORE]
     return CenternessStage(
-        head,
-        anchor_generator,
-        build_assigner(cfg),
-        coder,
-        partial(focal_loss_sum, alpha=cfg.MODEL.ATSS.LOSS_ALPHA, gamma=cfg.MODEL.ATSS.LOSS_GAMMA),
-        SCORE_RULES[cfg.MODEL.ATSS.SCORE],
-        Selection(
-            cfg.MODEL.ATSS.INFERENCE_TH,
-            cfg.MODEL.ATSS.PRE_NMS_TOP_N,
-            cfg.MODEL.ATSS.NMS_TH,
-            cfg.TEST.DETECTIONS_PER_IMG,
-        ),
+        DenseParts(head, anchor_generator, build_assigner(cfg), coder, cls_loss, score_rule, selection),
         box_loss=partial(giou_of_boxes, coder=coder, convention=shape.convention),
         reg_loss_weight=cfg.MODEL.ATSS.REG_LOSS_WEIGHT,
     )
@@ -118,16 +106,12 @@ def build_assigner(cfg: CfgNode) -> Assigner:
 def build_retinanet(cfg: CfgNode, shape: DenseShape) -> RetinaNet:
     """The dense stage of `MODEL.RETINANET`."""
     check_strides("MODEL.RETINANET.ANCHOR_STRIDES", cfg.MODEL.RETINANET.ANCHOR_STRIDES, shape)
+    is_whole = shape.convention.anchor_rule == "torchvision"
+    sizes = octave_sizes(
+        cfg.MODEL.RETINANET.ANCHOR_SIZES, cfg.MODEL.RETINANET.OCTAVE, cfg.MODEL.RETINANET.SCALES_PER_OCTAVE, is_whole
+    )
     anchor_generator = AnchorGenerator(
-        octave_sizes(
-            cfg.MODEL.RETINANET.ANCHOR_SIZES,
-            cfg.MODEL.RETINANET.OCTAVE,
-            cfg.MODEL.RETINANET.SCALES_PER_OCTAVE,
-            whole=shape.convention.anchor_rule == "torchvision",
-        ),
-        cfg.MODEL.RETINANET.ASPECT_RATIOS,
-        cfg.MODEL.RETINANET.ANCHOR_STRIDES,
-        shape.convention,
+        sizes, cfg.MODEL.RETINANET.ASPECT_RATIOS, cfg.MODEL.RETINANET.ANCHOR_STRIDES, shape.convention
     )
     head = RetinaNetHead(
         shape.channels,
@@ -138,23 +122,21 @@ def build_retinanet(cfg: CfgNode, shape: DenseShape) -> RetinaNet:
         "GN" if cfg.MODEL.RETINANET.USE_GN else "",
     )
     normalizer = lookup(NORMALIZERS, cfg.MODEL.RETINANET.LOSS_NORMALIZER, "MODEL.RETINANET.LOSS_NORMALIZER")
+    assign = partial(
+        assign_max_iou,
+        fg_iou_thresh=cfg.MODEL.RETINANET.FG_IOU_THRESHOLD,
+        bg_iou_thresh=cfg.MODEL.RETINANET.BG_IOU_THRESHOLD,
+    )
+    selection = Selection(
+        cfg.MODEL.RETINANET.INFERENCE_TH,
+        cfg.MODEL.RETINANET.PRE_NMS_TOP_N,
+        cfg.MODEL.RETINANET.NMS_TH,
+        cfg.TEST.DETECTIONS_PER_IMG,
+    )
+    coder = DeltaCoder(cfg.MODEL.RETINANET.DELTA_WEIGHTS)
+    cls_loss = partial(focal_loss_sum, alpha=cfg.MODEL.RETINANET.LOSS_ALPHA, gamma=cfg.MODEL.RETINANET.LOSS_GAMMA)
     return RetinaNet(
-        head,
-        anchor_generator,
-        partial(
-            assign_max_iou,
-            fg_iou_thresh=cfg.MODEL.RETINANET.FG_IOU_THRESHOLD,
-            bg_iou_thresh=cfg.MODEL.RETINANET.BG_IOU_THRESHOLD,
-        ),
-        DeltaCoder(cfg.MODEL.RETINANET.DELTA_WEIGHTS),
-        partial(focal_loss_sum, alpha=cfg.MODEL.RETINANET.LOSS_ALPHA, gamma=cfg.MODEL.RETINANET.LOSS_GAMMA),
-        SCORE_RULES["class"],
-        Selection(
-            cfg.MODEL.RETINANET.INFERENCE_TH,
-            cfg.MODEL.RETINANET.PRE_NMS_TOP_N,
-            cfg.MODEL.RETINANET.NMS_TH,
-            cfg.TEST.DETECTIONS_PER_IMG,
-        ),
+        DenseParts(head, anchor_generator, assign, coder, cls_loss, SCORE_RULES["class"], selection),
         reg_beta=cfg.MODEL.RETINANET.BBOX_REG_BETA,
         normalizer=normalizer(reg_weight=cfg.MODEL.RETINANET.BBOX_REG_WEIGHT),
     )
@@ -183,19 +165,14 @@ def build_fcos(cfg: CfgNode, shape: DenseShape) -> CenternessStage:
     )
     coder = DistanceCoder(1.0, shape.convention.inset)
     iou_loss = lookup(IOU_LOSSES, cfg.MODEL.FCOS.IOU_LOSS_TYPE, "MODEL.FCOS.IOU_LOSS_TYPE")
+    assign = partial(assign_ssc, margin=0.0, radius=cfg.MODEL.FCOS.CENTER_SAMPLING_RADIUS)
+    cls_loss = partial(focal_loss_sum, alpha=cfg.MODEL.FCOS.LOSS_ALPHA, gamma=cfg.MODEL.FCOS.LOSS_GAMMA)
+    score_rule = SCORE_RULES["joint" if cfg.MODEL.FCOS.THRESH_JOINT_SCORE else "sqrt"]
+    selection = Selection(
+        cfg.MODEL.FCOS.INFERENCE_TH, cfg.MODEL.FCOS.PRE_NMS_TOP_N, cfg.MODEL.FCOS.NMS_TH, cfg.TEST.DETECTIONS_PER_IMG
+    )
     return CenternessStage(
-        head,
-        points,
-        partial(assign_ssc, margin=0.0, radius=cfg.MODEL.FCOS.CENTER_SAMPLING_RADIUS),
-        coder,
-        partial(focal_loss_sum, alpha=cfg.MODEL.FCOS.LOSS_ALPHA, gamma=cfg.MODEL.FCOS.LOSS_GAMMA),
-        SCORE_RULES["joint" if cfg.MODEL.FCOS.THRESH_JOINT_SCORE else "sqrt"],
-        Selection(
-            cfg.MODEL.FCOS.INFERENCE_TH,
-            cfg.MODEL.FCOS.PRE_NMS_TOP_N,
-            cfg.MODEL.FCOS.NMS_TH,
-            cfg.TEST.DETECTIONS_PER_IMG,
-        ),
+        DenseParts(head, points, assign, coder, cls_loss, score_rule, selection),
         box_loss=partial(loss_of_codes, coder=coder, loss=iou_loss),
     )
 

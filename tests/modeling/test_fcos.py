@@ -11,7 +11,7 @@ from engine.modeling.anchors import AnchorGenerator
 from engine.modeling.assign import assign_ssc
 from engine.modeling.box_coding import DistanceCoder
 from engine.modeling.dense.centerness import CenternessHead, CenternessStage, loss_of_codes
-from engine.modeling.dense.stage import SCORE_RULES, HeadOutputs
+from engine.modeling.dense.stage import SCORE_RULES, DenseParts, HeadOutputs
 from engine.modeling.selection import Selection
 from engine.structures import CONTINUOUS, INCLUSIVE, PixelConvention, Targets
 
@@ -20,7 +20,7 @@ RANGES = [(-1, 1e8)]
 
 def stage(unit: float = 8, convention: PixelConvention = CONTINUOUS, rule: str = "sqrt", **changed) -> CenternessStage:
     coder = DistanceCoder(1.0, convention.inset)
-    return CenternessStage(
+    parts = DenseParts(
         CenternessHead(32, 2, num_levels=1, num_convs=1, activation="exp"),
         AnchorGenerator([[unit]], [1.0], [8], convention),
         partial(assign_ssc, level_ranges=RANGES, margin=0.0),
@@ -28,8 +28,8 @@ def stage(unit: float = 8, convention: PixelConvention = CONTINUOUS, rule: str =
         partial(focal_loss_sum, alpha=0.25, gamma=2.0),
         SCORE_RULES[rule],
         Selection(**changed),
-        box_loss=partial(loss_of_codes, coder=coder, loss=iou),
     )
+    return CenternessStage(parts, box_loss=partial(loss_of_codes, coder=coder, loss=iou))
 
 
 @pytest.mark.parametrize("unit, distances", [(8, [0.5, 0.25, 1.0, 2.0]), (1, [4.0, 2.0, 8.0, 16.0])])

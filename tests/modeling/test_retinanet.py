@@ -10,13 +10,13 @@ from engine.modeling.anchors import AnchorGenerator
 from engine.modeling.assign import assign_max_iou
 from engine.modeling.box_coding import DeltaCoder
 from engine.modeling.dense.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
-from engine.modeling.dense.stage import SCORE_RULES, HeadOutputs
+from engine.modeling.dense.stage import SCORE_RULES, DenseParts, HeadOutputs
 from engine.modeling.selection import Selection
 from engine.structures import CONTINUOUS, Targets
 
 
 def stage(**kwargs) -> RetinaNet:
-    return RetinaNet(
+    parts = DenseParts(
         RetinaNetHead(8, num_classes=2, num_anchors=1, num_convs=1),
         AnchorGenerator([[8]], [1.0], [8], CONTINUOUS),
         assign_max_iou,
@@ -24,8 +24,8 @@ def stage(**kwargs) -> RetinaNet:
         partial(focal_loss_sum, alpha=0.25, gamma=2.0),
         SCORE_RULES["class"],
         Selection(),
-        **kwargs,
     )
+    return RetinaNet(parts, **kwargs)
 
 
 def targets(boxes: list[list[float]], labels: list[int]) -> Targets:

@@ -16,12 +16,10 @@ from torch import Tensor, nn
 
 from engine import distributed
 from engine.layers.losses import giou_loss
-from engine.modeling.anchors import AnchorGenerator, AnchorGrid
-from engine.modeling.assign import Assigner
+from engine.modeling.anchors import AnchorGrid
 from engine.modeling.box_coding import BoxCoder
-from engine.modeling.dense.stage import DenseStage, HeadOutputs, ScoreRule
+from engine.modeling.dense.stage import DenseParts, DenseStage, HeadOutputs
 from engine.modeling.dense.towers import Scale, flatten, init_head, tower
-from engine.modeling.selection import Selection
 from engine.structures import PixelConvention, Targets
 from engine.structures import boxes as box_ops
 
@@ -90,7 +88,7 @@ class CenternessStage(DenseStage):
     """A dense stage whose box loss is weighted by centerness.
 
     Args:
-        head, anchor_generator, assign, coder, cls_loss, score_rule, selection: see `DenseStage`.
+        parts: see `DenseParts`.
         box_loss: (codes (P, 4), anchors (P, 4), gt boxes (P, 4)) -> (P,): `giou_of_boxes` or `loss_of_codes` with its
             last parameters bound.
         reg_loss_weight: factor of the box loss.
@@ -99,18 +97,12 @@ class CenternessStage(DenseStage):
 
     def __init__(
         self,
-        head: nn.Module,
-        anchor_generator: AnchorGenerator,
-        assign: Assigner,
-        coder: BoxCoder,
-        cls_loss: Callable[[Tensor, Tensor], Tensor],
-        score_rule: ScoreRule,
-        selection: Selection,
+        parts: DenseParts,
         box_loss: Callable[[Tensor, Tensor, Tensor], Tensor],
         reg_loss_weight: float = 1.0,
         weight_by_centerness: bool = True,
     ) -> None:
-        super().__init__(head, anchor_generator, assign, coder, cls_loss, score_rule, selection)
+        super().__init__(parts)
         self.box_loss = box_loss
         self.reg_loss_weight, self.weight_by_centerness = reg_loss_weight, weight_by_centerness
 

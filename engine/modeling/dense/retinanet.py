@@ -5,19 +5,14 @@ Shapes: N images, L levels, A anchors per cell, R anchors per image, P positives
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import distributed
-from engine.modeling.anchors import AnchorGenerator, AnchorGrid
-from engine.modeling.assign import Assigner
-from engine.modeling.box_coding import BoxCoder
-from engine.modeling.dense.stage import DenseStage, HeadOutputs, ScoreRule
+from engine.modeling.anchors import AnchorGrid
+from engine.modeling.dense.stage import DenseParts, DenseStage, HeadOutputs
 from engine.modeling.dense.towers import flatten, init_head, tower
-from engine.modeling.selection import Selection
 from engine.registry import Registry
 from engine.structures import Targets
 
@@ -66,24 +61,13 @@ class RetinaNet(DenseStage):
     """The dense stage of RetinaNet: smooth L1 of the deltas as box loss.
 
     Args:
-        head, anchor_generator, assign, coder, cls_loss, score_rule, selection: see `DenseStage`.
+        parts: see `DenseParts`.
         reg_beta: error at which the box loss turns from square to straight; 0 is L1.
         normalizer: see `NORMALIZERS`; by default the reference's.
     """
 
-    def __init__(
-        self,
-        head: nn.Module,
-        anchor_generator: AnchorGenerator,
-        assign: Assigner,
-        coder: BoxCoder,
-        cls_loss: Callable[[Tensor, Tensor], Tensor],
-        score_rule: ScoreRule,
-        selection: Selection,
-        reg_beta: float = 0.11,
-        normalizer: nn.Module | None = None,
-    ) -> None:
-        super().__init__(head, anchor_generator, assign, coder, cls_loss, score_rule, selection)
+    def __init__(self, parts: DenseParts, reg_beta: float = 0.11, normalizer: nn.Module | None = None) -> None:
+        super().__init__(parts)
         self.reg_beta = reg_beta
         self.normalizer = normalizer or positives()
 

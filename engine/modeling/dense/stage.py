@@ -94,10 +94,11 @@ SCORE_RULES = {
 }
 
 
-class DenseStage(nn.Module):
-    """A head, its anchors, what they learn, and how predictions become boxes; a subclass says what errors cost.
+@dataclass(frozen=True)
+class DenseParts:
+    """What every dense stage is put together from.
 
-    Args:
+    Attributes:
         head: pyramid -> `HeadOutputs`.
         anchor_generator: anchors of the pyramid's levels.
         assign: a rule of `modeling.assign` with its parameters bound.
@@ -105,25 +106,29 @@ class DenseStage(nn.Module):
         cls_loss: (logits (..., K), labels (...) in -2..K-1) -> sum over all that are not ignored, scalar.
         score_rule: from SCORE_RULES, or one's own.
         selection: which boxes become detections.
-
-    Attributes:
-        train_selection: in the place of `selection` for the proposals of a training step, where a second stage follows.
     """
 
-    def __init__(
-        self,
-        head: nn.Module,
-        anchor_generator: AnchorGenerator,
-        assign: Assigner,
-        coder: BoxCoder,
-        cls_loss: Callable[[Tensor, Tensor], Tensor],
-        score_rule: ScoreRule,
-        selection: Selection,
-    ) -> None:
+    head: nn.Module
+    anchor_generator: AnchorGenerator
+    assign: Assigner
+    coder: BoxCoder
+    cls_loss: Callable[[Tensor, Tensor], Tensor]
+    score_rule: ScoreRule
+    selection: Selection
+
+
+class DenseStage(nn.Module):
+    """A head, its anchors, what they learn, and how predictions become boxes; a subclass says what errors cost.
+
+    Attributes:
+        train_selection: replaces `selection` for the proposals of a training step, where a second stage follows.
+    """
+
+    def __init__(self, parts: DenseParts) -> None:
         super().__init__()
-        self.head, self.anchor_generator = head, anchor_generator
-        self.assign, self.coder, self.cls_loss = assign, coder, cls_loss
-        self.score_rule, self.selection, self.train_selection = score_rule, selection, selection
+        self.head, self.anchor_generator = parts.head, parts.anchor_generator
+        self.assign, self.coder, self.cls_loss = parts.assign, parts.coder, parts.cls_loss
+        self.score_rule, self.selection, self.train_selection = parts.score_rule, parts.selection, parts.selection
 
     def forward(self, features: list[Tensor], image_size: tuple[int, int]) -> tuple[HeadOutputs, AnchorGrid]:
         """Predictions for a pyramid of images that were padded to `image_size` (height, width), and their anchors."""
