@@ -1,1 +1,1 @@
-"""The detector and its parts. Modules take plain arguments; `build.py` alone reads the configuration."""
+"""The detector and its parts, which take plain arguments; `engine.assembly` puts them together."""
