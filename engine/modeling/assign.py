@@ -135,7 +135,7 @@ def assign_atss(
     """
     if len(gt_boxes) == 0:
         return _all_negative(anchors)
-    candidates = _nearest_anchors(anchors, box_ops.centers(gt_boxes), topk)  # (M, C)
+    candidates = _nearest_anchors(anchors, box_ops.centers(gt_boxes), topk)  # (M, C), C the same for every box
     boxes = anchors.boxes[candidates]  # (M, C, 4)
     ious = _pairwise_iou(gt_boxes[:, None], boxes)  # (M, C)
     threshold = ious.mean(dim=1) + _std(ious)  # (M,)
@@ -162,6 +162,7 @@ def assign_topk(
     for chunk in _chunks(len(anchors.boxes), len(gt_boxes)):
         ious = box_iou(gt_boxes[chunk], anchors.boxes)  # (m, R)
         distances = torch.cdist(gt_centers[chunk], anchor_centers)
+        # A thousandth of the relative distance decides between equal IoUs, most of which are 0.
         best = (ious - distances / farthest / 1000).topk(min(topk, ious.shape[1]), dim=1).indices
         centers = anchor_centers[best]  # (m, topk, 2)
         sides = _side_distances(centers, gt_boxes[chunk][:, None], anchors.convention.inset)
@@ -244,6 +245,7 @@ def assign_ssc(
         farthest = sides.amax(-1)
         allowed = (sides.amin(-1) > margin) & (farthest >= limits[:, 0]) & (farthest <= limits[:, 1])
         allowed &= (centers - gt_centers[chunk][:, None]).abs().amax(-1) < reach
+        # Of several boxes around a point it learns the smallest: the others have points elsewhere.
         area, gt_idx = torch.where(allowed, areas[chunk][:, None], torch.inf).min(dim=0)
         better = area < best_area
         best_area = torch.where(better, area, best_area)
@@ -322,6 +324,7 @@ def _nearest_run(position: Tensor, length: int, limit: int) -> Tensor:
 
 def _resolve(anchors: AnchorGrid, anchor_idx: Tensor, gt_idx: Tensor, ious: Tensor) -> Tensor:
     """Give each anchor of the pairs (anchor_idx, gt_idx) to its box of largest IoU, the first among equals."""
+    # Two passes without a matrix: the largest IoU that each anchor is wanted with, then the first box that has it.
     best = anchors.boxes.new_full((len(anchors.boxes),), -1.0)
     best.scatter_reduce_(0, anchor_idx, ious, "amax")
     wins = ious == best[anchor_idx]

@@ -25,15 +25,15 @@ SCORE_MEANS = Registry("SCORE_MEANS")
 
 
 @SCORE_MEANS.register("probabilities")
-def probabilities(logits: Sequence[Tensor]) -> Tensor:
+def mean_probabilities(logits_of_stages: Sequence[Tensor]) -> Tensor:
     """Mean of the stages' softmaxes (detectron2)."""
-    return torch.stack([stage.softmax(dim=1) for stage in logits]).mean(dim=0)
+    return torch.stack([stage.softmax(dim=1) for stage in logits_of_stages]).mean(dim=0)
 
 
 @SCORE_MEANS.register("logits")
-def logits(logits: Sequence[Tensor]) -> Tensor:
+def mean_logits(logits_of_stages: Sequence[Tensor]) -> Tensor:
     """Softmax of the mean logits (mmdetection)."""
-    return torch.stack(list(logits)).mean(dim=0).softmax(dim=1)
+    return torch.stack(list(logits_of_stages)).mean(dim=0).softmax(dim=1)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class CascadeRoIHeads(StandardRoIHeads):
         losses = {}
         boxes = [proposal.boxes for proposal in proposals]
         for i, (head, match, weight) in enumerate(zip(self.box, self.matches, self.loss_weights, strict=True)):
-            if i == 0 or self.resample:
+            if i == 0 or self.resample:  # detectron2 samples once: later stages learn from all that is left
                 regions = self.sample(features, boxes, targets, head, match)
             else:
                 regions = self.relabel(boxes, targets, match)
@@ -106,7 +106,7 @@ class CascadeRoIHeads(StandardRoIHeads):
         images = []
         for box, target in zip(boxes, targets, strict=True):
             matched, _, labels = self.label(box, target, match)
-            used = matched != IGNORED
+            used = matched != IGNORED  # dropped here, since no sampler leaves them out
             learned = learned_boxes(target.boxes[~target.ignore], matched)
             images.append((box[used], labels[used], learned[used], torch.zeros_like(used)[used]))
         return join_regions(images)
@@ -122,6 +122,7 @@ class CascadeRoIHeads(StandardRoIHeads):
     ) -> list[Tensor]:
         """The next stage's regions (P_i, 4): empty ones are dropped, and with `resample` gt boxes."""
         is_object = regions.labels < self.num_classes
+        # Background has no deltas of its own: it moves as its most likely class says, as it will in testing.
         labels = torch.where(is_object, regions.labels, _best_class(logits))
         counts = [len(box) for box in regions.boxes]
         refined = self.refine(head, deltas, labels, regions.boxes, sizes)
@@ -132,6 +133,7 @@ class CascadeRoIHeads(StandardRoIHeads):
         ]
 
     def _scale_gradient(self, pooled: Tensor) -> Tensor:
+        # T stages send T gradients into one pyramid; detectron2 takes their mean.
         if self.feature_gradient != 1 and pooled.requires_grad:
             pooled.register_hook(lambda gradient: gradient * self.feature_gradient)
         return pooled

@@ -69,9 +69,11 @@ class StandardRoIHeads(nn.Module):
         for i, (boxes, target) in enumerate(zip(proposals, targets, strict=True)):
             gt_boxes = target.boxes[~target.ignore]
             num_proposals = len(boxes)
+            # At the start no proposal fits; the gt boxes give the head something to learn from.
             boxes = torch.cat([boxes, gt_boxes]) if self.append_gt else boxes
             matched, ious, labels = self.label(boxes, target, match)
 
+            # Only OHEM asks for it, so that the others pay for no second pass of the head.
             def hardness(idx: Tensor, i: int = i, boxes: Tensor = boxes, labels: Tensor = labels) -> Tensor:
                 logits, _ = head(self.pooler([feature[i : i + 1] for feature in features], [boxes[idx]]))
                 return head.cls_loss(logits, labels[idx])
@@ -111,7 +113,7 @@ class StandardRoIHeads(nn.Module):
         counts = [len(box) for box in boxes]
         found = []
         for score, delta, box, size in zip(scores.split(counts), deltas.split(counts), boxes, sizes, strict=True):
-            idx, labels = (score[:, :-1] > self.selection.score_thresh).nonzero(as_tuple=True)
+            idx, labels = (score[:, :-1] > self.selection.score_thresh).nonzero(as_tuple=True)  # background is last
             decoded = self.convention.clip(head.decode(delta[idx], box[idx], labels), size)
             found.append(Detections(decoded, score[idx, labels], labels, size))
         return found

@@ -125,6 +125,7 @@ class RPN(nn.Module):
         is_used = self._is_inside(anchors, targets.size)
         matched, ious = self.match_boxes(boxes[is_used], targets.boxes[~targets.ignore])
         matched = ignore_covered(matched, boxes[is_used], targets.boxes[targets.ignore])
+        # Of the anchors that leave the image nothing is learned, not even that they are background.
         all_matched = torch.full((len(boxes),), IGNORED, dtype=torch.int64, device=boxes.device)
         return all_matched.masked_scatter(is_used, matched), ious.new_zeros(len(boxes)).masked_scatter(is_used, ious)
 
@@ -155,7 +156,7 @@ class RPN(nn.Module):
             sampled = self.sampling(Pool(matched, ious, hardness, generator))  # (S,)
             positive = sampled[matched[sampled] >= 0]
             gt_boxes = target.boxes[~target.ignore][matched[positive]]
-            losses_cls.append(hardness(sampled).sum())
+            losses_cls.append(hardness(sampled).sum())  # sums: the normaliser is that of the whole batch
             losses_box.append(self._box_losses(delta[positive], anchors.boxes[positive], gt_boxes).sum())
             num_sampled += len(sampled)
         count = num_sampled if self.count_sampled else self.sampling.num * len(targets)
@@ -184,7 +185,7 @@ class RPN(nn.Module):
         boxes, scores, levels = [], [], []
         start = 0
         for level, count in enumerate(anchors.num_per_level):
-            num = min(count, rule.pre_nms or count)
+            num = min(count, rule.pre_nms or count)  # coarse levels have fewer anchors than the limit
             best, idx = logits[:, start : start + count].float().topk(num, dim=1)  # (N, num)
             idx = (idx + start).flatten()
             images = torch.arange(len(logits), device=idx.device).repeat_interleave(num)
@@ -206,7 +207,7 @@ def _suppress(
     sides = boxes[:, 2:] - boxes[:, :2]
     is_large = ((sides > 0) & (sides >= rule.min_size)).all(dim=1)
     boxes, logits, levels = boxes[is_large], logits[is_large], levels[is_large]
-    kept = class_nms(boxes, logits, levels, rule.nms_thresh)
+    kept = class_nms(boxes, logits, levels, rule.nms_thresh)  # levels in the place of classes: each on its own
     if rule.post_nms:
         is_of_level = F.one_hot(levels[kept], num_levels)  # (P, L)
         rank = (is_of_level.cumsum(dim=0) * is_of_level).sum(dim=1)  # 1 for the best of its level

@@ -1,6 +1,6 @@
 """Which boxes of an image are trained on: samplers, looked up by name (`MODEL.ROI_HEADS.SAMPLER`).
 
-Chance comes from generators seeded by the step and the image, not by the process: one process draws what two do.
+Random numbers depend on the step and the image, not on the process: one process draws the same boxes as two.
 
 Shapes: P boxes (anchors or proposals), S of them to choose from.
 """
@@ -18,7 +18,7 @@ from engine.modeling.assign import NEGATIVE
 from engine.registry import Registry
 
 IOU_BINS = 3
-"""`balanced` draws evenly from so many ranges of IoU (Pang et al., 2019: Libra R-CNN, section 3.1)."""
+"""`sample_balanced` draws evenly from this many ranges of IoU (Pang et al., 2019: Libra R-CNN, section 3.1)."""
 
 SAMPLERS = Registry("SAMPLERS")
 
@@ -45,19 +45,19 @@ Sampler = Callable[[Pool, Tensor, int], Tensor]
 
 
 @SAMPLERS.register("random")
-def random(pool: Pool, indices: Tensor, num: int) -> Tensor:
-    """Any, with equal chance."""
+def sample_random(pool: Pool, indices: Tensor, num: int) -> Tensor:
+    """Any of them, all equally probable."""
     return indices[_permutation(pool, len(indices))[:num]]
 
 
 @SAMPLERS.register("ohem")
-def ohem(pool: Pool, indices: Tensor, num: int) -> Tensor:
+def sample_hardest(pool: Pool, indices: Tensor, num: int) -> Tensor:
     """Those of largest loss (Shrivastava et al., 2016: online hard example mining)."""
     return indices[pool.losses(indices).topk(num).indices]
 
 
 @SAMPLERS.register("balanced")
-def balanced(pool: Pool, indices: Tensor, num: int) -> Tensor:
+def sample_balanced(pool: Pool, indices: Tensor, num: int) -> Tensor:
     """Positives evenly from all gt boxes, negatives evenly from ranges of IoU (Libra R-CNN), at random within each.
 
     A group with fewer boxes than its share gives all it has; the others fill up.
@@ -106,7 +106,7 @@ def draw_seed() -> int:
 
 
 def generator_of(seed: int, image_id: int | str, device: torch.device) -> torch.Generator:
-    """The source of chance of one image in a step."""
+    """The random numbers of one image in a step."""
     return torch.Generator(device).manual_seed(zlib.crc32(str(image_id).encode(), seed))
 
 
