@@ -97,7 +97,7 @@ def plain_passes(detector: AugmentedDetector, images: Sequence[Tensor], normaliz
             for passes, detections in zip(found, model(ImageBatch.from_list(scaled).to(device)), strict=True):
                 if is_mirrored:
                     detections.boxes = box_ops.flip_horizontal(detections.boxes, detections.size[1])
-                passes.append(view.select(detections).to("cpu"))
+                passes.append(view.in_size_range(detections).to("cpu"))
     merged = []
     for passes in found:
         frame = passes[0].size

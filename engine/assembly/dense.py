@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch.nn.functional as F
 from yacs.config import CfgNode
 
 from engine.assembly.convention import build_convention
@@ -18,12 +19,19 @@ from engine.modeling.anchors import AnchorGenerator, octave_sizes
 from engine.modeling.assign import ASSIGNERS, Assigner, assign_max_iou, assign_ssc
 from engine.modeling.backbone import Backbone
 from engine.modeling.box_coding import BoxCoder, DeltaCoder, DistanceCoder
-from engine.modeling.dense.centerness import CenternessHead, CenternessStage, giou_of_boxes, loss_of_codes
+from engine.modeling.dense.centerness import (
+    CenternessHead,
+    CenternessStage,
+    exponential,
+    giou_of_boxes,
+    identity,
+    loss_of_codes,
+)
 from engine.modeling.dense.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage
 from engine.modeling.selection import Selection
 from engine.modeling.two_stage.rpn import RPN
-from engine.registry import call_with, lookup
+from engine.registry import call_with, lookup, taken_by
 
 
 def build_dense(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> DenseStage:
@@ -41,10 +49,9 @@ def build_dense(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> DenseS
         num_classes=num_foreground,
         convention=build_convention(cfg),
     )
-    if name in _BUILT_IN:
-        return _BUILT_IN[name](cfg, shape)
     stage = lookup(DENSE_STAGES, name, "MODEL.DENSE.NAME")
-    return call_with(stage, name, dict(cfg.MODEL.DENSE.ARGS), "MODEL.DENSE.ARGS", {"shape": shape})
+    given = {"shape": shape, **taken_by(stage, {"cfg": cfg})}  # those below have groups of keys of their own
+    return call_with(stage, name, dict(cfg.MODEL.DENSE.ARGS), "MODEL.DENSE.ARGS", given)
 
 
 def build_proposals(cfg: CfgNode, backbone: Backbone) -> RPN | DenseStage:
@@ -59,17 +66,23 @@ def build_proposals(cfg: CfgNode, backbone: Backbone) -> RPN | DenseStage:
     return stage
 
 
-def build_atss(cfg: CfgNode, shape: DenseShape) -> CenternessStage:
+@DENSE_STAGES.register("ATSS")
+def build_atss(shape: DenseShape, cfg: CfgNode) -> CenternessStage:
     """The dense stage of `MODEL.ATSS`."""
     check_strides("MODEL.ATSS.ANCHOR_STRIDES", cfg.MODEL.ATSS.ANCHOR_STRIDES, shape)
-    is_whole = shape.convention.anchor_rule == "torchvision"
-    sizes = octave_sizes(cfg.MODEL.ATSS.ANCHOR_SIZES, cfg.MODEL.ATSS.OCTAVE, cfg.MODEL.ATSS.SCALES_PER_OCTAVE, is_whole)
+    sizes = octave_sizes(
+        cfg.MODEL.ATSS.ANCHOR_SIZES,
+        cfg.MODEL.ATSS.OCTAVE,
+        cfg.MODEL.ATSS.SCALES_PER_OCTAVE,
+        shape.convention.has_whole_sizes,
+    )
     anchor_generator = AnchorGenerator(
         sizes, cfg.MODEL.ATSS.ASPECT_RATIOS, cfg.MODEL.ATSS.ANCHOR_STRIDES, shape.convention
     )
     is_point = cfg.MODEL.ATSS.REGRESSION_TYPE == "POINT"
     coder: BoxCoder = DeltaCoder(min_log_ratio=min_log_ratio_of(cfg))
     if is_point:
+        # The reference divides by the width of the anchor times this, at all levels: their ratios must be alike.
         coder = DistanceCoder(cfg.MODEL.ATSS.ANCHOR_SIZES[0] / cfg.MODEL.ATSS.ANCHOR_STRIDES[0], shape.convention.inset)
     head = CenternessHead(
         shape.channels,
@@ -80,7 +93,7 @@ def build_atss(cfg: CfgNode, shape: DenseShape) -> CenternessStage:
         cfg.MODEL.ATSS.USE_DCN_IN_TOWER,
         cfg.MODEL.ATSS.PRIOR_PROB,
         centerness_on_reg=True,
-        activation="relu" if is_point else "none",
+        activation=F.relu if is_point else identity,
         box_bias=4.0 if is_point else 0.0,  # as in the reference: distances that start at 0 would stay there
     )
     selection = Selection(
@@ -103,12 +116,15 @@ def build_assigner(cfg: CfgNode) -> Assigner:
     return partial(lookup(ASSIGNERS, name, "MODEL.ATSS.POSITIVE_TYPE"), **parameters.get(name, {}))
 
 
-def build_retinanet(cfg: CfgNode, shape: DenseShape) -> RetinaNet:
+@DENSE_STAGES.register("RETINANET")
+def build_retinanet(shape: DenseShape, cfg: CfgNode) -> RetinaNet:
     """The dense stage of `MODEL.RETINANET`."""
     check_strides("MODEL.RETINANET.ANCHOR_STRIDES", cfg.MODEL.RETINANET.ANCHOR_STRIDES, shape)
-    is_whole = shape.convention.anchor_rule == "torchvision"
     sizes = octave_sizes(
-        cfg.MODEL.RETINANET.ANCHOR_SIZES, cfg.MODEL.RETINANET.OCTAVE, cfg.MODEL.RETINANET.SCALES_PER_OCTAVE, is_whole
+        cfg.MODEL.RETINANET.ANCHOR_SIZES,
+        cfg.MODEL.RETINANET.OCTAVE,
+        cfg.MODEL.RETINANET.SCALES_PER_OCTAVE,
+        shape.convention.has_whole_sizes,
     )
     anchor_generator = AnchorGenerator(
         sizes, cfg.MODEL.RETINANET.ASPECT_RATIOS, cfg.MODEL.RETINANET.ANCHOR_STRIDES, shape.convention
@@ -142,7 +158,8 @@ def build_retinanet(cfg: CfgNode, shape: DenseShape) -> RetinaNet:
     )
 
 
-def build_fcos(cfg: CfgNode, shape: DenseShape) -> CenternessStage:
+@DENSE_STAGES.register("FCOS")
+def build_fcos(shape: DenseShape, cfg: CfgNode) -> CenternessStage:
     """The dense stage of `MODEL.FCOS`."""
     check_strides("MODEL.FCOS.FPN_STRIDES", cfg.MODEL.FCOS.FPN_STRIDES, shape)
     in_strides = cfg.MODEL.FCOS.NORM_REG_TARGETS  # the unit of distance; else pixels
@@ -155,7 +172,7 @@ def build_fcos(cfg: CfgNode, shape: DenseShape) -> CenternessStage:
         deformable=cfg.MODEL.FCOS.USE_DCN_IN_TOWER,
         prior=cfg.MODEL.FCOS.PRIOR_PROB,
         centerness_on_reg=cfg.MODEL.FCOS.CENTERNESS_ON_REG,
-        activation="relu" if in_strides else "exp",
+        activation=F.relu if in_strides else exponential,
     )
     points = AnchorGenerator(
         [[stride if in_strides else 1] for stride in cfg.MODEL.FCOS.FPN_STRIDES],
@@ -175,14 +192,6 @@ def build_fcos(cfg: CfgNode, shape: DenseShape) -> CenternessStage:
         DenseParts(head, points, assign, coder, cls_loss, score_rule, selection),
         box_loss=partial(loss_of_codes, coder=coder, loss=iou_loss),
     )
-
-
-_BUILT_IN: dict[str, Callable[[CfgNode, DenseShape], DenseStage]] = {
-    "ATSS": build_atss,
-    "RETINANET": build_retinanet,
-    "FCOS": build_fcos,
-}
-"""Stages that have a group of keys under MODEL; those of `DENSE_STAGES` have `MODEL.DENSE.ARGS`."""
 
 
 def check_strides(key: str, strides: Sequence[int], shape: DenseShape) -> None:

@@ -91,7 +91,7 @@ def build_roi_heads(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> St
         max_detections=cfg.MODEL.ROI_HEADS.DETECTIONS_PER_IMG,
     )
     if cfg.MODEL.ROI_HEADS.NAME == "StandardROIHeads":
-        match = partial(
+        matcher = partial(
             match_boxes,
             fg_iou_thresh=cfg.MODEL.ROI_HEADS.FG_IOU_THRESHOLD,
             bg_iou_thresh=cfg.MODEL.ROI_HEADS.BG_IOU_THRESHOLD,
@@ -100,7 +100,7 @@ def build_roi_heads(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> St
             pooler,
             build_box_head(cfg, backbone, num_foreground, cfg.MODEL.ROI_HEADS.BBOX_REG_WEIGHTS),
             num_foreground,
-            match,
+            matcher,
             sampling,
             selection,
             cfg.MODEL.ROI_HEADS.PROPOSAL_APPEND_GT,

@@ -35,7 +35,7 @@ class View:
     mirrored: bool = False
     size_range: tuple[float, float] | None = None
 
-    def select(self, detections: Detections) -> Detections:
+    def in_size_range(self, detections: Detections) -> Detections:
         """Those of `detections`, which are in pixels of the scaled image, whose size is in `size_range`."""
         if self.size_range is None:
             return detections
@@ -98,7 +98,7 @@ class AugmentedDetector(nn.Module):
             for view in views:
                 for detections in passes[: 1 + view.mirrored]:
                     for of_image, detection in zip(found, detections, strict=True):
-                        of_image.append(view.select(detection))
+                        of_image.append(view.in_size_range(detection))
         return [self._merge(passes, image.shape[-2:]) for passes, image in zip(found, images, strict=True)]
 
     def _views_by_sizes(self, images: Sequence[Tensor]) -> dict[tuple[Size, ...], list[View]]:

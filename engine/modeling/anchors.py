@@ -121,7 +121,6 @@ class AnchorGenerator(nn.Module):
         super().__init__()
         cell_anchors = CELL_ANCHORS[convention.anchor_rule]
         self.convention = convention
-        self.fits_strides = convention.anchor_rule == "torchvision"
         self.strides = list(strides)
         self.per_cell = len(ratios) * len(sizes[0])
         self.register_buffer(
@@ -139,7 +138,7 @@ class AnchorGenerator(nn.Module):
         """
         grids = [(f.shape[-2], f.shape[-1]) for f in features]
         steps = [(stride, stride) for stride in self.strides]
-        if self.fits_strides and image_size is not None:
+        if self.convention.stretches_anchors and image_size is not None:
             steps = [(image_size[0] // height, image_size[1] // width) for height, width in grids]
         levels = [self._level(*level) for level in zip(self.cells, steps, grids, strict=True)]
         return AnchorGrid(torch.cat(levels), grids, steps, self.strides, self.per_cell, self.convention)

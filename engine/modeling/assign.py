@@ -32,21 +32,28 @@ CHUNK_ELEMENTS = 1 << 21
 
 @dataclass(frozen=True)
 class ImagePredictions:
-    """What the head says about one image, for rules that assign by it; without gradient.
+    """What the head predicts for one image, for rules that depend on it; without gradient.
 
     Attributes:
-        logits: (R, K).
-        gt_labels: (M,) int64 classes of the gt boxes, whose logits a rule compares.
-        decode: gives `boxes`; called only by a rule that asks for them.
+        raw_logits: (R, K) in the type of the head's output; see `logits`.
+        gt_labels: (M,) int64 classes of the gt boxes, so that a rule can look up their logits.
+        decode: returns `boxes`.
     """
 
-    logits: Tensor
+    raw_logits: Tensor
     gt_labels: Tensor
     decode: Callable[[], Tensor]
 
+    # Both cost time for tens of thousands of anchors, so they are computed only for a rule that asks for them.
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(R, K) float32."""
+        return self.raw_logits.float()
+
     @cached_property
     def boxes(self) -> Tensor:
-        """(R, 4) predicted boxes."""
+        """(R, 4) float32 predicted boxes."""
         return self.decode()
 
 
@@ -57,6 +64,9 @@ class Assigner(Protocol):
         """What each anchor learns (R,): an index into `gt_boxes` (M, 4), NEGATIVE or IGNORED."""
         ...
 
+
+BoxMatcher = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""`match_boxes` with its thresholds bound: (boxes (R, 4), gt boxes (M, 4)) -> matched (R,), IoUs (R,)."""
 
 ASSIGNERS = Registry("ASSIGNERS")
 """`Assigner` by the name in `MODEL.ATSS.POSITIVE_TYPE`, with its own parameters after those three."""
@@ -90,7 +100,8 @@ def match_boxes(
         return torch.full_like(best_iou, NEGATIVE, dtype=torch.int64), best_iou
     best_iou -= 1  # so that an IoU of 0 names a box too
     best_gt = torch.zeros_like(best_iou, dtype=torch.int64)
-    rescued = torch.full_like(best_gt, NEGATIVE)  # the last gt box that each box is a best one of
+    is_rescued = torch.zeros_like(best_gt, dtype=torch.bool)
+    own_gt = torch.zeros_like(best_gt)  # the last gt box that each box is a best one of
     for chunk in _chunks(len(boxes), len(gt_boxes)):
         ious = box_iou(gt_boxes[chunk], boxes)  # (m, R)
         iou, gt_idx = ious.max(dim=0)
@@ -101,11 +112,13 @@ def match_boxes(
             best_of_gt = ious.amax(dim=1, keepdim=True)  # (m, 1)
             is_enough = (best_of_gt >= low_quality_iou) & ((best_of_gt > 0) | (low_quality_iou < 0))
             is_best = (ious == best_of_gt) & is_enough
-            numbers = torch.arange(chunk.start, chunk.stop, device=boxes.device)[:, None]
-            rescued = torch.maximum(rescued, torch.where(is_best, numbers, NEGATIVE).amax(dim=0))
+            is_rescued |= is_best.any(dim=0)
+            if low_quality_own:
+                numbers = torch.arange(chunk.start, chunk.stop, device=boxes.device)[:, None]
+                own_gt = torch.maximum(own_gt, torch.where(is_best, numbers, 0).amax(dim=0))
     matched = torch.where(best_iou < bg_iou_thresh, NEGATIVE, IGNORED)
     matched = torch.where(best_iou >= fg_iou_thresh, best_gt, matched)
-    return torch.where(rescued >= 0, rescued if low_quality_own else best_gt, matched), best_iou
+    return torch.where(is_rescued, own_gt if low_quality_own else best_gt, matched), best_iou
 
 
 def ignore_covered(matched: Tensor, boxes: Tensor, regions: Tensor, min_overlap: float = 0.5) -> Tensor:
@@ -157,11 +170,11 @@ def assign_topk(
         return _all_negative(anchors)
     anchor_centers = box_ops.centers(anchors.boxes)
     gt_centers = box_ops.centers(gt_boxes)
-    farthest = max(torch.cdist(anchor_centers, gt_centers[c]).max() for c in _chunks(len(anchors.boxes), len(gt_boxes)))
+    farthest = max(_distances(gt_centers[c], anchor_centers).max() for c in _chunks(len(anchors.boxes), len(gt_boxes)))
     found = []
     for chunk in _chunks(len(anchors.boxes), len(gt_boxes)):
         ious = box_iou(gt_boxes[chunk], anchors.boxes)  # (m, R)
-        distances = torch.cdist(gt_centers[chunk], anchor_centers)
+        distances = _distances(gt_centers[chunk], anchor_centers)  # (m, R)
         # A thousandth of the relative distance decides between equal IoUs, most of which are 0.
         best = (ious - distances / farthest / 1000).topk(min(topk, ious.shape[1]), dim=1).indices
         centers = anchor_centers[best]  # (m, topk, 2)
@@ -245,7 +258,7 @@ def assign_ssc(
         farthest = sides.amax(-1)
         allowed = (sides.amin(-1) > margin) & (farthest >= limits[:, 0]) & (farthest <= limits[:, 1])
         allowed &= (centers - gt_centers[chunk][:, None]).abs().amax(-1) < reach
-        # Of several boxes around a point it learns the smallest: the others have points elsewhere.
+        # A point inside several boxes learns the smallest; larger boxes have other points.
         area, gt_idx = torch.where(allowed, areas[chunk][:, None], torch.inf).min(dim=0)
         better = area < best_area
         best_area = torch.where(better, area, best_area)
@@ -269,6 +282,11 @@ def _chunks(num_boxes: int, num_gt: int) -> Iterator[slice]:
     step = max(1, CHUNK_ELEMENTS // num_boxes)
     for start in range(0, num_gt, step):
         yield slice(start, min(start + step, num_gt))
+
+
+def _distances(points: Tensor, others: Tensor) -> Tensor:
+    """(M, R); not by a matrix product, whose rounding depends on how many boxes a chunk has."""
+    return torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _side_distances(centers: Tensor, boxes: Tensor, inset: float) -> Tensor:
@@ -300,7 +318,8 @@ def _nearest_anchors(anchors: AnchorGrid, points: Tensor, topk: int) -> Tensor:
     nearest, start = [], 0
     for grid, step, count in zip(anchors.grids, anchors.steps, anchors.num_per_level, strict=True):
         origin = box_ops.centers(anchors.boxes[start])  # (2,) centre of the first cell
-        position = (points - origin) / points.new_tensor(step[::-1])  # (M, 2) in cells, across and down
+        # In cells, across and down; the steps stay Python numbers, since a tensor of them would block a GPU.
+        position = torch.stack([(points[:, 0] - origin[0]) / step[1], (points[:, 1] - origin[1]) / step[0]], dim=1)
         num_rows, num_cols = min(topk, grid[0]), min(topk, grid[1])
         cols = _nearest_run(position[:, 0], num_cols, grid[1])  # (M, num_cols)
         rows = _nearest_run(position[:, 1], num_rows, grid[0])  # (M, num_rows)
@@ -324,7 +343,7 @@ def _nearest_run(position: Tensor, length: int, limit: int) -> Tensor:
 
 def _resolve(anchors: AnchorGrid, anchor_idx: Tensor, gt_idx: Tensor, ious: Tensor) -> Tensor:
     """Give each anchor of the pairs (anchor_idx, gt_idx) to its box of largest IoU, the first among equals."""
-    # Two passes without a matrix: the largest IoU that each anchor is wanted with, then the first box that has it.
+    # Two passes instead of a matrix: the largest IoU per anchor, then the first box that reaches it.
     best = anchors.boxes.new_full((len(anchors.boxes),), -1.0)
     best.scatter_reduce_(0, anchor_idx, ious, "amax")
     wins = ious == best[anchor_idx]

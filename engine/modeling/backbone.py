@@ -31,10 +31,6 @@ class Backbone(nn.Module):
         """Input pixels per cell of each level."""
         return tuple(self.fpn.strides)
 
-    @property
-    def num_levels(self) -> int:
-        return len(self.fpn.strides)
-
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) -> the levels, each (N, out_channels, about H / strides[l], about W / strides[l])."""
         return self.fpn(self.body(images))

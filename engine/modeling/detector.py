@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
-from engine.modeling.dense.stage import as_objects
 from engine.modeling.selection import Selection
 from engine.structures import Detections, ImageBatch, Targets
 
@@ -17,8 +18,8 @@ Images = ImageBatch | Sequence[Tensor]
 class GeneralizedRCNN(nn.Module):
     """A backbone, a dense stage (named `rpn` as in the reference: with a second stage it proposes regions), RoI heads.
 
-    It has three verbs: `losses`, `candidates` and `detect`. None depends on the mode (`train()`, `eval()`) but for the
-    layers inside that do (norms, dropout), and none keeps state, so that threads may share a model.
+    It has three verbs: `losses`, `candidates` and `detect`. None depends on `train()` or `eval()`, except through
+    layers such as norms and dropout. The last two keep no state, so threads may share a model in evaluation mode.
 
     Args:
         backbone: images (N, 3, H, W) -> pyramid.
@@ -46,7 +47,7 @@ class GeneralizedRCNN(nn.Module):
     @property
     def selection(self) -> Selection:
         """Which candidates become detections, as the last stage says."""
-        return (self.roi_heads or self.rpn).selection
+        return (self.rpn if self.roi_heads is None else self.roi_heads).selection
 
     def forward(self, images: Images, targets: list[Targets] | None = None) -> dict[str, Tensor] | list[Detections]:
         """`losses` in training mode, `detect` otherwise."""
@@ -59,8 +60,8 @@ class GeneralizedRCNN(nn.Module):
         outputs, anchors = self.rpn(features, images.padded_size)
         if self.roi_heads is None:
             return self.rpn.losses(outputs, anchors, targets)
-        losses = self.rpn.losses(outputs, anchors, as_objects(targets))
-        proposals = self.rpn.propose(outputs, anchors, images.sizes, is_training=True)
+        losses = self.rpn.losses(outputs, anchors, [_as_objects(target) for target in targets])
+        proposals = self.rpn.propose(outputs, anchors, images.sizes, for_losses=True)
         return losses | self.roi_heads.losses(features, proposals, targets)
 
     def candidates(self, images: Images) -> list[Detections]:
@@ -79,3 +80,8 @@ class GeneralizedRCNN(nn.Module):
 
     def _batch(self, images: Images) -> ImageBatch:
         return images if isinstance(images, ImageBatch) else ImageBatch.from_list(images, self.size_divisibility)
+
+
+def _as_objects(targets: Targets) -> Targets:
+    """The same boxes, all of the one class, "object", that a first stage knows."""
+    return replace(targets, labels=torch.zeros_like(targets.labels))

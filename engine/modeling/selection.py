@@ -20,15 +20,12 @@ class Selection:
         pre_nms_top_n: candidates per level and image, 0 for no limit. (The second stage has none.)
         nms_thresh: IoU with a better box of its class above which a candidate is suppressed.
         max_detections: per image, 0 for no limit.
-        clip_first: clip candidates to the image before the suppression (the reference, torchvision), or leave that to
-            the caller's resizing (detectron2).
     """
 
     score_thresh: float = 0.05
     pre_nms_top_n: int = 1000
     nms_thresh: float = 0.6
     max_detections: int = 100
-    clip_first: bool = True
 
     def __call__(self, candidates: Detections) -> Detections:
         """Class-wise NMS, then the `max_detections` best (more where scores tie with the last), by falling score."""

@@ -1,6 +1,6 @@
 """Pure functions on boxes: float32 (N, 4), xyxy, absolute pixels, continuous (width = x2 - x1).
 
-What depends on the convention of the reference stands in `pixel_convention`.
+Operations that depend on the pixel convention are methods of `PixelConvention`.
 
 Shapes: N boxes.
 """

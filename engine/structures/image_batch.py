@@ -52,5 +52,5 @@ class ImageBatch:
         return self.tensor.shape[-2], self.tensor.shape[-1]
 
     def to(self, device: torch.device | str) -> ImageBatch:
-        # After a non-blocking copy to the CPU nothing would tell when the data has arrived.
+        # A non-blocking copy to the CPU could be read before it is complete.
         return replace(self, tensor=self.tensor.to(device, non_blocking=torch.device(device).type == "cuda"))

@@ -30,8 +30,18 @@ class PixelConvention:
 
     @property
     def inset(self) -> float:
-        """By so much the reference's sides lie inside the stored ones where it asks how far a point is from them."""
+        """How far the reference's sides lie inside the stored ones when it measures distances from a point."""
         return self.extent / 2
+
+    @property
+    def has_whole_sizes(self) -> bool:
+        """Sizes of anchors are whole pixels (torchvision)."""
+        return self.anchor_rule == "torchvision"
+
+    @property
+    def stretches_anchors(self) -> bool:
+        """Cells are as many pixels apart as the padded image has for each (torchvision), instead of a fixed stride."""
+        return self.anchor_rule == "torchvision"
 
     def clip(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """Boxes (N, 4) limited to an image of `size` (height, width); an inclusive one keeps at least one pixel.

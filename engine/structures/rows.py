@@ -19,7 +19,7 @@ def row(*shape: int, dtype: torch.dtype = torch.float32) -> Any:
 
 
 class Rows:
-    """Base of a dataclass whose fields declared by `row` have the same length; its other fields are of the image.
+    """Base of a dataclass whose fields declared by `row` have the same length; the other fields describe the image.
 
     A further field (a mask, a track id) is one more line of the dataclass.
     """
@@ -40,7 +40,7 @@ class Rows:
         return replace(self, **{each.name: function(getattr(self, each.name)) for each in self._row_fields()})
 
     def to(self: Self, device: torch.device | str) -> Self:
-        # A copy to the CPU that does not block would be read before it has arrived.
+        # A non-blocking copy to the CPU could be read before it is complete.
         non_blocking = torch.device(device).type == "cuda"
         return self.map_rows(lambda rows: rows.to(device, non_blocking=non_blocking))
 

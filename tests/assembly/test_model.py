@@ -159,7 +159,7 @@ def backbone_of(body: str, neck: str, *pairs: Any, **args: dict[str, Any]) -> Ba
 def test_parts_of_ones_own_take_free_arguments(parts: None) -> None:
     backbone = backbone_of("TwoMaps", "OneLevel", body_args={"width": 6}, neck_args={"scale": 2.0})
     assert backbone.body.norm == "FrozenBN" and backbone.fpn.scale == 2.0
-    assert (backbone.out_channels, backbone.strides, backbone.num_levels) == (12, (16,), 1)
+    assert (backbone.out_channels, backbone.strides, len(backbone.strides)) == (12, (16,), 1)
     assert [tuple(level.shape) for level in backbone(torch.randn(1, 3, 32, 64))] == [(1, 12, 2, 4)]
 
 

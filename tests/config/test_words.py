@@ -16,16 +16,15 @@ from engine.registry import registered_names
 FIELDS = [field for key in KEYS.values() if key.entries for field in key.entries.fields]
 REGISTRIES = {key.name: key.words for key in [*KEYS.values(), *FIELDS] if key.words and key.words.registry}
 
-# The reference's defaults, which cannot be built; "", which leaves the choice to another key; dense stages that are
-# assembled from their own groups of keys.
-NOT_PARTS = {"R-50-C4", "ResNet50Conv5ROIFeatureExtractor", "", "ATSS", "RETINANET", "FCOS"}
+# The reference's defaults, which cannot be built, and "", which leaves the choice to another key.
+NOT_PARTS = {"R-50-C4", "ResNet50Conv5ROIFeatureExtractor", ""}
 
 REGISTERED = {
     "engine.layers.voting.MERGERS": ["vote", "soft_vote", "nms", "weighted"],
     "engine.modeling.bodies.BODIES": ["tiny"],
     "engine.training.hooks.HOOKS": ["Timer"],
     "engine.data.dataset.DATASET_TYPES": ["CocoDataset", "Table"],
-    "engine.modeling.dense.stage.DENSE_STAGES": ["ATSS", "RETINANET", "FCOS", "Corners"],
+    "engine.assembly.dense.DENSE_STAGES": ["ATSS", "RETINANET", "FCOS", "Corners"],
 }
 
 

@@ -24,7 +24,7 @@ def test_two_processes_train_as_one(world: World, trained: Trained, tmp_path: Pa
 
     files, alone = ({p.name for p in run.folder.rglob("*") if p.is_file()} for run in (both, trained))
     assert files == alone
-    assert both.output.count("iter 6/6") == 1 and both.output.count("score thresholds of") == 1
+    assert both.output.count("iter 6/6") == 1 and both.output.count("score thresholds with") == 1
     assert io.load(both.model)["thresholds"] == read_json(both.inference / "thresholds.json")
 
 
@@ -54,7 +54,7 @@ def test_any_number_of_processes_finds_the_same(world: World, trained: Trained, 
     for name in ("bbox", "metrics", "thresholds"):
         ours = read_json(tmp_path / "inference" / "fabric_val" / f"{name}.json")
         assert ours == read_json(trained.inference / f"{name}.json")
-    assert done.stdout.count("score thresholds of") == 1
+    assert done.stdout.count("score thresholds with") == 1
 
 
 def test_batches_without_boxes_do_not_hang(world: World, tmp_path: Path) -> None:

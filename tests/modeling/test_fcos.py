@@ -10,7 +10,7 @@ from engine.layers.losses import focal_loss_sum
 from engine.modeling.anchors import AnchorGenerator
 from engine.modeling.assign import assign_ssc
 from engine.modeling.box_coding import DistanceCoder
-from engine.modeling.dense.centerness import CenternessHead, CenternessStage, loss_of_codes
+from engine.modeling.dense.centerness import CenternessHead, CenternessStage, exponential, loss_of_codes
 from engine.modeling.dense.stage import SCORE_RULES, DenseParts, HeadOutputs
 from engine.modeling.selection import Selection
 from engine.structures import CONTINUOUS, INCLUSIVE, PixelConvention, Targets
@@ -21,7 +21,7 @@ RANGES = [(-1, 1e8)]
 def stage(unit: float = 8, convention: PixelConvention = CONTINUOUS, rule: str = "sqrt", **changed) -> CenternessStage:
     coder = DistanceCoder(1.0, convention.inset)
     parts = DenseParts(
-        CenternessHead(32, 2, num_levels=1, num_convs=1, activation="exp"),
+        CenternessHead(32, 2, num_levels=1, num_convs=1, activation=exponential),
         AnchorGenerator([[unit]], [1.0], [8], convention),
         partial(assign_ssc, level_ranges=RANGES, margin=0.0),
         coder,
@@ -50,11 +50,11 @@ def test_points_of_the_reference() -> None:
 
 def test_head_variants() -> None:
     features = [torch.randn(1, 32, 4, 4)]
-    for activation in ("exp", "relu"):
+    for activation in (exponential, torch.relu):
         head = CenternessHead(32, 2, num_levels=1, num_convs=1, activation=activation)
         outputs = head(features)
         assert (outputs.codes >= 0).all()
-        assert ((outputs.codes > 0).all()) == (activation == "exp")
+        assert ((outputs.codes > 0).all()) == (activation is exponential)
     torch.manual_seed(0)
     on_cls = CenternessHead(32, 2, num_levels=1, num_convs=1, centerness_on_reg=False)
     on_reg = CenternessHead(32, 2, num_levels=1, num_convs=1, centerness_on_reg=True)

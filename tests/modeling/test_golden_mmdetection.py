@@ -200,7 +200,7 @@ def test_cascade_regions_of_each_stage(cascade: Case) -> None:
     """Recorded boxes and predictions of a stage in, the regions of the next one out."""
     stages, heads, target = cascade.data["train"]["stages"], cascade.model.roi_heads, cascade.targets[0]
     proposals = [cascade.data["train"]["proposals"]]
-    for head, match, stage in zip(heads.box, heads.matches, stages, strict=True):
+    for head, match, stage in zip(heads.box, heads.matchers, stages, strict=True):
         regions = heads.sample(cascade.features, proposals, [target], head, match)
         close_as_sets(regions.boxes[0], stage["rois"][:, 1:], 0.05)
         for label in range(6):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from engine.checkpoint.weights import WeightFile
 from engine.config import load_config
 from engine.modeling.dense.towers import flatten
 from engine.modeling.detector import GeneralizedRCNN
-from engine.structures import ImageBatch, Targets
+from engine.structures import ImageBatch, PixelConvention, Targets
 from engine.structures import boxes as box_ops
 from tests.modeling.conftest import assert_same_detections
 
@@ -97,9 +96,16 @@ def test_pyramid_anchors_and_head(golden: Golden) -> None:
         torch.testing.assert_close(ours[0, first:], expected, rtol=1e-3, atol=1e-3)
 
 
+class Unclipped(PixelConvention):
+    """detectron2 suppresses boxes as they are, and clips them when they are resized to the image."""
+
+    def clip(self, boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return boxes
+
+
 def test_detections(golden: Golden) -> None:
     model = golden.model.eval()
-    model.rpn.selection = replace(model.rpn.selection, clip_first=False)
+    model.rpn.anchor_generator.convention = Unclipped(extent=0.0, anchor_rule="exact")
     with torch.no_grad():
         found = model(golden.batch)
     for ours, size, theirs in zip(found, golden.output_sizes, golden.data["final"], strict=True):

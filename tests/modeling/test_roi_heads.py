@@ -50,7 +50,7 @@ def parts(**changed) -> dict:
 
 def standard(head: BoxHead | None = None, **changed) -> StandardRoIHeads:
     return StandardRoIHeads(
-        box=head or box_head(), match=partial(match_boxes, fg_iou_thresh=0.5, bg_iou_thresh=0.5), **parts(**changed)
+        box=head or box_head(), matcher=partial(match_boxes, fg_iou_thresh=0.5, bg_iou_thresh=0.5), **parts(**changed)
     )
 
 
@@ -112,7 +112,7 @@ def test_regions_by_hand() -> None:
     target = targets([[0, 0, 10, 10], [40, 0, 60, 20], [70, 0, 96, 64]], [2, 0, 1], [False, False, True])
     # IoU 0.6 with the first box; 0.4 with it; in the ignored region; far from all.
     given = proposals([[0, 0, 10, 6], [0, 0, 10, 4], [72, 10, 90, 30], [0, 40, 20, 60]])
-    regions = heads.sample(features(), [given.boxes], [target], heads.box, heads.match)
+    regions = heads.sample(features(), [given.boxes], [target], heads.box, heads.matcher)
     rows = dict(zip(map(tuple, regions.boxes[0].tolist()), regions.labels.tolist(), strict=True))
     assert rows == {
         (0, 0, 10, 6): 2,
@@ -125,7 +125,7 @@ def test_regions_by_hand() -> None:
     pairs = zip(regions.boxes[0].tolist(), regions.gt_boxes.tolist(), strict=True)
     learned = {tuple(box): tuple(gt) for box, gt in pairs}
     assert learned[(0, 0, 10, 6)] == (0, 0, 10, 10) and learned[(40, 0, 60, 20)] == (40, 0, 60, 20)
-    without = standard(append_gt=False).sample(features(), [given.boxes], [target], heads.box, heads.match)
+    without = standard(append_gt=False).sample(features(), [given.boxes], [target], heads.box, heads.matcher)
     assert len(without.labels) == 3 and not without.is_gt.any()
 
 
@@ -133,7 +133,7 @@ def test_ohem_asks_the_head() -> None:
     head = box_head()
     heads = standard(head, sampling=Sampling(2, 0.0, SAMPLERS.get("ohem")), append_gt=False)
     given = proposals([[0, 0, 8, 8], [8, 8, 30, 40], [0, 0, 96, 64], [50, 10, 60, 60]]).boxes
-    regions = heads.sample(features(), [given], [targets([], [])], head, heads.match)
+    regions = heads.sample(features(), [given], [targets([], [])], head, heads.matcher)
     with torch.no_grad():
         logits, _ = head(heads.pooler(features(), [given]))
     hardest = given[cross_entropy(logits, torch.full((4,), K)).topk(2).indices]

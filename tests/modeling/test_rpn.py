@@ -30,7 +30,7 @@ def rpn(
     anchors = AnchorGenerator([[16], [32]], [0.5, 1.0, 2.0], STRIDES, convention)
     rule = ProposalRule(*limits, nms_thresh=nms_thresh, min_size=min_size)
     settings_ = {
-        "match_boxes": partial(match_boxes, fg_iou_thresh=0.7, bg_iou_thresh=0.3, low_quality_iou=0.0),
+        "matcher": partial(match_boxes, fg_iou_thresh=0.7, bg_iou_thresh=0.3, low_quality_iou=0.0),
         "sampling": Sampling(64, 0.5, SAMPLERS.get("random")),
         "coder": DeltaCoder((1.0, 1.0, 1.0, 1.0)),
         "box_loss": partial(smooth_l1, beta=1 / 9),
@@ -149,7 +149,7 @@ def test_losses_are_finite_and_reach_every_parameter(boxes: list, ignore: list |
     stage = rpn(sampling=Sampling(64, 0.5, SAMPLERS.get(sampler))).train()
     predictions = stage(features(2), (64, 96))
     losses = stage.losses(*predictions, [targets(boxes, ignore), targets(boxes, ignore, image_id=1)])
-    proposals = stage.propose(*predictions, [(64, 96)] * 2, is_training=True)
+    proposals = stage.propose(*predictions, [(64, 96)] * 2, for_losses=True)
     assert len(proposals) == 2 and not proposals[0].boxes.requires_grad
     total = sum(losses.values())
     assert torch.isfinite(total)

@@ -115,8 +115,8 @@ def test_proposals_carry_no_gradient_and_need_no_targets() -> None:
     for name in ("faster", "atss proposes"):
         model = model_of(name).train()
         predictions = model.rpn(model.backbone(images().tensor), images().padded_size)
-        for is_training in (True, False):
-            proposals = model.rpn.propose(*predictions, images().sizes, is_training)
+        for for_losses in (True, False):
+            proposals = model.rpn.propose(*predictions, images().sizes, for_losses)
             assert len(proposals) == 2
             assert not any(p.boxes.requires_grad or p.scores.requires_grad for p in proposals)
 
@@ -133,7 +133,7 @@ def test_the_same_seed_samples_alike_in_any_split_of_the_batch() -> None:
         boxes = [torch.rand(300, 4, generator=torch.Generator().manual_seed(i)) * 40 for i in split]
         boxes = [torch.cat([box[:, :2], box[:, :2] + box[:, 2:] + 1], dim=1) for box in boxes]
         regions = heads.sample(
-            [feature[split] for feature in features], boxes, [given[i] for i in split], heads.box[0], heads.match
+            [feature[split] for feature in features], boxes, [given[i] for i in split], heads.box[0], heads.matcher
         )
         chosen.append(regions.boxes)
     assert torch.equal(chosen[0][0], chosen[1][0]) and torch.equal(chosen[0][1], chosen[2][0])

@@ -152,8 +152,8 @@ def test_predictor_follows_the_conventions(foreign: Path) -> None:
     main(foreign, output, "--class-names", "a", "b")
     cfg = load_config(config)
     predictor = Predictor(cfg, output)
-    assert predictor.model.rpn.delta_weights == (1.0, 1.0, 1.0, 1.0)
-    assert predictor.pixel == 0.0
+    assert predictor.model.rpn.coder.weights == (1.0, 1.0, 1.0, 1.0)
+    assert predictor.convention.extent == 0.0
     assert cfg.MODEL.PIXEL_CONVENTION == "inclusive"  # that of the caller is not changed
 
 

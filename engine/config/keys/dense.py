@@ -13,7 +13,7 @@ from engine.config.declaration import key
 KEYS = [
     key("MODEL.DENSE.NAME", "", 'The dense stage, as an alternative to ATSS_ON, RETINANET_ON and FCOS_ON: ATSS, '
         'RETINANET and FCOS mean the same as these flags; "" means what the flags say.', ours=True,
-        words=("", "ATSS", "RETINANET", "FCOS"), registry="engine.modeling.dense.stage.DENSE_STAGES"),
+        words=("", "ATSS", "RETINANET", "FCOS"), registry="engine.assembly.dense.DENSE_STAGES"),
     key("MODEL.DENSE.ARGS", {}, "Arguments of a dense stage of your own, by name: any plain values. The built-in ones "
         "have keys in MODEL.ATSS, MODEL.RETINANET and MODEL.FCOS.", ours=True),
     key("MODEL.DENSE.NUM_CLASSES", 0, "Of a dense stage of your own: foreground classes + 1; 0: from the data set or "

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from engine.layers.deform_conv import DeformConv2d
 from engine.layers.norm import norm
-from engine.modeling.bodies import BODIES, freeze
+from engine.modeling.bodies.body import BODIES, freeze
 
 BLOCKS_PER_STAGE = {
     18: (2, 2, 2, 2),

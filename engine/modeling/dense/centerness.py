@@ -23,12 +23,15 @@ from engine.modeling.dense.towers import Scale, flatten, init_head, tower
 from engine.structures import PixelConvention, Targets
 from engine.structures import boxes as box_ops
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda codes: codes,  # deltas
-    "relu": F.relu,  # distances, in units of the stride
-    "exp": lambda codes: codes.float().exp(),  # distances, in pixels: float16 would overflow at 65,504
-}
-"""What is applied to the box branch."""
+
+def identity(codes: Tensor) -> Tensor:
+    """Activation of a box branch that predicts deltas."""
+    return codes
+
+
+def exponential(codes: Tensor) -> Tensor:
+    """Activation of a box branch that predicts distances in pixels; in float32, since float16 ends at 65,504."""
+    return codes.float().exp()
 
 
 class CenternessHead(nn.Module):
@@ -43,7 +46,7 @@ class CenternessHead(nn.Module):
         deformable: whether the last convolution of a tower is a modulated deformable one.
         prior: probability of foreground that the classifier starts with.
         centerness_on_reg: centerness is predicted from the box tower instead of the class tower.
-        activation: of the box branch, a key of ACTIVATIONS.
+        activation: of the box branch: `identity`, `exponential`, or `F.relu` for distances in strides.
         box_bias: what the box branch starts with.
     """
 
@@ -57,12 +60,12 @@ class CenternessHead(nn.Module):
         deformable: bool = False,
         prior: float = 0.01,
         centerness_on_reg: bool = True,
-        activation: str = "none",
+        activation: Callable[[Tensor], Tensor] = identity,
         box_bias: float = 0.0,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.centerness_on_reg, self.activation = centerness_on_reg, ACTIVATIONS[activation]
+        self.centerness_on_reg, self.activation = centerness_on_reg, activation
         self.cls_tower = tower(in_channels, num_convs, deformable=deformable)
         self.bbox_tower = tower(in_channels, num_convs, deformable=deformable)
         self.cls_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
@@ -120,7 +123,7 @@ class CenternessStage(DenseStage):
 
         sums = torch.stack([is_positive.sum().to(weights), weights.sum()])
         num_positive, sum_weights = distributed.all_reduce_mean(sums).unbind()
-        num_positive = num_positive.clamp(min=1.0)  # a batch may have no object at all
+        num_positive = num_positive.clamp(min=1.0)  # a batch may have no object; its loss of all negatives stays
 
         loss_cls = self.cls_loss(outputs.logits.float(), labels)
         loss_reg = (self.box_loss(outputs.codes[is_positive].float(), positive_anchors, gt_boxes) * weights).sum()
@@ -129,7 +132,7 @@ class CenternessStage(DenseStage):
         )
         return {
             "loss_cls": loss_cls / num_positive,
-            "loss_reg": self.reg_loss_weight * loss_reg / sum_weights.clamp(min=1e-6),
+            "loss_reg": self.reg_loss_weight * loss_reg / sum_weights.clamp(min=1e-6),  # 0 / 0 without positives
             "loss_centerness": loss_centerness / num_positive,
         }
 

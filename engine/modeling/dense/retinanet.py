@@ -17,8 +17,8 @@ from engine.registry import Registry
 from engine.structures import Targets
 
 NORMALIZERS = Registry("NORMALIZERS")
-"""By the name in `MODEL.RETINANET.LOSS_NORMALIZER`: () -> module that maps the positives of each image (N,) to what the
-class and box loss sums of each image are divided by, (N,) both."""
+"""By the name in `MODEL.RETINANET.LOSS_NORMALIZER`: (reg_weight: float) -> module that maps the positives of each
+image (N,) to what the class and box loss sums of each image are divided by, (N,) both."""
 
 
 class RetinaNetHead(nn.Module):

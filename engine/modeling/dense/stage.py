@@ -6,7 +6,7 @@ Shapes: N images, L levels, R anchors per image, P candidates, M gt boxes, K cla
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from engine.structures import Detections, PixelConvention, Targets
 
 DENSE_STAGES = Registry("DENSE_STAGES")
 """(shape: `DenseShape`, **arguments) -> `DenseStage`, by the name in `MODEL.DENSE.NAME`; its arguments are those of
-`MODEL.DENSE.ARGS`."""
+`MODEL.DENSE.ARGS`. ATSS, RETINANET and FCOS, which have keys of their own, are registered in `assembly.dense`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class HeadOutputs:
 
     Attributes:
         logits: (N, R, K).
-        codes: (N, R, 4), what they stand for is known to the stage's `BoxCoder`.
+        codes: (N, R, 4), decoded by the stage's `BoxCoder`.
         centerness: (N, R) logits; None where the head predicts none (RetinaNet).
     """
 
@@ -73,7 +73,7 @@ Score = Callable[[Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class ScoreRule:
-    """What class score and centerness make of a box.
+    """How class score and centerness combine into the score of a box.
 
     Attributes:
         thresholded: must be above `Selection.score_thresh`.
@@ -118,7 +118,7 @@ class DenseParts:
 
 
 class DenseStage(nn.Module):
-    """A head, its anchors, what they learn, and how predictions become boxes; a subclass says what errors cost.
+    """A head, its anchors, what they learn, and how predictions become boxes; subclasses define the losses.
 
     Attributes:
         train_selection: replaces `selection` for the proposals of a training step, where a second stage follows.
@@ -161,7 +161,7 @@ class DenseStage(nn.Module):
             logits.detach(), objects.labels, lambda: self.coder.decode(codes.detach().float(), anchors.boxes)
         )
         matched = self.assign(anchors, objects.boxes, predictions)
-        # Crowds are neither: what lies in one teaches nothing, unless it matches an object.
+        # Anchors in crowd regions are ignored unless they match an object.
         matched = ignore_covered(matched, anchors.boxes, regions.boxes)
         is_positive = matched >= 0
         labels, boxes = matched.clone(), torch.zeros_like(anchors.boxes)
@@ -172,10 +172,10 @@ class DenseStage(nn.Module):
     # -- testing ----------------------------------------------------------------------------------------------------
 
     def propose(
-        self, outputs: HeadOutputs, anchors: AnchorGrid, sizes: list[tuple[int, int]], is_training: bool = False
+        self, outputs: HeadOutputs, anchors: AnchorGrid, sizes: list[tuple[int, int]], for_losses: bool = False
     ) -> list[Detections]:
         """Proposals of each image for a second stage, by falling score and without gradient."""
-        selection = self.train_selection if is_training else self.selection
+        selection = self.train_selection if for_losses else self.selection
         with torch.no_grad():
             return [selection(candidates) for candidates in self.candidates(outputs, anchors, sizes)]
 
@@ -208,9 +208,7 @@ class DenseStage(nn.Module):
         idx, labels = (torch.cat(parts) for parts in zip(*levels, strict=True))  # (P,) each
         scores = self.score_rule.final(cls_scores[idx, labels], None if centerness is None else centerness[idx])
         # Boxes are decoded last: of tens of thousands of anchors only these are worth it.
-        boxes = self.coder.decode(codes[idx], anchors.boxes[idx])
-        if self.selection.clip_first:
-            boxes = anchors.convention.clip(boxes, size)
+        boxes = anchors.convention.clip(self.coder.decode(codes[idx], anchors.boxes[idx]), size)
         return Detections(boxes, scores, labels, size)
 
     def _best_of_level(self, cls_scores: Tensor, centerness: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -224,8 +222,3 @@ class DenseStage(nn.Module):
             best = ranks.topk(limit).indices
             idx, labels = idx[best], labels[best]
         return idx, labels
-
-
-def as_objects(targets: list[Targets]) -> list[Targets]:
-    """The same ground truth with the one class, "object", that a first stage knows."""
-    return [replace(target, labels=torch.zeros_like(target.labels)) for target in targets]

@@ -45,7 +45,7 @@ def init_head(head: nn.Module, prior: float) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=0.01)
             nn.init.zeros_(module.bias)
-    for module in head.modules():
+    for module in head.modules():  # afterwards: the loop above gave their offset branches weights
         if isinstance(module, DeformConv2d):
             module.reset_offsets()
     nn.init.constant_(head.cls_logits.bias, -math.log((1 - prior) / prior))

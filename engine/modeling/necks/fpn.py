@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from engine.errors import InputError
 from engine.layers.norm import norm
-from engine.modeling.necks import NECKS
+from engine.modeling.necks.neck import NECKS
 
 FPN_NECKS = ("FPN", "FPN-RETINANET")
 """The names in `NECKS`."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from engine.modeling.assign import IGNORED
+from engine.modeling.assign import IGNORED, BoxMatcher
 from engine.modeling.selection import Selection
 from engine.modeling.two_stage.box_head import BoxHead, RegionTargets
-from engine.modeling.two_stage.roi_heads import Match, StandardRoIHeads, join_regions, learned_boxes
+from engine.modeling.two_stage.roi_heads import StandardRoIHeads, join_regions, learned_boxes
 from engine.modeling.two_stage.roi_pooling import RoIPooler
 from engine.modeling.two_stage.sampling import Sampling
 from engine.registry import Registry
@@ -42,12 +42,12 @@ class CascadeStage:
 
     Attributes:
         head: refines the boxes of the stage before.
-        match: which gt box a region learns; each stage asks for a higher IoU.
+        matcher: which gt box a region learns; each stage asks for a higher IoU.
         loss_weight: factor of its losses.
     """
 
     head: BoxHead
-    match: Match
+    matcher: BoxMatcher
     loss_weight: float = 1.0
 
 
@@ -77,8 +77,8 @@ class CascadeRoIHeads(StandardRoIHeads):
         convention: PixelConvention = CONTINUOUS,
     ) -> None:
         heads = nn.ModuleList(stage.head for stage in stages)
-        super().__init__(pooler, heads, num_classes, stages[0].match, sampling, selection, append_gt, convention)
-        self.matches = [stage.match for stage in stages]
+        super().__init__(pooler, heads, num_classes, stages[0].matcher, sampling, selection, append_gt, convention)
+        self.matchers = [stage.matcher for stage in stages]
         self.loss_weights = [stage.loss_weight for stage in stages]
         self.score_mean, self.resample, self.feature_gradient = score_mean, resample, feature_gradient
 
@@ -88,11 +88,11 @@ class CascadeRoIHeads(StandardRoIHeads):
         """Losses of every stage, named `loss_classifier_stage0`, ..."""
         losses = {}
         boxes = [proposal.boxes for proposal in proposals]
-        for i, (head, match, weight) in enumerate(zip(self.box, self.matches, self.loss_weights, strict=True)):
-            if i == 0 or self.resample:  # detectron2 samples once: later stages learn from all that is left
-                regions = self.sample(features, boxes, targets, head, match)
+        for i, (head, matcher, weight) in enumerate(zip(self.box, self.matchers, self.loss_weights, strict=True)):
+            if i == 0 or self.resample:  # detectron2 samples once: later stages learn from all refined regions
+                regions = self.sample(features, boxes, targets, head, matcher)
             else:
-                regions = self.relabel(boxes, targets, match)
+                regions = self.relabel(boxes, targets, matcher)
             pooled = self._scale_gradient(self.pooler(features, regions.boxes))
             logits, deltas = head(pooled)
             for name, loss in head.losses(logits, deltas, regions).items():
@@ -101,11 +101,11 @@ class CascadeRoIHeads(StandardRoIHeads):
         return losses
 
     @torch.no_grad()
-    def relabel(self, boxes: list[Tensor], targets: list[Targets], match: Match) -> RegionTargets:
+    def relabel(self, boxes: list[Tensor], targets: list[Targets], matcher: BoxMatcher) -> RegionTargets:
         """All `boxes` (P_i, 4) except those in ignore regions, with what they learn at this stage's threshold."""
         images = []
         for box, target in zip(boxes, targets, strict=True):
-            matched, _, labels = self.label(box, target, match)
+            matched, _, labels = self.label(box, target, matcher)
             used = matched != IGNORED  # dropped here, since no sampler leaves them out
             learned = learned_boxes(target.boxes[~target.ignore], matched)
             images.append((box[used], labels[used], learned[used], torch.zeros_like(used)[used]))
@@ -122,7 +122,7 @@ class CascadeRoIHeads(StandardRoIHeads):
     ) -> list[Tensor]:
         """The next stage's regions (P_i, 4): empty ones are dropped, and with `resample` gt boxes."""
         is_object = regions.labels < self.num_classes
-        # Background has no deltas of its own: it moves as its most likely class says, as it will in testing.
+        # Background has no deltas of its own; as in testing, it is refined with those of its most likely class.
         labels = torch.where(is_object, regions.labels, _best_class(logits))
         counts = [len(box) for box in regions.boxes]
         refined = self.refine(head, deltas, labels, regions.boxes, sizes)

@@ -5,20 +5,17 @@ Shapes: N images, P regions of an image or of the batch, M gt boxes, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from engine.modeling.assign import NEGATIVE, ignore_covered
+from engine.modeling.assign import NEGATIVE, BoxMatcher, ignore_covered
 from engine.modeling.selection import Selection
 from engine.modeling.two_stage.box_head import BoxHead, RegionTargets
 from engine.modeling.two_stage.roi_pooling import RoIPooler
 from engine.modeling.two_stage.sampling import Pool, Sampling, draw_seed, generator_of
 from engine.structures import CONTINUOUS, Detections, PixelConvention, Targets
-
-Match = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""`assign.match_boxes` with its thresholds bound: (boxes, gt boxes) -> matched, IoUs."""
 
 
 class StandardRoIHeads(nn.Module):
@@ -28,7 +25,7 @@ class StandardRoIHeads(nn.Module):
         pooler: cuts proposals out of the pyramid.
         box: the head.
         num_classes: K.
-        match: which gt box a proposal learns.
+        matcher: which gt box a proposal learns.
         sampling: the proposals of an image that the losses are computed on.
         selection: which boxes become detections.
         append_gt: gt boxes join the proposals in training, so that there are good ones from the start.
@@ -40,7 +37,7 @@ class StandardRoIHeads(nn.Module):
         pooler: RoIPooler,
         box: nn.Module,
         num_classes: int,
-        match: Match,
+        matcher: BoxMatcher,
         sampling: Sampling,
         selection: Selection,
         append_gt: bool = True,
@@ -48,7 +45,7 @@ class StandardRoIHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.pooler, self.box, self.num_classes = pooler, box, num_classes
-        self.match, self.sampling, self.append_gt = match, sampling, append_gt
+        self.matcher, self.sampling, self.append_gt = matcher, sampling, append_gt
         self.selection, self.convention = selection, convention
 
     # -- training ---------------------------------------------------------------------------------------------------
@@ -56,12 +53,17 @@ class StandardRoIHeads(nn.Module):
     def losses(self, features: list[Tensor], proposals: list[Detections], targets: list[Targets]) -> dict[str, Tensor]:
         """Losses of the head on sampled proposals of each image."""
         boxes = [proposal.boxes for proposal in proposals]
-        regions = self.sample(features, boxes, targets, self.box, self.match)
+        regions = self.sample(features, boxes, targets, self.box, self.matcher)
         return self.box.losses(*self.box(self.pooler(features, regions.boxes)), regions)
 
     @torch.no_grad()
     def sample(
-        self, features: list[Tensor], proposals: list[Tensor], targets: list[Targets], head: BoxHead, match: Match
+        self,
+        features: list[Tensor],
+        proposals: list[Tensor],
+        targets: list[Targets],
+        head: BoxHead,
+        matcher: BoxMatcher,
     ) -> RegionTargets:
         """The regions that `head` learns from, out of the proposals (P_i, 4) and, if `append_gt`, the gt boxes."""
         seed = draw_seed()
@@ -71,9 +73,9 @@ class StandardRoIHeads(nn.Module):
             num_proposals = len(boxes)
             # At the start no proposal fits; the gt boxes give the head something to learn from.
             boxes = torch.cat([boxes, gt_boxes]) if self.append_gt else boxes
-            matched, ious, labels = self.label(boxes, target, match)
+            matched, ious, labels = self.label(boxes, target, matcher)
 
-            # Only OHEM asks for it, so that the others pay for no second pass of the head.
+            # Called only by OHEM: the other samplers skip this second pass of the head.
             def hardness(idx: Tensor, i: int = i, boxes: Tensor = boxes, labels: Tensor = labels) -> Tensor:
                 logits, _ = head(self.pooler([feature[i : i + 1] for feature in features], [boxes[idx]]))
                 return head.cls_loss(logits, labels[idx])
@@ -84,10 +86,10 @@ class StandardRoIHeads(nn.Module):
             images.append((boxes[chosen], labels[chosen], learned_boxes(gt_boxes, matched[chosen]), is_gt))
         return join_regions(images)
 
-    def label(self, boxes: Tensor, target: Targets, match: Match) -> tuple[Tensor, Tensor, Tensor]:
+    def label(self, boxes: Tensor, target: Targets, matcher: BoxMatcher) -> tuple[Tensor, Tensor, Tensor]:
         """Which gt box each of `boxes` (P, 4) learns (P,), the IoUs (P,), and its class, K for the background (P,)."""
         is_object = ~target.ignore
-        matched, ious = match(boxes, target.boxes[is_object])
+        matched, ious = matcher(boxes, target.boxes[is_object])
         matched = ignore_covered(matched, boxes, target.boxes[target.ignore])
         labels = torch.full_like(matched, self.num_classes)
         labels[matched >= 0] = target.labels[is_object][matched[matched >= 0]]

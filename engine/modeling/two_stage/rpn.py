@@ -1,4 +1,4 @@
-"""Region proposal network (Ren et al., 2015): where something lies, of whatever class.
+"""Region proposal network (Ren et al., 2015): class-agnostic object proposals.
 
 Shapes: N images, L levels, A anchors per cell, R anchors per image, P proposals, S sampled anchors, C channels, H W.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from engine import distributed
 from engine.layers.nms import class_nms
 from engine.modeling.anchors import AnchorGenerator, AnchorGrid
-from engine.modeling.assign import IGNORED, ignore_covered
+from engine.modeling.assign import IGNORED, BoxMatcher, ignore_covered
 from engine.modeling.box_coding import BoxCoder
 from engine.modeling.two_stage.sampling import Pool, Sampling, draw_seed, generator_of
 from engine.registry import Registry
@@ -81,7 +81,7 @@ class RPN(nn.Module):
     Args:
         head: pyramid -> logits and deltas, see `SingleConvRPNHead`.
         anchor_generator: anchors of the pyramid's levels.
-        match_boxes: `assign.match_boxes` with its thresholds bound: (anchors, gt boxes) -> matched, IoUs.
+        matcher: which gt box an anchor learns.
         sampling: the anchors of an image that the losses are computed on.
         coder: what the deltas mean.
         box_loss: from `roi_losses.BOX_LOSSES`.
@@ -94,7 +94,7 @@ class RPN(nn.Module):
         self,
         head: nn.Module,
         anchor_generator: AnchorGenerator,
-        match_boxes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        matcher: BoxMatcher,
         sampling: Sampling,
         coder: BoxCoder,
         box_loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
@@ -105,7 +105,7 @@ class RPN(nn.Module):
     ) -> None:
         super().__init__()
         self.head, self.anchor_generator = head, anchor_generator
-        self.match_boxes, self.sampling, self.coder, self.box_loss = match_boxes, sampling, coder, box_loss
+        self.matcher, self.sampling, self.coder, self.box_loss = matcher, sampling, coder, box_loss
         self.train_rule, self.test_rule = train_rule, test_rule
         self.straddle_thresh, self.count_sampled = straddle_thresh, count_sampled
 
@@ -123,9 +123,9 @@ class RPN(nn.Module):
         """
         boxes = anchors.boxes
         is_used = self._is_inside(anchors, targets.size)
-        matched, ious = self.match_boxes(boxes[is_used], targets.boxes[~targets.ignore])
+        matched, ious = self.matcher(boxes[is_used], targets.boxes[~targets.ignore])
         matched = ignore_covered(matched, boxes[is_used], targets.boxes[targets.ignore])
-        # Of the anchors that leave the image nothing is learned, not even that they are background.
+        # Anchors that leave the image are not trained on, not even as background.
         all_matched = torch.full((len(boxes),), IGNORED, dtype=torch.int64, device=boxes.device)
         return all_matched.masked_scatter(is_used, matched), ious.new_zeros(len(boxes)).masked_scatter(is_used, ious)
 
@@ -174,14 +174,14 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def propose(
-        self, outputs: Outputs, anchors: AnchorGrid, sizes: list[tuple[int, int]], is_training: bool = False
+        self, outputs: Outputs, anchors: AnchorGrid, sizes: list[tuple[int, int]], for_losses: bool = False
     ) -> list[Detections]:
         """Proposals of each image (all of label 0), by falling score and without gradient.
 
         They are the best anchors of each level, decoded, clipped to the image of `sizes` and suppressed level by level.
         """
         logits, deltas = outputs
-        rule = self.train_rule if is_training else self.test_rule
+        rule = self.train_rule if for_losses else self.test_rule
         boxes, scores, levels = [], [], []
         start = 0
         for level, count in enumerate(anchors.num_per_level):

@@ -107,6 +107,7 @@ def draw_seed() -> int:
 
 def generator_of(seed: int, image_id: int | str, device: torch.device) -> torch.Generator:
     """The random numbers of one image in a step."""
+    # crc32, since Python's hash of a string differs from process to process.
     return torch.Generator(device).manual_seed(zlib.crc32(str(image_id).encode(), seed))
 
 
