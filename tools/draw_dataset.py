@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     setup_logging()
     dataset = build_dataset(cfg, args.dataset or names[0])
-    results = read_results(args.results, dataset.coco_dict()) if args.results else None
+    results = read_results(args.results, dataset.annotations) if args.results else None
     indices = sorted(choose_images(len(dataset), args.num_images, args.seed))
     cells, width = [], 960 if args.results else 480
     for index, (name, picture) in enumerate(pictures(dataset, indices, results, args.threshold, not args.hide_labels)):
