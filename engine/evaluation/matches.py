@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from engine.data.annotations import AnnotationTable
 from engine.errors import InputError
-from engine.evaluation.cocoeval import SortedBoxes, run_cocoeval, sorted_detections, sorted_ground_truth
+from engine.evaluation.cocoeval import SortedBoxes, run_cocoeval
 
 NO_MATCH = -1
 
@@ -133,13 +133,9 @@ def match_detections(
     for iou in iou_thresholds:
         if not 0 < iou <= 1:
             raise InputError(f"IoU threshold (TEST.THRESHOLD_IOU) must be in (0, 1], not {iou}")
-    ground_truth = sorted_ground_truth(annotations, category_ids)
-    detections = sorted_detections(annotations, results, category_ids)
-    num_classes, no_limit = len(category_ids), max(len(results), 1)
-    evaluation = run_cocoeval(
-        annotations, ground_truth, detections, num_classes, [no_limit], iou_thresholds, all_areas=False
-    )
-    return _read_matches(evaluation, ground_truth, detections, len(annotations.image_ids), num_classes)
+    no_limit = max(len(results), 1)
+    found = run_cocoeval(annotations, results, category_ids, [no_limit], iou_thresholds)
+    return _read_matches(*found, len(annotations.image_ids), len(category_ids))
 
 
 def rows_per_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:

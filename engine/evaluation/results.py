@@ -31,12 +31,8 @@ def to_coco_results(detections: Mapping[ImageId, Detections], category_ids: Sequ
 
     Example:
         >>> import torch
-        >>> found = Detections(
-        ...     boxes=torch.tensor([[1.0, 2.0, 4.0, 6.0]]),
-        ...     scores=torch.tensor([0.5]),
-        ...     labels=torch.tensor([0]),
-        ...     size=(10, 10),
-        ... )
+        >>> boxes = torch.tensor([[1.0, 2.0, 4.0, 6.0]])
+        >>> found = Detections(boxes, scores=torch.tensor([0.5]), labels=torch.tensor([0]), size=(10, 10))
         >>> to_coco_results({7: found}, [3])
         [{'image_id': 7, 'category_id': 3, 'bbox': [1.0, 2.0, 3.0, 4.0], 'score': 0.5}]
     """
@@ -57,25 +53,7 @@ def to_coco_results(detections: Mapping[ImageId, Detections], category_ids: Sequ
 
 
 def without_images(annotations: AnnotationTable, image_ids: Collection[ImageId]) -> AnnotationTable:
-    """The annotations without these images and their boxes; ids that are not there are no fault.
-
-    Example:
-        >>> table = AnnotationTable(
-        ...     image_ids=[4, 7],
-        ...     file_names=["a.png", "b.png"],
-        ...     sizes=np.zeros((2, 2), np.int32),
-        ...     category_ids=[1],
-        ...     category_names=["hole"],
-        ...     image_rows=np.array([1, 0]),
-        ...     category_rows=np.array([0, 0]),
-        ...     boxes_xywh=np.array([[0.0, 0.0, 2.0, 2.0], [5.0, 5.0, 3.0, 3.0]]),
-        ...     areas=np.array([4.0, 9.0]),
-        ...     crowd=np.array([False, False]),
-        ... )
-        >>> kept = without_images(table, [4])
-        >>> kept.image_ids, kept.image_rows.tolist(), kept.areas.tolist()
-        ([7], [0], [4.0])
-    """
+    """The annotations without these images and their boxes; ids that they do not have are ignored."""
     dropped = set(image_ids)
     is_kept = np.array([image_id not in dropped for image_id in annotations.image_ids], dtype=bool)  # (n,)
     image_rows = np.flatnonzero(is_kept)
