@@ -166,9 +166,5 @@ def _best_interpolated(found: ClassMatches, beta: float) -> OperatingPoint | Non
 def _entry(point: OperatingPoint | None, found: ClassMatches) -> dict[str, Any]:
     if point is not None:
         return {**point._asdict(), "num_gt": found.num_gt}
-    reason = NO_GROUND_TRUTH
-    if found.num_gt:
-        reason = NO_TRUE_DETECTION
-    elif found.num_ignored:
-        reason = ONLY_CROWDS
+    reason = NO_TRUE_DETECTION if found.num_gt else ONLY_CROWDS if found.num_ignored else NO_GROUND_TRUTH
     return {**dict.fromkeys(OperatingPoint._fields), "num_gt": found.num_gt, "reason": reason}
