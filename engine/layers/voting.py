@@ -72,39 +72,30 @@ def soft_vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, 
 @MERGERS.register("nms")
 def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Merged:
     """Plain class-wise suppression, see `layers.nms.class_nms`."""
-    is_finite = _is_finite(boxes, scores)
-    boxes, scores, labels = boxes[is_finite], scores[is_finite], labels[is_finite]
+    boxes, scores, labels = _finite(boxes, scores, labels)
     kept = class_nms(boxes, scores, labels, iou_thresh)
     return boxes[kept], scores[kept], labels[kept]
 
 
-def _is_finite(boxes: Tensor, scores: Tensor) -> Tensor:
-    return boxes.isfinite().all(dim=1) & scores.isfinite()
+def _finite(boxes: Tensor, scores: Tensor, labels: Tensor) -> Merged:
+    is_finite = boxes.isfinite().all(dim=1) & scores.isfinite()
+    return boxes[is_finite], scores[is_finite], labels[is_finite]
 
 
 def _merge(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, score_thresh: float | None) -> Merged:
-    is_finite = _is_finite(boxes, scores)
-    corners = boxes[is_finite].detach().double().cpu().numpy()
-    weights = scores[is_finite].detach().double().cpu().numpy()
-    classes = labels[is_finite].cpu().numpy()
-
+    boxes, scores, labels = _finite(boxes.detach(), scores.detach(), labels)
+    corners, weights, classes = boxes.double().cpu().numpy(), scores.double().cpu().numpy(), labels.cpu().numpy()
     leaders, ious = find_leaders(corners, weights, classes, iou_thresh)
     is_leader = leaders == np.arange(len(leaders))
-    merged = _mean_boxes(corners, weights, leaders)[is_leader]
-    merged_scores, merged_classes = weights[is_leader], classes[is_leader]
+    merged = _mean_boxes(corners, weights, leaders)[is_leader], weights[is_leader], classes[is_leader]
     if score_thresh is not None:
         lowered = weights * (1 - ious)
         stays = ~is_leader & (lowered >= score_thresh) & (lowered > 0)
-        merged = np.concatenate([merged, corners[stays]])
-        merged_scores = np.concatenate([merged_scores, lowered[stays]])
-        merged_classes = np.concatenate([merged_classes, classes[stays]])
-
-    ranking = _rank(merged, merged_scores, merged_classes)
-    return (
-        torch.from_numpy(merged[ranking]).to(boxes),
-        torch.from_numpy(merged_scores[ranking]).to(scores),
-        torch.from_numpy(merged_classes[ranking]).to(labels),
-    )
+        rest = corners[stays], lowered[stays], classes[stays]
+        merged = tuple(np.concatenate(pair) for pair in zip(merged, rest, strict=True))
+    ranking = _rank(*merged)
+    found = (torch.from_numpy(each[ranking]) for each in merged)
+    return tuple(each.to(like) for each, like in zip(found, (boxes, scores, labels), strict=True))
 
 
 def _mean_boxes(corners: np.ndarray, weights: np.ndarray, leaders: np.ndarray) -> np.ndarray:
