@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from engine.inference.loop import evaluation_mode
 from engine.structures import padded_size
 
-with warnings.catch_warnings():  # on import fvcore compiles losses in a deprecated way, and torch warns
+with warnings.catch_warnings():  # on import fvcore compiles losses in a deprecated way, of which torch warns
     warnings.simplefilter("ignore", FutureWarning)
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
-    from fvcore.nn.jit_analysis import JitModelAnalysis
     from fvcore.nn.jit_handles import generic_activation_jit, get_shape
 
 INTERPOLATION = 4
@@ -86,26 +85,18 @@ def complexity(model: nn.Module, image_size: tuple[int, int], device: torch.devi
     regions: list[int] = []
     pooler = getattr(getattr(model, "roi_heads", None), "pooler", nn.Identity())
     hook = pooler.register_forward_pre_hook(lambda _, inputs: regions.append(sum(map(len, inputs[1]))))
+    for analysis in (operations, activations):  # what is not counted is reported in one line of ours
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     with hook, evaluation_mode(model):
-        counts = [_by_module(analysis) for analysis in (operations, activations)]
+        counts = [analysis.by_module() for analysis in (operations, activations)]
         uncounted = Counter(operations.unsupported_ops())
-    return Complexity(
-        [
-            ModuleCost(
-                name,
-                sum(p.numel() for p in module.parameters()),
-                sum(p.numel() for p in module.parameters() if p.requires_grad),
-                *(int(count[f"detector.{name}".rstrip(".")]) for count in counts),
-            )
-            for name, module in model.named_modules()
-        ],
-        regions[0] if regions else None,
-        uncounted,
-    )
-
-
-def _by_module(analysis: JitModelAnalysis) -> Mapping[str, float]:
-    return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_module()
+    costs = []
+    for name, module in model.named_modules():
+        num_parameters = sum(p.numel() for p in module.parameters())
+        num_trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        of_module = (int(count[f"detector.{name}".rstrip(".")]) for count in counts)
+        costs.append(ModuleCost(name, num_parameters, num_trainable, *of_module))
+    return Complexity(costs, regions[0] if regions else None, uncounted)
 
 
 def deform_conv2d_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:

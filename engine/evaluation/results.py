@@ -80,16 +80,12 @@ def read_skipped_images(metrics_file: Path) -> list[ImageId]:
     return metrics.get("skipped_images", []) if isinstance(metrics, dict) else []
 
 
-def read_results(path: str | Path, annotations: AnnotationTable | None = None) -> list[dict[str, Any]]:
-    """Read and check a COCO result file.
-
-    Args:
-        path: the JSON file.
-        annotations: of the data set that the results were made on; where given, ids must be in them.
+def read_results(path: str | Path, annotations: AnnotationTable) -> list[dict[str, Any]]:
+    """Read and check a COCO result file of a data set with these `annotations`.
 
     Raises:
-        InputError: the file cannot be read, or an entry is at fault; one line with the file and the entry's index,
-            from 0.
+        InputError: the file cannot be read, or an entry is faulty or has an id that is not in `annotations`; one line
+            with the file and the index of the entry, from 0.
     """
     path = Path(path)
     try:
@@ -103,9 +99,7 @@ def read_results(path: str | Path, annotations: AnnotationTable | None = None) -
         raise InputError(
             f"{path}: must hold a list of COCO results, not {type(results).__name__}; is this the annotation file?"
         )
-    image_ids = category_ids = None
-    if annotations is not None:
-        image_ids, category_ids = set(annotations.image_ids), set(annotations.category_ids)
+    image_ids, category_ids = set(annotations.image_ids), set(annotations.category_ids)
     for index, entry in enumerate(results):
         fault = _fault(entry, image_ids, category_ids)
         if fault is not None:
@@ -113,7 +107,7 @@ def read_results(path: str | Path, annotations: AnnotationTable | None = None) -
     return results
 
 
-def _fault(entry: Any, image_ids: set[ImageId] | None, category_ids: set[int] | None) -> str | None:
+def _fault(entry: Any, image_ids: set[ImageId], category_ids: set[int]) -> str | None:
     """What is wrong with one result entry, or None."""
     if not isinstance(entry, dict):
         return f"must be an object with {', '.join(KEYS)}, not {type(entry).__name__}"
@@ -127,9 +121,9 @@ def _fault(entry: Any, image_ids: set[ImageId] | None, category_ids: set[int] | 
         return f"bbox {shown(bbox)} has a negative width or height; it must be [x, y, width, height]"
     if not is_finite_number(score):
         return f"score must be a finite number, not {shown(score)}"
-    if image_ids is not None and not _is_known(entry["image_id"], image_ids):
+    if not _is_known(entry["image_id"], image_ids):
         return f"image_id {shown(entry['image_id'])} is not in the annotations of this data set"
-    if category_ids is not None and not _is_known(entry["category_id"], category_ids):
+    if not _is_known(entry["category_id"], category_ids):
         known = sorted(category_ids)
         some = ", ".join(map(str, known[:8])) + (", ..." if len(known) > 8 else "")
         return f"category_id {shown(entry['category_id'])} is not in the annotations, which have {some}"
@@ -138,4 +132,4 @@ def _fault(entry: Any, image_ids: set[ImageId] | None, category_ids: set[int] | 
 
 def _is_known(value: Any, known: set[Any]) -> bool:
     # Types first: a list cannot be looked up in a set, and True equals the id 1.
-    return isinstance(value, int | str) and not isinstance(value, bool) and value in known
+    return type(value) in (int, str) and value in known
