@@ -22,8 +22,8 @@ _UNKNOWN, _NOT_EVALUATED = -1, -2
 
 
 @dataclass(frozen=True)
-class SortedBoxes:
-    """Ground truth or detections in the order in which pycocotools visits them.
+class BoxRows:
+    """Ground truth or detections, one row per box, in the order in which pycocotools visits them.
 
     That is by label, then by image id; within a class of an image, annotations keep their order and detections
     descend by score. This order decides which of several detections of equal score is matched first.
@@ -53,7 +53,7 @@ def run_cocoeval(
     category_ids: Sequence[int],
     max_dets: Sequence[int],
     iou_thresholds: Sequence[float] | None = None,
-) -> tuple[COCOeval, SortedBoxes, SortedBoxes]:
+) -> tuple[COCOeval, BoxRows, BoxRows]:
     """Match detections with ground truth in each image and class.
 
     Row r of the ground truth or the detections has the id r + 1 in the `COCOeval`, and label k the category id k + 1:
@@ -89,17 +89,18 @@ def run_cocoeval(
     return evaluation, ground_truth, detections
 
 
-def _sorted_ground_truth(annotations: AnnotationTable, category_ids: Sequence[int], places: np.ndarray) -> SortedBoxes:
+def _sorted_ground_truth(annotations: AnnotationTable, category_ids: Sequence[int], places: np.ndarray) -> BoxRows:
     label_of = {category_id: label for label, category_id in enumerate(category_ids)}
     label_of_row = np.array([label_of.get(id_, _UNKNOWN) for id_ in annotations.category_ids], dtype=np.int64)
     labels = label_of_row[annotations.category_rows]  # (m,)
+    rows, image_rows, scores = np.arange(len(labels)), annotations.image_rows, np.zeros(len(labels))
     boxes_xywh, areas, crowd = annotations.boxes_xywh, annotations.areas, annotations.crowd
-    return _sorted(places, annotations.image_rows, labels, boxes_xywh, areas, crowd, np.zeros(len(labels)))
+    return _sorted(BoxRows(rows, image_rows, labels, boxes_xywh, areas, crowd, scores), places)
 
 
 def _sorted_detections(
     annotations: AnnotationTable, results: Sequence[Mapping[str, Any]], category_ids: Sequence[int], places: np.ndarray
-) -> SortedBoxes:
+) -> BoxRows:
     row_of_image = {image_id: row for row, image_id in enumerate(annotations.image_ids)}
     label_of = dict.fromkeys(annotations.category_ids, _NOT_EVALUATED)
     label_of |= {category_id: label for label, category_id in enumerate(category_ids)}
@@ -117,26 +118,19 @@ def _sorted_detections(
     scores = np.array([entry["score"] for entry in results], dtype=np.float64)
     boxes_xywh = np.array([entry["bbox"] for entry in results], dtype=np.float64).reshape(-1, 4)
     areas, crowd = boxes_xywh[:, 2] * boxes_xywh[:, 3], np.zeros(len(results), dtype=bool)
-    return _sorted(places, image_rows, labels, boxes_xywh, areas, crowd, scores)
+    rows = np.arange(len(results))
+    return _sorted(BoxRows(rows, image_rows, labels, boxes_xywh, areas, crowd, scores), places)
 
 
-def _sorted(
-    places: np.ndarray,
-    image_rows: np.ndarray,
-    labels: np.ndarray,
-    boxes_xywh: np.ndarray,
-    areas: np.ndarray,
-    crowd: np.ndarray,
-    scores: np.ndarray,
-) -> SortedBoxes:
-    """Those boxes whose label is not negative; `places` are those of `_image_places`."""
-    rows = np.flatnonzero(labels >= 0)
+def _sorted(boxes: BoxRows, places: np.ndarray) -> BoxRows:
+    """Those boxes whose label is not negative, sorted; `places` are those of `_image_places`."""
+    rows = np.flatnonzero(boxes.labels >= 0)
     # lexsort is stable: boxes of an image and class with equal scores keep their order
-    rows = rows[np.lexsort((-scores[rows], places[image_rows[rows]], labels[rows]))]
-    return SortedBoxes(rows, *(column[rows] for column in (image_rows, labels, boxes_xywh, areas, crowd, scores)))
+    rows = rows[np.lexsort((-boxes.scores[rows], places[boxes.image_rows[rows]], boxes.labels[rows]))]
+    return BoxRows(*(column[rows] for column in vars(boxes).values()))
 
 
-def _coco(image_ids: range, category_ids: range, boxes: SortedBoxes, places: np.ndarray) -> COCO:
+def _coco(image_ids: range, category_ids: range, boxes: BoxRows, places: np.ndarray) -> COCO:
     columns = {
         "id": range(1, len(boxes.labels) + 1),
         "image_id": (places[boxes.image_rows] + 1).tolist(),

@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from engine.data.annotations import AnnotationTable
 from engine.errors import InputError
-from engine.evaluation.cocoeval import SortedBoxes, run_cocoeval
+from engine.evaluation.cocoeval import BoxRows, run_cocoeval
 
 NO_MATCH = -1
 
@@ -151,7 +151,7 @@ def rows_per_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
 
 
 def _read_matches(
-    evaluation: COCOeval, ground_truth: SortedBoxes, detections: SortedBoxes, num_images: int, num_classes: int
+    evaluation: COCOeval, ground_truth: BoxRows, detections: BoxRows, num_images: int, num_classes: int
 ) -> Matches:
     """`Matches` of an evaluation without limit on detections and with a single range of areas."""
     # One cell per class and image that has boxes or detections, in the order of the sorted rows. Ids are rows + 1.

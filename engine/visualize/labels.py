@@ -32,16 +32,16 @@ def place_labels(
     """
     boxes = np.asarray(frames, dtype=np.float64).reshape(-1, 4)  # (D, 4)
     box_areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1.0)
-    taken = np.empty((len(boxes), 4))
-    num_taken, room = 0, MAX_IMAGE_COVERED * image_size[0] * image_size[1]
+    taken = np.empty((0, 4))  # by earlier labels
+    room = MAX_IMAGE_COVERED * image_size[0] * image_size[1]
     places: list[tuple[int, int, int] | None] = []
     for index, options in enumerate(sizes):
         place = None
         for option, (width, height) in enumerate(options):
-            if num_taken and width * height > room:
+            if len(taken) and width * height > room:
                 continue
             spots = _spots(boxes[index], width, height, image_size)  # (P, 4)
-            covered = _overlaps(spots, taken[:num_taken]).sum(axis=1) / (width * height)
+            covered = _overlaps(spots, taken).sum(axis=1) / (width * height)
             hiding = (_overlaps(spots, boxes) / box_areas).sum(axis=1)
             limit = MAX_COVERED_LAST if option == len(options) - 1 else MAX_COVERED
             if covered.min() > limit:
@@ -49,8 +49,7 @@ def place_labels(
             cost = COST_COVERED * covered + COST_HIDING * hiding + COST_LATER * np.arange(len(spots))
             best = int(np.argmin(np.where(covered <= limit, cost, np.inf)))
             place = option, int(spots[best, 0]), int(spots[best, 1])
-            taken[num_taken] = spots[best]
-            num_taken += 1
+            taken = np.append(taken, spots[best : best + 1], axis=0)
             room -= width * height
             break
         places.append(place)
