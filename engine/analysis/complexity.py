@@ -115,13 +115,9 @@ def deform_conv2d_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> C
 
 
 def roi_align_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
-    """Multiply-adds of RoIAlign: the bilinear samples in each of its P C S S cells.
-
-    Args:
-        inputs, outputs: values of `torchvision::roi_align` in a traced graph.
-    """
-    samples = inputs[5].toIValue()
-    samples = samples if samples > 0 else ADAPTIVE_SAMPLES
+    """Multiply-adds of RoIAlign: the bilinear samples in each of its P C S S cells; arguments as above."""
+    sampling_ratio = inputs[5].toIValue()
+    samples = sampling_ratio if sampling_ratio > 0 else ADAPTIVE_SAMPLES
     return Counter(roi_align=math.prod(get_shape(outputs[0])) * samples**2 * INTERPOLATION)
 
 
@@ -132,7 +128,7 @@ def complexity_table(cost: Complexity, depth: int) -> str:
         ValueError: `depth` is negative.
     """
     if depth < 0:
-        raise ValueError(f"depth must not be negative, is {depth}")
+        raise ValueError(f"depth must not be negative, but is {depth}")
     rows = []
     for module in cost.modules:
         module_depth = len(module.name.split(".")) if module.name else 0

@@ -30,7 +30,7 @@ class DetectionRows:
         image_rows: (D,) int64, index into `AnnotationTable.image_ids`.
         labels: (D,) int64, 0..K-1.
         scores: (D,) float64.
-        ranks: (D,) int64, 0 for the highest score among the detections that compete for the same boxes, and so on.
+        ranks: (D,) int64, 0 for the highest score in its image and class, 1 for the second, and so on.
         result_rows: (D,) int64, index into the results that were matched.
         gt_rows: (T, D) int64, index into `GroundTruthRows`, `NO_MATCH` where no box is matched.
         ious: (T, D) float64 in [0, 1], IoU with that box; with a crowd region, the share of the detection inside it;

@@ -115,9 +115,6 @@ def _rank(corners: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> np.nd
     return ranking
 
 
-# -- groups ---------------------------------------------------------------------------------------------------------
-
-
 def find_leaders(
     corners: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou_thresh: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -150,14 +147,10 @@ def find_leaders(
 
 
 def _reach(starts: np.ndarray, extents: np.ndarray, iou_thresh: float) -> tuple[np.ndarray, np.ndarray]:
-    """Limits (P, 2) of where a box starts whose IoU with the box of that row is at least `iou_thresh` (t).
+    """Limits (P, 2) of the (x1, y1) of any box whose IoU with the box of that row is at least `iou_thresh` (t).
 
     On each axis such a box is at most 1 / t times as long and overlaps t times the longer of the two, so it starts at
-    most (1 - t) / t lengths before and 1 - t lengths after.
-
-    Args:
-        starts: (P, 2) x1, y1.
-        extents: (P, 2) width, height.
+    most (1 - t) / t lengths before and 1 - t lengths after. `starts` are (P, 2) x1, y1; `extents` (P, 2) width, height.
     """
     if iou_thresh < MIN_THRESH:
         return np.full_like(starts, -np.inf), np.full_like(starts, np.inf)

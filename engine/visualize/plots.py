@@ -94,11 +94,10 @@ def _ratio_name(ratio: float) -> str:
 def _histogram(panel: Panel, values: np.ndarray, marks: Mapping[str, np.ndarray]) -> None:
     left, top, right, bottom = panel.area
     counts, edges = np.histogram(np.log2(values), bins=NUM_BINS, range=panel.limits[:2])
-    for count, start, end in zip(counts, edges, edges[1:], strict=False):
-        height = (bottom - top - 24) * count / max(counts.max(), 1)
-        if count:
-            box = [panel.x(2.0**start), bottom - max(height, 1), panel.x(2.0**end) - 1, bottom]
-            panel.draw.rectangle(box, fill=BARS)
+    for k in counts.nonzero()[0]:
+        height = max((bottom - top - 24) * counts[k] / counts.max(), 1)  # the marks stand above the highest bar
+        box = [panel.x(2.0 ** edges[k]), bottom - height, panel.x(2.0 ** edges[k + 1]) - 1, bottom]
+        panel.draw.rectangle(box, fill=BARS)
     for i, (color, members) in enumerate(zip(SETS, marks.values(), strict=False)):
         for value in np.unique(members.round(4)):
             x, y = panel.x(value), top + 6 + 9 * i
