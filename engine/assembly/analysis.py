@@ -88,7 +88,7 @@ def analyze_complexity(cfg: CfgNode, image_size: tuple[int, int] | None = None, 
     """
     cfg = cfg.clone()
     cfg.defrost()
-    # Without NMS the second stage gets the largest number of regions that it can get, whatever random weights propose.
+    # Without NMS the second stage gets as many regions as it can, however much the proposals of random weights overlap.
     cfg.MODEL.RPN.NMS_THRESH = 0.0
     image_size = image_size or (min(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), cfg.INPUT.MAX_SIZE_TEST)
     cost = complexity(build_model(cfg, _class_names_for(cfg)), image_size, build_device(cfg))

@@ -106,15 +106,15 @@ class Predictor(ImagePredictor):
 
     Args:
         config: a path of a YAML file, or a configuration.
-        weights: whatever `MODEL.WEIGHT` takes.
+        weights: any value that `MODEL.WEIGHT` takes.
         threshold: one score threshold for all classes instead of the stored ones.
 
     Raises:
-        InputError: configuration or weights that cannot be used.
+        InputError: the configuration or the weights cannot be used.
 
     Attributes:
-        class_names: names of labels 0..K-1 ("class 1", ... where the checkpoint has none).
-        stored_thresholds: score threshold by class name, as far as the checkpoint has them.
+        class_names: names of labels 0..K-1 ("class 1", ... if the checkpoint has none).
+        stored_thresholds: score threshold by class name, for the classes that have one in the checkpoint.
     """
 
     def __init__(self, config: CfgNode | str | Path, weights: str | Path, threshold: float | None = None) -> None:

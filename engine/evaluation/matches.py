@@ -157,7 +157,7 @@ def _read_matches(
     # One cell per class and image that has boxes or detections, in the order of the sorted rows. Ids are rows + 1.
     cells = [cell for cell in evaluation.evalImgs if cell is not None]
     num_det, num_gt = (np.array([len(cell[key]) for cell in cells], dtype=np.int64) for key in ("dtIds", "gtIds"))
-    # pycocotools moves the ignored boxes of a cell to its end; `gt_order` leads back
+    # pycocotools moves the ignored boxes of a cell to its end; `gt_order` says where they belong
     gt_order = np.fromiter(chain.from_iterable(cell["gtIds"] for cell in cells), dtype=np.int64) - 1  # (M,)
     gt_ignored = np.zeros(len(gt_order), dtype=bool)
     gt_ignored[gt_order] = np.fromiter(chain.from_iterable(cell["gtIgnore"] for cell in cells), dtype=bool)
