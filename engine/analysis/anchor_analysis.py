@@ -6,6 +6,7 @@ Shapes: M boxes, A anchors per cell, k clusters; a shape is (width, height) in p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from tabulate import tabulate
@@ -67,9 +68,8 @@ def kmeans_iou(shapes: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
         if labels is not None and np.array_equal(nearest, labels):
             break
         labels = nearest
-        centers = np.stack(
-            [shapes[labels == j].mean(0) if (labels == j).any() else centers[j] for j in range(len(centers))]
-        )
+        for j in np.unique(labels):  # the centre of an empty cluster stays where it is
+            centers[j] = shapes[labels == j].mean(0)
     return centers[centers.prod(-1).argsort(kind="stable")]
 
 
@@ -98,12 +98,12 @@ def suggest(shapes: np.ndarray, num_ratios: int, num_sizes: int, seed: int = 0) 
 
 def shares_table(shapes: np.ndarray) -> str:
     """Percentage of the boxes in each class of size and ratio."""
-    return _table(shapes, lambda chosen: 100 * chosen.mean() if chosen.any() else None, ".1f")
+    return _table(shapes, lambda chosen: 100 * chosen.mean(), ".1f")
 
 
 def means_table(shapes: np.ndarray, values: np.ndarray) -> str:
     """Mean of `values` (M,) over the boxes in each class of size and ratio."""
-    return _table(shapes, lambda chosen: values[chosen].mean() if chosen.any() else None, ".2f")
+    return _table(shapes, lambda chosen: values[chosen].mean(), ".2f")
 
 
 def reach_table(reached: dict[str, np.ndarray]) -> str:
@@ -116,14 +116,13 @@ def reach_table(reached: dict[str, np.ndarray]) -> str:
     return tabulate(rows, headers=headers, floatfmt=("", *[".1f"] * len(REACH_THRESHOLDS), ".3f"))
 
 
-def _table(shapes: np.ndarray, value_of: Callable[[np.ndarray], float | None], floatfmt: str) -> str:
+def _table(shapes: np.ndarray, value_of: Callable[[np.ndarray], float], floatfmt: str) -> str:
+    """`value_of` the mask (M,) of the boxes in each class of size and ratio; blank where there are none."""
     sizes, ratios = np.sqrt(shapes.prod(-1)), shapes[:, 1] / shapes[:, 0]
     rows = []
-    for low, high in zip(SIZE_EDGES, SIZE_EDGES[1:], strict=False):
+    for low, high in pairwise(SIZE_EDGES):
         in_size = (sizes >= low) & (sizes < high)
-        cells = [
-            value_of(in_size & (ratios >= first) & (ratios < last))
-            for first, last in zip(RATIO_EDGES, RATIO_EDGES[1:], strict=False)
-        ]
-        rows.append((f"{low} .. {high}" if high < np.inf else f"{low} ..", *cells, value_of(in_size)))
+        masks = [in_size & (ratios >= first) & (ratios < last) for first, last in pairwise(RATIO_EDGES)] + [in_size]
+        cells = [value_of(mask) if mask.any() else None for mask in masks]
+        rows.append((f"{low} .. {high}" if high < np.inf else f"{low} ..", *cells))
     return tabulate(rows, headers=("size \\ h:w", *RATIO_NAMES, "all"), floatfmt=floatfmt)

@@ -56,7 +56,7 @@ def collect_boxes(
         InputError: there are no boxes.
     """
     found: list[tuple[np.ndarray, tuple[int, int], int]] = []  # boxes of an image, its size, its number
-    number = 0
+    first = 0  # number of the first image of the data set
     chosen = choose_images(sum(len(dataset) for dataset in datasets), max_images, seed)
     for dataset in datasets:
         annotations = dataset.annotations
@@ -64,7 +64,7 @@ def collect_boxes(
         order, offsets = group_by_image(annotations.image_rows[rows], len(annotations.image_ids))
         sorted_boxes = annotations.boxes_xywh[rows[order]]  # (M, 4)
         row_of_image = {image_id: row for row, image_id in enumerate(annotations.image_ids)}
-        for image_id, size in zip(dataset.image_ids, dataset.measured_sizes(), strict=True):
+        for number, (image_id, size) in enumerate(zip(dataset.image_ids, dataset.measured_sizes(), strict=True), first):
             row = row_of_image[image_id]
             boxes_xywh = sorted_boxes[offsets[row] : offsets[row + 1]]
             if number in chosen and len(boxes_xywh):
@@ -72,15 +72,13 @@ def collect_boxes(
                 scale = np.array([width / size[1], height / size[0]] * 2)
                 boxes = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1) * scale
                 found.append((boxes, padded_size((height, width), size_divisibility), number))
-            number += 1
+        first += len(dataset)
     if not found:
         raise InputError("the training set has no boxes, so there is nothing to analyse")
-    return SeenBoxes(
-        np.concatenate([boxes for boxes, _, _ in found]),
-        np.concatenate([np.tile(np.array(size, dtype=np.float64), (len(boxes), 1)) for boxes, size, _ in found]),
-        np.concatenate([np.full(len(boxes), index) for boxes, _, index in found]),
-        len(chosen),
-    )
+    boxes_per_image, sizes, numbers = zip(*found, strict=True)
+    counts = [len(boxes) for boxes in boxes_per_image]
+    image_sizes = np.repeat(np.array(sizes, dtype=np.float64), counts, axis=0)  # (M, 2)
+    return SeenBoxes(np.concatenate(boxes_per_image), image_sizes, np.repeat(numbers, counts), len(chosen))
 
 
 def choose_images(num_images: int, max_images: int, seed: int) -> set[int]:

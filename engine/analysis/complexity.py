@@ -20,12 +20,12 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from engine.inference.loop import evaluation_mode
 from engine.structures import padded_size
 
-with warnings.catch_warnings():  # on import fvcore compiles losses in a deprecated way, and torch warns
+with warnings.catch_warnings():  # on import fvcore compiles losses in a deprecated way, of which torch warns
     warnings.simplefilter("ignore", FutureWarning)
     from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
-    from fvcore.nn.jit_analysis import JitModelAnalysis
     from fvcore.nn.jit_handles import generic_activation_jit, get_shape
 
 INTERPOLATION = 4
@@ -36,21 +36,13 @@ ADAPTIVE_SAMPLES = 2
 
 @dataclass(frozen=True)
 class ModuleCost:
-    """The cost of a module, including all modules inside it.
+    """The cost of a module, including all modules inside it."""
 
-    Attributes:
-        name: dotted, "" for the whole model.
-        parameters: number of parameters, trainable or not.
-        trainable: number of trainable parameters.
-        operations: multiply-adds.
-        activations: see the module's docstring.
-    """
-
-    name: str
+    name: str  # dotted, "" for the whole model
     parameters: int
-    trainable: int
-    operations: int
-    activations: int
+    trainable: int  # parameters
+    operations: int  # multiply-adds
+    activations: int  # see above
 
 
 @dataclass(frozen=True)
@@ -83,45 +75,28 @@ class _Traceable(nn.Module):
 @torch.no_grad()
 def complexity(model: nn.Module, image_size: tuple[int, int], device: torch.device | str = "cpu") -> Complexity:
     """Trace `model`, which is on `device`, in evaluation mode for a random image of `image_size` (height, width)."""
-    was_training = model.training
-    traceable = _Traceable(model.eval())
+    traceable = _Traceable(model)
     image = torch.randn(3, *image_size, generator=torch.Generator().manual_seed(0)).to(device)
-    regions: list[int] = []
-    hook = _count_regions(model, regions)
     operations = FlopCountAnalysis(traceable, (image,))
     operations.set_op_handle("torchvision::deform_conv2d", deform_conv2d_operations)
     operations.set_op_handle("torchvision::roi_align", roi_align_operations)
     activations = ActivationCountAnalysis(traceable, (image,))
     activations.set_op_handle("torchvision::deform_conv2d", generic_activation_jit("deform_conv2d"))
-    counts = [_by_module(analysis) for analysis in (operations, activations)]
-    if hook:
-        hook.remove()
-    uncounted = Counter(operations.unsupported_ops())
-    model.train(was_training)
-    return Complexity(
-        [
-            ModuleCost(
-                name,
-                sum(p.numel() for p in module.parameters()),
-                sum(p.numel() for p in module.parameters() if p.requires_grad),
-                *(int(count[f"detector.{name}".rstrip(".")]) for count in counts),
-            )
-            for name, module in model.named_modules()
-        ],
-        regions[0] if regions else None,
-        uncounted,
-    )
-
-
-def _count_regions(model: nn.Module, found: list[int]) -> Any:
-    roi_heads = getattr(model, "roi_heads", None)
-    if roi_heads is None:
-        return None
-    return roi_heads.pooler.register_forward_pre_hook(lambda _, inputs: found.append(sum(map(len, inputs[1]))))
-
-
-def _by_module(analysis: JitModelAnalysis) -> Mapping[str, float]:
-    return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_module()
+    regions: list[int] = []
+    pooler = getattr(getattr(model, "roi_heads", None), "pooler", nn.Identity())
+    hook = pooler.register_forward_pre_hook(lambda _, inputs: regions.append(sum(map(len, inputs[1]))))
+    for analysis in (operations, activations):  # what is not counted is reported in one line of ours
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    with hook, evaluation_mode(model):
+        counts = [analysis.by_module() for analysis in (operations, activations)]
+        uncounted = Counter(operations.unsupported_ops())
+    costs = []
+    for name, module in model.named_modules():
+        num_parameters = sum(p.numel() for p in module.parameters())
+        num_trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        of_module = (int(count[f"detector.{name}".rstrip(".")]) for count in counts)
+        costs.append(ModuleCost(name, num_parameters, num_trainable, *of_module))
+    return Complexity(costs, regions[0] if regions else None, uncounted)
 
 
 def deform_conv2d_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
@@ -140,13 +115,9 @@ def deform_conv2d_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> C
 
 
 def roi_align_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
-    """Multiply-adds of RoIAlign: the bilinear samples in each of its P C S S cells.
-
-    Args:
-        inputs, outputs: values of `torchvision::roi_align` in a traced graph.
-    """
-    samples = inputs[5].toIValue()
-    samples = samples if samples > 0 else ADAPTIVE_SAMPLES
+    """Multiply-adds of RoIAlign: the bilinear samples in each of its P C S S cells; arguments as above."""
+    sampling_ratio = inputs[5].toIValue()
+    samples = sampling_ratio if sampling_ratio > 0 else ADAPTIVE_SAMPLES
     return Counter(roi_align=math.prod(get_shape(outputs[0])) * samples**2 * INTERPOLATION)
 
 
@@ -157,18 +128,13 @@ def complexity_table(cost: Complexity, depth: int) -> str:
         ValueError: `depth` is negative.
     """
     if depth < 0:
-        raise ValueError(f"depth must not be negative, is {depth}")
-    rows = [
-        (
-            module.name or "all",
-            f"{module.parameters:,}",
-            f"{module.trainable:,}",
-            f"{module.operations / 1e9:.3f}",
-            f"{module.activations / 1e6:.3f}",
-        )
-        for module in cost.modules
-        if _depth(module.name) <= depth and (module.parameters or module.operations or module.activations)
-    ]
+        raise ValueError(f"depth must not be negative, but is {depth}")
+    rows = []
+    for module in cost.modules:
+        module_depth = len(module.name.split(".")) if module.name else 0
+        if module_depth <= depth and (module.parameters or module.operations or module.activations):
+            figures = f"{module.operations / 1e9:.3f}", f"{module.activations / 1e6:.3f}"
+            rows.append((module.name or "all", f"{module.parameters:,}", f"{module.trainable:,}", *figures))
     headers = ("module", "parameters", "trainable", "GMAC", "activations (M)")
     return tabulate(rows, headers, colalign=("left", *["right"] * 4), disable_numparse=True)
 
@@ -179,15 +145,13 @@ def complexity_report(
     """The table, with the size of the image above and a note about the counting below.
 
     Args:
-        cost: the cost of a model.
         image_size: height and width of the image.
         size_divisibility: sides are padded to a multiple of this; 0 means no padding.
         depth: see `complexity_table`.
         is_adaptive: whether RoIAlign takes more samples for larger regions.
     """
-    height, width = image_size
-    padded_height, padded_width = padded_size(image_size, size_divisibility)
-    lines = [f"one image of {height} x {width} (height x width), padded to {padded_height} x {padded_width}"]
+    size, padded = (f"{h} x {w}" for h, w in (image_size, padded_size(image_size, size_divisibility)))
+    lines = [f"one image of {size} (height x width), padded to {padded}"]
     if cost.num_regions is not None:
         lines.append(f"second stage: {cost.num_regions} regions")
     lines += [
@@ -202,7 +166,3 @@ def complexity_report(
         )
     operators = ", ".join(sorted(name.split("::")[-1] for name in cost.uncounted))
     return "\n".join([*lines, f"Not counted: {operators}."])
-
-
-def _depth(name: str) -> int:
-    return name.count(".") + 1 if name else 0

@@ -26,9 +26,8 @@ def pictures(
     """Draw images of `dataset`; images that cannot be read are logged and skipped.
 
     Args:
-        dataset: images and ground truth.
         indices: of the images to draw.
-        results: COCO results of the data set; with them the detections are drawn to the right of the ground truth.
+        results: COCO results of the data set, drawn to the right of the ground truth if given.
         threshold: lowest score of a detection to draw.
         show_labels: write class names and scores.
 

@@ -30,11 +30,10 @@ class RunLog:
     def curve(self, metric: str) -> np.ndarray:
         """(N, 2) float64 iterations and values; NaN where a value is not finite or undefined (-1 in validation)."""
         points = [(record["iteration"], record[metric]) for record in self.records if metric in record]
-        values = np.array([(x, math.nan if y is None else y) for x, y in points], float).reshape(-1, 2)
-        if is_validation(metric):
-            values[values[:, 1] == -1, 1] = math.nan
-        values[~np.isfinite(values[:, 1]), 1] = math.nan
-        return values
+        curve = np.array(points, float).reshape(-1, 2)  # null in the file, None here, becomes NaN
+        values = curve[:, 1]
+        values[np.isinf(values) | (is_validation(metric) & (values == -1))] = math.nan
+        return curve
 
 
 def is_validation(metric: str) -> bool:
@@ -88,9 +87,8 @@ def find_metrics(runs: Sequence[RunLog], wanted: Sequence[str] = ()) -> list[str
     Raises:
         InputError: no run has one of `wanted`, or no run has any of the default ones; lists the known names.
     """
-    known = list(
-        dict.fromkeys(name for run in runs for record in run.records for name in record if name != "iteration")
-    )
+    known = list(dict.fromkeys(name for run in runs for record in run.records for name in record))
+    known.remove("iteration")
     found: list[str] = []
     for name in wanted or DEFAULT_METRICS:
         fitting = [name] if name in known else [each for each in known if each.endswith(f"/{name}")]
@@ -130,14 +128,9 @@ def _times(run: RunLog) -> list[str]:
     total = (seconds * lengths).sum()
     share = (data[:, 1] * lengths).sum() / total if len(data) == len(periods) and total else math.nan
     memory = run.curve("memory_mb")[:, 1]
-    figures = (np.median(seconds), total / lengths.sum(), np.percentile(seconds, 95))
-    return [
-        iterations,
-        f"{total / 3600:.2f}",
-        *(f"{figure:.4g}" for figure in figures),
-        "-" if math.isnan(share) else f"{share:.1%}",
-        f"{memory.max():.0f}" if len(memory) else "-",
-    ]
+    figures = [f"{figure:.4g}" for figure in (np.median(seconds), total / lengths.sum(), np.percentile(seconds, 95))]
+    waiting = "-" if math.isnan(share) else f"{share:.1%}"
+    return [iterations, f"{total / 3600:.2f}", *figures, waiting, f"{memory.max():.0f}" if len(memory) else "-"]
 
 
 def figures_table(runs: Sequence[RunLog], metrics: Sequence[str]) -> str:

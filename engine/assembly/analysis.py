@@ -39,8 +39,8 @@ def analyze_anchors(
     has_range = cfg.INPUT.MIN_SIZE_RANGE_TRAIN[0] > 0
     min_sizes = cfg.INPUT.MIN_SIZE_RANGE_TRAIN if has_range else cfg.INPUT.MIN_SIZE_TRAIN
     min_size = round(sum(min_sizes) / len(min_sizes))
-    divisibility = cfg.DATALOADER.SIZE_DIVISIBILITY
-    seen = collect_boxes(datasets, min_size, cfg.INPUT.MAX_SIZE_TRAIN, divisibility, max_images, seed)
+    max_size, divisibility = cfg.INPUT.MAX_SIZE_TRAIN, cfg.DATALOADER.SIZE_DIVISIBILITY
+    seen = collect_boxes(datasets, min_size, max_size, divisibility, max_images, seed)
     stage = build_model(cfg, datasets[0].class_names).rpn
     generator, is_points = stage.anchor_generator, cfg.MODEL.RPN_ONLY and dense_name(cfg) == "FCOS"
     cells = generator.cells.double().numpy()  # (L, A, 4)
@@ -56,12 +56,10 @@ def analyze_anchors(
     suggested = AnchorGenerator([[size] for size in sizes], ratios, generator.strides, build_convention(cfg))
     sets = {} if is_points else {"configured": cells}
     sets["suggested"] = suggested.cells.double().numpy()
-    reached = {
-        f"{name} ({each.shape[0] * each.shape[1]} shapes)": best_iou(
-            seen.boxes, seen.image_sizes, each, generator.strides
-        )
-        for name, each in sets.items()
-    }
+    reached = {}
+    for name, each in sets.items():
+        ious = best_iou(seen.boxes, seen.image_sizes, each, generator.strides)
+        reached[f"{name} ({each.shape[0] * each.shape[1]} shapes)"] = ious
     text.append("share of the boxes that an anchor on the grid reaches\n" + reach_table(reached))
     text.append(
         "suggested by clustering with IoU\n"
@@ -82,7 +80,6 @@ def analyze_complexity(cfg: CfgNode, image_size: tuple[int, int] | None = None, 
     """The cost of the model of `cfg` for one image by module: parameters, operations, activations. Weights are random.
 
     Args:
-        cfg: a configuration.
         image_size: height and width of the image in pixels; by default the largest size in testing.
         depth: of the modules shown in the table.
 
@@ -91,7 +88,7 @@ def analyze_complexity(cfg: CfgNode, image_size: tuple[int, int] | None = None, 
     """
     cfg = cfg.clone()
     cfg.defrost()
-    # Without NMS the second stage gets the largest number of regions that it can get, whatever random weights propose.
+    # Without NMS the second stage gets as many regions as it can, however much the proposals of random weights overlap.
     cfg.MODEL.RPN.NMS_THRESH = 0.0
     image_size = image_size or (min(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), cfg.INPUT.MAX_SIZE_TEST)
     cost = complexity(build_model(cfg, _class_names_for(cfg)), image_size, build_device(cfg))

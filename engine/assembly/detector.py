@@ -51,7 +51,7 @@ def _load_trained(cfg: CfgNode, file: WeightFile) -> GeneralizedRCNN:
 
 
 def build_detector(cfg: CfgNode, model: GeneralizedRCNN) -> tuple[nn.Module, Transform]:
-    """What detects in test images, and the transform they take first: `model`, augmented where `TEST.BBOX_AUG` says."""
+    """`model`, augmented if `TEST.BBOX_AUG` says so, and the transform of the test images that it takes."""
     if not cfg.TEST.BBOX_AUG.ENABLED:
         return model, build_test_transform(cfg)
     return build_augmented(cfg, model), Transform([])
@@ -60,11 +60,12 @@ def build_detector(cfg: CfgNode, model: GeneralizedRCNN) -> tuple[nn.Module, Tra
 def build_augmented(cfg: CfgNode, model: GeneralizedRCNN) -> AugmentedDetector:
     """`model` with the test-time augmentation of `TEST.BBOX_AUG`, on images as read.
 
-    As the reference: with VOTE, each pass is suppressed and cut before its detections are merged by MERGE_TYPE; without
-    it, all candidates are suppressed together, and neither SCALE_RANGES nor the smaller limit of small scales is used.
+    As in the reference, with VOTE each pass is suppressed and cut before its detections are merged by MERGE_TYPE;
+    without it, all candidates are suppressed together, and neither SCALE_RANGES nor the smaller limit of small scales
+    is used.
     """
     if cfg.TEST.BBOX_AUG.SCALE_RANGES and not cfg.TEST.BBOX_AUG.VOTE:
-        get_logger(__name__).warning("TEST.BBOX_AUG.SCALE_RANGES is used with TEST.BBOX_AUG.VOTE: True only")
+        get_logger(__name__).warning("TEST.BBOX_AUG.SCALE_RANGES is only used with TEST.BBOX_AUG.VOTE: True")
     return AugmentedDetector(
         model,
         build_views(cfg),
@@ -105,15 +106,15 @@ class Predictor(ImagePredictor):
 
     Args:
         config: a path of a YAML file, or a configuration.
-        weights: whatever `MODEL.WEIGHT` takes.
+        weights: any value that `MODEL.WEIGHT` takes.
         threshold: one score threshold for all classes instead of the stored ones.
 
     Raises:
-        InputError: configuration or weights that cannot be used.
+        InputError: the configuration or the weights cannot be used.
 
     Attributes:
-        class_names: names of labels 0..K-1 ("class 1", ... where the checkpoint has none).
-        stored_thresholds: score threshold by class name, as far as the checkpoint has them.
+        class_names: names of labels 0..K-1 ("class 1", ... if the checkpoint has none).
+        stored_thresholds: score threshold by class name, for the classes that have one in the checkpoint.
     """
 
     def __init__(self, config: CfgNode | str | Path, weights: str | Path, threshold: float | None = None) -> None:

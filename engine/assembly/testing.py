@@ -24,7 +24,7 @@ from engine.evaluation.results import to_coco_results, without_images
 from engine.evaluation.tables import metrics_table, thresholds_table
 from engine.evaluation.thresholds import fmeasure_thresholds
 from engine.files import write_json
-from engine.inference.loop import Findings, detect, mean_losses
+from engine.inference.loop import detect, mean_losses
 from engine.log import get_logger
 
 
@@ -63,17 +63,12 @@ def _evaluate_on(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, Any] | 
         return None
     _report_unreadable(name, found.unreadable, len(dataset))
     results = to_coco_results(found.detections, dataset.category_ids)
-    folder = Path(cfg.OUTPUT_DIR) / "inference" / name
     outcome = score_results(cfg, dataset, results, list(found.unreadable))
+    folder = Path(cfg.OUTPUT_DIR) / "inference" / name
     for file, content in (("bbox", results), *outcome.items()):
         write_json(folder / f"{file}.json", content)
-    logger.info(
-        "%s\n\n%s\n\n%s\nwritten to %s",
-        name,
-        metrics_table(outcome["metrics"]),
-        thresholds_table(outcome["thresholds"]),
-        folder,
-    )
+    tables = metrics_table(outcome["metrics"]), thresholds_table(outcome["thresholds"])
+    logger.info("%s\n\n%s\n\n%s\nwritten to %s", name, *tables, folder)
     if found.unreadable:
         logger.warning("%s: these figures are without %d unreadable images", name, len(found.unreadable))
     return outcome
@@ -84,10 +79,6 @@ class Validation:
 
     Like `evaluate`, except that `TEST.BBOX_AUG` is not applied and nothing is written.
 
-    Args:
-        cfg: a configuration.
-        class_names: label k -> name.
-
     Raises:
         InputError: a data set cannot be used.
     """
@@ -95,7 +86,7 @@ class Validation:
     def __init__(self, cfg: CfgNode, class_names: Sequence[str]) -> None:
         self._cfg = cfg
         self._loaders = {name: build_test_loader(cfg, name, class_names) for name in cfg.DATASETS.VAL}
-        # the unreadable images last warned about, so that a validation does not repeat the warnings of the one before
+        # The unreadable images last warned about, so that a validation does not repeat the warnings of the one before.
         self._reported: dict[str, dict[ImageId, str]] = {name: {} for name in self._loaders}
 
     def __call__(self, model: nn.Module) -> dict[str, dict[str, Any]]:
@@ -114,18 +105,14 @@ class Validation:
             return None
         # An error here would leave the other processes waiting, and end a training that is worth more than one figure.
         try:
-            return self._scored(name, found)
+            if found.unreadable != self._reported[name]:
+                _report_unreadable(name, found.unreadable, len(loader.dataset))
+                self._reported[name] = found.unreadable
+            results = to_coco_results(found.detections, loader.dataset.category_ids)
+            outcome = score_results(cfg, loader.dataset, results, list(found.unreadable))
         except InputError as error:
             get_logger(__name__).warning("no validation on %s: %s", name, error)
             return {"figures": {}, "thresholds": None}
-
-    def _scored(self, name: str, found: Findings) -> dict[str, Any]:
-        dataset = self._loaders[name].dataset
-        if found.unreadable != self._reported[name]:
-            _report_unreadable(name, found.unreadable, len(dataset))
-            self._reported[name] = found.unreadable
-        results = to_coco_results(found.detections, dataset.category_ids)
-        outcome = score_results(self._cfg, dataset, results, list(found.unreadable))
         figures = {**outcome["metrics"]["bbox"], **mean_losses(found.losses)}
         return {"figures": figures, "thresholds": outcome["thresholds"]}
 
@@ -150,18 +137,16 @@ def _report_unreadable(name: str, unreadable: dict[ImageId, str], num_images: in
     logger = get_logger(__name__)
     for reason in unreadable.values():
         logger.warning("unreadable image left out: %s", reason)
-    logger.warning(
-        "%s: %d of %d images cannot be read; they and their boxes are left out", name, len(unreadable), num_images
-    )
+    message = "%s: %d of %d images cannot be read; they and their boxes are left out"
+    logger.warning(message, name, len(unreadable), num_images)
 
 
 def score_results(
     cfg: CfgNode, dataset: DetectionDataset, results: list[dict[str, Any]], skipped_images: Sequence[ImageId] = ()
 ) -> dict[str, Any]:
-    """Metrics and thresholds of detections, without a model.
+    """Metrics and thresholds (by the rules of `TEST.THRESHOLD_*`) of detections, without a model.
 
     Args:
-        cfg: a configuration; `TEST.THRESHOLD_*` are read.
         dataset: with ground truth.
         results: COCO result entries with the category ids of `dataset`.
         skipped_images: ids of images to leave out with their ground truth.
@@ -175,12 +160,7 @@ def score_results(
     annotations = without_images(dataset.annotations, skipped_images)
     iou = cfg.TEST.THRESHOLD_IOU
     matches = match_detections(annotations, results, dataset.category_ids, [iou])
-    metrics = {
-        **coco_metrics(annotations, results, dataset.class_names, dataset.category_ids),
-        "num_images": len(dataset) - len(skipped_images),
-        "skipped_images": list(skipped_images),
-    }
-    thresholds = fmeasure_thresholds(
-        matches, dataset.class_names, iou, beta=cfg.TEST.THRESHOLD_BETA, rule=cfg.TEST.THRESHOLD_RULE
-    )
-    return {"metrics": metrics, "thresholds": thresholds}
+    metrics = coco_metrics(annotations, results, dataset.class_names, dataset.category_ids)
+    metrics |= {"num_images": len(dataset) - len(skipped_images), "skipped_images": list(skipped_images)}
+    beta, rule = cfg.TEST.THRESHOLD_BETA, cfg.TEST.THRESHOLD_RULE
+    return {"metrics": metrics, "thresholds": fmeasure_thresholds(matches, dataset.class_names, iou, beta, rule)}

@@ -5,6 +5,8 @@ Shapes: K classes, T IoU thresholds, R recall points, A area ranges, L limits on
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,13 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from engine.data.annotations import AnnotationTable
 from engine.errors import InputError
-from engine.evaluation.cocoeval import (
-    accumulate,
-    labels_of_annotations,
-    run_cocoeval,
-    sorted_detections,
-    sorted_ground_truth,
-)
+from engine.evaluation.cocoeval import run_cocoeval
 
 AREAS = {"s": 1, "m": 2, "l": 3}  # suffix of a figure -> index of pycocotools' area range; 0 is all areas
 MAX_DETS = (1, 10, 100)  # detections per image and class that AR1, AR10 and all other figures see
@@ -48,20 +44,12 @@ def coco_metrics(
             have.
     """
     names = unique_names(class_names)
-    ground_truth = sorted_ground_truth(annotations, category_ids)
-    detections = sorted_detections(annotations, results, category_ids)
-    evaluation = run_cocoeval(annotations, ground_truth, detections, len(category_ids), MAX_DETS)
-    accumulate(evaluation)
-    num_gt = count_ground_truth(annotations, category_ids)
+    evaluation, ground_truth, _ = run_cocoeval(annotations, results, category_ids, MAX_DETS)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+    num_gt = np.bincount(ground_truth.labels[~ground_truth.crowd], minlength=len(category_ids)).tolist()
     per_class = {name: {**_figures(evaluation, slice(k, k + 1)), "num_gt": num_gt[k]} for k, name in enumerate(names)}
     return {"bbox": _figures(evaluation, slice(None)), "per_class": per_class}
-
-
-def count_ground_truth(annotations: AnnotationTable, category_ids: Sequence[int]) -> list[int]:
-    """The number of boxes of each label (label k -> category id), crowds not counted."""
-    labels = labels_of_annotations(annotations, category_ids)
-    counted = labels[(labels >= 0) & ~annotations.crowd]
-    return np.bincount(counted, minlength=len(category_ids)).tolist()
 
 
 def unique_names(class_names: Sequence[str]) -> Sequence[str]:

@@ -22,8 +22,8 @@ _UNKNOWN, _NOT_EVALUATED = -1, -2
 
 
 @dataclass(frozen=True)
-class SortedBoxes:
-    """Ground truth or detections in the order in which pycocotools visits them.
+class BoxRows:
+    """Ground truth or detections, one row per box, in the order in which pycocotools visits them.
 
     That is by label, then by image id; within a class of an image, annotations keep their order and detections
     descend by score. This order decides which of several detections of equal score is matched first.
@@ -47,40 +47,60 @@ class SortedBoxes:
     scores: np.ndarray
 
 
-def labels_of_annotations(annotations: AnnotationTable, category_ids: Sequence[int]) -> np.ndarray:
-    """(m,) int64 label of each annotation, -1 where its category is not in `category_ids` (label k -> category id)."""
-    label_of = {category_id: label for label, category_id in enumerate(category_ids)}
-    label_of_row = np.array([label_of.get(id_, _UNKNOWN) for id_ in annotations.category_ids], dtype=np.int64)
-    return label_of_row[annotations.category_rows]
+def run_cocoeval(
+    annotations: AnnotationTable,
+    results: Sequence[Mapping[str, Any]],
+    category_ids: Sequence[int],
+    max_dets: Sequence[int],
+    iou_thresholds: Sequence[float] | None = None,
+) -> tuple[COCOeval, BoxRows, BoxRows]:
+    """Match detections with ground truth in each image and class.
 
+    Row r of the ground truth or the detections has the id r + 1 in the `COCOeval`, and label k the category id k + 1:
+    pycocotools takes an annotation whose id is 0 for "no match", and cannot sort int and str image ids together.
 
-def sorted_ground_truth(annotations: AnnotationTable, category_ids: Sequence[int]) -> SortedBoxes:
-    """The annotations of the categories `category_ids` (label k -> category id)."""
-    labels = labels_of_annotations(annotations, category_ids)  # (m,)
-    rows = np.flatnonzero(labels >= 0)
-    places = _image_places(annotations)[annotations.image_rows[rows]]
-    rows = rows[np.lexsort((places, labels[rows]))]  # stable: equal keys keep the order of the file
-    return SortedBoxes(
-        source_rows=rows,
-        image_rows=annotations.image_rows[rows],
-        labels=labels[rows],
-        boxes_xywh=annotations.boxes_xywh[rows],
-        areas=annotations.areas[rows],
-        crowd=annotations.crowd[rows],
-        scores=np.zeros(len(rows)),
-    )
+    Args:
+        annotations: of the data set.
+        results: COCO result entries.
+        category_ids: label k -> category id; annotations and results of other categories are left out.
+        max_dets: limits on the detections per image and class, ascending; beyond the last, none is matched.
+        iou_thresholds: in (0, 1], for boxes of all sizes together; by default those of AP (0.50, 0.55, ..., 0.95), also
+            for small, medium and large boxes on their own.
 
-
-def sorted_detections(
-    annotations: AnnotationTable, results: Sequence[Mapping[str, Any]], category_ids: Sequence[int]
-) -> SortedBoxes:
-    """The COCO result entries of the categories `category_ids` (label k -> category id).
-
-    Entries of other categories of the annotation file are left out.
+    Returns:
+        A `COCOeval` after `evaluate()`, before `accumulate()`; its ground truth; its detections.
 
     Raises:
-        InputError: an entry names an image or category that the annotations do not have.
+        InputError: a result names an image or category that the annotations do not have.
     """
+    places = _image_places(annotations)
+    ground_truth = _sorted_ground_truth(annotations, category_ids, places)
+    detections = _sorted_detections(annotations, results, category_ids, places)
+    image_ids, category_ids = range(1, len(places) + 1), range(1, len(category_ids) + 1)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco_objects = (_coco(image_ids, category_ids, boxes, places) for boxes in (ground_truth, detections))
+        evaluation = COCOeval(*coco_objects, iouType="bbox")
+        params = evaluation.params
+        params.maxDets = list(max_dets)
+        if iou_thresholds is not None:
+            params.iouThrs = np.asarray(iou_thresholds, dtype=np.float64)
+            params.areaRng, params.areaRngLbl = params.areaRng[:1], params.areaRngLbl[:1]
+        evaluation.evaluate()
+    return evaluation, ground_truth, detections
+
+
+def _sorted_ground_truth(annotations: AnnotationTable, category_ids: Sequence[int], places: np.ndarray) -> BoxRows:
+    label_of = {category_id: label for label, category_id in enumerate(category_ids)}
+    label_of_row = np.array([label_of.get(id_, _UNKNOWN) for id_ in annotations.category_ids], dtype=np.int64)
+    labels = label_of_row[annotations.category_rows]  # (m,)
+    rows, image_rows, scores = np.arange(len(labels)), annotations.image_rows, np.zeros(len(labels))
+    boxes_xywh, areas, crowd = annotations.boxes_xywh, annotations.areas, annotations.crowd
+    return _sorted(BoxRows(rows, image_rows, labels, boxes_xywh, areas, crowd, scores), places)
+
+
+def _sorted_detections(
+    annotations: AnnotationTable, results: Sequence[Mapping[str, Any]], category_ids: Sequence[int], places: np.ndarray
+) -> BoxRows:
     row_of_image = {image_id: row for row, image_id in enumerate(annotations.image_ids)}
     label_of = dict.fromkeys(annotations.category_ids, _NOT_EVALUATED)
     label_of |= {category_id: label for label, category_id in enumerate(category_ids)}
@@ -94,97 +114,37 @@ def sorted_detections(
             f"result {index}: {key} {results[index][key]!r} is not in the annotations;"
             " evaluate on the data set that the results were made on"
         )
-    # Arrays of all entries before they are sorted: to visit 500,000 dictionaries in another order takes a second.
+    # Arrays of all entries before they are sorted: visiting 500,000 dictionaries in another order takes a second.
     scores = np.array([entry["score"] for entry in results], dtype=np.float64)
     boxes_xywh = np.array([entry["bbox"] for entry in results], dtype=np.float64).reshape(-1, 4)
-    rows = np.flatnonzero(labels >= 0)
-    # lexsort is stable: detections of equal score keep the order of the results
-    rows = rows[np.lexsort((-scores[rows], _image_places(annotations)[image_rows[rows]], labels[rows]))]
-    return SortedBoxes(
-        source_rows=rows,
-        image_rows=image_rows[rows],
-        labels=labels[rows],
-        boxes_xywh=boxes_xywh[rows],
-        areas=boxes_xywh[rows, 2] * boxes_xywh[rows, 3],
-        crowd=np.zeros(len(rows), dtype=bool),
-        scores=scores[rows],
-    )
+    areas, crowd = boxes_xywh[:, 2] * boxes_xywh[:, 3], np.zeros(len(results), dtype=bool)
+    rows = np.arange(len(results))
+    return _sorted(BoxRows(rows, image_rows, labels, boxes_xywh, areas, crowd, scores), places)
 
 
-def run_cocoeval(
-    annotations: AnnotationTable,
-    ground_truth: SortedBoxes,
-    detections: SortedBoxes,
-    num_classes: int,
-    max_dets: Sequence[int],
-    iou_thresholds: Sequence[float] | None = None,
-    all_areas: bool = True,
-) -> COCOeval:
-    """Match detections with ground truth in each image and class.
-
-    Row r of `ground_truth` or `detections` has the id r + 1 in the returned object, and label k the category id k + 1:
-    pycocotools takes an annotation whose id is 0 for "no match", and cannot sort int and str image ids together.
-
-    Args:
-        annotations: for the images, those without boxes included.
-        ground_truth, detections: from `sorted_ground_truth` and `sorted_detections` of `annotations`.
-        num_classes: K.
-        max_dets: limits on the detections per image and class, ascending; beyond the last, none is matched.
-        iou_thresholds: in (0, 1]; 0.50, 0.55, ..., 0.95 unless given.
-        all_areas: also match among small, medium and large boxes only, as APs, APm and APl need.
-
-    Returns:
-        A `COCOeval` after `evaluate()`, before `accumulate()`.
-    """
-    places = _image_places(annotations)
-    image_ids, category_ids = range(1, len(places) + 1), range(1, num_classes + 1)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(
-            _coco(image_ids, category_ids, ground_truth, places),
-            _coco(image_ids, category_ids, detections, places),
-            iouType="bbox",
-        )
-        params = evaluation.params
-        params.maxDets = list(max_dets)
-        if iou_thresholds is not None:
-            params.iouThrs = np.asarray(iou_thresholds, dtype=np.float64)
-        if not all_areas:
-            params.areaRng, params.areaRngLbl = params.areaRng[:1], params.areaRngLbl[:1]
-        evaluation.evaluate()
-    return evaluation
+def _sorted(boxes: BoxRows, places: np.ndarray) -> BoxRows:
+    """Those boxes whose label is not negative, sorted; `places` are those of `_image_places`."""
+    rows = np.flatnonzero(boxes.labels >= 0)
+    # lexsort is stable: boxes of an image and class with equal scores keep their order
+    rows = rows[np.lexsort((-boxes.scores[rows], places[boxes.image_rows[rows]], boxes.labels[rows]))]
+    return BoxRows(*(column[rows] for column in vars(boxes).values()))
 
 
-def accumulate(evaluation: COCOeval) -> None:
-    """`evaluation.accumulate()` without its output: precision and recall go into `evaluation.eval`."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.accumulate()
-
-
-def _coco(image_ids: range, category_ids: range, boxes: SortedBoxes, places: np.ndarray) -> COCO:
-    columns = (
-        (places[boxes.image_rows] + 1).tolist(),
-        (boxes.labels + 1).tolist(),
-        boxes.boxes_xywh.tolist(),
-        boxes.areas.tolist(),
-        boxes.crowd.astype(np.int64).tolist(),
-        boxes.scores.tolist(),
-    )
+def _coco(image_ids: range, category_ids: range, boxes: BoxRows, places: np.ndarray) -> COCO:
+    columns = {
+        "id": range(1, len(boxes.labels) + 1),
+        "image_id": (places[boxes.image_rows] + 1).tolist(),
+        "category_id": (boxes.labels + 1).tolist(),
+        "bbox": boxes.boxes_xywh.tolist(),
+        "area": boxes.areas.tolist(),
+        "iscrowd": boxes.crowd.astype(np.int64).tolist(),
+        "score": boxes.scores.tolist(),
+    }
     coco = COCO()
     coco.dataset = {
         "images": [{"id": id_} for id_ in image_ids],
         "categories": [{"id": id_} for id_ in category_ids],
-        "annotations": [
-            {
-                "id": id_,
-                "image_id": image,
-                "category_id": label,
-                "bbox": xywh,
-                "area": area,
-                "iscrowd": crowd,
-                "score": score,
-            }
-            for id_, (image, label, xywh, area, crowd, score) in enumerate(zip(*columns, strict=True), 1)
-        ],
+        "annotations": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
     }
     coco.createIndex()
     return coco

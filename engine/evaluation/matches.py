@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from engine.data.annotations import AnnotationTable
 from engine.errors import InputError
-from engine.evaluation.cocoeval import SortedBoxes, run_cocoeval, sorted_detections, sorted_ground_truth
+from engine.evaluation.cocoeval import BoxRows, run_cocoeval
 
 NO_MATCH = -1
 
@@ -30,7 +30,7 @@ class DetectionRows:
         image_rows: (D,) int64, index into `AnnotationTable.image_ids`.
         labels: (D,) int64, 0..K-1.
         scores: (D,) float64.
-        ranks: (D,) int64, 0 for the highest score among the detections that compete for the same boxes, and so on.
+        ranks: (D,) int64, 0 for the highest score in its image and class, 1 for the second, and so on.
         result_rows: (D,) int64, index into the results that were matched.
         gt_rows: (T, D) int64, index into `GroundTruthRows`, `NO_MATCH` where no box is matched.
         ious: (T, D) float64 in [0, 1], IoU with that box; with a crowd region, the share of the detection inside it;
@@ -133,13 +133,9 @@ def match_detections(
     for iou in iou_thresholds:
         if not 0 < iou <= 1:
             raise InputError(f"IoU threshold (TEST.THRESHOLD_IOU) must be in (0, 1], not {iou}")
-    ground_truth = sorted_ground_truth(annotations, category_ids)
-    detections = sorted_detections(annotations, results, category_ids)
-    num_classes, no_limit = len(category_ids), max(len(results), 1)
-    evaluation = run_cocoeval(
-        annotations, ground_truth, detections, num_classes, [no_limit], iou_thresholds, all_areas=False
-    )
-    return _read_matches(evaluation, ground_truth, detections, len(annotations.image_ids), num_classes)
+    no_limit = max(len(results), 1)
+    found = run_cocoeval(annotations, results, category_ids, [no_limit], iou_thresholds)
+    return _read_matches(*found, len(annotations.image_ids), len(category_ids))
 
 
 def rows_per_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
@@ -155,13 +151,13 @@ def rows_per_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
 
 
 def _read_matches(
-    evaluation: COCOeval, ground_truth: SortedBoxes, detections: SortedBoxes, num_images: int, num_classes: int
+    evaluation: COCOeval, ground_truth: BoxRows, detections: BoxRows, num_images: int, num_classes: int
 ) -> Matches:
     """`Matches` of an evaluation without limit on detections and with a single range of areas."""
     # One cell per class and image that has boxes or detections, in the order of the sorted rows. Ids are rows + 1.
     cells = [cell for cell in evaluation.evalImgs if cell is not None]
     num_det, num_gt = (np.array([len(cell[key]) for cell in cells], dtype=np.int64) for key in ("dtIds", "gtIds"))
-    # pycocotools moves the ignored boxes of a cell to its end; `gt_order` leads back
+    # pycocotools moves the ignored boxes of a cell to its end; `gt_order` says where they belong
     gt_order = np.fromiter(chain.from_iterable(cell["gtIds"] for cell in cells), dtype=np.int64) - 1  # (M,)
     gt_ignored = np.zeros(len(gt_order), dtype=bool)
     gt_ignored[gt_order] = np.fromiter(chain.from_iterable(cell["gtIgnore"] for cell in cells), dtype=bool)

@@ -31,12 +31,8 @@ def to_coco_results(detections: Mapping[ImageId, Detections], category_ids: Sequ
 
     Example:
         >>> import torch
-        >>> found = Detections(
-        ...     boxes=torch.tensor([[1.0, 2.0, 4.0, 6.0]]),
-        ...     scores=torch.tensor([0.5]),
-        ...     labels=torch.tensor([0]),
-        ...     size=(10, 10),
-        ... )
+        >>> boxes = torch.tensor([[1.0, 2.0, 4.0, 6.0]])
+        >>> found = Detections(boxes, scores=torch.tensor([0.5]), labels=torch.tensor([0]), size=(10, 10))
         >>> to_coco_results({7: found}, [3])
         [{'image_id': 7, 'category_id': 3, 'bbox': [1.0, 2.0, 3.0, 4.0], 'score': 0.5}]
     """
@@ -57,25 +53,7 @@ def to_coco_results(detections: Mapping[ImageId, Detections], category_ids: Sequ
 
 
 def without_images(annotations: AnnotationTable, image_ids: Collection[ImageId]) -> AnnotationTable:
-    """The annotations without these images and their boxes; ids that are not there are no fault.
-
-    Example:
-        >>> table = AnnotationTable(
-        ...     image_ids=[4, 7],
-        ...     file_names=["a.png", "b.png"],
-        ...     sizes=np.zeros((2, 2), np.int32),
-        ...     category_ids=[1],
-        ...     category_names=["hole"],
-        ...     image_rows=np.array([1, 0]),
-        ...     category_rows=np.array([0, 0]),
-        ...     boxes_xywh=np.array([[0.0, 0.0, 2.0, 2.0], [5.0, 5.0, 3.0, 3.0]]),
-        ...     areas=np.array([4.0, 9.0]),
-        ...     crowd=np.array([False, False]),
-        ... )
-        >>> kept = without_images(table, [4])
-        >>> kept.image_ids, kept.image_rows.tolist(), kept.areas.tolist()
-        ([7], [0], [4.0])
-    """
+    """The annotations without these images and their boxes; ids that they do not have are ignored."""
     dropped = set(image_ids)
     is_kept = np.array([image_id not in dropped for image_id in annotations.image_ids], dtype=bool)  # (n,)
     image_rows = np.flatnonzero(is_kept)
@@ -102,16 +80,12 @@ def read_skipped_images(metrics_file: Path) -> list[ImageId]:
     return metrics.get("skipped_images", []) if isinstance(metrics, dict) else []
 
 
-def read_results(path: str | Path, annotations: AnnotationTable | None = None) -> list[dict[str, Any]]:
-    """Read and check a COCO result file.
-
-    Args:
-        path: the JSON file.
-        annotations: of the data set that the results were made on; where given, ids must be in them.
+def read_results(path: str | Path, annotations: AnnotationTable) -> list[dict[str, Any]]:
+    """Read and check a COCO result file of a data set with these `annotations`.
 
     Raises:
-        InputError: the file cannot be read, or an entry is at fault; one line with the file and the entry's index,
-            from 0.
+        InputError: the file cannot be read, or an entry is faulty or has an id that is not in `annotations`; one line
+            with the file and the index of the entry, from 0.
     """
     path = Path(path)
     try:
@@ -125,9 +99,7 @@ def read_results(path: str | Path, annotations: AnnotationTable | None = None) -
         raise InputError(
             f"{path}: must hold a list of COCO results, not {type(results).__name__}; is this the annotation file?"
         )
-    image_ids = category_ids = None
-    if annotations is not None:
-        image_ids, category_ids = set(annotations.image_ids), set(annotations.category_ids)
+    image_ids, category_ids = set(annotations.image_ids), set(annotations.category_ids)
     for index, entry in enumerate(results):
         fault = _fault(entry, image_ids, category_ids)
         if fault is not None:
@@ -135,7 +107,7 @@ def read_results(path: str | Path, annotations: AnnotationTable | None = None) -
     return results
 
 
-def _fault(entry: Any, image_ids: set[ImageId] | None, category_ids: set[int] | None) -> str | None:
+def _fault(entry: Any, image_ids: set[ImageId], category_ids: set[int]) -> str | None:
     """What is wrong with one result entry, or None."""
     if not isinstance(entry, dict):
         return f"must be an object with {', '.join(KEYS)}, not {type(entry).__name__}"
@@ -149,9 +121,9 @@ def _fault(entry: Any, image_ids: set[ImageId] | None, category_ids: set[int] | 
         return f"bbox {shown(bbox)} has a negative width or height; it must be [x, y, width, height]"
     if not is_finite_number(score):
         return f"score must be a finite number, not {shown(score)}"
-    if image_ids is not None and not _is_known(entry["image_id"], image_ids):
+    if not _is_known(entry["image_id"], image_ids):
         return f"image_id {shown(entry['image_id'])} is not in the annotations of this data set"
-    if category_ids is not None and not _is_known(entry["category_id"], category_ids):
+    if not _is_known(entry["category_id"], category_ids):
         known = sorted(category_ids)
         some = ", ".join(map(str, known[:8])) + (", ..." if len(known) > 8 else "")
         return f"category_id {shown(entry['category_id'])} is not in the annotations, which have {some}"
@@ -160,4 +132,4 @@ def _fault(entry: Any, image_ids: set[ImageId] | None, category_ids: set[int] | 
 
 def _is_known(value: Any, known: set[Any]) -> bool:
     # Types first: a list cannot be looked up in a set, and True equals the id 1.
-    return isinstance(value, int | str) and not isinstance(value, bool) and value in known
+    return type(value) in (int, str) and value in known

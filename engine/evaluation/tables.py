@@ -8,7 +8,6 @@ from typing import Any
 from engine.tables import aligned_table, side_by_side
 
 FEW_CLASSES = 20  # up to this number, each class has its own line with all its figures
-UNDEFINED = "-"
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:
@@ -21,13 +20,10 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
     per_class = metrics["per_class"]
     if 0 < len(per_class) <= FEW_CLASSES:
         shown = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"]
-        rows = [
-            [name, str(figures["num_gt"]), *(_fraction(figures[key]) for key in shown)]
-            for name, figures in per_class.items()
-        ]
+        rows = [[name, str(row["num_gt"]), *(_fraction(row[key]) for key in shown)] for name, row in per_class.items()]
         parts.append(aligned_table(["class", "num_gt", *shown], rows))
     elif per_class:
-        rows = [[name, _fraction(figures["AP"]), _fraction(figures["AP50"])] for name, figures in per_class.items()]
+        rows = [[name, _fraction(row["AP"]), _fraction(row["AP50"])] for name, row in per_class.items()]
         parts.append(side_by_side(["class", "AP", "AP50"], rows))
     return "\n\n".join(parts)
 
@@ -35,11 +31,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
 def thresholds_table(thresholds: Mapping[str, Any]) -> str:
     """A line for each class, from the object of `thresholds.json`; a class without a threshold has the reason."""
     keys = ["threshold", "f_measure", "precision", "recall"]
-    classes = thresholds["classes"]
-    rows = [
-        [name, *(_fraction(entry[key]) for key in keys), str(entry["num_gt"]), entry.get("reason", "")]
-        for name, entry in classes.items()
-    ]
+    rows = []
+    for name, entry in thresholds["classes"].items():
+        rows.append([name, *(_fraction(entry[key]) for key in keys), str(entry["num_gt"]), entry.get("reason", "")])
     headers = ["class", *keys, "num_gt", ""]
     if not any(row[-1] for row in rows):  # no reasons: the last column would be blank
         headers, rows = headers[:-1], [row[:-1] for row in rows]
@@ -68,4 +62,4 @@ def _figure(name: str, value: float | None) -> str:
 
 def _fraction(value: float | None) -> str:
     """Three decimals; a dash for pycocotools' -1 ("undefined") and for a missing threshold."""
-    return UNDEFINED if value is None or value < 0 else f"{value:.3f}"
+    return "-" if value is None or value < 0 else f"{value:.3f}"

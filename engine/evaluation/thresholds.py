@@ -11,6 +11,7 @@ Shapes: D detections of one class, R recall points.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -68,18 +69,14 @@ def fmeasure_thresholds(
         InputError: `beta` or `rule` is out of range, or two classes have the same name.
         ValueError: `matches` are not at `iou`.
     """
-    if not 0 < beta < float("inf"):
+    if not 0 < beta < math.inf:
         raise InputError(f"TEST.THRESHOLD_BETA must be a positive number, not {beta}")
     if rule not in RULES:
         raise InputError(f"TEST.THRESHOLD_RULE must be one of {', '.join(RULES)}, not {rule!r}")
-    names = unique_names(class_names)
-    if rule == "raw":
-        per_class = matches_per_class(matches, iou)
-        points = [best_threshold(found.scores, found.is_true, found.num_gt, beta) for found in per_class]
-    else:
-        per_class = matches_per_class(matches, iou, max_dets=MAX_DETS[-1])
-        points = [_best_interpolated(found, beta) for found in per_class]
-    classes = {name: _entry(point, found) for name, point, found in zip(names, points, per_class, strict=True)}
+    best, max_dets = (best_threshold, math.inf) if rule == "raw" else (best_interpolated, MAX_DETS[-1])
+    classes = {}
+    for name, found in zip(unique_names(class_names), matches_per_class(matches, iou, max_dets), strict=True):
+        classes[name] = _entry(best(found.scores, found.is_true, found.num_gt, beta), found)
     return {"iou": float(iou), "beta": float(beta), "classes": classes}
 
 
@@ -92,7 +89,7 @@ def best_threshold(scores: np.ndarray, is_true: np.ndarray, num_gt: int, beta: f
         num_gt: boxes to be found.
 
     Returns:
-        None when nothing is to be found or nothing was found.
+        None if there are no boxes to be found or none was found.
 
     Example:
         >>> best_threshold(np.array([0.9, 0.8, 0.7]), np.array([True, False, True]), num_gt=2)
@@ -115,47 +112,40 @@ def best_threshold(scores: np.ndarray, is_true: np.ndarray, num_gt: int, beta: f
     )
 
 
-def matches_per_class(matches: Matches, iou: float, max_dets: int | None = None) -> list[ClassMatches]:
+def matches_per_class(matches: Matches, iou: float, max_dets: float = math.inf) -> list[ClassMatches]:
     """True and false detections of each class at one IoU threshold, the best `max_dets` per image and class."""
     index = matches.threshold_index(iou)
     detections, ground_truth = matches.detections, matches.ground_truth
     is_true = detections.gt_rows[index] != NO_MATCH
-    counted = ~detections.ignored[index]
-    if max_dets is not None:
-        counted &= detections.ranks < max_dets
+    counted = ~detections.ignored[index] & (detections.ranks < max_dets)
     found = []
-    for rows, gt_rows in zip(
-        rows_per_label(detections.labels, matches.num_classes),
-        rows_per_label(ground_truth.labels, matches.num_classes),
-        strict=True,
-    ):
+    per_label = (rows_per_label(boxes.labels, matches.num_classes) for boxes in (detections, ground_truth))
+    for rows, gt_rows in zip(*per_label, strict=True):
         kept = rows[counted[rows]]
         num_ignored = int(ground_truth.ignored[gt_rows].sum())
         found.append(ClassMatches(detections.scores[kept], is_true[kept], len(gt_rows) - num_ignored, num_ignored))
     return found
 
 
-def _best_interpolated(found: ClassMatches, beta: float) -> OperatingPoint | None:
+def best_interpolated(scores: np.ndarray, is_true: np.ndarray, num_gt: int, beta: float = 1.0) -> OperatingPoint | None:
     """The point of the largest f-measure among COCO's recall points; the lowest recall of those with equal f-measure.
 
-    The arithmetic is that of `COCOeval.accumulate`, operation by operation, so that the figures are the same bits.
+    The arithmetic is that of `COCOeval.accumulate`, operation by operation, so that the figures have the same bits.
+    Arguments and None are those of `best_threshold`.
     """
-    if found.num_gt == 0 or not len(found.scores):
+    if num_gt == 0 or not np.any(is_true):
         return None
-    order = np.argsort(-found.scores, kind="stable")
-    scores, is_true = found.scores[order], found.is_true[order]
+    order = np.argsort(-scores, kind="stable")
+    scores, is_true = scores[order], is_true[order]
     num_true, num_false = np.cumsum(is_true).astype(float), np.cumsum(~is_true).astype(float)
-    recall = num_true / found.num_gt
+    recall = num_true / num_gt
     precision = num_true / (num_false + num_true + np.spacing(1))
     precision = np.maximum.accumulate(precision[::-1])[::-1]  # the best at this recall or beyond
     ends = np.searchsorted(recall, RECALL_POINTS, side="left")  # (R,) the first detection that reaches the recall
-    reached = ends < len(recall)
-    precision_at = np.zeros(len(RECALL_POINTS))  # (R,) 0 where the recall is not reached
-    precision_at[reached] = precision[ends[reached]]
+    precision_at = np.append(precision, 0.0)[ends]  # (R,) 0 where the recall is not reached
     denominator = beta**2 * precision_at + RECALL_POINTS
-    f_measure = np.zeros_like(precision_at)
-    numerator = (1 + beta**2) * precision_at * RECALL_POINTS
-    np.divide(numerator, denominator, out=f_measure, where=precision_at > 0)
+    # Where the precision is 0, so is the numerator; the denominator may be, too.
+    f_measure = (1 + beta**2) * precision_at * RECALL_POINTS / np.where(precision_at > 0, denominator, 1.0)
     best = int(np.argmax(f_measure))
     if f_measure[best] <= 0:
         return None
@@ -166,9 +156,5 @@ def _best_interpolated(found: ClassMatches, beta: float) -> OperatingPoint | Non
 def _entry(point: OperatingPoint | None, found: ClassMatches) -> dict[str, Any]:
     if point is not None:
         return {**point._asdict(), "num_gt": found.num_gt}
-    reason = NO_GROUND_TRUTH
-    if found.num_gt:
-        reason = NO_TRUE_DETECTION
-    elif found.num_ignored:
-        reason = ONLY_CROWDS
+    reason = NO_TRUE_DETECTION if found.num_gt else ONLY_CROWDS if found.num_ignored else NO_GROUND_TRUTH
     return {**dict.fromkeys(OperatingPoint._fields), "num_gt": found.num_gt, "reason": reason}

@@ -25,9 +25,9 @@ class View:
     """A scale at which every image is looked at.
 
     Attributes:
-        min_size, max_size: of the sides, pixels, see `data.transforms.resized_size`.
-        mirrored: look at the mirrored image, too.
-        size_range: detections stay whose sqrt(area), in pixels of the scaled image, lies strictly between these.
+        min_size, max_size: limits of the sides in pixels, see `data.transforms.resized_size`.
+        mirrored: also look at the mirrored image.
+        size_range: only detections whose sqrt(area) in pixels of the scaled image lies strictly between these are kept.
     """
 
     min_size: int
@@ -45,20 +45,20 @@ class View:
 
 
 class AugmentedDetector(nn.Module):
-    """Images as read in, merged detections out: in the place of a model wherever one is tested.
+    """Takes images as read and returns merged detections; takes the place of a model in a test.
 
-    The images of a batch go through the model together, once for each view; a mirrored copy shares the forward pass of
-    its original, and views in which all images have the same sizes share one, too. Images come as read and are scaled
-    here, on the model's device, so that one scale is in memory at a time.
+    The images of a batch go through the model together, once per view. A mirrored copy shares the forward pass of its
+    original, and so do views in which all images have the same sizes. Images are scaled here, on the model's device, so
+    that only one scale is in memory at a time.
 
     Args:
         model: its `detect`, or with `suppress_first=False` its `candidates`, takes a list of normalised images; see
             `modeling.detector`.
         views: the first one is the plain pass; boxes are merged in its pixels.
         normalize: uint8 BGR image (3, H, W) -> the float image that the model sees.
-        merge: boxes, scores, labels of all views -> of one image, by falling score; see `layers.voting`.
-        max_detections: of an image after merging (more where scores tie with the last one), 0 for no limit.
-        suppress_first: merge each pass's detections; else its candidates before suppression.
+        merge: boxes, scores, labels of all views -> of one image, highest score first; see `layers.voting`.
+        max_detections: per image after merging (more where scores tie with the last one), 0 for no limit.
+        suppress_first: merge the detections of each pass, not its candidates before suppression.
         convention: what the sides of boxes mean.
     """
 
@@ -78,12 +78,8 @@ class AugmentedDetector(nn.Module):
         self.max_detections, self.suppress_first, self.convention = max_detections, suppress_first, convention
         self.train(model.training)
 
-    def forward(self, images: ImageBatch | Sequence[Tensor]) -> list[Detections]:
-        """`detect`, as a model in evaluation mode."""
-        return self.detect(images)
-
     def detect(self, images: ImageBatch | Sequence[Tensor]) -> list[Detections]:
-        """Detections of each image, in its own pixels, by falling score.
+        """Detections of each image in its own pixels, highest score first.
 
         Args:
             images: N uint8 images BGR (3, H_i, W_i), or a batch of such.
@@ -100,6 +96,8 @@ class AugmentedDetector(nn.Module):
                     for of_image, detection in zip(found, detections, strict=True):
                         of_image.append(view.in_size_range(detection))
         return [self._merge(passes, image.shape[-2:]) for passes, image in zip(found, images, strict=True)]
+
+    forward = detect  # what a model in evaluation mode does
 
     def _views_by_sizes(self, images: Sequence[Tensor]) -> dict[tuple[Size, ...], list[View]]:
         """The views that share a forward pass, by the sizes of the images in it; the plain one first."""

@@ -27,13 +27,13 @@ def list_images(folder: Path) -> list[Path]:
     """The image files of `folder` by name.
 
     Raises:
-        InputError: no such folder, or no image in it.
+        InputError: there is no such folder, or it contains no images.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: name the folder of the images")
+        raise InputError(f"{folder} is not a folder; name the folder of the images")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise InputError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise InputError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return paths
 
 
@@ -42,47 +42,45 @@ def draw_folder(
 ) -> dict[Path, np.ndarray]:
     """Write each image with its detections to `output_dir` under its own name, and log a table of counts.
 
-    An unreadable file is named and skipped.
+    A file that cannot be read is named in a warning and skipped.
 
     Args:
-        predictor: gives the detections.
-        paths: image files.
-        output_dir: made where it does not exist.
-        show: also show each in a window; Esc closes the window for the rest.
+        paths: different image files.
+        output_dir: created if it does not exist.
+        show: also show each picture in a window; after Esc, no further ones.
 
     Returns:
-        Number of detections of each class (K,) by path of the images that could be read.
+        For each image that could be read, the number of detections of each class (K,).
 
     Raises:
-        InputError: none of the files can be read, a picture cannot be written or shown, or `output_dir` holds the
-            images themselves.
+        InputError: none of the files can be read, a picture cannot be written or shown, or `output_dir` is the folder
+            of the images.
     """
     _create_output_dir(output_dir, paths)
     counts: dict[Path, np.ndarray] = {}
-    unreadable = 0
     for path in tqdm(paths, desc="draw", disable=not sys.stderr.isatty()):
         try:
             image = read_image(path)
         except InputError as error:
             logger.warning("skipped: %s", error)
-            unreadable += 1
             continue
         detections = predictor(image)
         drawn = draw_detections(image, detections, predictor.class_names)
         write_image(output_dir / path.name, drawn)
         counts[path] = np.bincount(detections.labels.numpy(), minlength=len(predictor.class_names))
         show = show and _show(path.name, drawn)
+    num_skipped = len(paths) - len(counts)
     if not counts:
-        raise InputError(f"none of the {unreadable} images could be read")
+        raise InputError(f"none of the {num_skipped} images could be read")
     logger.info("%s", counts_table(counts, predictor))
-    skipped = f", {unreadable} unreadable skipped" if unreadable else ""
+    skipped = f", {num_skipped} unreadable skipped" if num_skipped else ""
     logger.info("%d images drawn to %s%s", len(counts), output_dir, skipped)
     return counts
 
 
 def _create_output_dir(output_dir: Path, paths: Sequence[Path]) -> None:
     if any(path.parent.resolve() == output_dir.resolve() for path in paths):
-        raise InputError(f"{output_dir} holds the images themselves, which would be overwritten; name another folder")
+        raise InputError(f"{output_dir} is the folder of the images, which would be overwritten; name another folder")
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,7 +102,7 @@ def _show(name: str, image: np.ndarray) -> bool:
     try:
         cv2.imshow(name, image)
     except cv2.error as error:
-        raise InputError("no window can be opened here (no display, or OpenCV without windows): omit --show") from error
+        raise InputError("no window can be opened here (no display, or OpenCV without windows); omit --show") from error
     key = cv2.waitKey(0)
     cv2.destroyWindow(name)
     return key != ESCAPE_KEY

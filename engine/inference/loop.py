@@ -25,9 +25,9 @@ class Findings:
     """What was found in a data set.
 
     Attributes:
-        detections: of every image by image id, on the CPU, in the coordinates of the original images.
-        unreadable: image id -> why, of the images that could not be read.
-        losses: by name of every image by image id, where they were asked for; see `image_losses`.
+        detections: image id -> detections, on the CPU, in the coordinates of the original image.
+        unreadable: image id -> why it could not be read.
+        losses: image id -> losses by name, if they were asked for; see `image_losses`.
     """
 
     detections: dict[int | str, Detections] = field(default_factory=dict)
@@ -46,25 +46,34 @@ def detect(
 ) -> Findings | None:
     """Detect in every image of `loader` that can be read.
 
-    Each process works on its own shard; the main process receives all of them, the others None. The model is put into
-    evaluation mode, and each of its parts is given back in the mode it was in. Its buffers (statistics of norms) become
-    those of the main process, which are in the checkpoints.
+    Each process works on its own shard; the main process returns what all of them found, the others None. The model is
+    in evaluation mode meanwhile, see `evaluation_mode`. Its buffers (statistics of norms) become those of the main
+    process, which are in the checkpoints.
 
     Args:
         model: its `detect` takes images, see `modeling.detector`.
-        loader: batches whose targets carry `original_size`.
-        device: where the model lives.
+        loader: batches whose targets have `original_size`.
+        device: where the model is.
         convention: what the sides of boxes mean.
-        with_losses: the losses too; `model` is then a bare detector.
+        with_losses: find the losses too; `model` must then be a detector without augmentation.
 
     Raises:
         InputError: the GPU ran out of memory.
     """
     distributed.broadcast_tensors(model.buffers())
-    # Under the bar of a training this one leaves no trace.
+    # leave=None: below the bar of a training this one disappears when it is done.
     bar = tqdm(loader, desc="test", leave=None, disable=not (distributed.is_main() and sys.stderr.isatty()))
+    found = Findings()
     with explaining_out_of_memory("lower TEST.IMS_PER_BATCH or INPUT.MIN_SIZE_TEST"), evaluation_mode(model):
-        found = _shard(model, bar, device, convention, with_losses)
+        for batch in bar:
+            found.unreadable |= batch.unreadable
+            if not len(batch):
+                continue
+            batch = batch.to(device)
+            for target, detection in zip(batch.targets, model.detect(batch.images), strict=True):
+                found.detections[target.image_id] = detection.to("cpu").resize(target.original_size, convention)
+            if with_losses:
+                found.losses |= image_losses(model, batch)
     shards = distributed.gather_objects(found)
     if shards is None:
         return None
@@ -74,23 +83,6 @@ def detect(
         merged.unreadable |= shard.unreadable
         merged.losses |= shard.losses
     return merged
-
-
-def _shard(
-    model: nn.Module, batches: Iterable[Batch], device: torch.device, convention: PixelConvention, with_losses: bool
-) -> Findings:
-    """What this process finds in its images."""
-    found = Findings()
-    for batch in batches:
-        found.unreadable |= batch.unreadable
-        if not len(batch):
-            continue
-        batch = batch.to(device)
-        for target, detection in zip(batch.targets, model.detect(batch.images), strict=True):
-            found.detections[target.image_id] = detection.to("cpu").resize(target.original_size, convention)
-        if with_losses:
-            found.losses |= image_losses(model, batch)
-    return found
 
 
 @contextmanager
@@ -120,7 +112,7 @@ def image_losses(model: GeneralizedRCNN, batch: Batch) -> dict[int | str, dict[s
     losses = {}
     with distributed.alone():
         for image, (height, width), target in zip(batch.images.tensor, batch.images.sizes, batch.targets, strict=True):
-            with random_state(0):
+            with random_state(0):  # from which samplers seed a generator for each image id
                 found = model.losses([image[:, :height, :width]], [target])
             figures = torch.stack([value.float() for value in found.values()]).tolist()
             losses[target.image_id] = dict(zip(found, figures, strict=True))
@@ -130,7 +122,7 @@ def image_losses(model: GeneralizedRCNN, batch: Batch) -> dict[int | str, dict[s
 def mean_losses(losses: Mapping[int | str, Mapping[str, float]]) -> dict[str, float]:
     """Means over the images of losses by image id, and their sum, "loss"; {} without images.
 
-    The same bits in whatever order the images come.
+    fsum rounds only once, so the order of the images does not matter.
 
     Example:
         >>> mean_losses({7: {"loss_cls": 1.0, "loss_reg": 0.5}, 9: {"loss_cls": 2.0, "loss_reg": 0.0}})

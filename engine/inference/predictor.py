@@ -21,15 +21,14 @@ class ImagePredictor:
 
     Args:
         model: in evaluation mode, on `device`.
-        transform: what an image as read takes first.
+        transform: applied to each image as read.
         device: where the model lives.
         class_names: names of labels 0..K-1.
-        thresholds: score threshold by class name; a class that is not named keeps every detection from
-            `default_threshold` on.
-        default_threshold: see `thresholds`.
-        size_divisibility: of the padded image.
+        thresholds: score threshold by class name, from which detections are kept.
+        default_threshold: for classes that are not in `thresholds`.
+        size_divisibility: images are padded to a multiple of this.
         convention: what the sides of boxes mean.
-        batch_size: images that go through the model at once.
+        batch_size: limit on the images that go through the model at once.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class ImagePredictor:
         self.thresholds = torch.tensor([thresholds.get(name, default_threshold) for name in self.class_names])
 
     def __call__(self, image: Image | Sequence[Image]) -> Detections | list[Detections]:
-        """Detections in the coordinates of the image given, by falling score; a list for a list.
+        """Detections in the coordinates of the image given, highest score first; a list for a list.
 
         Images of a list that have the same size after the transform go through the model together, at most `batch_size`
         at once. Others do not, since padding changes what a model finds.
@@ -60,8 +59,8 @@ class ImagePredictor:
             image: BGR uint8 (H, W, 3), a path, or a list of either.
 
         Raises:
-            InputError: a path that cannot be read.
-            ValueError: an array of another shape or type.
+            InputError: a file cannot be read.
+            ValueError: an array has another shape or type.
         """
         if not isinstance(image, (list, tuple)):
             return self([image])[0]

@@ -40,14 +40,7 @@ class DeformConv2d(nn.Module):
         self.padding = dilation * (kernel_size // 2)
         self.num_offsets = 2 * deformable_groups * kernel_size**2
         num_masks = deformable_groups * kernel_size**2 if modulated else 0
-        self.offset = nn.Conv2d(
-            in_channels,
-            self.num_offsets + num_masks,
-            kernel_size,
-            stride,
-            self.padding,
-            dilation,
-        )
+        self.offset = nn.Conv2d(in_channels, self.num_offsets + num_masks, kernel_size, stride, self.padding, dilation)
         # Only holds weight and bias under the reference's names; its forward is never called.
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, groups=groups, bias=bias)
         self.reset_offsets()
@@ -64,13 +57,6 @@ class DeformConv2d(nn.Module):
             x = x.to(self.conv.weight.dtype)
             offset_mask = self.offset(x)  # (N, 2GT + GT, H', W')
             offset, mask = offset_mask[:, : self.num_offsets], offset_mask[:, self.num_offsets :]
-            return deform_conv2d(
-                x,
-                offset,
-                self.conv.weight,
-                self.conv.bias,
-                stride=self.stride,
-                padding=self.padding,
-                dilation=self.dilation,
-                mask=mask.sigmoid() if mask.shape[1] else None,
-            )
+            mask = mask.sigmoid() if mask.shape[1] else None
+            conv = self.conv
+            return deform_conv2d(x, offset, conv.weight, conv.bias, self.stride, self.padding, self.dilation, mask)

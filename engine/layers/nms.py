@@ -7,14 +7,14 @@ from torch import Tensor
 from torchvision.ops import nms
 
 MANY_BOXES_CPU, MANY_BOXES_GPU = 4000, 20000
-"""Above, classes are suppressed one after the other."""
+"""Above these numbers, classes are suppressed one after the other."""
 
 
 def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Tensor:
-    """Indices of the boxes that survive within their class, by falling score.
+    """Indices of the boxes that survive within their class, highest score first.
 
-    A box is suppressed when its IoU with a better one of its class is larger than `iou_thresh`; with a threshold of 0
-    or less none is (reference). Classes are kept apart by an offset, added in float64, where it does not blur the IoU.
+    A box is suppressed if its IoU with a better one of its class is larger than `iou_thresh`; with a threshold of 0 or
+    less none is (reference). Classes are kept apart by an offset, which is added in float64 so that no IoU changes.
 
     Args:
         boxes: (N, 4) float, xyxy.
@@ -34,7 +34,7 @@ def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) 
 
 
 def _nms_by_class(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Tensor:
-    """One call a class, for suppression takes time (and memory on a GPU) by the square of the boxes."""
+    """One call per class, since time (and memory on a GPU) grow with the square of the number of boxes in a call."""
     by_class = labels.argsort(stable=True)
     counts = labels.unique(return_counts=True)[1].tolist()
     kept = torch.cat([idx[nms(boxes[idx], scores[idx], iou_thresh)] for idx in by_class.split(counts)]).sort().values

@@ -1,14 +1,15 @@
 """Box voting: overlapping boxes of a class become one, weighted by their scores (Gidaris & Komodakis, 2015).
 
-The best box leads all boxes of its class that overlap it enough, the best of the rest leads again, and so on. Only
-that greedy grouping is sequential (`find_leaders`): a compiled loop, or NumPy where there is no compiler, equal to the
-bit. Means and lowered scores are sums over groups. Computed in float64 on the CPU, for all classes at once.
+The best box leads all boxes of its class that overlap it enough, then the best of the rest leads, and so on. Only this
+greedy grouping is sequential (`find_leaders`): a compiled loop, or NumPy where there is no compiler, with the same
+bits. Means and lowered scores are sums over groups. All is computed in float64 on the CPU, for all classes at once.
 
-Shapes: P boxes going in, D coming out.
+Shapes: P boxes in, D boxes out.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -24,7 +25,7 @@ except ImportError:  # no compiler when the package was installed
     _find_leaders_compiled = None
 
 Merged = tuple[Tensor, Tensor, Tensor]
-"""Boxes (D, 4), scores (D,) by falling score, labels (D,)."""
+"""Boxes (D, 4), scores (D,), labels (D,), highest score first."""
 
 MERGERS = Registry("MERGERS")
 """(boxes, scores, labels, ...) -> Merged, by the name in `TEST.BBOX_AUG.MERGE_TYPE`."""
@@ -32,22 +33,22 @@ MERGERS = Registry("MERGERS")
 SLACK = 1e-9
 """Relative widening of a search window, far above float64's rounding."""
 MIN_THRESH = 1e-6
-"""Below this IoU a window would hold everything."""
+"""Below this IoU a window would contain everything."""
 
 
 @MERGERS.register("vote")
 def vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Merged:
-    """One box a group: the mean box, weighted by score (evenly where all scores are 0), with the largest score.
+    """One box per group: the mean box, weighted by score (evenly if all scores are 0), with the largest score.
 
-    A group holds the boxes of a class whose IoU with its best one is at least `iou_thresh`. The order of the input does
-    not matter: equal scores are ranked by label and coordinates. A box alone passes unchanged, one without extent
-    overlaps none, and boxes or scores that are not finite are dropped.
+    A group consists of the boxes of a class whose IoU with its best one is at least `iou_thresh`. The order of the
+    input does not matter: equal scores are ranked by label and coordinates. A box alone does not change, one without
+    extent overlaps none, and boxes or scores that are not finite are dropped.
 
     Args:
         boxes: (P, 4) float, xyxy.
         scores: (P,) float, not negative.
         labels: (P,) int64.
-        iou_thresh: from 0 (all of a class are one group) on.
+        iou_thresh: at least 0, where all boxes of a class are one group.
 
     Example:
         >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0]])
@@ -55,56 +56,40 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Me
         >>> mean.tolist(), scores.tolist()
         ([[0.0, 0.0, 10.0, 9.5]], [0.75])
     """
-    return _merge(boxes, scores, labels, iou_thresh, score_thresh=None)
+    return soft_vote(boxes, scores, labels, iou_thresh, score_thresh=math.inf)
 
 
 @MERGERS.register("soft-vote")
 def soft_vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, score_thresh: float) -> Merged:
-    """`vote`, and the boxes of each group stay, too, where score * (1 - IoU with its best box) is enough.
+    """Like `vote`, except that the other boxes of a group stay with the score times (1 - IoU with the best box).
 
-    Args:
-        boxes, scores, labels, iou_thresh: see `vote`.
-        score_thresh: a lowered score stays from here on; one of 0 never does.
+    They stay if that score is at least `score_thresh` and not 0. The other arguments are those of `vote`.
     """
-    return _merge(boxes, scores, labels, iou_thresh, score_thresh)
+    boxes, scores, labels = _finite(boxes.detach(), scores.detach(), labels)
+    corners, weights, classes = boxes.double().cpu().numpy(), scores.double().cpu().numpy(), labels.cpu().numpy()
+    leaders, ious = find_leaders(corners, weights, classes, iou_thresh)
+    is_leader = leaders == np.arange(len(leaders))
+    merged = _mean_boxes(corners, weights, leaders)[is_leader], weights[is_leader], classes[is_leader]
+    lowered = weights * (1 - ious)
+    stays = ~is_leader & (lowered >= score_thresh) & (lowered > 0)
+    rest = corners[stays], lowered[stays], classes[stays]
+    merged = tuple(np.concatenate(pair) for pair in zip(merged, rest, strict=True))
+    ranking = _rank(*merged)
+    found = (torch.from_numpy(each[ranking]) for each in merged)
+    return tuple(each.to(like) for each, like in zip(found, (boxes, scores, labels), strict=True))
 
 
 @MERGERS.register("nms")
 def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Merged:
     """Plain class-wise suppression, see `layers.nms.class_nms`."""
-    is_finite = _is_finite(boxes, scores)
-    boxes, scores, labels = boxes[is_finite], scores[is_finite], labels[is_finite]
+    boxes, scores, labels = _finite(boxes, scores, labels)
     kept = class_nms(boxes, scores, labels, iou_thresh)
     return boxes[kept], scores[kept], labels[kept]
 
 
-def _is_finite(boxes: Tensor, scores: Tensor) -> Tensor:
-    return boxes.isfinite().all(dim=1) & scores.isfinite()
-
-
-def _merge(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, score_thresh: float | None) -> Merged:
-    is_finite = _is_finite(boxes, scores)
-    corners = boxes[is_finite].detach().double().cpu().numpy()
-    weights = scores[is_finite].detach().double().cpu().numpy()
-    classes = labels[is_finite].cpu().numpy()
-
-    leaders, ious = find_leaders(corners, weights, classes, iou_thresh)
-    is_leader = leaders == np.arange(len(leaders))
-    merged = _mean_boxes(corners, weights, leaders)[is_leader]
-    merged_scores, merged_classes = weights[is_leader], classes[is_leader]
-    if score_thresh is not None:
-        lowered = weights * (1 - ious)
-        stays = ~is_leader & (lowered >= score_thresh) & (lowered > 0)
-        merged = np.concatenate([merged, corners[stays]])
-        merged_scores = np.concatenate([merged_scores, lowered[stays]])
-        merged_classes = np.concatenate([merged_classes, classes[stays]])
-
-    ranking = _rank(merged, merged_scores, merged_classes)
-    return (
-        torch.from_numpy(merged[ranking]).to(boxes),
-        torch.from_numpy(merged_scores[ranking]).to(scores),
-        torch.from_numpy(merged_classes[ranking]).to(labels),
-    )
+def _finite(boxes: Tensor, scores: Tensor, labels: Tensor) -> Merged:
+    is_finite = boxes.isfinite().all(dim=1) & scores.isfinite()
+    return boxes[is_finite], scores[is_finite], labels[is_finite]
 
 
 def _mean_boxes(corners: np.ndarray, weights: np.ndarray, leaders: np.ndarray) -> np.ndarray:
@@ -122,15 +107,12 @@ def _mean_boxes(corners: np.ndarray, weights: np.ndarray, leaders: np.ndarray) -
 
 
 def _rank(corners: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Indices by falling score; equal ones by label and coordinates, so that the order of the input never decides."""
-    ranking = np.argsort(-scores)
+    """Indices by descending score, then by label and coordinates, so that the order of the input never decides."""
+    ranking = np.argsort(-scores)  # much faster than by all keys, and enough where no scores are equal
     ranked = scores[ranking]
     if (ranked[1:] == ranked[:-1]).any():
         return np.lexsort((*corners.T[::-1], classes, -scores))
     return ranking
-
-
-# -- groups ---------------------------------------------------------------------------------------------------------
 
 
 def find_leaders(
@@ -138,9 +120,9 @@ def find_leaders(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The box that leads each box, and the IoU with it.
 
-    By falling score, each box that has no leader yet leads itself and all boxes of its class without one whose IoU with
-    it is at least `iou_thresh`. An IoU of t needs an overlap of at least t times the wider width and the larger height,
-    which leaves a window of x1 and y1 to search: work grows with the boxes in reach of a leader, not with all.
+    In the order of descending scores, each box without a leader leads itself and all boxes of its class without one
+    whose IoU with it is at least `iou_thresh`. An IoU of t needs an overlap of at least t times the larger width and
+    height, which leaves a window of x1 and y1 to search: work grows with the boxes in reach of a leader, not with all.
 
     Args:
         corners: (P, 4) float64 xyxy, finite.
@@ -165,14 +147,10 @@ def find_leaders(
 
 
 def _reach(starts: np.ndarray, extents: np.ndarray, iou_thresh: float) -> tuple[np.ndarray, np.ndarray]:
-    """Limits (P, 2) of where a box starts whose IoU with the box of that row is at least `iou_thresh` (t).
+    """Limits (P, 2) of the (x1, y1) of any box whose IoU with the box of that row is at least `iou_thresh` (t).
 
-    On each axis such a box is at most 1 / t times as long and overlaps t times the longer of both, so it starts at most
-    (1 - t) / t lengths before and 1 - t lengths after.
-
-    Args:
-        starts: (P, 2) x1, y1.
-        extents: (P, 2) width, height.
+    On each axis such a box is at most 1 / t times as long and overlaps t times the longer of the two, so it starts at
+    most (1 - t) / t lengths before and 1 - t lengths after. `starts` are (P, 2) x1, y1; `extents` (P, 2) width, height.
     """
     if iou_thresh < MIN_THRESH:
         return np.full_like(starts, -np.inf), np.full_like(starts, np.inf)
@@ -190,7 +168,7 @@ def _find_leaders_numpy(
     high: np.ndarray,
     iou_thresh: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The loop of `find_leaders` without a compiler; arguments as `_voting.find_leaders`."""
+    """The loop of `find_leaders` without a compiler; the arguments are those of `_voting.find_leaders`."""
     leaders, ious = np.full(len(corners), -1, dtype=np.int64), np.ones(len(corners))
     lefts, tops, rights, bottoms = np.ascontiguousarray(corners.T)
     first, stop = np.empty_like(order), np.empty_like(order)

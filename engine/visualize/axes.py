@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 
 from PIL import ImageDraw
@@ -17,35 +18,23 @@ GRID: RGB = (222, 222, 222)
 Scale = Callable[[float], float]
 
 
+@dataclass(frozen=True)
 class Panel:
-    """One pair of axes.
+    """One pair of axes on a picture; `x_scale` and `y_scale` make a value linear along its axis."""
 
-    Args:
-        draw: the picture to draw on.
-        area: left, top, right, bottom, pixels.
-        limits: low and high x, low and high y, after the scales.
-        x_scale, y_scale: functions that make a value linear along the axis: `math.log2`, `float`, ...
-    """
-
-    def __init__(
-        self,
-        draw: ImageDraw.ImageDraw,
-        area: tuple[int, int, int, int],
-        limits: tuple[float, float, float, float],
-        x_scale: Scale = math.log2,
-        y_scale: Scale = math.log2,
-    ) -> None:
-        self.draw, self.area = draw, area
-        self.x_low, self.x_high, self.y_low, self.y_high = limits
-        self.x_scale, self.y_scale = x_scale, y_scale
+    draw: ImageDraw.ImageDraw
+    area: tuple[int, int, int, int]  # left, top, right, bottom, pixels
+    limits: tuple[float, float, float, float]  # low and high x, low and high y, after the scales
+    x_scale: Scale = math.log2
+    y_scale: Scale = math.log2
 
     def x(self, value: float) -> float:
-        left, _, right, _ = self.area
-        return left + (self.x_scale(value) - self.x_low) / (self.x_high - self.x_low) * (right - left)
+        (left, _, right, _), (low, high, _, _) = self.area, self.limits
+        return left + (self.x_scale(value) - low) / (high - low) * (right - left)
 
     def y(self, value: float) -> float:
-        _, top, _, bottom = self.area
-        return bottom - (self.y_scale(value) - self.y_low) / (self.y_high - self.y_low) * (bottom - top)
+        (_, top, _, bottom), (_, _, low, high) = self.area, self.limits
+        return bottom - (self.y_scale(value) - low) / (high - low) * (bottom - top)
 
     def frame(self, title: str, ticks: Sequence[float], labels: Sequence[str], y_ticks: Sequence[float] = ()) -> None:
         """Draw the title, the grid lines with their labels, and the border."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 
+import cv2
 import numpy as np
+from PIL import Image
 
 RGB = tuple[int, int, int]
 
@@ -35,8 +37,7 @@ def class_color(label: int) -> RGB:
         >>> class_color(0), class_color(0) == class_color(200)
         ((255, 77, 79), False)
     """
-    label %= NUM_COLORS
-    return FIRST[label] if label < len(FIRST) else _palette()[label]
+    return _palette()[label % NUM_COLORS]
 
 
 @functools.lru_cache(maxsize=1)
@@ -51,10 +52,14 @@ def _palette() -> tuple[RGB, ...]:
     distances = np.linalg.norm(lab[:, None] - _oklab(np.array(chosen)), axis=2).min(axis=1)
     while len(chosen) < NUM_COLORS:
         best = int(np.argmax(distances))
-        red, green, blue = candidates[best].tolist()
-        chosen.append((red, green, blue))
+        chosen.append(tuple(candidates[best].tolist()))
         distances = np.minimum(distances, np.linalg.norm(lab - lab[best], axis=1))
     return tuple(chosen)
+
+
+def faded(color: RGB, strength: float) -> RGB:
+    """`color` mixed with white: `strength` is 0 for white and 1 for the colour itself."""
+    return tuple(round(255 - (255 - channel) * strength) for channel in color)
 
 
 def text_color(background: RGB) -> RGB:
@@ -64,17 +69,22 @@ def text_color(background: RGB) -> RGB:
         >>> text_color((255, 197, 23)), text_color((60, 0, 120))
         ((0, 0, 0), (255, 255, 255))
     """
-    luminance = relative_luminance(background)
-    return BLACK if (luminance + 0.05) ** 2 > 0.05 * 1.05 else WHITE
+    # WCAG's contrast is (lighter + 0.05) / (darker + 0.05): beyond this luminance it is larger with black.
+    return BLACK if (relative_luminance(background) + 0.05) ** 2 > 0.05 * 1.05 else WHITE
+
+
+def to_bgr(picture: Image.Image) -> np.ndarray:
+    """An RGB picture of Pillow as BGR uint8 (H, W, 3), OpenCV's order."""
+    return cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR)
 
 
 def relative_luminance(color: RGB) -> float:
     """WCAG 2 relative luminance in [0, 1]."""
-    linear = _linear(np.array(color)).tolist()
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return float(_linear(np.array(color)) @ (0.2126, 0.7152, 0.0722))
 
 
 def _linear(colors: np.ndarray) -> np.ndarray:
+    """Intensities of light in [0, 1] of sRGB values 0..255 (IEC 61966-2-1)."""
     values = colors / 255
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 

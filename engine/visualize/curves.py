@@ -10,19 +10,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from engine.visualize.axes import Panel, even_ticks, power_ticks
-from engine.visualize.colors import RGB
+from engine.visualize.axes import INK, Panel, even_ticks, power_ticks
+from engine.visualize.colors import RGB, faded, to_bgr
 from engine.visualize.fonts import font_for
 
-FIRST: tuple[RGB, ...] = (
-    (0, 114, 178),
-    (213, 94, 0),
-    (0, 158, 115),
-    (204, 90, 160),
-    (120, 120, 120),
-    (0, 60, 90),
-    (170, 130, 0),
-)
+BLUE, ORANGE, GREEN, PURPLE = (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 90, 160)
+GREY, NAVY, OCHRE = (120, 120, 120), (0, 60, 90), (170, 130, 0)
+FIRST: tuple[RGB, ...] = (BLUE, ORANGE, GREEN, PURPLE, GREY, NAVY, OCHRE)
 """For up to seven curves; colour-blind readers can tell them apart too (after Okabe & Ito, 2008)."""
 
 WIDTH, PANEL_HEIGHT, MARGIN = 1280, 330, 20
@@ -53,11 +47,10 @@ def curves_plot(
     """
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     colors = dict(zip(names, line_colors(len(names)), strict=True))
-    legend = _legend_rows(names)
+    legend = _legend_places(names)
     columns = min(len(panels), 2)
-    top = MARGIN + LEGEND_ROW * len(legend)
-    height = top + PANEL_HEIGHT * math.ceil(len(panels) / columns)
-    canvas = Image.new("RGB", (WIDTH, height), "white")
+    top = legend[-1][1] + LEGEND_ROW // 2 if legend else MARGIN
+    canvas = Image.new("RGB", (WIDTH, top + PANEL_HEIGHT * math.ceil(len(panels) / columns)), "white")
     draw = ImageDraw.Draw(canvas)
     last = max((curve[-1, 0] for curves in panels.values() for curve in curves.values() if len(curve)), default=0)
     frames = []
@@ -66,22 +59,18 @@ def curves_plot(
         right = (k % columns + 1) * (WIDTH // columns) - MARGIN
         upper = top + k // columns * PANEL_HEIGHT + 30
         frames.append(_frame(draw, (left, upper, right, upper + PANEL_HEIGHT - 80), title, curves, last, is_log))
-    for k, row in enumerate(legend):
-        for x, name in row:
-            y = MARGIN + LEGEND_ROW * k + LEGEND_ROW // 2
-            draw.line([(x, y), (x + LEGEND_LINE, y)], fill=colors[name], width=3)
-            text = _short(name)
-            draw.text((x + LEGEND_LINE + 8, y), text, fill=(40, 40, 40), font=font_for(text, 14), anchor="lm")
-    image = np.asarray(canvas)[..., ::-1].copy()
+    for name, (x, y, text) in zip(names, legend, strict=True):
+        draw.line([(x, y), (x + LEGEND_LINE, y)], fill=colors[name], width=3)
+        draw.text((x + LEGEND_LINE + 8, y), text, fill=INK, font=font_for(text, 14), anchor="lm")
+    image = to_bgr(canvas)
     for panel, (title, curves) in zip(frames, panels.items(), strict=True):
-        is_smoothed = {name: title not in exact and 1 < smooth <= len(curve) // 2 for name, curve in curves.items()}
+        lines = dict(curves)
         for name, curve in curves.items():
-            if is_smoothed[name]:
-                _draw_line(image, panel, curve, _faint(colors[name]), 1)
-        for name, curve in curves.items():
-            if is_smoothed[name]:
-                curve = np.stack([curve[:, 0], smoothed(curve[:, 1], smooth)], axis=1)
-            _draw_line(image, panel, curve, colors[name], 2)
+            if title not in exact and 1 < smooth <= len(curve) // 2:
+                lines[name] = np.stack([curve[:, 0], smoothed(curve[:, 1], smooth)], axis=1)
+                _draw_line(image, panel, curve, faded(colors[name], 0.3), 1)
+        for name, line in lines.items():  # after the faint points of all runs, which would hide parts of them
+            _draw_line(image, panel, line, colors[name], 2)
     return image
 
 
@@ -108,12 +97,7 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _frame(
-    draw: ImageDraw.ImageDraw,
-    area: tuple[int, int, int, int],
-    title: str,
-    curves: Curves,
-    last: float,
-    is_log: bool,
+    draw: ImageDraw.ImageDraw, area: tuple[int, int, int, int], title: str, curves: Curves, last: float, is_log: bool
 ) -> Panel:
     values = np.concatenate([np.zeros(0), *(curve[:, 1] for curve in curves.values())])
     values = values[np.isfinite(values)]
@@ -138,42 +122,33 @@ def _value_ticks(low: float, high: float) -> list[float]:
     return even_ticks(low - room, high + room)
 
 
-def _faint(color: RGB) -> RGB:
-    red, green, blue = (round(255 - 0.3 * (255 - channel)) for channel in color)
-    return red, green, blue
-
-
 def _draw_line(image: np.ndarray, panel: Panel, curve: np.ndarray, color: RGB, width: int) -> None:
     """Draw the finite points, join neighbours by lines, and mark points that are few or alone."""
-    finite = np.isfinite(curve[:, 1])
-    runs = np.split(np.arange(len(curve)), np.flatnonzero(np.diff(finite)) + 1)
-    for indices in runs:
-        if not len(indices) or not finite[indices[0]]:
+    bgr = color[::-1]
+    ends = np.flatnonzero(np.diff(np.isfinite(curve[:, 1]))) + 1  # where a gap begins or ends
+    for piece in np.split(curve, ends):
+        if not np.isfinite(piece[:, 1]).any():  # a gap, or a curve without points
             continue
-        points = [(panel.x(x), panel.y(y)) for x, y in curve[indices]]
+        points = [(panel.x(x), panel.y(y)) for x, y in piece]
         fixed = np.round(np.array(points) * 2**SUBPIXEL_BITS).astype(np.int32)
-        bgr = color[::-1]
         cv2.polylines(image, [fixed], False, bgr, width, cv2.LINE_AA, SUBPIXEL_BITS)
-        if len(curve) <= FEW_POINTS or len(indices) == 1:
+        if len(curve) <= FEW_POINTS or len(points) == 1:
             for x, y in fixed.tolist():
                 cv2.circle(image, (x, y), 4 * 2**SUBPIXEL_BITS, bgr, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _legend_rows(names: Sequence[str]) -> list[list[tuple[float, str]]]:
-    """(x, name) pairs in rows that fit the width of the picture."""
-    rows: list[list[tuple[float, str]]] = []
-    x = float(WIDTH)
+def _legend_places(names: Sequence[str]) -> list[tuple[float, int, str]]:
+    """For each name (x, y) where its entry begins, in rows that fit the width of the picture, and the text to show.
+
+    A long name is cut at the start, since the ends of paths differ more often.
+    """
+    x, y = float(MARGIN), MARGIN + LEGEND_ROW // 2
+    places = []
     for name in names:
-        text = _short(name)
+        text = name if len(name) <= MAX_NAME else f"...{name[3 - MAX_NAME :]}"
         width = LEGEND_LINE + 8 + font_for(text, 14).getlength(text) + 28
-        if x + width > WIDTH - MARGIN:
-            rows.append([])
-            x = float(MARGIN)
-        rows[-1].append((x, name))
+        if places and x + width > WIDTH - MARGIN:
+            x, y = float(MARGIN), y + LEGEND_ROW
+        places.append((x, y, text))
         x += width
-    return rows
-
-
-def _short(name: str) -> str:
-    """A long name is cut at the start, since the ends of paths differ more often."""
-    return name if len(name) <= MAX_NAME else f"...{name[3 - MAX_NAME :]}"
+    return places

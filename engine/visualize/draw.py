@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from engine.structures import Detections, Targets
-from engine.visualize.colors import RGB, class_color, text_color
+from engine.visualize.colors import RGB, class_color, text_color, to_bgr
 from engine.visualize.fonts import Font, font_for
 from engine.visualize.labels import Rectangle, place_labels
 
@@ -32,20 +32,13 @@ class Mark:
 
     box: tuple[float, float, float, float]  # xyxy, continuous pixels
     name: str
-    score: float | None
+    score: str
     color: RGB
     is_dashed: bool = False
 
-    @property
-    def score_text(self) -> str:
-        return "" if self.score is None else f"{self.score:.2f}"
-
 
 def draw_detections(
-    image: np.ndarray,
-    detections: Detections,
-    class_names: Sequence[str] | None = None,
-    show_labels: bool = True,
+    image: np.ndarray, detections: Detections, class_names: Sequence[str] | None = None, show_labels: bool = True
 ) -> np.ndarray:
     """A copy of `image` with the detections on it, each class in its own colour.
 
@@ -64,37 +57,27 @@ def draw_detections(
     size = _size(image)
     if tuple(detections.size) != size:
         detections = detections.resize(size)
-    scores, labels = detections.scores.tolist(), detections.labels.tolist()
+    found = detections[detections.scores.argsort(descending=True, stable=True)]
+    rows = zip(found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
     marks = [
-        Mark(tuple(box), _name(class_names, label), score, class_color(label))
-        for box, label, score in zip(detections.boxes.tolist(), labels, scores, strict=True)
+        Mark(tuple(box), _name(class_names, label), f"{score:.2f}", class_color(label)) for box, label, score in rows
     ]
-    marks.sort(key=lambda mark: -mark.score)
     return draw_marks(image, marks, show_labels)
 
 
 def draw_targets(
-    image: np.ndarray,
-    targets: Targets,
-    class_names: Sequence[str] | None = None,
-    show_labels: bool = True,
+    image: np.ndarray, targets: Targets, class_names: Sequence[str] | None = None, show_labels: bool = True
 ) -> np.ndarray:
     """A copy of `image` with its ground truth; ignore regions are grey and dashed.
 
     `targets` are in pixels of `image`, as `read` of a data set returns both.
     """
-    _size(image)
+    marks = []
     rows = zip(targets.boxes.tolist(), targets.labels.tolist(), targets.ignore.tolist(), strict=True)
-    marks = [
-        Mark(
-            tuple(box),
-            f"{_name(class_names, label)} (ignore)" if ignore else _name(class_names, label),
-            None,
-            IGNORED if ignore else class_color(label),
-            is_dashed=ignore,
-        )
-        for box, label, ignore in rows
-    ]
+    for box, label, ignore in rows:
+        name = _name(class_names, label)
+        color = IGNORED if ignore else class_color(label)
+        marks.append(Mark(tuple(box), f"{name} (ignore)" if ignore else name, "", color, is_dashed=ignore))
     return draw_marks(image, marks, show_labels)
 
 
@@ -120,10 +103,9 @@ def titled(image: np.ndarray, title: str) -> np.ndarray:
     text, font = _fitted(title, "", font_size((height, width)), width - 8)
     strip_height = round(2.0 * font.size)
     strip = Image.new("RGB", (width, strip_height), (34, 37, 42))
-    ImageDraw.Draw(strip).text(
-        (max(round(0.5 * font.size), 4), strip_height / 2), text, (240, 240, 240), font, anchor="lm"
-    )
-    return np.concatenate([_to_bgr(strip), image], axis=0)
+    start = max(round(0.5 * font.size), 4), strip_height / 2
+    ImageDraw.Draw(strip).text(start, text, (240, 240, 240), font, anchor="lm")
+    return np.concatenate([to_bgr(strip), image], axis=0)
 
 
 def line_width(size: tuple[int, int]) -> int:
@@ -182,16 +164,9 @@ def _draw_frame(canvas: np.ndarray, mark: Mark, frame: Rectangle) -> None:
 def _sides(frame: Rectangle, line: int) -> list[Rectangle]:
     """The four sides of a frame, without overlap."""
     x1, y1, x2, y2 = frame
-    inner_top, inner_bottom = min(y1 + line, y2), max(y2 - line, y1)
-    inner_bottom = max(inner_bottom, inner_top)
-    inner_left, inner_right = min(x1 + line, x2), max(x2 - line, x1)
-    inner_right = max(inner_right, inner_left)
-    return [
-        (x1, y1, x2, inner_top),
-        (x1, inner_bottom, x2, y2),
-        (x1, inner_top, inner_left, inner_bottom),
-        (inner_right, inner_top, x2, inner_bottom),
-    ]
+    left, top = min(x1 + line, x2), min(y1 + line, y2)  # of the inside, which is empty in a frame of only two lines
+    right, bottom = max(x2 - line, left), max(y2 - line, top)
+    return [(x1, y1, x2, top), (x1, bottom, x2, y2), (x1, top, left, bottom), (right, top, x2, bottom)]
 
 
 def _dashes(side: Rectangle, dash: int) -> list[Rectangle]:
@@ -210,15 +185,15 @@ def _draw_labels(canvas: np.ndarray, marks: Sequence[Mark], frames: Sequence[Rec
     height, width = _size(canvas)
     letter = font_size((height, width))
     pad = max(1, round(letter / 6))
-    variants: list[list[tuple[str, Font]]] = []
+    variants: list[list[tuple[str, Font]]] = []  # the possible texts of each label, longest first
     for mark in marks:
-        long = _fitted(mark.name, mark.score_text, letter, width - 2 * pad)
-        variants.append([long, (mark.score_text, long[1])] if mark.score_text else [long])
+        text, font = _fitted(mark.name, mark.score, letter, width - 2 * pad)
+        variants.append([(text, font), (mark.score, font)] if mark.score else [(text, font)])
     extents = [[_extent(text, font, pad) for text, font in options] for options in variants]
     places = place_labels(frames, [[(w, h) for w, h, _ in options] for options in extents], (height, width))
     picture = Image.fromarray(canvas[..., ::-1].copy())
     pen = ImageDraw.Draw(picture)
-    for index in reversed(range(len(marks))):
+    for index in reversed(range(len(marks))):  # the most important labels last, above the others
         if places[index] is None:
             continue
         option, x, y = places[index]
@@ -227,7 +202,7 @@ def _draw_labels(canvas: np.ndarray, marks: Sequence[Mark], frames: Sequence[Rec
         color = marks[index].color
         pen.rectangle((x, y, x + label_width - 1, y + label_height - 1), fill=color)
         pen.text((x + pad, y + baseline), text, text_color(color), font, anchor="ls")
-    return _to_bgr(picture)
+    return to_bgr(picture)
 
 
 def _fitted(name: str, score: str, size: int, width: int) -> tuple[str, Font]:
@@ -264,7 +239,3 @@ def _size(image: np.ndarray) -> tuple[int, int]:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"need a BGR uint8 (H, W, 3) image, got {image.dtype} {image.shape}")
     return image.shape[0], image.shape[1]
-
-
-def _to_bgr(picture: Image.Image) -> np.ndarray:
-    return np.ascontiguousarray(np.asarray(picture)[..., ::-1])

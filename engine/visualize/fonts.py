@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from PIL import ImageFont
@@ -16,31 +14,24 @@ from engine.log import get_logger
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 # File names without suffix, in lower case; the first font that has all characters of a text is used.
-PREFERRED = (
-    "dejavusans",
-    "notosans-regular",
-    "liberationsans-regular",
-    "arial",
-    "segoeui",
-    "helvetica",
-    "notosanscjk-regular",
-    "notosanscjksc-regular",
-    "notosanssc-regular",
-    "sourcehansans-regular",
-    "sourcehansanssc-regular",
-    "wqy-microhei",
-    "wqy-zenhei",
-    "droidsansfallbackfull",
-    "pingfang",
-    "hiragino sans gb",
-    "stheiti light",
-    "arial unicode",
-    "msyh",
-    "simhei",
-    "simsun",
-    "msgothic",
-    "malgun",
+LATIN = ("dejavusans", "notosans-regular", "liberationsans-regular", "arial", "segoeui", "helvetica")
+NOTO_CHINESE = ("notosanscjk-regular", "notosanscjksc-regular", "notosanssc-regular")
+LINUX_CHINESE = ("sourcehansans-regular", "sourcehansanssc-regular", "wqy-microhei", "wqy-zenhei")
+ANDROID_AND_MACOS = ("droidsansfallbackfull", "pingfang", "hiragino sans gb", "stheiti light", "arial unicode")
+WINDOWS = ("msyh", "simhei", "simsun", "msgothic", "malgun")  # Chinese, Japanese, Korean
+PREFERRED = (*LATIN, *NOTO_CHINESE, *LINUX_CHINESE, *ANDROID_AND_MACOS, *WINDOWS)
+FOLDERS = (
+    "~/.local/share/fonts",
+    "~/.fonts",
+    "/usr/share/fonts",
+    "/usr/local/share/fonts",
+    "~/Library/Fonts",  # macOS
+    "/Library/Fonts",
+    "/System/Library/Fonts",
+    "~/AppData/Local/Microsoft/Windows/Fonts",
+    "${WINDIR}/Fonts",
 )
+"""Searched with their subfolders, where they exist."""
 SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 PROBE_SIZE = 16
 NO_SUCH_CHARACTER = "\U000effff"  # a private code point, for which a font draws its "missing character" box
@@ -59,10 +50,9 @@ def font_for(text: str, size: int) -> Font:
 def font_files() -> tuple[Path, ...]:
     """All font files found, preferred ones first, then by name."""
     found = {path for path in _from_fontconfig() if path.suffix.lower() in SUFFIXES}
-    for folder in _folders():
-        if folder.is_dir():
-            files = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-            found.update(file.resolve() for file in files)
+    for folder in FOLDERS:
+        files = Path(os.path.expandvars(os.path.expanduser(folder))).rglob("*")  # none if there is no such folder
+        found.update(file.resolve() for file in files if file.suffix.lower() in SUFFIXES)
     rank = {name: index for index, name in enumerate(PREFERRED)}
     return tuple(sorted(found, key=lambda p: (rank.get(p.stem.lower(), len(rank)), p.name, str(p))))
 
@@ -109,9 +99,7 @@ def _warn_once(characters: str) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _loaded(path: Path | None, size: int) -> Font:
-    if path is None:
-        return ImageFont.load_default(size)
-    return ImageFont.truetype(str(path), size)
+    return ImageFont.load_default(size) if path is None else ImageFont.truetype(str(path), size)
 
 
 def _drawn(font: Font, char: str) -> tuple[tuple[int, int], bytes]:
@@ -120,27 +108,10 @@ def _drawn(font: Font, char: str) -> tuple[tuple[int, int], bytes]:
 
 
 def _from_fontconfig() -> list[Path]:
-    """The fonts listed by `fc-list`, which include folders configured by the user."""
-    command = shutil.which("fc-list")
-    if command is None:
-        return []
+    """The fonts listed by `fc-list`, which include folders configured by the user; none where it is not installed."""
+    command = ["fc-list", "--format", "%{file}\n"]
     try:
-        answer = subprocess.run([command, "--format", "%{file}\n"], capture_output=True, timeout=20, check=True)
+        answer = subprocess.run(command, capture_output=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
     return [Path(line).resolve() for line in os.fsdecode(answer.stdout).splitlines() if line]
-
-
-def _folders() -> list[Path]:
-    home = Path.home()
-    folders = [home / ".local/share/fonts", home / ".fonts"]
-    if sys.platform == "win32":
-        folders += [
-            Path(os.environ.get("WINDIR", r"C:\Windows")) / "Fonts",
-            home / "AppData/Local/Microsoft/Windows/Fonts",
-        ]
-    elif sys.platform == "darwin":
-        folders += [Path("/System/Library/Fonts"), Path("/Library/Fonts"), home / "Library/Fonts"]
-    else:
-        folders += [Path("/usr/share/fonts"), Path("/usr/local/share/fonts")]
-    return folders

@@ -17,9 +17,7 @@ COST_LATER = 0.02  # per position in the list of preferred places
 
 
 def place_labels(
-    frames: Sequence[Rectangle],
-    sizes: Sequence[Sequence[tuple[int, int]]],
-    image_size: tuple[int, int],
+    frames: Sequence[Rectangle], sizes: Sequence[Sequence[tuple[int, int]]], image_size: tuple[int, int]
 ) -> list[tuple[int, int, int] | None]:
     """A place for the label of each frame; earlier frames choose first.
 
@@ -33,17 +31,17 @@ def place_labels(
         hide too much of the image already. The first frame always gets a label.
     """
     boxes = np.asarray(frames, dtype=np.float64).reshape(-1, 4)  # (D, 4)
-    box_areas = np.maximum(_areas(boxes), 1.0)
-    taken = np.empty((len(boxes), 4))
-    num_taken, room = 0, MAX_IMAGE_COVERED * image_size[0] * image_size[1]
+    box_areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1.0)
+    taken = np.empty((0, 4))  # by earlier labels
+    room = MAX_IMAGE_COVERED * image_size[0] * image_size[1]
     places: list[tuple[int, int, int] | None] = []
     for index, options in enumerate(sizes):
         place = None
         for option, (width, height) in enumerate(options):
-            if num_taken and width * height > room:
+            if len(taken) and width * height > room:
                 continue
             spots = _spots(boxes[index], width, height, image_size)  # (P, 4)
-            covered = _overlaps(spots, taken[:num_taken]).sum(axis=1) / (width * height)
+            covered = _overlaps(spots, taken).sum(axis=1) / (width * height)
             hiding = (_overlaps(spots, boxes) / box_areas).sum(axis=1)
             limit = MAX_COVERED_LAST if option == len(options) - 1 else MAX_COVERED
             if covered.min() > limit:
@@ -51,8 +49,7 @@ def place_labels(
             cost = COST_COVERED * covered + COST_HIDING * hiding + COST_LATER * np.arange(len(spots))
             best = int(np.argmin(np.where(covered <= limit, cost, np.inf)))
             place = option, int(spots[best, 0]), int(spots[best, 1])
-            taken[num_taken] = spots[best]
-            num_taken += 1
+            taken = np.append(taken, spots[best : best + 1], axis=0)
             room -= width * height
             break
         places.append(place)
@@ -62,24 +59,12 @@ def place_labels(
 def _spots(box: np.ndarray, width: int, height: int, image_size: tuple[int, int]) -> np.ndarray:
     """Places (P, 4) next to `box` and in its corners, preferred ones first, moved into the image."""
     left, top, right, bottom = box
-    corners = np.array(
-        [
-            (left, top - height),
-            (left, bottom),
-            (right - width, top - height),
-            (right - width, bottom),
-            (right, top),
-            (left - width, top),
-            (right, bottom - height),
-            (left - width, bottom - height),
-            (left, top),
-            (left, bottom - height),
-            (right - width, top),
-            (right - width, bottom - height),
-        ]
-    )
+    above, lowest, before, last = top - height, bottom - height, left - width, right - width
+    above_or_below = [(left, above), (left, bottom), (last, above), (last, bottom)]
+    beside = [(right, top), (before, top), (right, lowest), (before, lowest)]
+    inside = [(left, top), (left, lowest), (last, top), (last, lowest)]
     limit = np.maximum([image_size[1] - width, image_size[0] - height], 0)
-    corners = np.clip(corners, 0, limit)
+    corners = np.clip(above_or_below + beside + inside, 0, limit)
     return np.concatenate([corners, corners + (width, height)], axis=1)
 
 
@@ -88,7 +73,3 @@ def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
     bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
     return np.clip(bottom_right - top_left, 0, None).prod(axis=2)
-
-
-def _areas(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

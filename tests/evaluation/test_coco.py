@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from engine.errors import InputError
-from engine.evaluation.coco import coco_metrics, count_ground_truth
+from engine.evaluation.coco import coco_metrics
 from tests.evaluation.conftest import annotation_table
 
 BOX = tuple[int, int, list[float]]  # image id, category id, xywh
@@ -112,8 +112,9 @@ def test_ground_truth_is_counted_per_label_without_crowds() -> None:
     table = annotation_table(
         annotations([(0, 5, [0, 0, 2, 2]), (1, 5, [0, 0, 2, 2]), (1, 2, [0, 0, 9, 9])], crowd=(1,))
     )
-    assert count_ground_truth(table, [5, 2]) == [1, 1]
-    assert count_ground_truth(table, [2]) == [1] and count_ground_truth(table, [77, 2]) == [0, 1]
+    for category_ids, expected in (([5, 2], [1, 1]), ([2], [1]), ([77, 2], [0, 1])):
+        per_class = coco_metrics(table, [], "ab"[: len(category_ids)], category_ids)["per_class"]
+        assert [figures["num_gt"] for figures in per_class.values()] == expected
 
 
 @pytest.mark.parametrize("change", [{"image_id": 77}, {"category_id": 77}])

@@ -65,16 +65,16 @@ def test_a_file_of_the_wrong_kind(tmp_path: Path, text: str, message: str) -> No
     path = tmp_path / "bbox.json"
     path.write_text(text)
     with pytest.raises(InputError, match=message) as error:
-        read_results(path)
+        read_results(path, TRUTH)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
-        read_results(tmp_path / "none.json")
+        read_results(tmp_path / "none.json", TRUTH)
     (tmp_path / "bbox.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not a JSON file"):
-        read_results(tmp_path / "bbox.json")
+        read_results(tmp_path / "bbox.json", TRUTH)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_an_entry_that_is_no_object_or_lacks_a_key(tmp_path: Path) -> None:
     path = tmp_path / "bbox.json"
     path.write_text("[3]")
     with pytest.raises(InputError, match="entry 0: must be an object"):
-        read_results(path)
+        read_results(path, TRUTH)
     path.write_text('[{"image_id": 1, "bbox": [0, 0, 1, 1]}]')
     with pytest.raises(InputError, match="entry 0: lacks category_id, score"):
-        read_results(path)
+        read_results(path, TRUTH)
 
 
 def test_without_images_keeps_what_the_others_have() -> None:
