@@ -13,15 +13,16 @@ _ROW = "row"
 Self = TypeVar("Self", bound="Rows")
 
 
-def row(*shape: int, dtype: torch.dtype = torch.float32) -> Any:
-    """Declares a field of a dataclass that holds one row of `shape` for each box, (N, *shape)."""
-    return field(metadata={_ROW: (shape, dtype)})
+def row(*shape: int, dtype: torch.dtype = torch.float32, is_optional: bool = False) -> Any:
+    """Declares a field of a dataclass that holds one row of `shape` for each box, (N, *shape); None if optional."""
+    return field(metadata={_ROW: (shape, dtype)}, **({"default": None} if is_optional else {}))
 
 
 class Rows:
     """Base of a dataclass whose fields declared by `row` have the same length; the other fields describe the image.
 
-    A further field (a mask, a track id) is one more line of the dataclass.
+    A further field (a mask, a track id) is one more line of the dataclass, or of one derived from it:
+    `tracks: Tensor | None = row(dtype=torch.int64, is_optional=True)`.
     """
 
     @classmethod
@@ -37,7 +38,8 @@ class Rows:
 
     def map_rows(self: Self, function: Callable[[Any], Any]) -> Self:
         """`function` applied to each field that holds rows."""
-        return replace(self, **{each.name: function(getattr(self, each.name)) for each in self._row_fields()})
+        names = [each.name for each in self._row_fields() if getattr(self, each.name) is not None]
+        return replace(self, **{name: function(getattr(self, name)) for name in names})
 
     def to(self: Self, device: torch.device | str) -> Self:
         # A non-blocking copy to the CPU could be read before it is complete.
@@ -46,8 +48,11 @@ class Rows:
 
     @classmethod
     def cat(cls: type[Self], parts: Sequence[Self]) -> Self:
-        """The rows of all `parts` (at least one) in their order; the other fields are the first one's."""
-        names = [each.name for each in cls._row_fields()]
+        """The rows of all `parts` (at least one) in their order; the other fields are the first one's.
+
+        An optional field must be there in all parts or in none.
+        """
+        names = [each.name for each in cls._row_fields() if getattr(parts[0], each.name) is not None]
         return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     @classmethod
@@ -59,8 +64,7 @@ class Rows:
             >>> Detections.empty(size=(10, 20)).boxes.shape
             torch.Size([0, 4])
         """
-        rows = {}
-        for each in cls._row_fields():
-            shape, dtype = each.metadata[_ROW]
-            rows[each.name] = torch.zeros(0, *shape, dtype=dtype)
-        return cls(**rows, **of_image)
+        declared = {each.name: each.metadata[_ROW] for each in cls._row_fields()}
+        return cls(
+            **{name: torch.zeros(0, *shape, dtype=dtype) for name, (shape, dtype) in declared.items()}, **of_image
+        )
