@@ -66,7 +66,7 @@ def _breaks_channels_last(model: nn.Module) -> bool:
     for name, module in model.named_modules():
         is_strided = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1)
         if is_strided and module.weight.shape[1] < LEAST_STRIDED_CHANNELS:
-            get_logger(__name__).info(  # which other processes keep to themselves
+            get_logger(__name__).info(  # only the main process logs this
                 "MODEL.CHANNELS_LAST is off: torch on a CPU needs %d input channels or more for the strided 1x1"
                 " convolution %s, which has %d",
                 LEAST_STRIDED_CHANNELS,
@@ -112,7 +112,7 @@ def build_backbone(cfg: CfgNode) -> Backbone:
     Where the NAME of either is "", `MODEL.BACKBONE.CONV_BODY`, the reference's key, names it.
 
     Raises:
-        InputError: a name, an argument or a norm that is not known, or a body that contradicts itself.
+        InputError: a name, an argument or a norm that is not known, or a body whose channels and strides differ in number.
     """
     neck = neck_name(cfg)
     if not neck:

@@ -72,7 +72,7 @@ class ImagePredictor:
         return found
 
     def prepare(self, image: Image) -> tuple[Tensor, tuple[int, int]]:
-        """What the model sees of an image, float32 (3, H', W'), and the (height, width) of the image itself."""
+        """What the model sees of an image, (3, H', W'), and the (height, width) of the image itself."""
         pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else image
         is_image = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape[2:] == (3,)
         if not is_image or 0 in pixels.shape:
