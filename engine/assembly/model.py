@@ -112,7 +112,7 @@ def build_backbone(cfg: CfgNode) -> Backbone:
     Where the NAME of either is "", `MODEL.BACKBONE.CONV_BODY`, the reference's key, names it.
 
     Raises:
-        InputError: a name, an argument or a norm that is not known, or a body whose channels and strides differ in number.
+        InputError: a name, an argument or a norm that is not known, or channels and strides that differ in number.
     """
     neck = neck_name(cfg)
     if not neck:
