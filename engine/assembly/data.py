@@ -54,12 +54,8 @@ def build_train_dataset(cfg: CfgNode) -> LabelledImages:
 
 def build_train_transform(cfg: CfgNode) -> transforms.Transform:
     """Short sides come from MIN_SIZE_RANGE_TRAIN (both ends included) unless it starts with -1."""
-    min_sizes: Sequence[int] = _as_sizes(cfg.INPUT.MIN_SIZE_TRAIN)
-    if cfg.INPUT.MIN_SIZE_RANGE_TRAIN[0] != -1:
-        first, last = cfg.INPUT.MIN_SIZE_RANGE_TRAIN
-        if not 0 < first <= last:
-            raise InputError(f"INPUT.MIN_SIZE_RANGE_TRAIN must be (smallest, largest), not {(first, last)}")
-        min_sizes = range(first, last + 1)
+    first, last = cfg.INPUT.MIN_SIZE_RANGE_TRAIN
+    min_sizes = cfg.INPUT.MIN_SIZE_TRAIN if first == -1 else range(first, last + 1)
     return transforms.train_transform(
         min_sizes=min_sizes,
         max_size=cfg.INPUT.MAX_SIZE_TRAIN,
@@ -141,10 +137,3 @@ def _loader(
         num_workers=min(cfg.DATALOADER.NUM_WORKERS, num_cpus()),  # more workers than CPUs only take turns
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
     )
-
-
-def _as_sizes(value: int | Sequence[int]) -> Sequence[int]:
-    sizes = (value,) if isinstance(value, int) else tuple(value)
-    if not sizes or min(sizes) < 1:
-        raise InputError(f"INPUT.MIN_SIZE_TRAIN must hold positive sizes, got {sizes}")
-    return sizes
