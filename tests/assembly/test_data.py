@@ -86,7 +86,7 @@ def test_scale_range_goes_before_the_set(toy_cfg: Any) -> None:
     assert drawn == {10, 11, 12}
     toy_cfg.INPUT.MIN_SIZE_RANGE_TRAIN = (12, 10)
     with pytest.raises(InputError, match="MIN_SIZE_RANGE_TRAIN"):
-        build_train_transform(toy_cfg)
+        toy_cfg.freeze()
 
 
 @pytest.mark.parametrize(("convention", "right"), [("inclusive", 9.0), ("continuous", 10.0)])
