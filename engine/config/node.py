@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import yacs.config
 
-from engine.config.coerce import BadValueError, check_words, coerce, read
+from engine.config.coerce import BadValueError, check_words
 from engine.config.declaration import Key
 from engine.config.free import group_of
 from engine.config.keys import KEYS, MAPPINGS
-from engine.config.merge import Assignment, Merge
+from engine.config.merge import Merge
 from engine.config.rules import broken_rules
-from engine.config.tree import DEFAULTS, leaves, nested, type_of
+from engine.config.tree import DEFAULTS, leaves, nested, read_at
 from engine.config.yaml_file import read_chain
 from engine.errors import InputError
 from engine.spelling import did_you_mean
@@ -30,10 +31,7 @@ class CfgNode(yacs.config.CfgNode):
     """
 
     def __init__(
-        self,
-        init_dict: Mapping[str, Any] | None = None,
-        key_list: list[str] | None = None,
-        new_allowed: bool = False,
+        self, init_dict: Mapping[str, Any] | None = None, key_list: list[str] | None = None, new_allowed: bool = False
     ) -> None:
         super().__init__(init_dict, key_list, new_allowed)
         # Of the root only: where each key was last set, and to what; in the order of setting.
@@ -102,11 +100,10 @@ class CfgNode(yacs.config.CfgNode):
         """
         mistakes = []
         for key, value in list(leaves(self)):
-            type_ = type_of(key, value)
-            if key in MAPPINGS or type_ is None:
+            if key in MAPPINGS:
                 continue
             try:
-                self._put(tuple(key.split(".")), read(KEYS[key], value) if key in KEYS else coerce(value, type_))
+                self._put(tuple(key.split(".")), read_at(key, value, value))
             except BadValueError as error:
                 mistakes.append(f"{self._place((key,))}: {key} {error}")
         mistakes.extend(self._normalise_mappings())
@@ -174,7 +171,9 @@ class CfgNode(yacs.config.CfgNode):
         _raise_if_any(merge.mistakes)
         for each in merge.assignments:
             self._put(each.path, each.value)
-            self._remember(each)
+            key = ".".join(each.path)
+            self.__dict__["_written"].pop(key, None)  # so that it goes to the end
+            self.__dict__["_written"][key] = (each.where, each.value)
 
     def _put(self, path: tuple[str, ...], value: Any) -> None:
         node = self
@@ -191,11 +190,6 @@ class CfgNode(yacs.config.CfgNode):
         if not isinstance(present, CfgNode):
             self[name] = CfgNode(present if isinstance(present, dict) else None, new_allowed=True)
         return self[name]
-
-    def _remember(self, assignment: Assignment) -> None:
-        written, key = self.__dict__["_written"], ".".join(assignment.path)
-        written.pop(key, None)
-        written[key] = (assignment.where, assignment.value)
 
     def _place(self, keys: Iterable[str]) -> str:
         """Where the last written of the keys is; else the file that lacks them; else code."""
@@ -225,11 +219,8 @@ def get_cfg() -> CfgNode:
         5
     """
     tree = CfgNode(DEFAULTS)
-    for mapping in MAPPINGS.values():
-        node = tree
-        for name in mapping.path:
-            node = node[name]
-        node.set_new_allowed(True)
+    for name in MAPPINGS:
+        attrgetter(name)(tree).set_new_allowed(True)
     return tree
 
 
