@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
+from engine.config.describe import plain
 from engine.config.tree import leaves
 
 
@@ -21,10 +22,9 @@ def changes(before: str, tree: CfgNode) -> list[str]:
     except yaml.YAMLError:
         return []
     old = dict(leaves(loaded)) if isinstance(loaded, dict) else {}
-    new = dict(leaves(yaml.safe_load(tree.dump())))
     return [
         f"{key}: {old[key]} -> {value}"
-        for key, value in new.items()
+        for key, value in leaves(plain(tree))
         if key in old and _compared(key, old[key]) != _compared(key, value)
     ]
 

@@ -36,19 +36,12 @@ class Entries:
     Attributes:
         names: what the names are, in the plural.
         form: the fields of one entry, as an error message shows them.
-        fields: the declarations of the fields, each named MAPPING.NAME.field.
+        fields: the declarations of the fields, by their names.
     """
 
     names: str
     form: str
-    fields: tuple[Key, ...]
-
-    def field(self, name: str) -> Key | None:
-        return next((each for each in self.fields if each.name.endswith(f".{name}")), None)
-
-    @property
-    def field_names(self) -> list[str]:
-        return [each.name.rpartition(".")[2] for each in self.fields]
+    fields: dict[str, Key]
 
 
 @dataclass(frozen=True)
@@ -75,14 +68,6 @@ class Key:
     length: tuple[int, str] | None
     not_empty: bool
     entries: Entries | None
-
-    @property
-    def is_mapping(self) -> bool:
-        return self.type is dict
-
-    @property
-    def path(self) -> tuple[str, ...]:
-        return tuple(self.name.split("."))
 
 
 def key(

@@ -51,7 +51,7 @@ def assigned(key: Key, entry: Entry) -> Iterator[Assignment]:
     Raises:
         InputError: an unknown or missing field, or a bad value.
     """
-    return _fields(key, entry) if key.entries else _argument(key.path, entry)
+    return _fields(key, entry) if key.entries else _argument(tuple(key.name.split(".")), entry)
 
 
 def group_of(mapping: Mapping[str, Any], where: str) -> Group:
@@ -66,15 +66,15 @@ def _fields(key: Key, entry: Entry) -> Iterator[Assignment]:
     path = f"{key.name}.{entry.name}"
     if not isinstance(entry.value, Group):
         raise InputError(f"{entry.where}: {path} must be {key.entries.form}, got {entry.value!r}")
-    yield Assignment((*key.path, entry.name), {}, entry.where)
+    above = (*key.name.split("."), entry.name)
+    yield Assignment(above, {}, entry.where)
     for each in entry.value:
-        field = key.entries.field(each.name)
-        if field is None:
-            names = key.entries.field_names
+        if each.name not in key.entries.fields:
+            names = list(key.entries.fields)
             hint = did_you_mean(each.name, names) or f"; {path} has {', '.join(names)}"
             raise InputError(f"{each.where}: unknown key {path}.{each.name}{hint}")
         try:
-            yield Assignment((*key.path, entry.name, each.name), read(field, each.value), each.where)
+            yield Assignment((*above, each.name), read(key.entries.fields[each.name], each.value), each.where)
         except BadValueError as error:
             raise InputError(f"{each.where}: {path}.{each.name} {error}") from None
 

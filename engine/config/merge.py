@@ -55,7 +55,7 @@ class Merge:
         elif len(names) > 1:  # the user's name may have dots, a field has none
             names = [".".join(names[:-1]), names[-1]]
         else:
-            fields = " or .".join(mapping.entries.field_names)
+            fields = " or .".join(mapping.entries.fields)
             incomplete = f"{mapping.name}.{names[0]} is incomplete; write {mapping.name}.NAME.{fields}"
             self.mistakes.append(f"{COMMAND_LINE}: {incomplete}")
             return

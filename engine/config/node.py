@@ -149,12 +149,11 @@ class CfgNode(yacs.config.CfgNode):
         for name, key in KEYS.items():
             if key.words and key.words.registry:
                 yield name, key, values[name]
-            for field in key.entries.fields if key.entries else ():
-                if field.words and field.words.registry:
-                    field_name = field.name.rpartition(".")[2]
-                    for entry, fields in values[name].items():
-                        if field_name in fields:
-                            yield f"{name}.{entry}.{field_name}", field, fields[field_name]
+            for entry, fields in values[name].items() if key.entries else ():
+                for field, value in fields.items():
+                    declared = key.entries.fields[field]
+                    if declared.words and declared.words.registry:
+                        yield f"{name}.{entry}.{field}", declared, value
 
     def _normalise_mappings(self) -> list[str]:
         """Data sets, parameter groups and arguments set in code become checked nodes too."""

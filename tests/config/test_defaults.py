@@ -27,7 +27,7 @@ def test_every_key_is_documented():
 def test_every_default_passes_its_own_checks():
     for name, key in KEYS.items():
         assert key.type is not None, name
-        if not key.is_mapping:
+        if key.type is not dict:
             coerced = read(key, key.default)
             assert coerced == key.default and type(coerced) is type(key.default), name
             check_words(key, coerced)

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from engine.config.declaration import Entries, key
 
+# One key after another as in a table, so that a search for a key shows its default too.
+# fmt: off
 _CATALOG = Entries(
     "names",
     "{img_dir: FOLDER, ann_file: FILE}",
-    (
-        key("DATASETS.CATALOG.NAME.img_dir", "", "The folder of its images.", not_empty=True),
-        key("DATASETS.CATALOG.NAME.ann_file", "", "Its COCO JSON file.", not_empty=True),
-        key(
-            "DATASETS.CATALOG.NAME.type",
-            "CocoDataset",
-            "Its format; may be missing.",
-            words=("CocoDataset",),
-            registry="engine.data.dataset.DATASET_TYPES",
-        ),
-    ),
+    {
+        "img_dir": key("DATASETS.CATALOG.NAME.img_dir", "", "The folder of its images.", not_empty=True),
+        "ann_file": key("DATASETS.CATALOG.NAME.ann_file", "", "Its COCO JSON file.", not_empty=True),
+        "type": key("DATASETS.CATALOG.NAME.type", "CocoDataset", "Its format; may be missing.", words=("CocoDataset",),
+            registry="engine.data.dataset.DATASET_TYPES"),
+    },
 )
 
-# One key after another as in a table, so that a search for a key shows its default too.
-# fmt: off
 KEYS = [
     key("INPUT.MIN_SIZE_TRAIN", (800,), "Lengths of the short side in training, pixels; one is drawn for each image.",
         at_least=1, not_empty=True),

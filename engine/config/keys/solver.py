@@ -6,19 +6,20 @@ from engine.config.declaration import Entries, key
 
 _FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
+# One key after another as in a table, so that a search for a key shows its default too.
+# fmt: off
 _PARAM_GROUPS = Entries(
     "patterns of names",
     "{lr_factor: NUMBER, weight_decay: NUMBER}",
-    (
-        key("SOLVER.PARAM_GROUPS.NAME.lr_factor", 1.0, "Multiplies what the other keys give.", at_least=0),
-        key("SOLVER.PARAM_GROUPS.NAME.weight_decay", 0.0, "Replaces what the other keys give.", at_least=0),
-    ),
+    {
+        "lr_factor": key("SOLVER.PARAM_GROUPS.NAME.lr_factor", 1.0, "Multiplies what the other keys give.", at_least=0),
+        "weight_decay": key("SOLVER.PARAM_GROUPS.NAME.weight_decay", 0.0, "Replaces what the other keys give.",
+            at_least=0),
+    },
 )
 
 GROUPS = {"SOLVER.VALIDATION": "(ours) Evaluation on DATASETS.VAL during training."}
 
-# One key after another as in a table, so that a search for a key shows its default too.
-# fmt: off
 KEYS = [
     key("SOLVER.MAX_ITER", 40000, "Training steps.", at_least=0),
     key("SOLVER.MAX_EPOCH", 0, "Length of the training in passes over the training images, instead of MAX_ITER "
