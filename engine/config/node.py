@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, NoReturn
 
@@ -52,13 +53,11 @@ class CfgNode(yacs.config.CfgNode):
         Raises:
             InputError: with a line for each mistake of the files.
         """
-        self._refuse_if_frozen()
         path = os.fspath(cfg_filename)
-        merge = Merge(self)
-        for file in read_chain(path):
-            merge.mistakes.extend(file.mistakes)
-            merge.add_entries(file.entries)
-        self._apply(merge)
+        with self._merging() as merge:
+            for file in read_chain(path):
+                merge.mistakes.extend(file.mistakes)
+                merge.add_entries(file.entries)
         self.__dict__["_files"].append(path)
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
@@ -67,17 +66,13 @@ class CfgNode(yacs.config.CfgNode):
         Raises:
             InputError: with a line for each mistake.
         """
-        self._refuse_if_frozen()
-        merge = Merge(self)
-        merge.add_pairs(cfg_list)
-        self._apply(merge)
+        with self._merging() as merge:
+            merge.add_pairs(cfg_list)
 
     def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
         """Merges another tree, under the same checks."""
-        self._refuse_if_frozen()
-        merge = Merge(self)
-        merge.add_entries(group_of(cfg_other, _IN_CODE))
-        self._apply(merge)
+        with self._merging() as merge:
+            merge.add_entries(group_of(cfg_other, _IN_CODE))
 
     def freeze(self) -> None:
         """Checks every value and the rules between them, then makes the tree immutable.
@@ -158,15 +153,20 @@ class CfgNode(yacs.config.CfgNode):
     def _normalise_mappings(self) -> list[str]:
         """Data sets, parameter groups and arguments set in code become checked nodes too."""
         merge = Merge(self)
-        values = dict(leaves(self))
-        for name in MAPPINGS:
-            merge.add_entries(group_of(nested({name: values[name]}), _IN_CODE))
+        written = {name: value for name, value in leaves(self) if name in MAPPINGS}
+        merge.add_entries(group_of(nested(written), _IN_CODE))
         if not merge.mistakes:
             for assignment in merge.assignments:
                 self._put(assignment.path, assignment.value)
         return merge.mistakes
 
-    def _apply(self, merge: Merge) -> None:
+    @contextmanager
+    def _merging(self) -> Iterator[Merge]:
+        """A merge that changes the tree at the end of the block, unless there are mistakes."""
+        if self.is_frozen():
+            raise AttributeError("the configuration is frozen; defrost() or clone() it first")
+        merge = Merge(self)
+        yield merge
         _raise_if_any(merge.mistakes)
         for each in merge.assignments:
             self._put(each.path, each.value)
@@ -175,6 +175,7 @@ class CfgNode(yacs.config.CfgNode):
             self.__dict__["_written"][key] = (each.where, each.value)
 
     def _put(self, path: tuple[str, ...], value: Any) -> None:
+        """Sets a value; an empty dict stands for a node, whose entries are put one by one."""
         node = self
         for name in path[:-1]:
             node = node._node_at(name)
@@ -202,10 +203,6 @@ class CfgNode(yacs.config.CfgNode):
         is_changed = any(key in values and values[key] != defaults.get(key) for key in keys)
         files = self.__dict__["_files"]
         return files[-1] if files and not is_changed else _IN_CODE
-
-    def _refuse_if_frozen(self) -> None:
-        if self.is_frozen():
-            raise AttributeError("the configuration is frozen; defrost() or clone() it first")
 
 
 def get_cfg() -> CfgNode:
