@@ -8,6 +8,7 @@ earlier ones.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -54,6 +55,7 @@ def epoch_order(
     return np.concatenate([order[:head], body[places]])
 
 
+@dataclass
 class TrainBatchSampler:
     """One rank's share of each global batch, as lists of (position, image index).
 
@@ -75,35 +77,28 @@ class TrainBatchSampler:
         InputError: there are no images, or B is not divisible by R * A.
     """
 
-    def __init__(
-        self,
-        num_images: int,
-        batch_size: int,
-        max_iter: int,
-        seed: int,
-        start_iteration: int = 0,
-        groups: np.ndarray | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        accumulate: int = 1,
-    ) -> None:
-        if num_images == 0:
+    num_images: int
+    batch_size: int
+    max_iter: int
+    seed: int
+    start_iteration: int = 0
+    groups: np.ndarray | None = None
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_images == 0:
             raise InputError("there is no image to train on; see DATASETS.TRAIN and DATALOADER.FILTER_EMPTY")
-        if batch_size < 1 or batch_size % (world_size * accumulate):
-            passes = f" times SOLVER.ACCUMULATE ({accumulate})" if accumulate > 1 else ""
+        if self.batch_size < 1 or self.batch_size % (self.world_size * self.accumulate):
+            passes = f" times SOLVER.ACCUMULATE ({self.accumulate})" if self.accumulate > 1 else ""
             raise InputError(
-                f"SOLVER.IMS_PER_BATCH ({batch_size}) must be a positive multiple of the number of "
-                f"processes ({world_size}){passes}; change one of them"
+                f"SOLVER.IMS_PER_BATCH ({self.batch_size}) must be a positive multiple of the number of "
+                f"processes ({self.world_size}){passes}; change one of them"
             )
-        self.num_images = num_images
-        self.batch_size = batch_size
-        self.max_iter = max_iter
-        self.seed = seed
-        self.start_iteration = start_iteration
-        self.groups = groups
-        share = batch_size // world_size
-        each = share // accumulate
-        self._passes = [range(start, start + each) for start in range(rank * share, (rank + 1) * share, each)]
+        share = self.batch_size // self.world_size
+        each, first = share // self.accumulate, self.rank * share
+        self._passes = [range(start, start + each) for start in range(first, first + share, each)]
 
     def __len__(self) -> int:
         return max(self.max_iter - self.start_iteration, 0) * len(self._passes)
@@ -125,13 +120,7 @@ class TrainBatchSampler:
 class TestBatchSampler:
     """One rank's contiguous part of range(num_images) in batches, in order, without repetition.
 
-    The last batch may be smaller; a rank without images yields nothing.
-
-    Args:
-        num_images: images in the data set.
-        batch_size: images per batch on this rank.
-        rank: from 0.
-        world_size: number of ranks.
+    The last batch may be smaller; a rank without images yields nothing. `batch_size` is that of this rank.
     """
 
     __test__ = False  # not a test class
