@@ -73,7 +73,11 @@ def read_chain(path: str) -> list[YamlFile]:
     chain: list[YamlFile] = []
     named_at = ""
     while True:
-        _refuse_circle(path, [file.path for file in chain], named_at)
+        real = [os.path.realpath(file.path) for file in chain]
+        if os.path.realpath(path) in real:
+            start = real.index(os.path.realpath(path))
+            circle = " -> ".join([*(file.path for file in chain[start:]), path])
+            raise InputError(f"{named_at}leads back to itself: {circle}")
         file = _read(path, named_at)
         chain.append(file)
         base = next((entry for entry in file.entries if entry.name == BASE_KEY), None)
@@ -85,14 +89,6 @@ def read_chain(path: str) -> list[YamlFile]:
         named_at = f"{base.where}: {BASE_KEY} "
         folder = os.path.dirname(path)
         path = os.path.normpath(os.path.join(folder, os.path.expanduser(base.value)))
-
-
-def _refuse_circle(path: str, before: list[str], named_at: str) -> None:
-    real = [os.path.realpath(each) for each in before]
-    if os.path.realpath(path) in real:
-        start = real.index(os.path.realpath(path))
-        circle = " -> ".join([*before[start:], path])
-        raise InputError(f"{named_at}leads back to itself: {circle}")
 
 
 def _read(path: str, named_at: str) -> YamlFile:

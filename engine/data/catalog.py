@@ -45,12 +45,9 @@ class DatasetPaths:
 
 
 def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]]) -> DatasetPaths:
-    """Find a data set by name; entries of `catalog` override the built-in ones.
+    """Find a data set by name; entries of `catalog` (`DATASETS.CATALOG`) override the built-in ones.
 
-    Args:
-        name: of the data set.
-        root: the folder that relative paths are relative to (`DATASETS.ROOT`).
-        catalog: name -> {img_dir, ann_file, type}; the type may be missing (`DATASETS.CATALOG`).
+    Relative paths are relative to `root` (`DATASETS.ROOT`).
 
     Raises:
         InputError: the name is unknown, its entry is incomplete, or a file or folder is missing.

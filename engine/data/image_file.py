@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from engine.errors import InputError
 
@@ -19,7 +19,6 @@ _JPEG_END = b"\xff\xd9"
 _JPEG_SCAN = 0xDA
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
-_EXIF_ORIENTATION = 0x0112
 _TRANSPOSED_ORIENTATIONS = range(5, 9)
 
 
@@ -75,7 +74,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image file") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -85,8 +84,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
 
 def _read_bytes(path: str | Path) -> bytes:
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = Path(path).read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such image file") from None
     except OSError as error:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from torch.utils.data import BatchSampler
 
 from engine.errors import InputError
 
@@ -31,8 +32,6 @@ def epoch_order(
 
     Args:
         seed: non-negative.
-        epoch: from 0.
-        num_images: n.
         batch_size: the global B.
         groups: (n,), see `aspect_groups`; None for no grouping.
     """
@@ -62,16 +61,11 @@ class TrainBatchSampler:
     Rank r of R takes global_batch[r * B / R : (r + 1) * B / R], so that R processes together see what a single process
     would. With A accumulated passes per iteration, the share comes in A lists, one after the other.
 
-    Args:
-        num_images: images in the data set.
+    Attributes:
         batch_size: the global B.
         max_iter: the iteration at which the stream ends.
-        seed: non-negative.
         start_iteration: the first iteration to yield; from there on the batches equal those of an uninterrupted run.
-        groups: (num_images,), see `aspect_groups`; None for no grouping.
-        rank: r, from 0.
-        world_size: R.
-        accumulate: A.
+        groups: see `epoch_order`.
 
     Raises:
         InputError: there are no images, or B is not divisible by R * A.
@@ -117,21 +111,14 @@ class TrainBatchSampler:
                 yield batch
 
 
-class TestBatchSampler:
-    """One rank's contiguous part of range(num_images) in batches, in order, without repetition.
+class TestBatchSampler(BatchSampler):
+    """One rank's contiguous part of range(num_images) in batches of its own `batch_size`, in order, each image once.
 
-    The last batch may be smaller; a rank without images yields nothing. `batch_size` is that of this rank.
+    The last batch may be smaller; a rank without images yields nothing.
     """
 
     __test__ = False  # not a test class
 
     def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.indices = range(num_images * rank // world_size, num_images * (rank + 1) // world_size)
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for start in range(0, len(self.indices), self.batch_size):
-            yield list(self.indices[start : start + self.batch_size])
+        part = range(num_images * rank // world_size, num_images * (rank + 1) // world_size)
+        super().__init__(part, batch_size, drop_last=False)

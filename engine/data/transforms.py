@@ -30,13 +30,10 @@ Step = Callable[[Tensor, Targets], tuple[Tensor, Targets]]
 @contextmanager
 def random_state(*key: int) -> Iterator[None]:
     """Seed torch's CPU generator with `key` (integers >= 0) inside the block, and restore its state afterwards."""
-    state = torch.get_rng_state()
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    torch.default_generator.manual_seed(int(seed))
-    try:
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(int(seed))
         yield
-    finally:
-        torch.set_rng_state(state)
 
 
 def resized_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[int, int]:
