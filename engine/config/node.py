@@ -16,7 +16,7 @@ from engine.config.free import group_of
 from engine.config.keys import KEYS, MAPPINGS
 from engine.config.merge import Merge
 from engine.config.rules import broken_rules
-from engine.config.tree import DEFAULTS, leaves, nested, read_at
+from engine.config.tree import DEFAULTS, leaves
 from engine.config.yaml_file import read_chain
 from engine.errors import InputError
 from engine.spelling import did_you_mean
@@ -70,22 +70,18 @@ class CfgNode(yacs.config.CfgNode):
             merge.add_pairs(cfg_list)
 
     def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
-        """Merges another tree, under the same checks."""
+        """Merges another tree under the same checks."""
         with self._merging() as merge:
             merge.add_entries(group_of(cfg_other, _IN_CODE))
 
     def freeze(self) -> None:
-        """Checks every value and the rules between them, then makes the tree immutable.
-
-        Raises:
-            InputError: with a line for each value of a wrong type and each broken rule.
-        """
+        """Makes the tree immutable after `check`."""
         if "MODEL" in self:  # the root
             self.check()
         super().freeze()
 
     def check(self) -> None:
-        """Checks every value, also those set in code, and the rules between them; lists become tuples.
+        """Checks every value, also those set in code, and the rules between them; lists become tuples, dicts nodes.
 
         Words that a module of `IMPORTS` may register are checked here only if there are no such modules; else
         `check_registered` checks them after the import.
@@ -93,21 +89,15 @@ class CfgNode(yacs.config.CfgNode):
         Raises:
             InputError: with a line for each value of a wrong type and each broken rule.
         """
-        mistakes = []
-        for key, value in list(leaves(self)):
-            if key in MAPPINGS:
-                continue
-            try:
-                self._put(tuple(key.split(".")), read_at(key, value, value))
-            except BadValueError as error:
-                mistakes.append(f"{self._place((key,))}: {key} {error}")
-        mistakes.extend(self._normalise_mappings())
-        _raise_if_any(mistakes)
+        merge = Merge(self)
+        merge.add_entries(group_of(self, _IN_CODE))  # what came from elsewhere has been checked before
+        _raise_if_any(merge.mistakes)
+        for each in merge.assignments:
+            self._put(each.path, each.value)
         if not self.IMPORTS:
             self.check_registered(lambda registry: ())
-        for keys, sentence in broken_rules(self, is_complete=bool(self.__dict__["_files"])):
-            mistakes.append(f"{self._place(keys)}: {sentence}")
-        _raise_if_any(mistakes)
+        broken = broken_rules(self, is_complete=bool(self.__dict__["_files"]))
+        _raise_if_any([f"{self._place(keys)}: {sentence}" for keys, sentence in broken])
 
     def check_registered(self, names_in: Callable[[str], Iterable[str]]) -> None:
         """Checks each word that names a registered part.
@@ -149,16 +139,6 @@ class CfgNode(yacs.config.CfgNode):
                     declared = key.entries.fields[field]
                     if declared.words and declared.words.registry:
                         yield f"{name}.{entry}.{field}", declared, value
-
-    def _normalise_mappings(self) -> list[str]:
-        """Data sets, parameter groups and arguments set in code become checked nodes too."""
-        merge = Merge(self)
-        written = {name: value for name, value in leaves(self) if name in MAPPINGS}
-        merge.add_entries(group_of(nested(written), _IN_CODE))
-        if not merge.mistakes:
-            for assignment in merge.assignments:
-                self._put(assignment.path, assignment.value)
-        return merge.mistakes
 
     @contextmanager
     def _merging(self) -> Iterator[Merge]:

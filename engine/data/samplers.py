@@ -47,7 +47,7 @@ def epoch_order(
         num_full = len(places) // batch_size * batch_size
         full.append(places[:num_full].reshape(-1, batch_size))
         rest.append(places[num_full:])
-    batches = np.concatenate(full) if full else np.zeros((0, batch_size), np.int64)
+    batches = np.concatenate(full)  # (b, B)
     # A batch is complete when the permutation reaches its last image; in that order the groups alternate at random.
     batches = batches[np.argsort(batches[:, -1])]
     places = np.concatenate([batches.reshape(-1), *rest])

@@ -29,12 +29,9 @@ KEYS = [
         "TO_BGR255 selects.", length=(3, "one for each channel")),
     key("INPUT.PIXEL_STD", (1.0, 1.0, 1.0), "Each channel is divided by this after the mean is subtracted.",
         length=(3, "one for each channel")),
-    key("INPUT.TO_BGR255", True, "True: the model sees BGR in 0..255 (Caffe2 weights); False: RGB in 0..1 (torchvision "
-        "weights)."),
-    key("INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 0.5, "Probability of mirroring a training image left to right.", ours=True,
-        between=(0, 1)),
-    key("INPUT.VERTICAL_FLIP_PROB_TRAIN", 0.0, "Probability of mirroring a training image top to bottom.", ours=True,
-        between=(0, 1)),
+    key("INPUT.TO_BGR255", True, "True: BGR in 0..255 (Caffe2 weights); False: RGB in 0..1 (torchvision weights)."),
+    key("INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 0.5, "Probability of mirroring left to right.", ours=True, between=(0, 1)),
+    key("INPUT.VERTICAL_FLIP_PROB_TRAIN", 0.0, "Probability of mirroring top to bottom.", ours=True, between=(0, 1)),
     key("INPUT.BRIGHTNESS", 0.0, "Colour jitter: brightness is multiplied by a factor drawn from [1 - x, 1 + x]; 0 is "
         "off.", ours=True, at_least=0),
     key("INPUT.CONTRAST", 0.0, "The same for contrast.", ours=True, at_least=0),

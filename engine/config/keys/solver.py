@@ -97,10 +97,8 @@ KEYS = [
     key("SOLVER.WRITERS", (), "Where the log's figures go besides the console and metrics.jsonl.", ours=True,
         type=tuple[str, ...], words=("tensorboard", "wandb", "mlflow"), registry="engine.training.writers.WRITERS"),
     key("SOLVER.AMP.ENABLED", False, "Compute in half precision where it is safe.", ours=True),
-    key("SOLVER.AMP.DTYPE", "bfloat16", "Type of the half-precision numbers.", ours=True,
-        words=("bfloat16", "float16")),
-    key("SOLVER.VALIDATION.PERIOD", 0, "Iterations between two validations; 0: see PERIOD_EPOCH.", ours=True,
-        at_least=0),
+    key("SOLVER.AMP.DTYPE", "bfloat16", "The half-precision type.", ours=True, words=("bfloat16", "float16")),
+    key("SOLVER.VALIDATION.PERIOD", 0, "Iterations between validations; 0: see PERIOD_EPOCH.", ours=True, at_least=0),
     key("SOLVER.VALIDATION.PERIOD_EPOCH", 0, "Passes over the training images between two validations; 0: see PERIOD. "
         "Both 0: only at the end.", ours=True, at_least=0),
     key("SOLVER.VALIDATION.METRIC", "AP", "What model_best.pth is best by: a figure of metrics.json (the mean over "
