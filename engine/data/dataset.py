@@ -8,6 +8,7 @@ Shapes: n images, m boxes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -101,7 +102,6 @@ class CocoDataset(DetectionDataset):
     Args:
         name: for messages and output folders.
         img_dir: the folder that file names are relative to.
-        ann_file: the annotation file.
         class_names: the order of the labels, if it is given from elsewhere (another data set, a checkpoint); matched by
             name. It may hold more classes than the file, not fewer. By default labels ascend with the category ids.
         filter_empty: leave out images without boxes to train on (crowd regions do not count).
@@ -202,10 +202,8 @@ class CocoDataset(DetectionDataset):
             if len(missing):
                 logger.info("%s: reading the sizes of %d images", self.name, len(missing))
             for index in missing.tolist():
-                try:
+                with suppress(InputError):  # reported when the image itself is read
                     sizes[index] = read_size(self.image_path(index))
-                except InputError:  # reported when the image itself is read
-                    continue
             self._measured_sizes = sizes
         return self._measured_sizes
 

@@ -108,9 +108,7 @@ def _is_truncated(data: bytes) -> bool:
     # The marker may stand anywhere behind the start of the pixels: some cameras append data of their own.
     if data.startswith(_JPEG_START):
         return data.rfind(_JPEG_END, _jpeg_scan_start(data)) < 0
-    if data.startswith(_PNG_START):
-        return data.rfind(_PNG_END) < 0
-    return False
+    return data.startswith(_PNG_START) and data.rfind(_PNG_END) < 0  # from the end, where it is
 
 
 def _jpeg_scan_start(data: bytes) -> int:

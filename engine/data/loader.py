@@ -59,7 +59,6 @@ class Batch:
 
     Attributes:
         images: (N, 3, H, W) and the unpadded sizes.
-        targets: N of them.
         skipped: one line for each unreadable training image that another one replaced, with file and image id.
         unreadable: image id -> reason, for the test images of this batch that cannot be read.
         resized_files: one line for each image whose size is not the one stated in the annotation file.
@@ -128,11 +127,9 @@ class TrainSamples(Dataset):
             candidate = (index + step) % len(self.dataset)
             try:
                 with random_state(self.seed, position):
-                    sample = _load(self.dataset, candidate, self.transform)
+                    return replace(_load(self.dataset, candidate, self.transform), skipped=skipped)
             except InputError as error:
                 skipped.append(str(error))
-                continue
-            return replace(sample, skipped=skipped)
         return InputError(f"none of {len(skipped)} images can be read; the first: {skipped[0]}")
 
 
