@@ -21,8 +21,9 @@ class BadValueError(ValueError):
 
 
 def read(key: Key, value: Any) -> Any:
-    """The value of `key` in its type, checked against everything declared about it, except words that a module of
-    `IMPORTS` may add to, see `check_words`.
+    """The value of `key` in its type, checked against all that is declared about it.
+
+    Words that a module of `IMPORTS` may add to are checked after the import, see `check_words`.
 
     Raises:
         BadValueError: the value does not fit.
@@ -82,9 +83,8 @@ def describe(type_: Any, plural: bool = False) -> str:
         return "pairs of int" if plural else "a pair of int"
     if get_args(type_):
         return f"a tuple of {describe(get_args(type_)[0], plural=True)}"
-    if plural:
-        return type_.__name__
-    return f"an {type_.__name__}" if type_ is int else f"a {type_.__name__}"
+    article = "" if plural else "an " if type_ is int else "a "
+    return f"{article}{type_.__name__}"
 
 
 def shown(value: Any) -> str:

@@ -122,6 +122,7 @@ class Merge:
         elif entry.name == BASE_KEY and len(path) > 1:
             self._refuse(entry, f"{BASE_KEY} belongs at the top level of a file, not in {path[-2]}")
         else:
+            # Where a group is written a group is meant, so that the other kind is only suggested if nothing is similar.
             kinds = dict(_all_keys(self.tree))
             alike = [name for name, is_group in kinds.items() if is_group == isinstance(entry.value, Group)]
             nearest = nearest_key(key, alike) or nearest_key(key, kinds)

@@ -75,13 +75,7 @@ class CfgNode(yacs.config.CfgNode):
             merge.add_entries(group_of(cfg_other, _IN_CODE))
 
     def freeze(self) -> None:
-        """Makes the tree immutable after `check`."""
-        if "MODEL" in self:  # the root
-            self.check()
-        super().freeze()
-
-    def check(self) -> None:
-        """Checks every value, also those set in code, and the rules between them; lists become tuples, dicts nodes.
+        """Checks every value, also those set in code, and the rules between them, then makes the tree immutable.
 
         Words that a module of `IMPORTS` may register are checked here only if there are no such modules; else
         `check_registered` checks them after the import.
@@ -89,8 +83,14 @@ class CfgNode(yacs.config.CfgNode):
         Raises:
             InputError: with a line for each value of a wrong type and each broken rule.
         """
+        if "MODEL" in self:  # the root
+            self._check()
+        super().freeze()
+
+    def _check(self) -> None:
         merge = Merge(self)
-        merge.add_entries(group_of(self, _IN_CODE))  # what came from elsewhere has been checked before
+        # What a file or the command line set was checked then; lists set in code become tuples here, dicts nodes.
+        merge.add_entries(group_of(self, _IN_CODE))
         _raise_if_any(merge.mistakes)
         for each in merge.assignments:
             self._put(each.path, each.value)

@@ -98,18 +98,12 @@ def _device(tree: CfgNode) -> Broken:
 
 def _norms(tree: CfgNode) -> Broken:
     per_group, groups = tree.MODEL.GROUP_NORM.DIM_PER_GP, tree.MODEL.GROUP_NORM.NUM_GROUPS
+    both = ("MODEL.GROUP_NORM.DIM_PER_GP", "MODEL.GROUP_NORM.NUM_GROUPS")
     if (per_group > 0) == (groups > 0):
-        yield (
-            ("MODEL.GROUP_NORM.DIM_PER_GP", "MODEL.GROUP_NORM.NUM_GROUPS"),
-            f"MODEL.GROUP_NORM.DIM_PER_GP is {per_group} and NUM_GROUPS is {groups}; "
-            "one of them must be -1 and the other positive",
-        )
+        values = f"{both[0]} is {per_group} and NUM_GROUPS is {groups}"
+        yield both, f"{values}; one of them must be -1 and the other positive"
     elif groups != 32:
-        yield (
-            ("MODEL.GROUP_NORM.NUM_GROUPS", "MODEL.GROUP_NORM.DIM_PER_GP"),
-            f"MODEL.GROUP_NORM.NUM_GROUPS is {groups}, but this version supports only group norms of 32 groups; "
-            "write 32",
-        )
+        yield both, f"{both[1]} is {groups}, but this version supports only group norms of 32 groups; write 32"
     if tree.MODEL.GROUP_NORM.EPSILON != 1e-5:
         key = "MODEL.GROUP_NORM.EPSILON"
         yield (key,), f"{key} is {value_of(tree, key)}, but this version supports only 0.00001; write that"

@@ -64,7 +64,7 @@ def validation(tree: CfgNode) -> Broken:
     written = [key for key in (*periods, patience) if value_of(tree, key)]
     if written and not tree.DATASETS.VAL:
         yield (*written, "DATASETS.VAL"), f"{written[0]} is set, but DATASETS.VAL names no data set to validate on"
-    if written[:2] == [*periods]:
+    if {*periods} <= {*written}:
         yield periods, f"{' and '.join(periods)} are both set; keep one of them"
     if written == [patience]:
         only_one = "counts validations, but there is only one, at the end; set SOLVER.VALIDATION.PERIOD"

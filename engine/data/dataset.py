@@ -123,6 +123,7 @@ class CocoDataset(DetectionDataset):
         self.ann_file = Path(ann_file)
         table = self.read_annotations()
         self.class_names = list(table.category_names if class_names is None else class_names)
+        # Their boxes would have no label, and without them their objects would be trained on as background.
         if unknown := [category for category in table.category_names if category not in self.class_names]:
             raise InputError(
                 f"data set {name}: {ann_file} has classes that are not trained: {', '.join(unknown)} "
