@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, get_args
 
+from engine import errors
 from engine.config.declaration import Key
 from engine.spelling import did_you_mean
 
@@ -20,8 +21,9 @@ class BadValueError(ValueError):
 
 
 def read(key: Key, value: Any) -> Any:
-    """The value of `key` in its type, checked against everything declared about it, except words that a module of
-    `IMPORTS` may add to, see `check_words`.
+    """The value of `key` in its type, checked against all that is declared about it.
+
+    Words that a module of `IMPORTS` may add to are checked after the import, see `check_words`.
 
     Raises:
         BadValueError: the value does not fit.
@@ -81,26 +83,25 @@ def describe(type_: Any, plural: bool = False) -> str:
         return "pairs of int" if plural else "a pair of int"
     if get_args(type_):
         return f"a tuple of {describe(get_args(type_)[0], plural=True)}"
-    if plural:
-        return type_.__name__
-    return f"an {type_.__name__}" if type_ is int else f"a {type_.__name__}"
+    article = "" if plural else "an " if type_ is int else "a "
+    return f"{article}{type_.__name__}"
 
 
 def shown(value: Any) -> str:
     """A value as an error message shows it."""
     if value is None:
         return "nothing"
-    if isinstance(value, dict):
-        return "a group of keys"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return "a group of keys" if isinstance(value, dict) else errors.shown(value)
 
 
 def literal(value: Any) -> Any:
     """A string read as the Python literal it spells; anything else, and a string that spells none, as it is."""
     if not isinstance(value, str):
         return value
-    return _parsed(value.strip(), otherwise=value)
+    try:
+        return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return value
 
 
 def _meant(value: Any, type_: Any) -> Any:
@@ -110,18 +111,11 @@ def _meant(value: Any, type_: Any) -> Any:
     text = value.strip()
     if type_ is str:  # only quotes go, which a shell may have left around it
         is_quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in "'\""
-        parsed = _parsed(text) if is_quoted else None
+        parsed = literal(value) if is_quoted else value
         return parsed if isinstance(parsed, str) else value
     if type_ is bool and text in ("true", "false"):  # YAML's spelling, on a command line
         return text == "true"
     return literal(value)
-
-
-def _parsed(text: str, otherwise: Any = None) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        return otherwise
 
 
 def _convert(value: Any, type_: Any) -> Any:
@@ -130,28 +124,17 @@ def _convert(value: Any, type_: Any) -> Any:
     Raises:
         TypeError: it is of another type.
     """
-    arguments = get_args(type_)
-    if arguments:
-        if not isinstance(value, list | tuple):
-            raise TypeError
-        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+    if arguments := get_args(type_):
+        is_any_length = arguments[-1] is Ellipsis
+        if not isinstance(value, list | tuple) or not (is_any_length or len(value) == len(arguments)):
             raise TypeError
         return tuple(_convert(element, arguments[0]) for element in value)
-    if type_ is float and type(value) is int:
-        value = float(value)
-    if type_ is float and isinstance(value, str):
-        value = _number(value)
+    if type_ is float:
+        value = literal(value)  # an element such as 1e-4, which YAML leaves a string
+        value = float(value) if type(value) is int else value
     if type(value) is not type_ or (type_ is float and not math.isfinite(value)):
         raise TypeError
     return value
-
-
-def _number(text: str) -> float:
-    """An element such as 1e-4, which YAML leaves a string."""
-    parsed = _parsed(text.strip())
-    if type(parsed) not in (int, float):
-        raise TypeError
-    return float(parsed)
 
 
 def _correction(value: Any, type_: Any) -> str:
@@ -165,15 +148,15 @@ def _correction(value: Any, type_: Any) -> str:
         return f"; write {int(meant)}"
     if type_ is bool and meant in (0, 1):
         return f"; write {bool(meant)}"
-    element = (get_args(type_) or (None,))[0]
-    if element is not None and not isinstance(meant, list | tuple):
-        if isinstance(meant, str) and meant.startswith(("(", "[")) and element is str:
-            return "; each name needs quotes: ('a', 'b')"
-        try:
-            return f"; write ({_convert(meant, element)!r},)"
-        except (TypeError, OverflowError):
-            return ""
-    return ""
+    if not get_args(type_) or isinstance(meant, list | tuple):
+        return ""
+    element = get_args(type_)[0]
+    if isinstance(meant, str) and meant.startswith(("(", "[")) and element is str:
+        return "; each name needs quotes: ('a', 'b')"
+    try:
+        return f"; write ({_convert(meant, element)!r},)"
+    except (TypeError, OverflowError):
+        return ""
 
 
 def _check_length(key: Key, value: Any) -> None:

@@ -36,19 +36,12 @@ class Entries:
     Attributes:
         names: what the names are, in the plural.
         form: the fields of one entry, as an error message shows them.
-        fields: the declarations of the fields, each named MAPPING.NAME.field.
+        fields: the declarations of the fields, by their names.
     """
 
     names: str
     form: str
-    fields: tuple[Key, ...]
-
-    def field(self, name: str) -> Key | None:
-        return next((each for each in self.fields if each.name.endswith(f".{name}")), None)
-
-    @property
-    def field_names(self) -> list[str]:
-        return [each.name.rpartition(".")[2] for each in self.fields]
+    fields: dict[str, Key]
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,10 @@ class Key:
     """A key of the tree; `key` builds one.
 
     Attributes:
-        name: the full dotted name.
+        name: the full dotted name, so that a search for `ATSS.TOPK` finds the declaration.
+        default: the reference's, where the reference has the key. `{}` is a mapping whose names are the user's.
+        doc: what the key means, in units; `tools/print_config.py --doc` shows it.
+        ours: the reference does not have the key.
         type: written as in a signature: `int`, `str`, `tuple[int, ...]`; `dict` for a mapping whose names are the
             user's.
         limits: lowest and highest value, both allowed; of a tuple, for each element.
@@ -76,14 +72,6 @@ class Key:
     not_empty: bool
     entries: Entries | None
 
-    @property
-    def is_mapping(self) -> bool:
-        return self.type is dict
-
-    @property
-    def path(self) -> tuple[str, ...]:
-        return tuple(self.name.split("."))
-
 
 def key(
     name: str,
@@ -101,15 +89,7 @@ def key(
     not_empty: bool = False,
     entries: Entries | None = None,
 ) -> Key:
-    """Declare a key, see `Key` and `Words`.
-
-    Args:
-        name: the full dotted name, so that a search for `ATSS.TOPK` finds the declaration.
-        default: the reference's, where the reference has the key. `{}` is a mapping whose names are the user's.
-        doc: what the key means, in units; `tools/print_config.py --doc` shows it.
-        ours: the reference does not have the key.
-        type: only where the default cannot tell (it is empty).
-        at_least: the lowest value, where there is no highest one.
+    """Declare a key, see `Key` and `Words`; `type` only where the default cannot tell (it is empty).
 
     Example:
         >>> key("MODEL.ATSS.TOPK", 9, "Candidates per level and box.", at_least=1).limits

@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 
 from engine.config.declaration import Key
 from engine.config.keys import GROUPS, KEYS
-from engine.config.tree import DEFAULTS, leaves
+from engine.config.tree import DEFAULTS, leaves, nested
 from engine.errors import InputError
 from engine.spelling import nearest_words
 
@@ -24,7 +24,7 @@ _WIDTH = 110
 
 def plain(tree: CfgNode) -> Tree:
     """The tree in YAML's own types, in the order of the defaults."""
-    return yaml.safe_load(tree.dump(sort_keys=False))
+    return yaml.safe_load(tree.dump())
 
 
 def to_yaml(tree: Tree, allow_unicode: bool = False) -> str:
@@ -37,22 +37,36 @@ def to_yaml(tree: Tree, allow_unicode: bool = False) -> str:
 
 
 def difference(tree: Mapping[str, Any], base: Mapping[str, Any]) -> Tree:
-    """What `tree` says and `base` does not, group by group.
+    """What `tree` says and `base` does not; a mapping of the user's names counts as one value.
 
     Example:
         >>> difference({"A": {"B": 1, "C": 2}, "D": 3}, {"A": {"B": 1, "C": 0}, "D": 3})
         {'A': {'C': 2}}
     """
-    found: Tree = {}
-    for name, value in tree.items():
-        if name not in base:
-            found[name] = value
-        elif isinstance(value, Mapping) and isinstance(base[name], Mapping):
-            if inner := difference(value, base[name]):
-                found[name] = inner
-        elif value != base[name]:
-            found[name] = value
-    return found
+    old = dict(leaves(base))
+    return nested({key: value for key, value in leaves(tree) if key not in old or value != old[key]})
+
+
+def changes(before: str, tree: CfgNode) -> list[str]:
+    """A line "KEY: old -> new" for each key whose value in `tree` is not the one in the YAML text `before`.
+
+    Keys that only one of them has (another version wrote the text) are left out, as is a text that holds no tree.
+    """
+    try:
+        loaded = yaml.safe_load(before)
+    except yaml.YAMLError:
+        return []
+    old = dict(leaves(loaded)) if isinstance(loaded, dict) else {}
+    return [
+        f"{key}: {old[key]} -> {value}"
+        for key, value in leaves(plain(tree))
+        if key in old and _compared(key, old[key]) != _compared(key, value)
+    ]
+
+
+def _compared(key: str, value: Any) -> Any:
+    """Of parameter groups the order matters too: the last pattern that fits counts."""
+    return list(value.items()) if key == "SOLVER.PARAM_GROUPS" and isinstance(value, Mapping) else value
 
 
 def select(tree: Mapping[str, Any], pattern: str, prefix: str = "") -> Tree:
@@ -93,12 +107,10 @@ def documentation(tree: CfgNode, pattern: str) -> str:
     if not keys:
         nothing_matches(pattern)
     paragraphs: list[str] = []
-    explained: set[str] = set()
+    unexplained = dict(GROUPS)
     for key in keys:
-        for group in _groups_above(key):
-            if group in GROUPS and group not in explained:
-                explained.add(group)
-                paragraphs.append(f"{group}:\n{_indented(GROUPS[group])}")
+        for group in [each for each in unexplained if key.startswith(f"{each}.")]:
+            paragraphs.append(f"{group}:\n{_indented(unexplained.pop(group))}")
         value = values[key]
         default = f"  (default {standard[key]!r})" if key in standard and standard[key] != value else ""
         lines = _meaning(KEYS[key]) if key in KEYS else ()
@@ -114,14 +126,9 @@ def nothing_matches(pattern: str) -> NoReturn:
     raise InputError(f"no key matches {pattern}{hint}")
 
 
-def _groups_above(key: str) -> list[str]:
-    parts = key.split(".")
-    return [".".join(parts[:i]) for i in range(1, len(parts))]
-
-
 def _meaning(key: Key) -> Iterator[str]:
     yield f"(ours) {key.doc}" if key.ours else key.doc
-    for name, field in zip(key.entries.field_names, key.entries.fields, strict=True) if key.entries else ():
+    for name, field in key.entries.fields.items() if key.entries else ():
         yield f"{name}: {' '.join(_meaning(field))}"
     if key.words:
         own = f"what a module of IMPORTS registers in {key.words.registry}" if key.words.registry else ""

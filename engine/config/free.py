@@ -9,26 +9,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from engine.config.coerce import BadValueError, literal, read, shown
 from engine.config.declaration import Key
 from engine.config.yaml_file import Entry, Group
+from engine.errors import InputError
 from engine.spelling import did_you_mean
 
-Assigned = Iterator[tuple[tuple[str, ...], Any, str]]
-"""(path below the mapping, value, where it was written)."""
 
+@dataclass(frozen=True)
+class Assignment:
+    """A checked value on its way into the tree, and where it was written."""
 
-class BadEntryError(ValueError):
-    """Not what the mapping holds; the message is complete."""
+    path: tuple[str, ...]
+    value: Any
+    where: str
 
 
 def entries_of(key: Key, entry: Entry) -> Group:
     """An entry for each name of a mapping, which may be in YAML, on the command line (a literal) or in code (a dict).
 
     Raises:
-        BadEntryError: it is not a mapping.
+        InputError: it is not a mapping.
     """
     value = literal(entry.value)
     if value is None:
@@ -37,17 +41,17 @@ def entries_of(key: Key, entry: Entry) -> Group:
         value = group_of(value, entry.where)
     if not isinstance(value, Group):
         wanted = f"map {key.entries.names} to {key.entries.form}" if key.entries else "map names of arguments to values"
-        raise BadEntryError(f"{entry.where}: {key.name} must {wanted}, got {value!r}")
+        raise InputError(f"{entry.where}: {key.name} must {wanted}, got {value!r}")
     return value
 
 
-def assigned(key: Key, entry: Entry) -> Assigned:
+def assigned(key: Key, entry: Entry) -> Iterator[Assignment]:
     """What is written at one name of the mapping; first the name itself, if it holds more than a value.
 
     Raises:
-        BadEntryError: an unknown or missing field, or a bad value.
+        InputError: an unknown or missing field, or a bad value.
     """
-    return _fields(key, entry) if key.entries else _argument(key.name, entry)
+    return _fields(key, entry) if key.entries else _argument(tuple(key.name.split(".")), entry)
 
 
 def group_of(mapping: Mapping[str, Any], where: str) -> Group:
@@ -58,37 +62,36 @@ def group_of(mapping: Mapping[str, Any], where: str) -> Group:
     )
 
 
-def _fields(key: Key, entry: Entry) -> Assigned:
+def _fields(key: Key, entry: Entry) -> Iterator[Assignment]:
     path = f"{key.name}.{entry.name}"
     if not isinstance(entry.value, Group):
-        raise BadEntryError(f"{entry.where}: {path} must be {key.entries.form}, got {entry.value!r}")
-    yield (entry.name,), {}, entry.where
+        raise InputError(f"{entry.where}: {path} must be {key.entries.form}, got {entry.value!r}")
+    above = (*key.name.split("."), entry.name)
+    yield Assignment(above, {}, entry.where)
     for each in entry.value:
-        field = key.entries.field(each.name)
-        if field is None:
-            names = key.entries.field_names
+        if each.name not in key.entries.fields:
+            names = list(key.entries.fields)
             hint = did_you_mean(each.name, names) or f"; {path} has {', '.join(names)}"
-            raise BadEntryError(f"{each.where}: unknown key {path}.{each.name}{hint}")
+            raise InputError(f"{each.where}: unknown key {path}.{each.name}{hint}")
         try:
-            yield (entry.name, each.name), read(field, each.value), each.where
+            yield Assignment((*above, each.name), read(key.entries.fields[each.name], each.value), each.where)
         except BadValueError as error:
-            raise BadEntryError(f"{each.where}: {path}.{each.name} {error}") from None
+            raise InputError(f"{each.where}: {path}.{each.name} {error}") from None
 
 
-def _argument(above: str, entry: Entry) -> Assigned:
-    path = f"{above}.{entry.name}"
+def _argument(above: tuple[str, ...], entry: Entry) -> Iterator[Assignment]:
     if not isinstance(entry.name, str):
-        raise BadEntryError(f"{entry.where}: {entry.name!r} in {above} is not a name; quote it")
+        raise InputError(f"{entry.where}: {entry.name!r} in {'.'.join(above)} is not a name; quote it")
+    path = (*above, entry.name)
     if isinstance(entry.value, Group):
-        yield (entry.name,), {}, entry.where
+        yield Assignment(path, {}, entry.where)
         for each in entry.value:
-            for below, value, where in _argument(path, each):
-                yield (entry.name, *below), value, where
+            yield from _argument(path, each)
         return
     try:
-        yield (entry.name,), _plain(entry.value), entry.where
+        yield Assignment(path, _plain(entry.value), entry.where)
     except BadValueError as error:
-        raise BadEntryError(f"{entry.where}: {path} {error}") from None
+        raise InputError(f"{entry.where}: {'.'.join(path)} {error}") from None
 
 
 def _plain(value: Any) -> Any:

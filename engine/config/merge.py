@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.config import foreign_keys
-from engine.config.coerce import BadValueError, coerce, describe, literal, read, shown
+from engine.config.coerce import BadValueError, describe, literal, shown
 from engine.config.declaration import Key
-from engine.config.free import BadEntryError, assigned, entries_of
-from engine.config.keys import KEYS, MAPPINGS
-from engine.config.tree import type_of
+from engine.config.free import Assignment, assigned, entries_of
+from engine.config.keys import MAPPINGS
+from engine.config.tree import read_at, type_of
 from engine.config.yaml_file import BASE_KEY, Entry, Group
+from engine.errors import InputError
 from engine.spelling import nearest_key
 
 COMMAND_LINE = "command line"
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """A checked value on its way into the tree, and where it was written."""
-
-    path: tuple[str, ...]
-    value: Any
-    where: str
 
 
 @dataclass
@@ -37,7 +30,8 @@ class Merge:
 
     def add_entries(self, entries: Iterable[Entry]) -> None:
         """Takes the entries of a YAML file."""
-        self._walk(entries, (), self.tree)
+        for entry in entries:
+            self._take(entry, (), self.tree)
 
     def add_pairs(self, opts: Sequence[Any]) -> None:
         """Takes KEY VALUE KEY VALUE ... of the command line."""
@@ -46,37 +40,31 @@ class Merge:
             self.mistakes.append(f"{COMMAND_LINE}: {complaint}")
             return
         for key, value in zip(opts[0::2], opts[1::2], strict=True):
-            self._add_pair(tuple(key.split(".")), value)
+            mapping = next((each for each in MAPPINGS.values() if key.startswith(f"{each.name}.")), None)
+            if mapping:
+                self._take_below(mapping, key.removeprefix(f"{mapping.name}.").split("."), value)
+            else:
+                *above, name = key.split(".")
+                node = _at(self.tree, above)
+                self._take(Entry(name, value, COMMAND_LINE), above, node if isinstance(node, Mapping) else {})
 
-    def _add_pair(self, path: tuple[str, ...], value: Any) -> None:
-        entry = Entry(path[-1], value, COMMAND_LINE)
-        above, node = path[:-1], _at(self.tree, path[:-1])
-        mapping = next((each for each in MAPPINGS.values() if above[: len(each.path)] == each.path), None)
-        if mapping:
-            self._add_below(mapping, path[len(mapping.path) :], entry)
-        elif isinstance(node, Mapping):
-            self._take(entry, above, node)
-        else:
-            self._refuse_unknown(".".join(path), entry)
-
-    def _add_below(self, mapping: Key, names: tuple[str, ...], entry: Entry) -> None:
-        """Takes a value whose key goes on below a mapping of the user's names."""
+    def _take_below(self, mapping: Key, names: list[str], value: Any) -> None:
+        """Takes a value of the command line whose key goes on below a mapping of the user's names."""
         if mapping.entries is None:
-            entry = Entry(names[-1], literal(entry.value), COMMAND_LINE)
-            for name in reversed(names[:-1]):
-                entry = Entry(name, Group([entry]), COMMAND_LINE)
-            self._take_named(mapping, entry)
+            value = literal(value)
         elif len(names) > 1:  # the user's name may have dots, a field has none
-            self._take_named(mapping, Entry(".".join(names[:-1]), Group([entry]), COMMAND_LINE))
+            names = [".".join(names[:-1]), names[-1]]
         else:
-            fields = " or .".join(mapping.entries.field_names)
-            self._refuse(entry, f"{mapping.name}.{names[0]} is incomplete; write {mapping.name}.NAME.{fields}")
+            fields = " or .".join(mapping.entries.fields)
+            incomplete = f"{mapping.name}.{names[0]} is incomplete; write {mapping.name}.NAME.{fields}"
+            self.mistakes.append(f"{COMMAND_LINE}: {incomplete}")
+            return
+        for name in reversed(names):
+            value = Group([Entry(name, value, COMMAND_LINE)])
+        self._take_mapping(mapping, Entry(mapping.name, value, COMMAND_LINE))
 
-    def _walk(self, entries: Iterable[Entry], above: tuple[str, ...], node: Mapping[str, Any]) -> None:
-        for entry in entries:
-            self._take(entry, above, node)
-
-    def _take(self, entry: Entry, above: tuple[str, ...], node: Mapping[str, Any]) -> None:
+    def _take(self, entry: Entry, above: Iterable[str], node: Mapping[str, Any]) -> None:
+        """Takes an entry of `node`, the part of the tree at the path `above`."""
         path = (*above, entry.name)
         mapping = MAPPINGS.get(".".join(path))
         if mapping:
@@ -90,51 +78,40 @@ class Merge:
 
     def _take_group(self, entry: Entry, path: tuple[str, ...], node: Mapping[str, Any]) -> None:
         if isinstance(entry.value, Group):
-            self._walk(entry.value, path, node)
+            for each in entry.value:
+                self._take(each, path, node)
         elif entry.value is not None:  # `SOLVER:` with all its keys commented out is fine
             examples = ", ".join(list(node)[:3])
-            self._refuse(
-                entry,
-                f"{'.'.join(path)} is a group of keys ({examples}, ...), got {shown(entry.value)}",
-            )
+            self._refuse(entry, f"{'.'.join(path)} is a group of keys ({examples}, ...), got {shown(entry.value)}")
 
     def _take_leaf(self, entry: Entry, path: tuple[str, ...], present: Any) -> None:
-        key, value = ".".join(path), entry.value
-        type_ = type_of(key, present)
-        if isinstance(value, Group):
-            wanted = describe(type_) if type_ else "one value"
-            self._refuse(entry, f"{key} must be {wanted}, got a group of keys")
+        key, type_ = ".".join(path), type_of(".".join(path), present)
+        if isinstance(entry.value, Group):
+            self._refuse(entry, f"{key} must be {describe(type_) if type_ else 'one value'}, got a group of keys")
             return
         try:
-            if key in KEYS:
-                value = read(KEYS[key], value)
-            elif type_:
-                value = coerce(value, type_)
+            self.assignments.append(Assignment(path, read_at(key, entry.value, present), entry.where))
         except BadValueError as error:
             self._refuse(entry, f"{key} {error}")
-            return
-        self.assignments.append(Assignment(path, value, entry.where))
 
     def _take_mapping(self, mapping: Key, entry: Entry) -> None:
-        try:
+        with self._noting_mistakes():
             for each in entries_of(mapping, entry):
-                self._take_named(mapping, each)
-        except BadEntryError as error:
-            self.mistakes.append(str(error))
+                with self._noting_mistakes():  # a mistake below one name does not hide those below the next
+                    self.assignments.extend(assigned(mapping, each))
 
-    def _take_named(self, mapping: Key, entry: Entry) -> None:
+    @contextmanager
+    def _noting_mistakes(self) -> Iterator[None]:
         try:
-            for path, value, where in assigned(mapping, entry):
-                self.assignments.append(Assignment((*mapping.path, *path), value, where))
-        except BadEntryError as error:
+            yield
+        except InputError as error:
             self.mistakes.append(str(error))
 
     def _take_unknown(self, entry: Entry, path: tuple[str, ...], node: Mapping[str, Any]) -> None:
         """A key that is not in the tree: foreign, allowed by the node (yacs), or a mistake."""
         key = ".".join(path)
-        row = foreign_keys.find(key)
-        if row is not None:
-            if not row.harmless(entry.value):
+        if row := foreign_keys.find(key):
+            if not row.is_harmless(entry.value):
                 self._refuse(entry, f"{key} is not supported: {row.reason}")
         elif getattr(node, "is_new_allowed", bool)() and not isinstance(entry.value, Group):
             self.assignments.append(Assignment(path, entry.value, entry.where))
@@ -142,25 +119,17 @@ class Merge:
             nested = ": {".join(key.split("."))
             closing = "}" * key.count(".")
             self._refuse(entry, f"{key} has dots; in YAML groups are nested: {nested}: ...{closing}")
-        elif entry.name == BASE_KEY:
+        elif entry.name == BASE_KEY and len(path) > 1:
             self._refuse(entry, f"{BASE_KEY} belongs at the top level of a file, not in {path[-2]}")
         else:
-            self._refuse_unknown(key, entry)
+            # Where a group is written a group is meant, so that the other kind is only suggested if nothing is similar.
+            kinds = dict(_all_keys(self.tree))
+            alike = [name for name, is_group in kinds.items() if is_group == isinstance(entry.value, Group)]
+            nearest = nearest_key(key, alike) or nearest_key(key, kinds)
+            hint = f"; did you mean {nearest}?" if nearest else self._neighbours(path[:-1])
+            self._refuse(entry, f"unknown key {key}{hint}")
 
-    def _refuse_unknown(self, key: str, entry: Entry) -> None:
-        row = foreign_keys.find(key)
-        if row is not None and row.harmless(entry.value):
-            return
-        groups, names = [], []
-        for each, is_group in _all_keys(self.tree):
-            (groups if is_group else names).append(each)
-        wanted, others = (groups, names) if isinstance(entry.value, Group) else (names, groups)
-        nearest = nearest_key(key, wanted) or nearest_key(key, others)
-        hint = f"; did you mean {nearest}?" if nearest else self._neighbours(key)
-        self._refuse(entry, f"unknown key {key}{hint}")
-
-    def _neighbours(self, key: str) -> str:
-        path = key.split(".")[:-1]
+    def _neighbours(self, path: Sequence[str]) -> str:
         while not isinstance(_at(self.tree, path), Mapping):
             path = path[:-1]
         return f"; {'.'.join(path) or 'the top level'} has {', '.join(_at(self.tree, path))}"

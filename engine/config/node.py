@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import yacs.config
 
-from engine.config.coerce import BadValueError, check_words, coerce, read
+from engine.config.coerce import BadValueError, check_words
 from engine.config.declaration import Key
 from engine.config.free import group_of
 from engine.config.keys import KEYS, MAPPINGS
-from engine.config.merge import Assignment, Merge
+from engine.config.merge import Merge
 from engine.config.rules import broken_rules
-from engine.config.tree import DEFAULTS, leaves, nested, type_of
+from engine.config.tree import DEFAULTS, leaves
 from engine.config.yaml_file import read_chain
 from engine.errors import InputError
 from engine.spelling import did_you_mean
@@ -30,10 +32,7 @@ class CfgNode(yacs.config.CfgNode):
     """
 
     def __init__(
-        self,
-        init_dict: Mapping[str, Any] | None = None,
-        key_list: list[str] | None = None,
-        new_allowed: bool = False,
+        self, init_dict: Mapping[str, Any] | None = None, key_list: list[str] | None = None, new_allowed: bool = False
     ) -> None:
         super().__init__(init_dict, key_list, new_allowed)
         # Of the root only: where each key was last set, and to what; in the order of setting.
@@ -54,13 +53,11 @@ class CfgNode(yacs.config.CfgNode):
         Raises:
             InputError: with a line for each mistake of the files.
         """
-        self._refuse_if_frozen()
         path = os.fspath(cfg_filename)
-        merge = Merge(self)
-        for file in read_chain(path):
-            merge.mistakes.extend(file.mistakes)
-            merge.add_entries(file.entries)
-        self._apply(merge)
+        with self._merging() as merge:
+            for file in read_chain(path):
+                merge.mistakes.extend(file.mistakes)
+                merge.add_entries(file.entries)
         self.__dict__["_files"].append(path)
 
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
@@ -69,30 +66,16 @@ class CfgNode(yacs.config.CfgNode):
         Raises:
             InputError: with a line for each mistake.
         """
-        self._refuse_if_frozen()
-        merge = Merge(self)
-        merge.add_pairs(cfg_list)
-        self._apply(merge)
+        with self._merging() as merge:
+            merge.add_pairs(cfg_list)
 
     def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
-        """Merges another tree, under the same checks."""
-        self._refuse_if_frozen()
-        merge = Merge(self)
-        merge.add_entries(group_of(cfg_other, _IN_CODE))
-        self._apply(merge)
+        """Merges another tree under the same checks."""
+        with self._merging() as merge:
+            merge.add_entries(group_of(cfg_other, _IN_CODE))
 
     def freeze(self) -> None:
-        """Checks every value and the rules between them, then makes the tree immutable.
-
-        Raises:
-            InputError: with a line for each value of a wrong type and each broken rule.
-        """
-        if "MODEL" in self:  # the root
-            self.check()
-        super().freeze()
-
-    def check(self) -> None:
-        """Checks every value, also those set in code, and the rules between them; lists become tuples.
+        """Checks every value, also those set in code, and the rules between them, then makes the tree immutable.
 
         Words that a module of `IMPORTS` may register are checked here only if there are no such modules; else
         `check_registered` checks them after the import.
@@ -100,22 +83,21 @@ class CfgNode(yacs.config.CfgNode):
         Raises:
             InputError: with a line for each value of a wrong type and each broken rule.
         """
-        mistakes = []
-        for key, value in list(leaves(self)):
-            type_ = type_of(key, value)
-            if key in MAPPINGS or type_ is None:
-                continue
-            try:
-                self._put(tuple(key.split(".")), read(KEYS[key], value) if key in KEYS else coerce(value, type_))
-            except BadValueError as error:
-                mistakes.append(f"{self._place((key,))}: {key} {error}")
-        mistakes.extend(self._normalise_mappings())
-        _raise_if_any(mistakes)
+        if "MODEL" in self:  # the root
+            self._check()
+        super().freeze()
+
+    def _check(self) -> None:
+        merge = Merge(self)
+        # What a file or the command line set was checked then; lists set in code become tuples here, dicts nodes.
+        merge.add_entries(group_of(self, _IN_CODE))
+        _raise_if_any(merge.mistakes)
+        for each in merge.assignments:
+            self._put(each.path, each.value)
         if not self.IMPORTS:
             self.check_registered(lambda registry: ())
-        for keys, sentence in broken_rules(self, is_complete=bool(self.__dict__["_files"])):
-            mistakes.append(f"{self._place(keys)}: {sentence}")
-        _raise_if_any(mistakes)
+        broken = broken_rules(self, is_complete=bool(self.__dict__["_files"]))
+        _raise_if_any([f"{self._place(keys)}: {sentence}" for keys, sentence in broken])
 
     def check_registered(self, names_in: Callable[[str], Iterable[str]]) -> None:
         """Checks each word that names a registered part.
@@ -152,31 +134,28 @@ class CfgNode(yacs.config.CfgNode):
         for name, key in KEYS.items():
             if key.words and key.words.registry:
                 yield name, key, values[name]
-            for field in key.entries.fields if key.entries else ():
-                if field.words and field.words.registry:
-                    field_name = field.name.rpartition(".")[2]
-                    for entry, fields in values[name].items():
-                        if field_name in fields:
-                            yield f"{name}.{entry}.{field_name}", field, fields[field_name]
+            for entry, fields in values[name].items() if key.entries else ():
+                for field, value in fields.items():
+                    declared = key.entries.fields[field]
+                    if declared.words and declared.words.registry:
+                        yield f"{name}.{entry}.{field}", declared, value
 
-    def _normalise_mappings(self) -> list[str]:
-        """Data sets, parameter groups and arguments set in code become checked nodes too."""
+    @contextmanager
+    def _merging(self) -> Iterator[Merge]:
+        """A merge that changes the tree at the end of the block, unless there are mistakes."""
+        if self.is_frozen():
+            raise AttributeError("the configuration is frozen; defrost() or clone() it first")
         merge = Merge(self)
-        values = dict(leaves(self))
-        for name in MAPPINGS:
-            merge.add_entries(group_of(nested({name: values[name]}), _IN_CODE))
-        if not merge.mistakes:
-            for assignment in merge.assignments:
-                self._put(assignment.path, assignment.value)
-        return merge.mistakes
-
-    def _apply(self, merge: Merge) -> None:
+        yield merge
         _raise_if_any(merge.mistakes)
         for each in merge.assignments:
             self._put(each.path, each.value)
-            self._remember(each)
+            key = ".".join(each.path)
+            self.__dict__["_written"].pop(key, None)  # so that it goes to the end
+            self.__dict__["_written"][key] = (each.where, each.value)
 
     def _put(self, path: tuple[str, ...], value: Any) -> None:
+        """Sets a value; an empty dict stands for a node, whose entries are put one by one."""
         node = self
         for name in path[:-1]:
             node = node._node_at(name)
@@ -192,11 +171,6 @@ class CfgNode(yacs.config.CfgNode):
             self[name] = CfgNode(present if isinstance(present, dict) else None, new_allowed=True)
         return self[name]
 
-    def _remember(self, assignment: Assignment) -> None:
-        written, key = self.__dict__["_written"], ".".join(assignment.path)
-        written.pop(key, None)
-        written[key] = (assignment.where, assignment.value)
-
     def _place(self, keys: Iterable[str]) -> str:
         """Where the last written of the keys is; else the file that lacks them; else code."""
         written = self.__dict__["_written"]
@@ -210,10 +184,6 @@ class CfgNode(yacs.config.CfgNode):
         files = self.__dict__["_files"]
         return files[-1] if files and not is_changed else _IN_CODE
 
-    def _refuse_if_frozen(self) -> None:
-        if self.is_frozen():
-            raise AttributeError("the configuration is frozen; defrost() or clone() it first")
-
 
 def get_cfg() -> CfgNode:
     """A fresh tree of defaults.
@@ -225,11 +195,8 @@ def get_cfg() -> CfgNode:
         5
     """
     tree = CfgNode(DEFAULTS)
-    for mapping in MAPPINGS.values():
-        node = tree
-        for name in mapping.path:
-            node = node[name]
-        node.set_new_allowed(True)
+    for name in MAPPINGS:
+        attrgetter(name)(tree).set_new_allowed(True)
     return tree
 
 

@@ -7,9 +7,13 @@ here.
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from yacs.config import CfgNode
 
 from engine.config.keys import KEYS
+
+DENSE_FLAGS = {"ATSS": "MODEL.ATSS_ON", "RETINANET": "MODEL.RETINANET_ON", "FCOS": "MODEL.FCOS_ON"}
 
 
 def dense_name(tree: CfgNode) -> str:
@@ -19,12 +23,7 @@ def dense_name(tree: CfgNode) -> str:
 
 def dense_flags(tree: CfgNode) -> dict[str, str]:
     """Name -> key of each flag of a dense stage that is on."""
-    flags = {
-        "ATSS": ("MODEL.ATSS_ON", tree.MODEL.ATSS_ON),
-        "RETINANET": ("MODEL.RETINANET_ON", tree.MODEL.RETINANET_ON),
-        "FCOS": ("MODEL.FCOS_ON", tree.MODEL.FCOS_ON),
-    }
-    return {name: key for name, (key, is_on) in flags.items() if is_on}
+    return {name: key for name, key in DENSE_FLAGS.items() if attrgetter(key)(tree)}
 
 
 def body_name(tree: CfgNode) -> str:

@@ -6,14 +6,19 @@ import re
 
 from yacs.config import CfgNode
 
-from engine.config.comparisons import Broken, equal_lengths, not_above, value_of
-from engine.config.parts import body_name, dense_flags, dense_name, is_built_in, neck_name
+from engine.config.comparisons import Broken, equal_lengths, equal_strides, not_above, value_of
+from engine.config.parts import DENSE_FLAGS, body_name, dense_flags, dense_name, is_built_in, neck_name
 from engine.config.rules_data import augmentation, data_sets, image_values
 from engine.config.rules_solver import solver, validation
 from engine.config.rules_two_stage import two_stage
 
-_DENSE = ("MODEL.ATSS_ON", "MODEL.RETINANET_ON", "MODEL.FCOS_ON", "MODEL.DENSE.NAME")
+_DENSE = (*DENSE_FLAGS.values(), "MODEL.DENSE.NAME")
 _BACKBONE = ("MODEL.BACKBONE.CONV_BODY", "MODEL.BACKBONE.NAME", "MODEL.NECK.NAME")
+_STRIDES_OF_STAGE = {
+    "ATSS": "MODEL.ATSS.ANCHOR_STRIDES",
+    "RETINANET": "MODEL.RETINANET.ANCHOR_STRIDES",
+    "FCOS": "MODEL.FCOS.FPN_STRIDES",
+}
 _STRIDES_OF_NECK = {"FPN-RETINANET": (8, 16, 32, 64, 128), "FPN": (4, 8, 16, 32, 64)}
 
 
@@ -28,7 +33,9 @@ def broken_rules(tree: CfgNode, is_complete: bool) -> Broken:
         strides = _level_strides(tree)
         yield from _one_detector(tree)
         yield from _pyramid(tree)
-        yield from _dense_strides(tree, strides)
+        for stage, key in _STRIDES_OF_STAGE.items():
+            if stage in (*dense_flags(tree), tree.MODEL.DENSE.NAME):
+                yield from equal_strides(tree, key, strides)
         if not tree.MODEL.RPN_ONLY:
             yield from two_stage(tree, strides)
     yield from _arguments(tree)
@@ -73,37 +80,15 @@ def _level_strides(tree: CfgNode) -> tuple[int, ...] | None:
     return _STRIDES_OF_NECK.get(neck_name(tree))
 
 
-def _dense_strides(tree: CfgNode, strides: tuple[int, ...] | None) -> Broken:
-    keys = {
-        "ATSS": "MODEL.ATSS.ANCHOR_STRIDES",
-        "RETINANET": "MODEL.RETINANET.ANCHOR_STRIDES",
-        "FCOS": "MODEL.FCOS.FPN_STRIDES",
-    }
-    chosen = (*dense_flags(tree), tree.MODEL.DENSE.NAME)
-    for stage, key in keys.items():
-        if stage in chosen and strides and value_of(tree, key) != strides:
-            yield (
-                (key, *_BACKBONE),
-                f"{key} is {value_of(tree, key)}, but the levels of {body_name(tree)}-{neck_name(tree)} have the "
-                f"strides {strides}; write these",
-            )
-
-
 def _arguments(tree: CfgNode) -> Broken:
     """Free arguments of a dense stage are for one of the user's own, since the built-in ones have keys."""
     stage = dense_name(tree)
-    homes = {"ATSS": "MODEL.ATSS", "RETINANET": "MODEL.RETINANET", "FCOS": "MODEL.FCOS"}
     if tree.MODEL.DENSE.ARGS and is_built_in("MODEL.DENSE.NAME", stage):
         yield (
-            _argument_keys("MODEL.DENSE.ARGS", tree),
+            ("MODEL.DENSE.ARGS", *(f"MODEL.DENSE.ARGS.{name}" for name in tree.MODEL.DENSE.ARGS)),
             "MODEL.DENSE.ARGS is only for a dense stage of your own, named in MODEL.DENSE.NAME; "
-            f"the keys of {stage or 'the RPN'} are in {homes.get(stage, 'MODEL.RPN')}",
+            f"the keys of {stage or 'the RPN'} are in MODEL.{stage or 'RPN'}",
         )
-
-
-def _argument_keys(key: str, tree: CfgNode) -> tuple[str, ...]:
-    """The mapping and each name in it, so that the error points at the argument."""
-    return (key, *(f"{key}.{name}" for name in value_of(tree, key)))
 
 
 def _device(tree: CfgNode) -> Broken:
@@ -112,28 +97,16 @@ def _device(tree: CfgNode) -> Broken:
 
 
 def _norms(tree: CfgNode) -> Broken:
-    per_group, groups, epsilon = (
-        tree.MODEL.GROUP_NORM.DIM_PER_GP,
-        tree.MODEL.GROUP_NORM.NUM_GROUPS,
-        tree.MODEL.GROUP_NORM.EPSILON,
-    )
+    per_group, groups = tree.MODEL.GROUP_NORM.DIM_PER_GP, tree.MODEL.GROUP_NORM.NUM_GROUPS
+    both = ("MODEL.GROUP_NORM.DIM_PER_GP", "MODEL.GROUP_NORM.NUM_GROUPS")
     if (per_group > 0) == (groups > 0):
-        yield (
-            ("MODEL.GROUP_NORM.DIM_PER_GP", "MODEL.GROUP_NORM.NUM_GROUPS"),
-            f"MODEL.GROUP_NORM.DIM_PER_GP is {per_group} and NUM_GROUPS is {groups}; "
-            "one of them must be -1 and the other positive",
-        )
+        values = f"{both[0]} is {per_group} and NUM_GROUPS is {groups}"
+        yield both, f"{values}; one of them must be -1 and the other positive"
     elif groups != 32:
-        yield (
-            ("MODEL.GROUP_NORM.NUM_GROUPS", "MODEL.GROUP_NORM.DIM_PER_GP"),
-            f"MODEL.GROUP_NORM.NUM_GROUPS is {groups}, but this version supports only group norms of 32 groups; "
-            "write 32",
-        )
-    if epsilon != 1e-5:
-        yield (
-            ("MODEL.GROUP_NORM.EPSILON",),
-            f"MODEL.GROUP_NORM.EPSILON is {epsilon}, but this version supports only 0.00001; write that",
-        )
+        yield both, f"{both[1]} is {groups}, but this version supports only group norms of 32 groups; write 32"
+    if tree.MODEL.GROUP_NORM.EPSILON != 1e-5:
+        key = "MODEL.GROUP_NORM.EPSILON"
+        yield (key,), f"{key} is {value_of(tree, key)}, but this version supports only 0.00001; write that"
     norm, stem, block = tree.MODEL.RESNETS.NORM, tree.MODEL.RESNETS.STEM_FUNC, tree.MODEL.RESNETS.TRANS_FUNC
     if not norm and stem.partition("With")[2] != block.partition("With")[2]:
         yield (
@@ -173,11 +146,8 @@ def _class_counts(tree: CfgNode) -> Broken:
     ):
         count = value_of(tree, key)
         if count < 0 or count == 1:
-            yield (
-                (key,),
-                f"{key} is {count}; it counts the foreground classes + 1: "
-                "2 for one class, or 0 to take them from the data set",
-            )
+            advice = "2 for one class, or 0 to take them from the data set"
+            yield (key,), f"{key} is {count}; it counts the foreground classes + 1: {advice}"
 
 
 def _anchors(tree: CfgNode) -> Broken:

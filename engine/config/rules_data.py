@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from yacs.config import CfgNode
 
-from engine.config.comparisons import Broken
+from engine.config.comparisons import Broken, equal_lengths
 
 
 def image_values(tree: CfgNode) -> Broken:
@@ -27,38 +27,28 @@ def image_values(tree: CfgNode) -> Broken:
         yield ("INPUT.PIXEL_STD",), f"INPUT.PIXEL_STD is {tree.INPUT.PIXEL_STD}; it must be above 0"
     low, high = tree.INPUT.MIN_SIZE_RANGE_TRAIN
     if (low, high) != (-1, -1) and not 0 < low <= high:
-        yield (
-            ("INPUT.MIN_SIZE_RANGE_TRAIN",),
-            f"INPUT.MIN_SIZE_RANGE_TRAIN is ({low}, {high}); "
-            "it must be (low, high) with 0 < low <= high, or (-1, -1) for off",
-        )
+        allowed = "it must be (low, high) with 0 < low <= high, or (-1, -1) for off"
+        yield ("INPUT.MIN_SIZE_RANGE_TRAIN",), f"INPUT.MIN_SIZE_RANGE_TRAIN is ({low}, {high}); {allowed}"
 
 
 def augmentation(tree: CfgNode) -> Broken:
     """The rules that `TEST.BBOX_AUG` breaks."""
-    scales, ranges = tree.TEST.BBOX_AUG.SCALES, tree.TEST.BBOX_AUG.SCALE_RANGES
-    if ranges and len(ranges) != len(scales):
-        yield (
-            ("TEST.BBOX_AUG.SCALE_RANGES", "TEST.BBOX_AUG.SCALES"),
-            f"TEST.BBOX_AUG.SCALE_RANGES has {len(ranges)} entries and TEST.BBOX_AUG.SCALES has "
-            f"{len(scales)}; write one (low, high) for each scale, or () for none",
-        )
-    for low, high in ranges:
+    ranges = "TEST.BBOX_AUG.SCALE_RANGES"
+    if tree.TEST.BBOX_AUG.SCALE_RANGES:
+        advice = "write one (low, high) for each scale, or () for none"
+        yield from equal_lengths(tree, ranges, "TEST.BBOX_AUG.SCALES", advice)
+    for low, high in tree.TEST.BBOX_AUG.SCALE_RANGES:
         if low >= high:
-            yield (
-                ("TEST.BBOX_AUG.SCALE_RANGES",),
-                f"TEST.BBOX_AUG.SCALE_RANGES has ({low}, {high}); low must be below high",
-            )
+            yield (ranges,), f"{ranges} has ({low}, {high}); low must be below high"
 
 
 def data_sets(tree: CfgNode) -> Broken:
     """The rules that `DATASETS` breaks."""
     for name, fields in tree.DATASETS.CATALOG.items():
         key = f"DATASETS.CATALOG.{name}"
-        if "img_dir" not in fields:
-            yield (key,), f"{key} lacks img_dir, the folder of its images"
-        if "ann_file" not in fields:
-            yield (key,), f"{key} lacks ann_file, its COCO JSON file"
+        for field, meaning in (("img_dir", "the folder of its images"), ("ann_file", "its COCO JSON file")):
+            if field not in fields:
+                yield (key,), f"{key} lacks {field}, {meaning}"
     for key, names in (("DATASETS.TEST", tree.DATASETS.TEST), ("DATASETS.VAL", tree.DATASETS.VAL)):
         repeated = sorted({each for each in names if names.count(each) > 1})
         if repeated:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from yacs.config import CfgNode
 
-from engine.config.comparisons import Broken, increasing
+from engine.config.comparisons import Broken, increasing, value_of
 from engine.config.parts import is_built_in
 
 _CYCLES = ("cyclic", "one_cycle")
@@ -23,10 +23,8 @@ def solver(tree: CfgNode) -> Broken:
             "SOLVER.WARMUP_METHOD exponential never leaves SOLVER.WARMUP_FACTOR 0.0; write 0.001",
         )
     if -1 < tree.SOLVER.WEIGHT_DECAY_NORM < 0:
-        yield (
-            ("SOLVER.WEIGHT_DECAY_NORM",),
-            f"SOLVER.WEIGHT_DECAY_NORM must be 0 or more, or -1 for WEIGHT_DECAY, got {tree.SOLVER.WEIGHT_DECAY_NORM}",
-        )
+        key = "SOLVER.WEIGHT_DECAY_NORM"
+        yield (key,), f"{key} must be 0 or more, or -1 for WEIGHT_DECAY, got {value_of(tree, key)}"
     if tree.SOLVER.IMS_PER_BATCH % tree.SOLVER.ACCUMULATE:
         yield (
             ("SOLVER.ACCUMULATE", "SOLVER.IMS_PER_BATCH"),
@@ -61,27 +59,16 @@ def _schedule(tree: CfgNode) -> Broken:
 
 def validation(tree: CfgNode) -> Broken:
     """The rules that `SOLVER.VALIDATION` breaks."""
-    period, period_epoch = tree.SOLVER.VALIDATION.PERIOD, tree.SOLVER.VALIDATION.PERIOD_EPOCH
-    patience = tree.SOLVER.VALIDATION.PATIENCE
-    values = {
-        "SOLVER.VALIDATION.PERIOD": period,
-        "SOLVER.VALIDATION.PERIOD_EPOCH": period_epoch,
-        "SOLVER.VALIDATION.PATIENCE": patience,
-    }
-    written = [key for key, value in values.items() if value]
+    periods = ("SOLVER.VALIDATION.PERIOD", "SOLVER.VALIDATION.PERIOD_EPOCH")
+    patience = "SOLVER.VALIDATION.PATIENCE"
+    written = [key for key in (*periods, patience) if value_of(tree, key)]
     if written and not tree.DATASETS.VAL:
         yield (*written, "DATASETS.VAL"), f"{written[0]} is set, but DATASETS.VAL names no data set to validate on"
-    if period and period_epoch:
-        yield (
-            ("SOLVER.VALIDATION.PERIOD", "SOLVER.VALIDATION.PERIOD_EPOCH"),
-            "SOLVER.VALIDATION.PERIOD and SOLVER.VALIDATION.PERIOD_EPOCH are both set; keep one of them",
-        )
-    if patience and not period and not period_epoch:
-        yield (
-            ("SOLVER.VALIDATION.PATIENCE",),
-            "SOLVER.VALIDATION.PATIENCE counts validations, but there is only one, at the end; "
-            "set SOLVER.VALIDATION.PERIOD",
-        )
+    if {*periods} <= {*written}:
+        yield periods, f"{' and '.join(periods)} are both set; keep one of them"
+    if written == [patience]:
+        only_one = "counts validations, but there is only one, at the end; set SOLVER.VALIDATION.PERIOD"
+        yield (patience,), f"{patience} {only_one}"
     if tree.SOLVER.VALIDATION.METRIC == "loss" and not tree.SOLVER.VALIDATION.LOSS:
         yield (
             ("SOLVER.VALIDATION.METRIC", "SOLVER.VALIDATION.LOSS"),

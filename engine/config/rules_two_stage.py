@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from yacs.config import CfgNode
 
-from engine.config.comparisons import Broken, equal_lengths, not_above
+from engine.config.comparisons import Broken, equal_lengths, equal_strides, not_above
 from engine.config.parts import body_name, dense_flags, dense_name, neck_name
 
 _OR_ONE_STAGE = "or MODEL.RPN_ONLY: True for a one-stage detector"
@@ -63,12 +63,7 @@ def _rpn(tree: CfgNode, level_strides: tuple[int, ...] | None) -> Broken:
             f"MODEL.RPN.ANCHOR_SIZES has {len(sizes)} entries and MODEL.RPN.ANCHOR_STRIDE has {len(strides)}; "
             "each level needs the same number of sizes",
         )
-    if level_strides and level_strides != strides:
-        yield (
-            ("MODEL.RPN.ANCHOR_STRIDE", "MODEL.BACKBONE.CONV_BODY", "MODEL.NECK.NAME"),
-            f"MODEL.RPN.ANCHOR_STRIDE is {strides}, but the levels of {body_name(tree)}-{neck_name(tree)} have "
-            f"the strides {level_strides}; write these",
-        )
+    yield from equal_strides(tree, "MODEL.RPN.ANCHOR_STRIDE", level_strides)
     yield from not_above(tree, "MODEL.RPN.BG_IOU_THRESHOLD", "MODEL.RPN.FG_IOU_THRESHOLD")
 
 
@@ -87,10 +82,7 @@ def _pooler(tree: CfgNode, level_strides: tuple[int, ...] | None) -> Broken:
 def _cascade(tree: CfgNode) -> Broken:
     yield from equal_lengths(tree, "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", "MODEL.ROI_BOX_CASCADE_HEAD.IOUS")
     yield from equal_lengths(tree, "MODEL.ROI_BOX_CASCADE_HEAD.LOSS_WEIGHTS", "MODEL.ROI_BOX_CASCADE_HEAD.IOUS")
+    key = "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS"
     for weights in tree.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS:
         if len(weights) != 4 or min(weights) <= 0:
-            yield (
-                ("MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS",),
-                f"MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS has {weights}; "
-                "it must be four numbers above 0, for dx, dy, dw, dh",
-            )
+            yield (key,), f"{key} has {weights}; it must be four numbers above 0, for dx, dy, dw, dh"

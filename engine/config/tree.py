@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from engine.config.coerce import coerce, read
 from engine.config.declaration import type_of_value
 from engine.config.keys import KEYS, MAPPINGS
 
@@ -47,6 +48,18 @@ def type_of(key: str, value: Any) -> Any:
     None when nothing tells it: such a key takes any value.
     """
     return KEYS[key].type if key in KEYS else type_of_value(value)
+
+
+def read_at(key: str, value: Any, present: Any) -> Any:
+    """`value` in the type of a key whose value is `present`, checked like `coerce.read`.
+
+    Raises:
+        BadValueError: the value does not fit.
+    """
+    if key in KEYS:
+        return read(KEYS[key], value)
+    type_ = type_of(key, present)
+    return coerce(value, type_) if type_ else value
 
 
 DEFAULTS: dict[str, Any] = nested({name: key.default for name, key in KEYS.items()})

@@ -25,12 +25,21 @@ _DATE_TAG = "tag:yaml.org,2002:timestamp"
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, except that a date (a folder named 2024-05-01) stays a string."""
+    """PyYAML's safe loader, except that it refuses tags and that a date (a folder named 2024-05-01) stays a string."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != _DATE_TAG]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        node = super().compose_node(parent, index)
+        if node.end_mark is None:  # it is still being composed, so this is an alias inside it
+            raise InputError(f"{_where(node)}: an anchor that contains itself")
+        if node.tag not in _PLAIN_TAGS:
+            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+            raise InputError(f"{_where(node)}: YAML tag {tag} is refused; a configuration holds plain values")
+        return node
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,11 @@ def read_chain(path: str) -> list[YamlFile]:
     chain: list[YamlFile] = []
     named_at = ""
     while True:
-        _refuse_circle(path, [file.path for file in chain], named_at)
+        real = [os.path.realpath(file.path) for file in chain]
+        if os.path.realpath(path) in real:
+            start = real.index(os.path.realpath(path))
+            circle = " -> ".join([*(file.path for file in chain[start:]), path])
+            raise InputError(f"{named_at}leads back to itself: {circle}")
         file = _read(path, named_at)
         chain.append(file)
         base = next((entry for entry in file.entries if entry.name == BASE_KEY), None)
@@ -78,25 +91,18 @@ def read_chain(path: str) -> list[YamlFile]:
         path = os.path.normpath(os.path.join(folder, os.path.expanduser(base.value)))
 
 
-def _refuse_circle(path: str, before: list[str], named_at: str) -> None:
-    real = [os.path.realpath(each) for each in before]
-    if os.path.realpath(path) in real:
-        start = real.index(os.path.realpath(path))
-        circle = " -> ".join([*before[start:], path])
-        raise InputError(f"{named_at}leads back to itself: {circle}")
-
-
 def _read(path: str, named_at: str) -> YamlFile:
     text = _text(path, named_at)
     file = YamlFile(path)
     try:
         loader = _Loader(text)
+        loader.name = path  # what its marks call the file
         root = loader.get_single_node()
         if root is None:
             return file
-        _refuse_tags(root, path)
         if not isinstance(root, yaml.MappingNode):
-            raise InputError(f"{path}:{_line(root)}: expected lines KEY: value, got {_kind(root)}")
+            kind = "a list" if isinstance(root, yaml.SequenceNode) else f"the value {root.value!r}"
+            raise InputError(f"{_where(root)}: expected lines KEY: value, got {kind}")
         file.entries = list(_entries(root, loader, file))
     except yaml.MarkedYAMLError as error:
         raise InputError(_syntax_message(path, text, error)) from None
@@ -138,31 +144,19 @@ def _nearest_file(path: str) -> str:
     return f"; did you mean {os.path.join(folder, stems[nearest[0]])}?" if nearest else ""
 
 
-def _refuse_tags(root: yaml.Node, path: str) -> None:
-    """Visits every node once, so that it ends for a file that refers to itself, too."""
-    stack: list[tuple[yaml.Node, frozenset[int]]] = [(root, frozenset())]
-    seen: set[int] = set()
-    while stack:
-        node, above = stack.pop()
-        if id(node) in above:
-            raise InputError(f"{path}:{_line(node)}: an anchor that contains itself")
-        if node.tag not in _PLAIN_TAGS:
-            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-            raise InputError(f"{path}:{_line(node)}: YAML tag {tag} is refused; a configuration holds plain values")
-        if id(node) in seen or isinstance(node, yaml.ScalarNode):
-            continue
-        seen.add(id(node))
-        below = above | {id(node)}
-        for child in node.value:
-            stack.extend((each, below) for each in (child if isinstance(child, tuple) else [child]))
-
-
 def _entries(node: yaml.MappingNode, loader: _Loader, file: YamlFile) -> Iterator[Entry]:
-    _note_duplicates(node, file)
+    first: dict[str, yaml.Node] = {}
+    for name_node, _ in node.value:
+        if not isinstance(name_node, yaml.ScalarNode) or name_node.tag == _MERGE_TAG:
+            continue
+        earlier = first.setdefault(name_node.value, name_node)
+        if earlier is not name_node:
+            given = f"already given on line {earlier.start_mark.line + 1}"
+            file.mistakes.append(f"{_where(name_node)}: duplicate key {name_node.value}, {given}; keep one")
     loader.flatten_mapping(node)  # `<<: *anchor`
     merged: dict[str, Entry] = {}
     for name_node, value_node in node.value:
-        where = f"{file.path}:{_line(name_node)}"
+        where = _where(name_node)
         name = loader.construct_object(name_node, deep=True)
         if not isinstance(name, str):
             file.mistakes.append(f"{where}: {name!r} is not a key; a key is a name, quote it")
@@ -173,19 +167,6 @@ def _entries(node: yaml.MappingNode, loader: _Loader, file: YamlFile) -> Iterato
             value = loader.construct_object(value_node, deep=True)
         merged[name] = Entry(name, value, where)
     yield from merged.values()
-
-
-def _note_duplicates(node: yaml.MappingNode, file: YamlFile) -> None:
-    lines: dict[str, int] = {}
-    for name_node, _ in node.value:
-        if not isinstance(name_node, yaml.ScalarNode) or name_node.tag == _MERGE_TAG:
-            continue
-        name = name_node.value
-        if name in lines:
-            file.mistakes.append(
-                f"{file.path}:{_line(name_node)}: duplicate key {name}, already given on line {lines[name]}; keep one"
-            )
-        lines.setdefault(name, _line(name_node))
 
 
 def _syntax_message(path: str, text: str, error: yaml.MarkedYAMLError) -> str:
@@ -205,9 +186,5 @@ def _syntax_message(path: str, text: str, error: yaml.MarkedYAMLError) -> str:
     return f"{path}:{mark.line + 1}: YAML syntax: {' '.join(f'{problem} {context}'.split())}{hint}"
 
 
-def _line(node: yaml.Node) -> int:
-    return node.start_mark.line + 1
-
-
-def _kind(node: yaml.Node) -> str:
-    return "a list" if isinstance(node, yaml.SequenceNode) else f"the value {node.value!r}"
+def _where(node: yaml.Node) -> str:
+    return f"{node.start_mark.name}:{node.start_mark.line + 1}"

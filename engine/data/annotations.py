@@ -88,7 +88,6 @@ def group_by_image(image_rows: np.ndarray, num_images: int) -> tuple[np.ndarray,
 
     Args:
         image_rows: (m,) the image of each annotation, in 0..num_images - 1.
-        num_images: n.
 
     Returns:
         order: (m,) int64 permutation of range(m).

@@ -8,6 +8,7 @@ Shapes: n images, m boxes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from engine.data.annotations import AnnotationTable, ImageId, group_by_image
 from engine.data.formats import coco
@@ -37,32 +37,32 @@ class LabelledImages(Protocol):
     Attributes:
         name: for messages.
         class_names: label k is class_names[k].
+        sizes: (n, 2) int32 (height, width) as stated with the annotations, 0 where they are not.
     """
 
     name: str
     class_names: list[str]
+    sizes: np.ndarray
 
     def __len__(self) -> int: ...
 
-    @property
-    def image_ids(self) -> list[ImageId]:
-        """The ids in the order of the images; those of a `ConcatDataset` may repeat."""
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Targets]:
+        return self.read(index)
+
+    def read(self, index: int) -> tuple[np.ndarray, Targets]:
+        """The image, BGR uint8 (H, W, 3), and its targets in its own pixels, clipped to it.
+
+        Raises:
+            InputError: the image cannot be read; names the file, the data set and the image id.
+        """
         ...
 
     def image_id(self, index: int) -> ImageId: ...
 
-    def read(self, index: int) -> tuple[np.ndarray, Targets]:
-        """The image, BGR uint8 (H, W, 3), and its targets in its own pixels.
-
-        Raises:
-            InputError: the image cannot be read.
-        """
-        ...
-
     @property
-    def sizes(self) -> np.ndarray:
-        """(n, 2) int32 (height, width) as stated with the annotations, 0 where they are not."""
-        ...
+    def image_ids(self) -> list[ImageId]:
+        """The ids in the order of the images (a new list); those of a `ConcatDataset` may repeat."""
+        return [self.image_id(index) for index in range(len(self))]
 
     def measured_sizes(self) -> np.ndarray:
         """`sizes` with the unstated ones read from the image files, 0 where that fails."""
@@ -85,13 +85,11 @@ class DetectionDataset(LabelledImages, Protocol):
     """
 
     category_ids: list[int]
-
-    @property
-    def annotations(self) -> AnnotationTable: ...
+    annotations: AnnotationTable
 
 
 @DATASET_TYPES.register("CocoDataset")
-class CocoDataset(Dataset):
+class CocoDataset(DetectionDataset):
     """Images and boxes of one COCO file, see `DetectionDataset`.
 
     Boxes without area and boxes wholly outside their image are not trained on (one warning gives their number); boxes
@@ -104,14 +102,9 @@ class CocoDataset(Dataset):
     Args:
         name: for messages and output folders.
         img_dir: the folder that file names are relative to.
-        ann_file: the annotation file.
         class_names: the order of the labels, if it is given from elsewhere (another data set, a checkpoint); matched by
-            name. It may hold more classes than the file, not fewer.
+            name. It may hold more classes than the file, not fewer. By default labels ascend with the category ids.
         filter_empty: leave out images without boxes to train on (crowd regions do not count).
-
-    Attributes:
-        class_names: label k is class_names[k]; by ascending category id unless given.
-        category_ids: label k -> category id in the file.
 
     Raises:
         InputError: the file is unusable, or some of its categories are not among `class_names`.
@@ -129,8 +122,16 @@ class CocoDataset(Dataset):
         self.img_dir = Path(img_dir)
         self.ann_file = Path(ann_file)
         table = self.read_annotations()
-        self.class_names, self.category_ids = _align_classes(name, table, class_names, self.ann_file)
-        self.annotations = _with_classes(table, self.category_ids, self.class_names)
+        self.class_names = list(table.category_names if class_names is None else class_names)
+        # Their boxes would have no label, and without them their objects would be trained on as background.
+        if unknown := [category for category in table.category_names if category not in self.class_names]:
+            raise InputError(
+                f"data set {name}: {ann_file} has classes that are not trained: {', '.join(unknown)} "
+                f"(known: {', '.join(self.class_names)}); remove them or correct their names"
+            )
+        self.annotations = _with_classes(table, self.class_names)
+        id_of = dict(zip(self.annotations.category_names, self.annotations.category_ids, strict=True))
+        self.category_ids = [id_of[class_name] for class_name in self.class_names]
         corners, extents = table.boxes_xywh[:, :2], table.boxes_xywh[:, 2:]
         boxes = np.concatenate([corners, corners + extents], axis=1)  # (m, 4) xyxy
         trained_on = self._has_visible_area(boxes, table.sizes[table.image_rows])  # (m,)
@@ -140,7 +141,7 @@ class CocoDataset(Dataset):
             keep_images = np.bincount(positive_rows, minlength=len(keep_images)) > 0
         self._image_rows = np.flatnonzero(keep_images)  # index in this data set -> row of the table
         self._ids, self._file_names = table.image_ids, table.file_names
-        self._sizes = table.sizes[self._image_rows]
+        self.sizes = table.sizes[self._image_rows]
         self._store_boxes(boxes, np.flatnonzero(trained_on & keep_images[table.image_rows]))
         self._measured_sizes: np.ndarray | None = None
 
@@ -163,7 +164,7 @@ class CocoDataset(Dataset):
     @cached_property
     def annotations(self) -> AnnotationTable:
         """All of the file, see `DetectionDataset`. It is set when the file is read; only a pickled copy reads again."""
-        return _with_classes(self.read_annotations(), self.category_ids, self.class_names)
+        return _with_classes(self.read_annotations(), self.class_names)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but `annotations`: a spawned loader worker is sent a copy of the data set, to read images only."""
@@ -172,7 +173,7 @@ class CocoDataset(Dataset):
     def _has_visible_area(self, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """(m,) bool: has an area, some of it inside the image where `sizes` (m, 2) states its size; warns of others."""
         # Of the corners, not of width and height: a width can be too small to make a difference to a very large x.
-        has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
         inside = (boxes[:, 2:] > 0).all(1) & (boxes[:, :2] < sizes[:, ::-1]).all(1)
         outside = (sizes[:, 0] > 0) & ~inside
         for what, bad in (("have no area", ~has_area), ("lie outside their image", has_area & outside)):
@@ -186,8 +187,8 @@ class CocoDataset(Dataset):
         images = np.searchsorted(self._image_rows, table.image_rows[rows])
         order, self._offsets = group_by_image(images, len(self))
         rows = rows[order]
-        label_of_id = {category_id: label for label, category_id in enumerate(self.category_ids)}
-        label_of_row = np.array([label_of_id[category_id] for category_id in table.category_ids], dtype=np.int64)
+        label_of = {class_name: label for label, class_name in enumerate(self.class_names)}
+        label_of_row = np.array([label_of[name] for name in table.category_names], dtype=np.int64)
         self._boxes = boxes[rows].astype(np.float32)
         self._labels = label_of_row[table.category_rows[rows]]
         self._ignore = table.crowd[rows]
@@ -195,31 +196,15 @@ class CocoDataset(Dataset):
     def __len__(self) -> int:
         return len(self._image_rows)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, Targets]:
-        return self.read(index)
-
-    @property
-    def image_ids(self) -> list[ImageId]:
-        """The ids in the order of the data set (a new list)."""
-        return [self.image_id(index) for index in range(len(self))]
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """(n, 2) int32, (height, width) as the file states them, 0 where it does not."""
-        return self._sizes
-
     def measured_sizes(self) -> np.ndarray:
-        """`sizes` with the unstated ones read from the image headers, once; 0 where that fails."""
-        if self._measured_sizes is None:
-            sizes = self._sizes.copy()
+        if self._measured_sizes is None:  # the headers are read once
+            sizes = self.sizes.copy()
             missing = np.flatnonzero(sizes[:, 0] == 0)
             if len(missing):
                 logger.info("%s: reading the sizes of %d images", self.name, len(missing))
             for index in missing.tolist():
-                try:
+                with suppress(InputError):  # reported when the image itself is read
                     sizes[index] = read_size(self.image_path(index))
-                except InputError:  # reported when the image itself is read
-                    continue
             self._measured_sizes = sizes
         return self._measured_sizes
 
@@ -230,25 +215,19 @@ class CocoDataset(Dataset):
         return self.img_dir / self._file_names[self._image_rows[index]]
 
     def num_boxes(self, index: int) -> int:
-        """Boxes to train on in an image, ignore regions not counted."""
-        return int(np.count_nonzero(~self._ignore[self._offsets[index] : self._offsets[index + 1]]))
+        return int(np.count_nonzero(~self._ignore[slice(*self._offsets[index : index + 2])]))
 
     def read(self, index: int) -> tuple[np.ndarray, Targets]:
-        """The image, BGR uint8 (H, W, 3), and its targets in its own pixels, clipped to it.
-
-        Raises:
-            InputError: the image cannot be read; names the file, the data set and the image id.
-        """
-        stated = tuple(self._sizes[index].tolist())
+        stated = tuple(self.sizes[index].tolist())
         try:
             image = read_image(self.image_path(index), stated if stated[0] else None)
         except InputError as error:
             raise InputError(f"{error} (data set {self.name}, image id {self.image_id(index)})") from None
         size = image.shape[:2]
-        span = slice(int(self._offsets[index]), int(self._offsets[index + 1]))
+        span = slice(*self._offsets[index : index + 2])
         boxes = self._boxes[span].clip(0, [size[1], size[0], size[1], size[0]]).astype(np.float32)
         # The file may be smaller than stated, or no size was stated: some boxes may lie outside only now.
-        inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
         targets = Targets(
             boxes=torch.from_numpy(boxes[inside]),
             labels=torch.from_numpy(self._labels[span][inside]),
@@ -260,7 +239,7 @@ class CocoDataset(Dataset):
         return image, targets
 
 
-class ConcatDataset(Dataset):
+class ConcatDataset(LabelledImages):
     """Several data sets of the same classes, one after the other, see `LabelledImages`.
 
     Raises:
@@ -279,27 +258,16 @@ class ConcatDataset(Dataset):
         self.datasets = list(datasets)
         self.name = "+".join(dataset.name for dataset in datasets)
         self.class_names = first.class_names
+        self.sizes = np.concatenate([dataset.sizes for dataset in datasets])
         self._starts = np.cumsum([0, *map(len, datasets)], dtype=np.int64)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, Targets]:
-        return self.read(index)
-
     def _locate(self, index: int) -> tuple[LabelledImages, int]:
         """The data set that image `index` belongs to, and the index of the image there."""
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self.datasets[which], index - int(self._starts[which])
-
-    @property
-    def image_ids(self) -> list[ImageId]:
-        """The ids, data set by data set; two data sets may use the same one."""
-        return [image_id for dataset in self.datasets for image_id in dataset.image_ids]
-
-    @property
-    def sizes(self) -> np.ndarray:
-        return np.concatenate([dataset.sizes for dataset in self.datasets])
 
     def measured_sizes(self) -> np.ndarray:
         return np.concatenate([dataset.measured_sizes() for dataset in self.datasets])
@@ -317,38 +285,15 @@ class ConcatDataset(Dataset):
         return dataset.num_boxes(local_index)
 
 
-def _align_classes(
-    name: str, table: AnnotationTable, class_names: Sequence[str] | None, ann_file: Path
-) -> tuple[list[str], list[int]]:
-    """Class names and their category ids; a class that the file lacks gets an unused id."""
-    if class_names is None:
-        return table.category_names, table.category_ids
-    unknown = [category for category in table.category_names if category not in class_names]
-    if unknown:
-        raise InputError(
-            f"data set {name}: {ann_file} has classes that are not trained: {', '.join(unknown)} "
-            f"(known: {', '.join(class_names)}); remove them or correct their names"
-        )
-    id_of = dict(zip(table.category_names, table.category_ids, strict=True))
-    unused = max(table.category_ids) + 1
-    ids = []
-    for class_name in class_names:
-        if class_name not in id_of:
-            id_of[class_name] = unused
-            unused += 1
-        ids.append(id_of[class_name])
-    return list(class_names), ids
-
-
-def _with_classes(table: AnnotationTable, category_ids: Sequence[int], class_names: Sequence[str]) -> AnnotationTable:
-    """`table` with the categories that the file lacks, so that their ids in results have a meaning.
+def _with_classes(table: AnnotationTable, class_names: Sequence[str]) -> AnnotationTable:
+    """`table` with the classes that the file lacks, so that their ids in results have a meaning.
 
     Their ids are larger than those of the file, so they go to the end and `category_rows` stay as they are.
     """
-    named = zip(category_ids, class_names, strict=True)
-    added = sorted({(category_id, name) for category_id, name in named if category_id not in table.category_ids})
+    lacking = [class_name for class_name in class_names if class_name not in table.category_names]
+    unused = max(table.category_ids) + 1
     return replace(
         table,
-        category_ids=table.category_ids + [category_id for category_id, _ in added],
-        category_names=table.category_names + [name for _, name in added],
+        category_ids=[*table.category_ids, *range(unused, unused + len(lacking))],
+        category_names=[*table.category_names, *lacking],
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from engine.errors import InputError
 
@@ -19,7 +19,6 @@ _JPEG_END = b"\xff\xd9"
 _JPEG_SCAN = 0xDA
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
-_EXIF_ORIENTATION = 0x0112
 _TRANSPOSED_ORIENTATIONS = range(5, 9)
 
 
@@ -75,7 +74,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image file") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -85,8 +84,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
 
 def _read_bytes(path: str | Path) -> bytes:
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = Path(path).read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such image file") from None
     except OSError as error:
@@ -110,9 +108,7 @@ def _is_truncated(data: bytes) -> bool:
     # The marker may stand anywhere behind the start of the pixels: some cameras append data of their own.
     if data.startswith(_JPEG_START):
         return data.rfind(_JPEG_END, _jpeg_scan_start(data)) < 0
-    if data.startswith(_PNG_START):
-        return data.rfind(_PNG_END) < 0
-    return False
+    return data.startswith(_PNG_START) and data.rfind(_PNG_END) < 0  # from the end, where it is
 
 
 def _jpeg_scan_start(data: bytes) -> int:

@@ -59,7 +59,6 @@ class Batch:
 
     Attributes:
         images: (N, 3, H, W) and the unpadded sizes.
-        targets: N of them.
         skipped: one line for each unreadable training image that another one replaced, with file and image id.
         unreadable: image id -> reason, for the test images of this batch that cannot be read.
         resized_files: one line for each image whose size is not the one stated in the annotation file.
@@ -75,11 +74,7 @@ class Batch:
         return len(self.targets)
 
     def to(self, device: torch.device | str) -> Batch:
-        return replace(
-            self,
-            images=self.images.to(device),
-            targets=[target.to(device) for target in self.targets],
-        )
+        return replace(self, images=self.images.to(device), targets=[target.to(device) for target in self.targets])
 
     def pin_memory(self) -> Batch:
         """Called by torch's DataLoader; the target tensors are too small to be worth pinning."""
@@ -114,16 +109,16 @@ def collate(samples: Sequence[Sample | Unreadable | InputError], size_divisibili
     )
 
 
+@dataclass
 class TrainSamples(Dataset):
     """Samples by key (position in the stream, image index); random choices are a function of (seed, position).
 
     An image that cannot be read is replaced by the next one that can.
     """
 
-    def __init__(self, dataset: LabelledImages, transform: Transform, seed: int) -> None:
-        self.dataset = dataset
-        self.transform = transform
-        self.seed = seed
+    dataset: LabelledImages
+    transform: Transform
+    seed: int
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | InputError:
         position, index = key
@@ -132,22 +127,20 @@ class TrainSamples(Dataset):
             candidate = (index + step) % len(self.dataset)
             try:
                 with random_state(self.seed, position):
-                    sample = _load(self.dataset, candidate, self.transform)
+                    return replace(_load(self.dataset, candidate, self.transform), skipped=skipped)
             except InputError as error:
                 skipped.append(str(error))
-                continue
-            return replace(sample, skipped=skipped)
         return InputError(f"none of {len(skipped)} images can be read; the first: {skipped[0]}")
 
 
+@dataclass
 class TestSamples(Dataset):
     """Samples by image index; an unreadable image is reported, not replaced, since metrics must not hide it."""
 
     __test__ = False  # not a test class
 
-    def __init__(self, dataset: LabelledImages, transform: Transform) -> None:
-        self.dataset = dataset
-        self.transform = transform
+    dataset: LabelledImages
+    transform: Transform
 
     def __getitem__(self, index: int) -> Sample | Unreadable:
         try:
@@ -217,25 +210,21 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         if self._loader is None:
             self._loader = self._open()
-        for batch in self._received():
-            if isinstance(batch, InputError):
-                # Release the workers first. If the traceback kept them alive until a garbage collection, their pipes
-                # would be closed before they are told to stop, and joining each would take 5 seconds.
-                self._loader = None
-                raise InputError(str(batch))
-            self._report_resized_files(batch)
-            yield batch
-
-    def _received(self) -> Iterator[Batch | InputError]:
         try:
             with naming_dead_workers():
                 try:
-                    yield from self._loader
+                    for batch in self._loader:
+                        if isinstance(batch, InputError):
+                            raise InputError(str(batch))
+                        self._report_resized_files(batch)
+                        yield batch
                 except (ConnectionError, EOFError, FileNotFoundError):
                     # A worker may have died while sending a tensor; in a moment torch raises the error that names it.
                     time.sleep(1)
                     raise
         except InputError:
+            # Release the workers now. If the traceback kept them alive until a garbage collection, their pipes would be
+            # closed before they are told to stop, and joining each would take 5 seconds.
             self._loader = None
             raise
 

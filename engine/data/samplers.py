@@ -8,8 +8,10 @@ earlier ones.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from torch.utils.data import BatchSampler
 
 from engine.errors import InputError
 
@@ -30,8 +32,6 @@ def epoch_order(
 
     Args:
         seed: non-negative.
-        epoch: from 0.
-        num_images: n.
         batch_size: the global B.
         groups: (n,), see `aspect_groups`; None for no grouping.
     """
@@ -47,63 +47,52 @@ def epoch_order(
         num_full = len(places) // batch_size * batch_size
         full.append(places[:num_full].reshape(-1, batch_size))
         rest.append(places[num_full:])
-    batches = np.concatenate(full) if full else np.zeros((0, batch_size), np.int64)
+    batches = np.concatenate(full)  # (b, B)
     # A batch is complete when the permutation reaches its last image; in that order the groups alternate at random.
     batches = batches[np.argsort(batches[:, -1])]
     places = np.concatenate([batches.reshape(-1), *rest])
     return np.concatenate([order[:head], body[places]])
 
 
+@dataclass
 class TrainBatchSampler:
     """One rank's share of each global batch, as lists of (position, image index).
 
     Rank r of R takes global_batch[r * B / R : (r + 1) * B / R], so that R processes together see what a single process
     would. With A accumulated passes per iteration, the share comes in A lists, one after the other.
 
-    Args:
-        num_images: images in the data set.
+    Attributes:
         batch_size: the global B.
         max_iter: the iteration at which the stream ends.
-        seed: non-negative.
         start_iteration: the first iteration to yield; from there on the batches equal those of an uninterrupted run.
-        groups: (num_images,), see `aspect_groups`; None for no grouping.
-        rank: r, from 0.
-        world_size: R.
-        accumulate: A.
+        groups: see `epoch_order`.
 
     Raises:
         InputError: there are no images, or B is not divisible by R * A.
     """
 
-    def __init__(
-        self,
-        num_images: int,
-        batch_size: int,
-        max_iter: int,
-        seed: int,
-        start_iteration: int = 0,
-        groups: np.ndarray | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        accumulate: int = 1,
-    ) -> None:
-        if num_images == 0:
+    num_images: int
+    batch_size: int
+    max_iter: int
+    seed: int
+    start_iteration: int = 0
+    groups: np.ndarray | None = None
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num_images == 0:
             raise InputError("there is no image to train on; see DATASETS.TRAIN and DATALOADER.FILTER_EMPTY")
-        if batch_size < 1 or batch_size % (world_size * accumulate):
-            passes = f" times SOLVER.ACCUMULATE ({accumulate})" if accumulate > 1 else ""
+        if self.batch_size < 1 or self.batch_size % (self.world_size * self.accumulate):
+            passes = f" times SOLVER.ACCUMULATE ({self.accumulate})" if self.accumulate > 1 else ""
             raise InputError(
-                f"SOLVER.IMS_PER_BATCH ({batch_size}) must be a positive multiple of the number of "
-                f"processes ({world_size}){passes}; change one of them"
+                f"SOLVER.IMS_PER_BATCH ({self.batch_size}) must be a positive multiple of the number of "
+                f"processes ({self.world_size}){passes}; change one of them"
             )
-        self.num_images = num_images
-        self.batch_size = batch_size
-        self.max_iter = max_iter
-        self.seed = seed
-        self.start_iteration = start_iteration
-        self.groups = groups
-        share = batch_size // world_size
-        each = share // accumulate
-        self._passes = [range(start, start + each) for start in range(rank * share, (rank + 1) * share, each)]
+        share = self.batch_size // self.world_size
+        each, first = share // self.accumulate, self.rank * share
+        self._passes = [range(start, start + each) for start in range(first, first + share, each)]
 
     def __len__(self) -> int:
         return max(self.max_iter - self.start_iteration, 0) * len(self._passes)
@@ -122,27 +111,14 @@ class TrainBatchSampler:
                 yield batch
 
 
-class TestBatchSampler:
-    """One rank's contiguous part of range(num_images) in batches, in order, without repetition.
+class TestBatchSampler(BatchSampler):
+    """One rank's contiguous part of range(num_images) in batches of its own `batch_size`, in order, each image once.
 
     The last batch may be smaller; a rank without images yields nothing.
-
-    Args:
-        num_images: images in the data set.
-        batch_size: images per batch on this rank.
-        rank: from 0.
-        world_size: number of ranks.
     """
 
     __test__ = False  # not a test class
 
     def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.indices = range(num_images * rank // world_size, num_images * (rank + 1) // world_size)
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for start in range(0, len(self.indices), self.batch_size):
-            yield list(self.indices[start : start + self.batch_size])
+        part = range(num_images * rank // world_size, num_images * (rank + 1) // world_size)
+        super().__init__(part, batch_size, drop_last=False)

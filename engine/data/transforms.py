@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,13 +30,10 @@ Step = Callable[[Tensor, Targets], tuple[Tensor, Targets]]
 @contextmanager
 def random_state(*key: int) -> Iterator[None]:
     """Seed torch's CPU generator with `key` (integers >= 0) inside the block, and restore its state afterwards."""
-    state = torch.get_rng_state()
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    torch.default_generator.manual_seed(int(seed))
-    try:
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(int(seed))
         yield
-    finally:
-        torch.set_rng_state(state)
 
 
 def resized_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[int, int]:
@@ -60,25 +57,10 @@ def resized_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[i
 
 def resize_pixels(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Image (3, H, W) scaled to `size` (height, width) by bilinear interpolation with antialiasing, like Pillow's."""
-    if image.shape[-2:] == size:
-        return image
     return F.resize(image, list(size), interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
 
 
-def resize(
-    image: Tensor, targets: Targets, size: tuple[int, int], convention: PixelConvention
-) -> tuple[Tensor, Targets]:
-    """Image and boxes scaled to `size` (height, width), see `resize_pixels`."""
-    old_height, old_width = image.shape[-2:]
-    image = resize_pixels(image, size)
-    ratio_xy = (size[1] / old_width, size[0] / old_height)
-    # In the inclusive convention a box is at least one pixel wide; a narrower one would be inverted when scaled up.
-    boxes = targets.boxes
-    boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + convention.extent)], dim=1)
-    boxes = convention.scale(boxes, ratio_xy)
-    return image, replace(targets, boxes=boxes, size=size)
-
-
+@dataclass
 class Resize:
     """Scale the image to one of several short sides, all equally probable, see `resized_size`.
 
@@ -88,23 +70,26 @@ class Resize:
         convention: what the sides of boxes mean.
     """
 
-    def __init__(self, min_sizes: Sequence[int], max_size: int, convention: PixelConvention) -> None:
-        self.min_sizes = min_sizes
-        self.max_size = max_size
-        self.convention = convention
+    min_sizes: Sequence[int]
+    max_size: int
+    convention: PixelConvention
 
     def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         choice = int(torch.randint(len(self.min_sizes), ())) if len(self.min_sizes) > 1 else 0
         height, width = image.shape[-2:]
         size = resized_size((height, width), self.min_sizes[choice], self.max_size)
-        return resize(image, targets, size, self.convention)
+        corners, far_corners = targets.boxes.split(2, dim=1)
+        # In the inclusive convention a box is at least one pixel wide; a narrower one would be inverted when scaled up.
+        boxes = torch.cat([corners, torch.maximum(far_corners, corners + self.convention.extent)], dim=1)
+        boxes = self.convention.scale(boxes, (size[1] / width, size[0] / height))
+        return resize_pixels(image, size), replace(targets, boxes=boxes, size=size)
 
 
+@dataclass
 class RandomHorizontalFlip:
     """Swap left and right with probability `prob`."""
 
-    def __init__(self, prob: float) -> None:
-        self.prob = prob
+    prob: float
 
     def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         if torch.rand(()) >= self.prob:
@@ -113,11 +98,11 @@ class RandomHorizontalFlip:
         return F.horizontal_flip(image), replace(targets, boxes=boxes)
 
 
+@dataclass
 class RandomVerticalFlip:
     """Swap top and bottom with probability `prob`."""
 
-    def __init__(self, prob: float) -> None:
-        self.prob = prob
+    prob: float
 
     def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         if torch.rand(()) >= self.prob:

@@ -13,7 +13,7 @@ from engine.config.keys import KEYS
 from engine.errors import InputError
 from engine.registry import registered_names
 
-FIELDS = [field for key in KEYS.values() if key.entries for field in key.entries.fields]
+FIELDS = [field for key in KEYS.values() if key.entries for field in key.entries.fields.values()]
 REGISTRIES = {key.name: key.words for key in [*KEYS.values(), *FIELDS] if key.words and key.words.registry}
 
 # The reference's defaults, which cannot be built, and "", which leaves the choice to another key.

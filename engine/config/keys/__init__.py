@@ -16,5 +16,5 @@ KEYS: dict[str, Key] = {key.name: key for file in _FILES for key in file.KEYS}
 GROUPS: dict[str, str] = {**model.GROUPS, **two_stage.GROUPS, **solver.GROUPS, **evaluation.GROUPS}
 """What some groups of keys are for."""
 
-MAPPINGS: dict[str, Key] = {name: key for name, key in KEYS.items() if key.is_mapping}
+MAPPINGS: dict[str, Key] = {name: key for name, key in KEYS.items() if key.type is dict}
 """The keys whose values map names of the user's to something."""

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from engine.config.declaration import Entries, key
 
+# One key after another as in a table, so that a search for a key shows its default too.
+# fmt: off
 _CATALOG = Entries(
     "names",
     "{img_dir: FOLDER, ann_file: FILE}",
-    (
-        key("DATASETS.CATALOG.NAME.img_dir", "", "The folder of its images.", not_empty=True),
-        key("DATASETS.CATALOG.NAME.ann_file", "", "Its COCO JSON file.", not_empty=True),
-        key(
-            "DATASETS.CATALOG.NAME.type",
-            "CocoDataset",
-            "Its format; may be missing.",
-            words=("CocoDataset",),
-            registry="engine.data.dataset.DATASET_TYPES",
-        ),
-    ),
+    {
+        "img_dir": key("DATASETS.CATALOG.NAME.img_dir", "", "The folder of its images.", not_empty=True),
+        "ann_file": key("DATASETS.CATALOG.NAME.ann_file", "", "Its COCO JSON file.", not_empty=True),
+        "type": key("DATASETS.CATALOG.NAME.type", "CocoDataset", "Its format; may be missing.", words=("CocoDataset",),
+            registry="engine.data.dataset.DATASET_TYPES"),
+    },
 )
 
-# One key after another as in a table, so that a search for a key shows its default too.
-# fmt: off
 KEYS = [
     key("INPUT.MIN_SIZE_TRAIN", (800,), "Lengths of the short side in training, pixels; one is drawn for each image.",
         at_least=1, not_empty=True),
@@ -34,12 +29,9 @@ KEYS = [
         "TO_BGR255 selects.", length=(3, "one for each channel")),
     key("INPUT.PIXEL_STD", (1.0, 1.0, 1.0), "Each channel is divided by this after the mean is subtracted.",
         length=(3, "one for each channel")),
-    key("INPUT.TO_BGR255", True, "True: the model sees BGR in 0..255 (Caffe2 weights); False: RGB in 0..1 (torchvision "
-        "weights)."),
-    key("INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 0.5, "Probability of mirroring a training image left to right.", ours=True,
-        between=(0, 1)),
-    key("INPUT.VERTICAL_FLIP_PROB_TRAIN", 0.0, "Probability of mirroring a training image top to bottom.", ours=True,
-        between=(0, 1)),
+    key("INPUT.TO_BGR255", True, "True: BGR in 0..255 (Caffe2 weights); False: RGB in 0..1 (torchvision weights)."),
+    key("INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 0.5, "Probability of mirroring left to right.", ours=True, between=(0, 1)),
+    key("INPUT.VERTICAL_FLIP_PROB_TRAIN", 0.0, "Probability of mirroring top to bottom.", ours=True, between=(0, 1)),
     key("INPUT.BRIGHTNESS", 0.0, "Colour jitter: brightness is multiplied by a factor drawn from [1 - x, 1 + x]; 0 is "
         "off.", ours=True, at_least=0),
     key("INPUT.CONTRAST", 0.0, "The same for contrast.", ours=True, at_least=0),

@@ -10,8 +10,7 @@ GROUPS = {"TEST.BBOX_AUG": "Test-time augmentation: detect in resized and mirror
 # fmt: off
 KEYS = [
     key("TEST.IMS_PER_BATCH", 8, "Images per step in testing, over all processes together.", at_least=1),
-    key("TEST.DETECTIONS_PER_IMG", 100, "Largest number of detections kept per image, over all classes; 0: no limit.",
-        at_least=0),
+    key("TEST.DETECTIONS_PER_IMG", 100, "Most detections kept per image, over all classes; 0: no limit.", at_least=0),
     key("TEST.THRESHOLD_IOU", 0.5, "For the per-class score thresholds, a detection counts as correct from this IoU "
         "on.", ours=True, between=(0, 1)),
     key("TEST.THRESHOLD_BETA", 1.0, "Recall weighs this many times as much as precision in the f-measure that the "

@@ -12,8 +12,7 @@ GROUPS = {"MODEL.GROUP_NORM": "Group norm, wherever it is used; other values tha
 # One key after another as in a table, so that a search for a key shows its default too.
 # fmt: off
 KEYS = [
-    key("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "Name of the whole detector; there is one.",
-        words=("GeneralizedRCNN",)),
+    key("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "The whole detector; there is one.", words=("GeneralizedRCNN",)),
     key("MODEL.RPN_ONLY", False, "True: a one-stage (dense) detector; False: a second stage (ROI_HEADS) refines the "
         "boxes of the first one."),
     key("MODEL.ATSS_ON", False, "The dense stage is ATSS."),
@@ -82,8 +81,7 @@ KEYS = [
     key("MODEL.RESNETS.STEM_OUT_CHANNELS", 64, "Output channels of the stem.", at_least=1),
     key("MODEL.RESNETS.STAGE_WITH_DCN", (False, False, False, False), "Which of the four stages have deformable 3x3 "
         "convolutions.", length=(4, "one for each stage")),
-    key("MODEL.RESNETS.WITH_MODULATED_DCN", False, "Deformable convolutions with masks (version 2) instead of offsets "
-        "alone."),
+    key("MODEL.RESNETS.WITH_MODULATED_DCN", False, "Deformable convolutions have masks (version 2), not only offsets."),
     key("MODEL.RESNETS.DEFORMABLE_GROUPS", 1, "Groups of channels that have offsets of their own.", at_least=1),
 ]
 # fmt: on

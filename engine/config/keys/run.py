@@ -12,7 +12,6 @@ KEYS = [
         "register themselves there.", ours=True, type=tuple[str, ...]),
     key("SEED", -1, "Seed of weights, sampling and augmentation, below 2^32 (NumPy's limit); -1 draws one and logs it.",
         ours=True, between=(-1, 2**32 - 1)),
-    key("DETERMINISTIC", False, "Use only operators whose results are the same bits each time; slower on a GPU.",
-        ours=True),
+    key("DETERMINISTIC", False, "Use only operators that give the same bits each time; slower on a GPU.", ours=True),
 ]
 # fmt: on

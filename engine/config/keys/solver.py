@@ -6,19 +6,20 @@ from engine.config.declaration import Entries, key
 
 _FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
+# One key after another as in a table, so that a search for a key shows its default too.
+# fmt: off
 _PARAM_GROUPS = Entries(
     "patterns of names",
     "{lr_factor: NUMBER, weight_decay: NUMBER}",
-    (
-        key("SOLVER.PARAM_GROUPS.NAME.lr_factor", 1.0, "Multiplies what the other keys give.", at_least=0),
-        key("SOLVER.PARAM_GROUPS.NAME.weight_decay", 0.0, "Replaces what the other keys give.", at_least=0),
-    ),
+    {
+        "lr_factor": key("SOLVER.PARAM_GROUPS.NAME.lr_factor", 1.0, "Multiplies what the other keys give.", at_least=0),
+        "weight_decay": key("SOLVER.PARAM_GROUPS.NAME.weight_decay", 0.0, "Replaces what the other keys give.",
+            at_least=0),
+    },
 )
 
 GROUPS = {"SOLVER.VALIDATION": "(ours) Evaluation on DATASETS.VAL during training."}
 
-# One key after another as in a table, so that a search for a key shows its default too.
-# fmt: off
 KEYS = [
     key("SOLVER.MAX_ITER", 40000, "Training steps.", at_least=0),
     key("SOLVER.MAX_EPOCH", 0, "Length of the training in passes over the training images, instead of MAX_ITER "
@@ -96,10 +97,8 @@ KEYS = [
     key("SOLVER.WRITERS", (), "Where the log's figures go besides the console and metrics.jsonl.", ours=True,
         type=tuple[str, ...], words=("tensorboard", "wandb", "mlflow"), registry="engine.training.writers.WRITERS"),
     key("SOLVER.AMP.ENABLED", False, "Compute in half precision where it is safe.", ours=True),
-    key("SOLVER.AMP.DTYPE", "bfloat16", "Type of the half-precision numbers.", ours=True,
-        words=("bfloat16", "float16")),
-    key("SOLVER.VALIDATION.PERIOD", 0, "Iterations between two validations; 0: see PERIOD_EPOCH.", ours=True,
-        at_least=0),
+    key("SOLVER.AMP.DTYPE", "bfloat16", "The half-precision type.", ours=True, words=("bfloat16", "float16")),
+    key("SOLVER.VALIDATION.PERIOD", 0, "Iterations between validations; 0: see PERIOD_EPOCH.", ours=True, at_least=0),
     key("SOLVER.VALIDATION.PERIOD_EPOCH", 0, "Passes over the training images between two validations; 0: see PERIOD. "
         "Both 0: only at the end.", ours=True, at_least=0),
     key("SOLVER.VALIDATION.METRIC", "AP", "What model_best.pth is best by: a figure of metrics.json (the mean over "

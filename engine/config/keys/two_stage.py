@@ -27,7 +27,7 @@ KEYS = [
     key("MODEL.RPN.ANCHOR_SIZES", (32, 64, 128, 256, 512), "Anchor sizes, the same number for each level: the first "
         "ones belong to the first level, and so on.", at_least=1, not_empty=True),
     key("MODEL.RPN.ANCHOR_STRIDE", (16,), "Stride of each level.", at_least=1, not_empty=True),
-    key("MODEL.RPN.ASPECT_RATIOS", (0.5, 1.0, 2.0), "Height / width of the anchors of a cell.", between=(1e-3, 1e3),
+    key("MODEL.RPN.ASPECT_RATIOS", (0.5, 1.0, 2.0), "Height / width of a cell's anchors.", between=(1e-3, 1e3),
         not_empty=True),
     key("MODEL.RPN.STRADDLE_THRESH", 0, "Anchors that leave the image by more than this are not trained on; -1 keeps "
         "all.", at_least=-1),
@@ -43,8 +43,7 @@ KEYS = [
     key("MODEL.RPN.MIN_SIZE", 0, "Proposals with a shorter side are dropped, pixels.", at_least=0),
     key("MODEL.RPN.FPN_POST_NMS_TOP_N_TRAIN", 2000, "Proposals of all levels together kept per image in training. (The "
         "reference counts them over the images of a process.)", at_least=0),
-    key("MODEL.RPN.FPN_POST_NMS_TOP_N_TEST", 2000, "Proposals of all levels together kept per image in testing.",
-        at_least=0),
+    key("MODEL.RPN.FPN_POST_NMS_TOP_N_TEST", 2000, "Proposals of all levels kept per image in testing.", at_least=0),
     key("MODEL.RPN.RPN_HEAD", "SingleConvRPNHead", "Head of the first stage.", words=("SingleConvRPNHead",),
         registry="engine.modeling.two_stage.rpn.RPN_HEADS"),
     key("MODEL.RPN.SAMPLER", "random", "Which anchors are sampled: random, ohem (largest loss) or balanced (evenly "
@@ -52,7 +51,7 @@ KEYS = [
         registry="engine.modeling.two_stage.sampling.SAMPLERS"),
     key("MODEL.RPN.BBOX_LOSS", "smooth_l1", "Box loss.", ours=True, words=_BOX_LOSSES,
         registry="engine.modeling.two_stage.roi_losses.BOX_LOSSES"),
-    key("MODEL.RPN.BBOX_LOSS_BETA", 1.0 / 9, "Error at which the smooth L1 loss changes from quadratic to linear.",
+    key("MODEL.RPN.BBOX_LOSS_BETA", 1.0 / 9, "Error at which the smooth L1 loss becomes linear.",
         ours=True, at_least=0),
     key("MODEL.RPN.LOW_QUALITY_IOU", 0.0, "The best anchors of a box are positive from this IoU on, where "
         "FG_IOU_THRESHOLD is not reached; 1 is off.", ours=True, between=(0, 1)),
@@ -68,19 +67,16 @@ KEYS = [
     key("MODEL.ROI_HEADS.BG_IOU_THRESHOLD", 0.5, "A proposal is background below this IoU.", between=(0, 1)),
     key("MODEL.ROI_HEADS.BBOX_REG_WEIGHTS", (10.0, 10.0, 5.0, 5.0), "Factors of (dx, dy, dw, dh).",
         length=(4, "for dx, dy, dw, dh")),
-    key("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 512, "Proposals per image that are sampled for the losses.",
-        at_least=1),
+    key("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 512, "Proposals per image sampled for the losses.", at_least=1),
     key("MODEL.ROI_HEADS.POSITIVE_FRACTION", 0.25, "Largest fraction of them that is foreground.", between=(0, 1)),
     key("MODEL.ROI_HEADS.SCORE_THRESH", 0.05, "Detections score more than this.", between=(0, 1)),
     key("MODEL.ROI_HEADS.NMS", 0.5, "NMS drops a box whose IoU with a better one of its class is larger.",
         between=(0, 1)),
-    key("MODEL.ROI_HEADS.DETECTIONS_PER_IMG", 100, "Largest number of detections kept per image; 0: no limit.",
-        at_least=0),
+    key("MODEL.ROI_HEADS.DETECTIONS_PER_IMG", 100, "Most detections kept per image; 0: no limit.", at_least=0),
     key("MODEL.ROI_HEADS.SAMPLER", "random", "Which proposals are sampled: random, ohem (largest loss) or balanced "
         "(evenly over boxes and ranges of IoU).", ours=True, words=_SAMPLERS,
         registry="engine.modeling.two_stage.sampling.SAMPLERS"),
-    key("MODEL.ROI_HEADS.PROPOSAL_APPEND_GT", True, "The boxes of the annotation join the proposals in training.",
-        ours=True),
+    key("MODEL.ROI_HEADS.PROPOSAL_APPEND_GT", True, "Annotated boxes join the proposals in training.", ours=True),
     key("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "ResNet50Conv5ROIFeatureExtractor", "What turns a pooled proposal into "
         "a vector: FPN2MLPFeatureExtractor (two layers) or FPNXconv1fcFeatureExtractor (convolutions and a layer). The "
         "default is the reference's and cannot be built.",
@@ -110,7 +106,7 @@ KEYS = [
     key("MODEL.ROI_BOX_HEAD.BBOX_LOSS", "smooth_l1", "Box loss.", ours=True, words=_BOX_LOSSES,
         registry="engine.modeling.two_stage.roi_losses.BOX_LOSSES"),
     key("MODEL.ROI_BOX_HEAD.BBOX_LOSS_WEIGHT", 1.0, "Weight of the box loss.", ours=True, at_least=0),
-    key("MODEL.ROI_BOX_HEAD.BBOX_LOSS_BETA", 1.0, "Error at which the smooth L1 loss changes from quadratic to linear.",
+    key("MODEL.ROI_BOX_HEAD.BBOX_LOSS_BETA", 1.0, "Error at which the smooth L1 loss becomes linear.",
         ours=True, at_least=0),
     key("MODEL.ROI_BOX_CASCADE_HEAD.IOUS", (0.5, 0.6, 0.7), "A region is foreground from this IoU on, background "
         "below.", ours=True, between=(0, 1), not_empty=True),

@@ -89,11 +89,11 @@ def to_table(data: Row, path: str | Path) -> AnnotationTable:
         sizes=np.array([_stated_size(image) for image in images], dtype=np.int32).reshape(-1, 2),
         category_ids=[category["id"] for category in categories],
         category_names=[category["name"] for category in categories],
-        image_rows=_column((row_of_image[row["image_id"]] for row in annotations), np.int64, len(annotations)),
-        category_rows=_column((row_of_category[row["category_id"]] for row in annotations), np.int64, len(annotations)),
+        image_rows=np.fromiter((row_of_image[row["image_id"]] for row in annotations), np.int64),
+        category_rows=np.fromiter((row_of_category[row["category_id"]] for row in annotations), np.int64),
         boxes_xywh=boxes_xywh,
         areas=areas,
-        crowd=_column((bool(row.get("iscrowd")) for row in annotations), bool, len(annotations)),
+        crowd=np.fromiter((bool(row.get("iscrowd")) for row in annotations), bool),
     )
 
 
@@ -105,10 +105,7 @@ def faults(data: Any, path: str | Path) -> Iterator[str]:
 
     If its outline is faulty, nothing below it can be checked, so only the faults of the outline come.
     """
-    outline = [f"{path}: {fault}" for fault in _outline_faults(data)]
-    yield from outline
-    if not outline:
-        yield from (f"{path}: {fault}" for fault in _content_faults(data))
+    yield from (f"{path}: {fault}" for fault in list(_outline_faults(data)) or _content_faults(data))
 
 
 def _outline_faults(data: Any) -> Iterator[str]:
@@ -245,10 +242,6 @@ def _stated_size(image: Row) -> tuple[int, int]:
 
 def _sorted_categories(data: Row) -> list[Row]:
     return sorted(data["categories"], key=lambda category: category["id"])
-
-
-def _column(values: Iterator[Any], dtype: type, count: int) -> np.ndarray:
-    return np.fromiter(values, dtype, count)
 
 
 def _parse(path: str | Path) -> Any:
