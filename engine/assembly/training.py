@@ -20,7 +20,8 @@ from engine.assembly.process import prepare, write_config
 from engine.assembly.solver import build_optimizer, build_schedule, run_length
 from engine.assembly.testing import Validation, check_test_sets
 from engine.assembly.weights import load_initial_weights
-from engine.checkpoint import FORMAT, Checkpointer
+from engine.checkpoint import Checkpointer
+from engine.checkpoint.io import FORMAT
 from engine.config import changes
 from engine.data.loader import BatchLoader
 from engine.data.workers import naming_dead_workers

@@ -10,17 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.checkpoint import (
-    FORMAT,
-    SURGERIES,
-    io,
-    keep_first_classes,
-    load_weights,
-    read_weights,
-    store_thresholds,
-)
-from engine.checkpoint.heads import heads_fit, rows_by_class, take_classes
-from engine.checkpoint.weights import values_by_name
+from engine.checkpoint import io, load_weights, read_weights, store_thresholds
+from engine.checkpoint.heads import heads_fit, keep_first_classes, rows_by_class, take_classes
+from engine.checkpoint.io import FORMAT
+from engine.checkpoint.weights import SURGERIES, values_by_name
 from engine.errors import InputError
 
 HEAD = "rpn.head.cls_logits"
