@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from engine.assembly.data import build_train_loader
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model
 from engine.assembly.process import prepare, write_config
-from engine.assembly.solver import build_optimizer, build_schedule, run_length
+from engine.assembly.solver import RunLength, build_optimizer, build_schedule, run_length
 from engine.assembly.testing import Validation, check_test_sets
 from engine.assembly.weights import load_initial_weights
 from engine.checkpoint import Checkpointer
@@ -29,7 +29,6 @@ from engine.device import explaining_out_of_memory, is_native
 from engine.errors import InputError
 from engine.log import CONFIG_FILE, get_logger
 from engine.registry import lookup
-from engine.solver.length import RunLength
 from engine.solver.schedule import Schedule
 from engine.training import loop
 from engine.training.ema import EMAHook
@@ -50,7 +49,7 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     """Train the model of `cfg` and write everything to `OUTPUT_DIR`; the README lists the files.
 
     Args:
-        cfg: a configuration.
+        cfg: the configuration of the run.
         resume: continue from the last checkpoint in `OUTPUT_DIR`, if there is one. Otherwise start from `MODEL.WEIGHT`.
         will_test: `evaluate` follows, so mistakes in the test sets are reported now and not after the training.
 
@@ -112,10 +111,21 @@ def _build_hooks(
     # The snapshot keeps a reference to `hooks`, which is filled below and complete when a checkpoint is written.
     snapshot = partial(_snapshot, cfg, run.model, run.optimizer, precision, ema, hooks)
     log = LogHook(run, cfg.SOLVER.LOG_PERIOD, build_writers(cfg, run))
-    hooks += [log, *([ema] if ema else []), *build_own_hooks(cfg, run)]
+    own = [lookup(HOOKS, name, "SOLVER.HOOKS")(run) for name in cfg.SOLVER.HOOKS]
+    hooks += [log, *([ema] if ema else []), *own]
     if validation:
-        validate = partial(validation, ema.model if ema else run.model)
-        hooks.append(build_validation_hook(cfg, validate, log, checkpointer, snapshot, length))
+        hooks.append(
+            ValidationHook(
+                partial(validation, ema.model if ema else run.model),
+                log.write,
+                checkpointer,
+                snapshot,
+                metric=cfg.SOLVER.VALIDATION.METRIC,
+                period=length.validation_period,
+                max_iter=length.max_iter,
+                patience=cfg.SOLVER.VALIDATION.PATIENCE,
+            )
+        )
     hooks += [
         CheckpointHook(checkpointer, snapshot, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS, is_final),
         InterruptHook(checkpointer, snapshot),
@@ -169,19 +179,15 @@ def _run(
 ) -> None:
     if cfg.SOLVER.COMPILE:
         model.backbone.compile()  # not the heads: their shapes depend on the image, so they would be compiled again
+    if distributed.world_size() > 1:
+        device_ids = [precision.device.index] if precision.device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=device_ids)
+    clipping = Clipping(cfg.SOLVER.CLIP_GRAD_NORM, cfg.SOLVER.CLIP_GRAD_VALUE)
     advice = "raise SOLVER.ACCUMULATE, turn on SOLVER.AMP, or lower INPUT.MIN_SIZE_TRAIN"
     try:
         with explaining_out_of_memory(advice):
             loop.run(
-                _parallel(model, precision.device),
-                loader,
-                optimizer,
-                schedule,
-                precision,
-                hooks,
-                start,
-                Clipping(cfg.SOLVER.CLIP_GRAD_NORM, cfg.SOLVER.CLIP_GRAD_VALUE),
-                cfg.SOLVER.ACCUMULATE,
+                model, loader, optimizer, schedule, precision, hooks, start, clipping, accumulate=cfg.SOLVER.ACCUMULATE
             )
     except NonFinite as error:
         path = Path(cfg.OUTPUT_DIR) / f"nonfinite_batch_{distributed.rank()}.pth"
@@ -193,48 +199,14 @@ def build_writers(cfg: CfgNode, run: Run) -> list[Writer]:
     return [lookup(WRITERS, name, "SOLVER.WRITERS")(run) for name in cfg.SOLVER.WRITERS]
 
 
-def build_own_hooks(cfg: CfgNode, run: Run) -> list[loop.Hook]:
-    """The hooks of `SOLVER.HOOKS`, in this order."""
-    return [lookup(HOOKS, name, "SOLVER.HOOKS")(run) for name in cfg.SOLVER.HOOKS]
-
-
-def build_validation_hook(
-    cfg: CfgNode,
-    validate: Callable[[], dict[str, dict[str, Any]]],
-    log: LogHook,
-    checkpointer: Checkpointer,
-    snapshot: Callable[[int], dict[str, Any]],
-    length: RunLength,
-) -> ValidationHook:
-    """The hook of `SOLVER.VALIDATION` for a training of this length."""
-    return ValidationHook(
-        validate,
-        log.write,
-        checkpointer,
-        snapshot,
-        metric=cfg.SOLVER.VALIDATION.METRIC,
-        period=length.validation_period,
-        max_iter=length.max_iter,
-        patience=cfg.SOLVER.VALIDATION.PATIENCE,
-    )
-
-
 def build_precision(cfg: CfgNode, device: torch.device) -> Precision:
     """The type of `SOLVER.AMP`, or float32 on a CPU that would have to emulate it."""
     dtype = getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None
     if dtype and not is_native(device, dtype):
-        get_logger(__name__).warning(
-            "SOLVER.AMP is off: this CPU has no %s arithmetic, and emulating it takes far longer than float32",
-            cfg.SOLVER.AMP.DTYPE,
-        )
+        reason = "this CPU has no %s arithmetic, and emulating it takes far longer than float32"
+        get_logger(__name__).warning(f"SOLVER.AMP is off: {reason}", cfg.SOLVER.AMP.DTYPE)
         dtype = None
     return Precision(device, dtype)
-
-
-def _parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    if distributed.world_size() == 1:
-        return model
-    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
 
 def _snapshot(

@@ -11,19 +11,14 @@ from engine.errors import InputError
 
 # Layers with one row per class: sigmoid heads repeat all classes for each anchor of a cell, softmax heads end with the
 # background. Box heads have four rows per class, or four rows that all classes share.
-SIGMOID_HEADS = ("cls_logits",)
-SOFTMAX_HEADS = ("cls_score",)
-BOX_HEADS = ("predictor.bbox_pred",)
+_KINDS = {"cls_logits": "sigmoid", "cls_score": "softmax", "predictor.bbox_pred": "boxes"}
 
 
 def head_kind(name: str) -> str | None:
     """ "sigmoid", "softmax" or "boxes" for a parameter of a layer with rows for classes, None for all others."""
-    parts = name.split(".")
-    if len(parts) < 2 or parts[-1] not in ("weight", "bias"):
-        return None
-    if ".".join(parts[-3:-1]) in BOX_HEADS:
-        return "boxes"
-    return "sigmoid" if parts[-2] in SIGMOID_HEADS else "softmax" if parts[-2] in SOFTMAX_HEADS else None
+    layer, _, last = f".{name}".rpartition(".")
+    kind = next((kind for ending, kind in _KINDS.items() if layer.endswith(f".{ending}")), None)
+    return kind if last in ("weight", "bias") else None
 
 
 def rows_by_class(name: str, num_rows: int, num_classes: int) -> Tensor | None:
@@ -92,12 +87,8 @@ def take_classes(
 def keep_first_classes(tensors: dict[str, Tensor], num_classes: int, num_anchors: int = 1) -> dict[str, Tensor]:
     """Weights whose classification heads keep only their first classes (and the background of a softmax).
 
-    A way to start a model with few classes from a COCO model without initialising anything anew.
-
-    Args:
-        tensors: under our names; not changed.
-        num_classes: foreground classes to keep.
-        num_anchors: anchors per cell of sigmoid heads (ASPECT_RATIOS x SCALES_PER_OCTAVE).
+    A way to start a model with few foreground classes from a COCO model without initialising anything anew. Sigmoid
+    heads have rows for `num_anchors` anchors per cell (ASPECT_RATIOS x SCALES_PER_OCTAVE).
 
     Raises:
         InputError: there is no such head, or it has fewer classes.

@@ -41,8 +41,18 @@ _CHUNK = 1 << 20
 
 _multiarray = (getattr(np, "_core", None) or np.core).multiarray  # renamed in NumPy 2
 
-# NumPy types of random states and measured scalars. They hold only data, so they are allowed.
-_NUMPY_GLOBALS: list[Any] = [
+
+class _Forgotten:
+    """Stands for an object that other programs pickle next to the weights; its content is discarded."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# What a file may ask for besides what torch allows: NumPy types of random states and measured scalars, which hold only
+# data, and the log curves in checkpoints of mmdetection 3.
+_ALLOWED: list[Any] = [
+    (_Forgotten, "mmengine.logging.history_buffer.HistoryBuffer"),
     np.dtype,
     np.ndarray,
     *[type(np.dtype(name)) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")],
@@ -52,17 +62,6 @@ _NUMPY_GLOBALS: list[Any] = [
         for core in ("core", "_core")
     ],
 ]
-
-
-class _Forgotten:
-    """Stands for an object that other programs pickle next to the weights; its content is discarded."""
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-# Log curves in checkpoints of mmdetection 3.
-_FORGOTTEN = [(_Forgotten, "mmengine.logging.history_buffer.HistoryBuffer")]
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
@@ -86,7 +85,7 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
         torch.save(state, file)
         file.flush()
         # Fail when the file is written, not weeks later when it is loaded.
-        with torch.serialization.safe_globals([*_NUMPY_GLOBALS, *_FORGOTTEN]):
+        with torch.serialization.safe_globals(_ALLOWED):
             strange = torch.serialization.get_unsafe_globals_in_checkpoint(str(file.name))
         if strange:
             raise TypeError(f"a checkpoint holds tensors and plain values, not {', '.join(sorted(strange))}")
@@ -220,7 +219,7 @@ def _verify_entries(path: Path) -> None:
 
 def _torch_load(path: Path, mmap: bool) -> object:
     try:
-        with torch.serialization.safe_globals([*_NUMPY_GLOBALS, *_FORGOTTEN]):
+        with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except OSError:
         raise

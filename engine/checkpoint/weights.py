@@ -15,7 +15,7 @@ from engine.checkpoint import foreign, io, sources
 from engine.checkpoint.foreign import torchvision
 from engine.checkpoint.foreign.atss import strip_wrappers
 from engine.checkpoint.foreign.rename import COUNTER
-from engine.checkpoint.heads import heads_of, keep_first_classes, take_classes
+from engine.checkpoint.heads import heads_of, take_classes
 from engine.checkpoint.io import FORMAT
 from engine.checkpoint.report import LoadReport, Reshaped
 from engine.checkpoint.restricted_pickle import printable
@@ -23,9 +23,6 @@ from engine.errors import InputError
 from engine.log import get_logger
 
 Tensors = dict[str, Tensor]
-
-# By the name in MODEL.WEIGHT_SURGERY; each takes tensors and the number of foreground classes of the model.
-SURGERIES: dict[str, Callable[..., Tensors]] = {"keep_first_classes": keep_first_classes}
 
 _RESET = "left as initialised"
 IMAGENET_HEADS = ("fc.", "fc1000.")

@@ -37,7 +37,7 @@ class Warmup:
     """The factor of the learning rate in a 0-based iteration.
 
     Attributes:
-        num_iters: length of the warm-up; the factor is 1.0 afterwards.
+        num_iters: length of the warm-up; the factor is 1.0 afterwards. By default there is no warm-up.
         factor: its start value.
         curve: see `WARMUPS`.
 
@@ -52,6 +52,3 @@ class Warmup:
 
     def __call__(self, iteration: int) -> float:
         return self.curve(iteration / self.num_iters, self.factor) if iteration < self.num_iters else 1.0
-
-
-NO_WARMUP = Warmup()

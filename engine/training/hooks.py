@@ -38,27 +38,22 @@ class Run:
     max_iter: int
 
 
+@dataclass(eq=False)
 class CheckpointHook(Hook):
     """Saves `model_0002500.pth` etc. every `period` iterations and `model_final.pth` at the end, on the main process.
 
-    Args:
-        checkpointer: of the run.
+    Attributes:
         state: called with the number of iterations done, returns the content of a checkpoint.
         period: iterations between two checkpoints; 0 saves only the final one.
         keep: number of numbered checkpoints to keep, the newest ones; 0 keeps all.
         is_final: training resumes from `model_final.pth`, which stays unchanged, with thresholds, if there is no step.
     """
 
-    def __init__(
-        self,
-        checkpointer: Checkpointer,
-        state: Callable[[int], dict[str, Any]],
-        period: int,
-        keep: int = 0,
-        is_final: bool = False,
-    ) -> None:
-        self.checkpointer, self.state, self.period, self.keep = checkpointer, state, period, keep
-        self.is_final = is_final
+    checkpointer: Checkpointer
+    state: Callable[[int], dict[str, Any]]
+    period: int
+    keep: int = 0
+    is_final: bool = False
 
     def after_step(self, step: Step) -> None:
         self.is_final = False

@@ -82,9 +82,8 @@ def parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[
     """Names of the parameters of the optimizer, in the order of the numbers in its state dict."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return [
-        names.get(id(each), f"number {number}") for number, each in enumerate(parameters)
-    ]  # parameters of hooks have no name
+    # A parameter that a hook has added has no name in the model.
+    return [names.get(id(each), f"number {number}") for number, each in enumerate(parameters)]
 
 
 def _in_order_of(optimizer: torch.optim.Optimizer, names: list[str], state: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engine.checkpoint import io, load_weights, read_weights, store_thresholds
 from engine.checkpoint.heads import heads_fit, keep_first_classes, rows_by_class, take_classes
 from engine.checkpoint.io import FORMAT
-from engine.checkpoint.weights import SURGERIES, values_by_name
+from engine.checkpoint.weights import values_by_name
 from engine.errors import InputError
 
 HEAD = "rpn.head.cls_logits"
@@ -257,7 +257,7 @@ def test_classes_of_two_stages_by_name(boxes: int) -> None:
 
 def test_surgery_on_loading(tmp_path: Path) -> None:
     file, model = Toy(5), Toy(2, ["mine", "yours"])
-    surgery = functools.partial(SURGERIES["keep_first_classes"], num_classes=2)
+    surgery = functools.partial(keep_first_classes, num_classes=2)
     report = load_weights(model, save(tmp_path / "m.pth", file, list("abcde")), surgery=surgery)
     assert report.ok and torch.equal(model.head.weight, file.head.weight[:2])
 
