@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from engine.assembly.solver import RunLength, build_optimizer, build_schedule, r
 from engine.assembly.testing import Validation, check_test_sets
 from engine.assembly.weights import load_initial_weights
 from engine.checkpoint import Checkpointer
-from engine.checkpoint.io import FORMAT
 from engine.config import changes
 from engine.data.loader import BatchLoader
 from engine.data.workers import naming_dead_workers
@@ -37,7 +35,7 @@ from engine.training.interrupt import InterruptHook
 from engine.training.log_hook import LogHook
 from engine.training.nonfinite import NonFinite, save_batches
 from engine.training.precision import Clipping, Precision
-from engine.training.resume import hook_states, parameter_names, restore, restore_hooks, resume_point
+from engine.training.resume import TrainingState, resume_point
 from engine.training.validation import ValidationHook
 from engine.training.writers import METRICS_FILE, WRITERS, Writer
 
@@ -75,21 +73,19 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     model = build_model(cfg, loader.dataset.class_names)
     optimizer = build_optimizer(cfg, model)
     schedule = build_schedule(cfg, optimizer, length)
-    precision = build_precision(cfg, device)
     if not last and cfg.MODEL.WEIGHT:
         load_initial_weights(cfg, model)
     ema = EMAHook(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
-    run = Run(model, optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
+    state = TrainingState(model, optimizer, cfg.SOLVER.OPTIMIZER, build_precision(cfg, device), ema)
     is_final = last is not None and last[0].stem == FINAL
-    hooks = _build_hooks(cfg, run, checkpointer, precision, ema, validation, length, is_final)
+    state.hooks.extend(_build_hooks(cfg, state, checkpointer, validation, length, is_final))
     if last:
-        restore(last, model, optimizer, precision, cfg.SOLVER.OPTIMIZER, ema)
-        restore_hooks(hooks, last[1].get("hooks", {}))
+        state.restore(*last)
     _begin(cfg, checkpointer, is_new=last is None)
     _log_start(cfg, last, length.max_iter)
     del last  # frees the memory of a model and its optimizer
     if not (is_final and start >= length.max_iter):
-        _run(cfg, model, loader, optimizer, schedule, precision, hooks, start)
+        _run(cfg, state, loader, schedule, start)
     distributed.barrier()
     if ema:
         model.load_state_dict(ema.model.state_dict())
@@ -98,25 +94,25 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
 
 def _build_hooks(
     cfg: CfgNode,
-    run: Run,
+    state: TrainingState,
     checkpointer: Checkpointer,
-    precision: Precision,
-    ema: EMAHook | None,
     validation: Validation | None,
     length: RunLength,
     is_final: bool,
 ) -> list[loop.Hook]:
     """The hooks in the order of their calls: those whose state a checkpoint holds come before those that write it."""
-    hooks: list[loop.Hook] = []
-    # The snapshot keeps a reference to `hooks`, which is filled below and complete when a checkpoint is written.
-    snapshot = partial(_snapshot, cfg, run.model, run.optimizer, precision, ema, hooks)
+
+    def snapshot(iteration: int) -> dict[str, Any]:
+        return {**state.checkpoint(iteration), "config": cfg.dump()}
+
+    run = Run(state.model, state.optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
     log = LogHook(run, cfg.SOLVER.LOG_PERIOD, build_writers(cfg, run))
     own = [lookup(HOOKS, name, "SOLVER.HOOKS")(run) for name in cfg.SOLVER.HOOKS]
-    hooks += [log, *([ema] if ema else []), *own]
+    hooks = [log, *([state.ema] if state.ema else []), *own]
     if validation:
         hooks.append(
             ValidationHook(
-                partial(validation, ema.model if ema else run.model),
+                partial(validation, state.ema.model if state.ema else state.model),
                 log.write,
                 checkpointer,
                 snapshot,
@@ -167,16 +163,8 @@ def _log_start(cfg: CfgNode, last: tuple[Path, dict[str, Any]] | None, max_iter:
 
 
 @naming_dead_workers()
-def _run(
-    cfg: CfgNode,
-    model: nn.Module,
-    loader: BatchLoader,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    precision: Precision,
-    hooks: Sequence[loop.Hook],
-    start: int,
-) -> None:
+def _run(cfg: CfgNode, state: TrainingState, loader: BatchLoader, schedule: Schedule, start: int) -> None:
+    model, precision = state.model, state.precision
     if cfg.SOLVER.COMPILE:
         model.backbone.compile()  # not the heads: their shapes depend on the image, so they would be compiled again
     if distributed.world_size() > 1:
@@ -186,9 +174,8 @@ def _run(
     advice = "raise SOLVER.ACCUMULATE, turn on SOLVER.AMP, or lower INPUT.MIN_SIZE_TRAIN"
     try:
         with explaining_out_of_memory(advice):
-            loop.run(
-                model, loader, optimizer, schedule, precision, hooks, start, clipping, accumulate=cfg.SOLVER.ACCUMULATE
-            )
+            accumulate = cfg.SOLVER.ACCUMULATE
+            loop.run(model, loader, state.optimizer, schedule, precision, state.hooks, start, clipping, accumulate)
     except NonFinite as error:
         path = Path(cfg.OUTPUT_DIR) / f"nonfinite_batch_{distributed.rank()}.pth"
         raise InputError(f"{error}; {save_batches(path, error.batches)}") from error
@@ -207,30 +194,3 @@ def build_precision(cfg: CfgNode, device: torch.device) -> Precision:
         get_logger(__name__).warning(f"SOLVER.AMP is off: {reason}", cfg.SOLVER.AMP.DTYPE)
         dtype = None
     return Precision(device, dtype)
-
-
-def _snapshot(
-    cfg: CfgNode,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    ema: EMAHook | None,
-    hooks: Sequence[loop.Hook],
-    iteration: int,
-) -> dict[str, Any]:
-    """The content of a checkpoint after `iteration` iterations; "model" has the weights to use (the average)."""
-    averaged = {"training_model": model.state_dict(), "ema_updates": ema.num_updates} if ema else {}
-    return {
-        "format": FORMAT,
-        "model": (ema.model if ema else model).state_dict(),
-        **averaged,
-        "class_names": model.class_names,
-        "thresholds": None,
-        "iteration": iteration,
-        "optimizer": optimizer.state_dict(),
-        "parameter_names": parameter_names(model, optimizer),
-        "optimizer_name": cfg.SOLVER.OPTIMIZER,
-        "scaler": precision.state_dict(),
-        "hooks": hook_states(hooks),
-        "config": cfg.dump(),
-    }

@@ -70,9 +70,8 @@ def take_classes(
     to_rows = rows_by_class(name, len(model), len(model_classes))  # (K model, A)
     if from_rows is None or to_rows is None or from_rows.shape[1] != to_rows.shape[1]:
         return None
-    if head_kind(name) == "boxes" and len(file) == len(model) == 4:  # one box for all classes, or for the only class
-        return None
-    if file.shape[1:] != model.shape[1:]:
+    is_one_box = head_kind(name) == "boxes" and len(file) == len(model) == 4  # for all classes, or for the only one
+    if is_one_box or file.shape[1:] != model.shape[1:]:
         return None
     value = model.detach().clone()
     taken = [label for label in model_classes if label in file_classes]

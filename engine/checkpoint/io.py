@@ -106,8 +106,8 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
             or not a dictionary.
     """
     path = Path(path)
-    head = _head(path)
     try:
+        head = _head(path)
         if head.startswith(_ZIP):
             _verify(path)
             content = _torch_load(path, mmap=mmap)
@@ -161,13 +161,9 @@ def _head(path: Path) -> bytes:
         raise InputError(f"{path}: no such file{nearest_file(path)}")
     if not path.is_file():
         raise InputError(f"{path}: not a regular file")
-    try:
-        with open(path, "rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    reason = not_weights(head)
-    if reason:
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if reason := not_weights(head):
         raise InputError(f"{path}: {reason}")
     return head
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -77,10 +78,11 @@ def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
     if not text:
         raise InputError("no weights given: set MODEL.WEIGHT to a file or URI")
     scheme, separator, rest = text.partition("://")
-    if not separator:
-        return _existing(Path(text).expanduser())
-    if scheme == "file":
-        return _existing(Path(urllib.parse.unquote(rest)))
+    if not separator or scheme == "file":
+        path = Path(urllib.parse.unquote(rest)) if separator else Path(text).expanduser()
+        if not path.exists():
+            raise InputError(f"{path}: no such weights file{nearest_file(path)}")
+        return path
     if scheme == "catalog":
         url = CATALOG.get(rest.strip("/"))
         if url is None:
@@ -119,12 +121,6 @@ def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:
     return Path(cache).expanduser().joinpath(re.sub(r"[^\w.-]", "_", parts.netloc), *segments, name)
 
 
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise InputError(f"{path}: no such weights file{nearest_file(path)}")
-    return path
-
-
 def _nearest(name: str, known: Iterable[str], prefix: str) -> str:
     return did_you_mean(name, known, prefix=prefix) or f"; it has {', '.join(sorted(known)[:6])}, ..."
 
@@ -132,10 +128,8 @@ def _nearest(name: str, known: Iterable[str], prefix: str) -> str:
 def _torchvision_url(name: str) -> str:
     from torchvision import models  # takes a second to import, and most runs do not need it
 
-    try:
+    with contextlib.suppress(ValueError):
         return models.get_model_weights(name).DEFAULT.url
-    except ValueError:
-        pass
     known = [each for each in models.list_models(models) if each.startswith(("resnet", "resnext"))]
     raise InputError(f"torchvision://{name}: torchvision has no such model{_nearest(name, known, 'torchvision://')}")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from engine.errors import InputError
 from engine.registry import Registry
@@ -21,10 +22,7 @@ for _name, _optimizer in sorted(inspect.getmembers(torch.optim, inspect.isclass)
     if issubclass(_optimizer, torch.optim.Optimizer) and _name not in (*_UNFIT, "Optimizer"):
         OPTIMIZERS.register(_name)(_optimizer)
 
-_NORMS = (
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),
-    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-)
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # the first is that of all batch and instance norms
 _BODY = "backbone.body"
 
 

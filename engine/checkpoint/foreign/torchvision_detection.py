@@ -10,6 +10,7 @@ classes, by category id.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -116,13 +117,12 @@ def _dense_rules(names: Iterable[str]) -> list[Rule]:
     step = 3 if any(".conv.0.1." in name for name in names) else 2
     rules: list[Rule] = []
     for head, tower in (("classification_head", "cls_tower"), ("regression_head", "bbox_tower")):
+
+        def place(match: re.Match[str], tower: str = tower) -> str:
+            return f"rpn.head.{tower}.{int(match[1]) * step + int(match[2])}."
+
         if in_blocks:
-            rules.append(
-                (
-                    rf"head\.{head}\.conv\.(\d+)\.(\d+)\.",
-                    lambda match, tower=tower: f"rpn.head.{tower}.{int(match[1]) * step + int(match[2])}.",
-                )
-            )
+            rules.append((rf"head\.{head}\.conv\.(\d+)\.(\d+)\.", place))
         rules.append((rf"head\.{head}\.conv\.", f"rpn.head.{tower}."))
     return [
         *rules,
