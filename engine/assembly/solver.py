@@ -20,17 +20,11 @@ from engine.solver.warmup import WARMUPS, Warmup
 
 @dataclass(frozen=True)
 class RunLength:
-    """The length of a run.
-
-    Attributes:
-        max_iter: iterations of the whole run.
-        steps: milestones of `multistep`, 0-based iterations in ascending order.
-        validation_period: iterations between two validations, possibly a fraction; 0 validates only at the end.
-    """
+    """The length of a run in iterations."""
 
     max_iter: int
-    steps: tuple[int, ...]
-    validation_period: Fraction
+    steps: tuple[int, ...]  # milestones of `multistep`, 0-based, in ascending order
+    validation_period: Fraction  # between two validations; 0 validates only at the end
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -47,7 +47,6 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     """Train the model of `cfg` and write everything to `OUTPUT_DIR`; the README lists the files.
 
     Args:
-        cfg: the configuration of the run.
         resume: continue from the last checkpoint in `OUTPUT_DIR`, if there is one. Otherwise start from `MODEL.WEIGHT`.
         will_test: `evaluate` follows, so mistakes in the test sets are reported now and not after the training.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,14 +31,11 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
     unmet = unmet_conventions(cfg, file)
     if unmet:
         get_logger(__name__).warning("%s was trained with %s; consider setting it", file.source, _written(unmet))
-    if not cfg.MODEL.WEIGHT_SURGERY:
-        return load_weights(model, file)
-    surgery = partial(
-        keep_first_classes,
-        num_classes=num_classes(cfg, model.class_names),
-        num_anchors=model.rpn.anchor_generator.per_cell if cfg.MODEL.RPN_ONLY else 1,
-    )
-    return load_weights(model, file, surgery=surgery)
+    if cfg.MODEL.WEIGHT_SURGERY:
+        num_anchors = model.rpn.anchor_generator.per_cell if cfg.MODEL.RPN_ONLY else 1
+        tensors = keep_first_classes(file.tensors, num_classes(cfg, model.class_names), num_anchors)
+        file = replace(file, tensors=tensors, class_names=None)  # rows are taken by their order, not by name
+    return load_weights(model, file)
 
 
 def unmet_conventions(cfg: CfgNode, file: WeightFile) -> dict[str, Any]:

@@ -27,25 +27,16 @@ class Reshaped:
 
 @dataclass
 class LoadReport:
-    """The outcome of `load_weights`.
-
-    Attributes:
-        matched: parameters and buffers of the model that were loaded.
-        missing: parameters that the file does not have; they keep their values.
-        unexpected: tensors of the file that the model does not have.
-        reshaped: parameters with a different shape or different classes in file and model.
-        ignored: tensors of the file that are not needed (ImageNet classifiers, batch counters).
-        notes: one-line warnings.
-    """
+    """The outcome of `load_weights`: names of parameters and buffers."""
 
     source: str = ""
     format: str = ""
-    matched: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
+    matched: list[str] = field(default_factory=list)  # loaded
+    missing: list[str] = field(default_factory=list)  # not in the file, so the model keeps their values
+    unexpected: list[str] = field(default_factory=list)  # in the file, but not in the model
     reshaped: list[Reshaped] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)  # in the file, but not needed (ImageNet classifiers, counters)
+    notes: list[str] = field(default_factory=list)  # one-line warnings
 
     @property
     def ok(self) -> bool:

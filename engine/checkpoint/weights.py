@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,21 +33,15 @@ IMAGENET_HEADS = ("fc.", "fc1000.")
 class WeightFile:
     """A weights file under our names.
 
-    Attributes:
-        tensors: parameters and buffers by name, on the CPU.
-        class_names: foreground classes in the order of the labels, if the file has them.
-        thresholds: the `thresholds.json` object, if the file has one.
-        source: the URI or path as given.
-        format: "engine", a key of `foreign.FORMATS`, or "unknown".
-        conventions: configuration keys and the values that the weights were trained with, as far as the file or its
-            format gives them.
+    `conventions` are configuration keys and the values that the weights were trained with, as far as the file or its
+    format gives them.
     """
 
-    tensors: Tensors
-    class_names: list[str] | None
-    thresholds: dict[str, Any] | None
-    source: str
-    format: str
+    tensors: Tensors  # parameters and buffers by name, on the CPU
+    class_names: list[str] | None  # foreground classes in the order of the labels, if the file has them
+    thresholds: dict[str, Any] | None  # the `thresholds.json` object, if the file has one
+    source: str  # the URI or path as given
+    format: str  # "engine", a key of `foreign.FORMATS`, or "unknown"
     conventions: dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,10 +72,7 @@ def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
 
 
 def load_weights(
-    model: nn.Module,
-    weights: str | Path | WeightFile,
-    class_names: Sequence[str] | None = None,
-    surgery: Callable[[Tensors], Tensors] | None = None,
+    model: nn.Module, weights: str | Path | WeightFile, class_names: Sequence[str] | None = None
 ) -> LoadReport:
     """Load the weights of a file into a model, by exact name and shape, and log the outcome.
 
@@ -90,18 +81,15 @@ def load_weights(
         weights: anything `sources.resolve` understands, or what `read_weights` returned.
         class_names: the model's foreground classes, by default `model.class_names`. If file and model both have class
             names, a classification head takes the rows of the common classes, in the model's order.
-        surgery: applied to the file's tensors first, such as `functools.partial(keep_first_classes, num_classes=3)`.
 
     Raises:
         InputError: the file cannot be read, or nothing in it matches the model. The model is unchanged then.
     """
     file = weights if isinstance(weights, WeightFile) else read_weights(weights)
     names = class_names or getattr(model, "class_names", None) or None
-    file_classes = None if surgery else file.class_names
-    tensors = surgery(dict(file.tensors)) if surgery else file.tensors
     targets = {strip_wrappers(name): value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    tensors = align_variances(place_deformable(tensors, targets), model, file.format)
-    values, report = values_by_name(tensors, targets, file_classes, names)
+    tensors = align_variances(place_deformable(file.tensors, targets), model, file.format)
+    values, report = values_by_name(tensors, targets, file.class_names, names)
     report.source, report.format = file.source, file.format
     if not report.matched:
         raise InputError(_nothing_matches(file, report, tensors, targets))

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from engine.errors import InputError
-from engine.registry import Registry
+from engine.registry import Registry, taken_by
 
 OPTIMIZERS = Registry("OPTIMIZERS")
 """(groups, lr: float[, momentum: float]) -> torch.optim.Optimizer; holds those of `torch.optim`."""
@@ -134,5 +134,4 @@ def build_with(
     """
     if not groups:
         raise InputError("every parameter is frozen, so there is nothing to train")
-    takes_momentum = "momentum" in inspect.signature(optimizer).parameters
-    return optimizer(groups, lr=groups[0]["lr"], **({"momentum": momentum} if takes_momentum else {}))
+    return optimizer(groups, lr=groups[0]["lr"], **taken_by(optimizer, {"momentum": momentum}))

@@ -16,20 +16,15 @@ from engine.solver.warmup import Warmup
 class Schedule:
     """Sets the learning rate of each group to "initial_lr" x the curve x the warm-up, and its momentum.
 
-    Attributes:
-        optimizer: its groups have "initial_lr", and the momentum to use where the learning rate is lowest.
-        curves: of the learning rate and, if `peak_momentum` is above 0, of momentum.
-        peak_momentum: momentum at the peak of the learning rate; 0 leaves momentum alone.
-
     Raises:
         InputError: `peak_momentum` is set, but the curves or the optimizer have no momentum, or less than that.
     """
 
-    optimizer: torch.optim.Optimizer
-    curves: Curves
-    max_iter: int
+    optimizer: torch.optim.Optimizer  # its groups have "initial_lr", and the momentum for the lowest learning rate
+    curves: Curves  # with one of momentum, if `peak_momentum` is above 0
+    max_iter: int  # iterations of the whole run
     warmup: Warmup = Warmup()
-    peak_momentum: float = 0.0
+    peak_momentum: float = 0.0  # momentum at the peak of the learning rate; 0 leaves momentum alone
 
     def __post_init__(self) -> None:
         self.momenta = [momentum_of(group) for group in self.optimizer.param_groups]

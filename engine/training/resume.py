@@ -42,22 +42,14 @@ def resume_point(checkpointer: Checkpointer) -> tuple[Path, dict[str, Any]] | No
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a checkpoint holds of a training.
+    """What a checkpoint holds of a training. Hooks are added later, because some of them write checkpoints."""
 
-    Attributes:
-        model: the detector, without the wrapper for several processes.
-        optimizer: of its parameters; `optimizer_name` is its `SOLVER.OPTIMIZER`.
-        precision: has the loss scale.
-        ema: the averaged weights, if there are any.
-        hooks: in the order of their calls. They may be added later, because some of them write checkpoints.
-    """
-
-    model: nn.Module
+    model: nn.Module  # the detector, without the wrapper for several processes
     optimizer: torch.optim.Optimizer
-    optimizer_name: str
-    precision: Precision
-    ema: EMAHook | None = None
-    hooks: list[Hook] = field(default_factory=list)
+    optimizer_name: str  # `SOLVER.OPTIMIZER`
+    precision: Precision  # has the loss scale
+    ema: EMAHook | None = None  # the averaged weights, if there are any
+    hooks: list[Hook] = field(default_factory=list)  # in the order of their calls
 
     def checkpoint(self, iteration: int) -> dict[str, Any]:
         """The content of a checkpoint after `iteration` iterations; "model" has the weights to use (the average)."""
