@@ -134,7 +134,7 @@ def nearest_file(path: Path) -> str:
     with contextlib.suppress(OSError):
         names = [entry.name for entry in path.parent.iterdir()]
         empty = "" if names else f"; the folder {path.parent} is empty"
-        return empty or did_you_mean(path.name, names, prefix=os.path.join(path.parent, ""))
+        return empty or did_you_mean(path.name, names, prefix=str(path).removesuffix(path.name))
     return ""
 
 
