@@ -26,10 +26,11 @@ TIMEOUT = 10  # seconds for git and nvidia-smi
 
 def environment_report() -> str:
     """Versions, processor, GPUs, processes and the command, one line for each."""
+    bfloat16 = {True: "native", False: "emulated, which is slow", None: "unknown"}[cpu_supports(torch.bfloat16)]
     return "\n".join(
         [
             _versions(),
-            f"CPU: {cpu_name()}, {num_cpus()} cores, {torch.get_num_threads()} threads, {_bfloat16()}",
+            f"CPU: {cpu_name()}, {num_cpus()} cores, {torch.get_num_threads()} threads, bfloat16 {bfloat16}",
             f"GPU: {_gpus()}",
             f"processes: {processes(os.environ, sys.argv)}, on {platform.node()}",
             f"command: {shlex.join(sys.orig_argv)}",
@@ -59,11 +60,6 @@ def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     named = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.M) if info.exists() else None
     return named[1].strip() if named else platform.processor() or platform.machine()
-
-
-def _bfloat16() -> str:
-    texts = {True: "bfloat16 native", False: "bfloat16 emulated, which is slow", None: "bfloat16 unknown"}
-    return texts[cpu_supports(torch.bfloat16)]
 
 
 def _gpus() -> str:

@@ -32,13 +32,8 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
-"""Ctrl-C; the notice before a job is killed; the one a scheduler can be told to send (Slurm's --signal)."""
-
-
-def signal_numbers() -> list[int]:
-    """Those of `SIGNALS` that this system has (Windows has no SIGUSR1)."""
-    return [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+SIGNALS = [each for each in signal.Signals if each.name in ("SIGINT", "SIGTERM", "SIGUSR1")]
+"""Ctrl-C; the notice before a job is killed; what Slurm's --signal sends (Windows does not have it)."""
 
 
 class Interrupted(Exception):

@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from engine.errors import InputError
 
 
-class _RememberingFile:
-    """A binary file that keeps its OSError, since a C++ caller turns it into an unclear one."""
+class _RememberingFile(io.BufferedWriter):
+    """A binary file that keeps the OSError of a write, since a C++ caller (torch.save) turns it into an unclear one."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.name = file.name
-        self.error: OSError | None = None
+    error: OSError | None = None
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        try:
-            self._file.flush()
+            return super().write(data)
         except OSError as error:
             self.error = error
             raise
@@ -48,20 +39,19 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[_RememberingFile]:
         InputError: the disk is full or not writable; the old content of `path` is untouched.
     """
     temporary = path.with_name(f".{path.name}{suffix}")
-    remembering: _RememberingFile | None = None
+    file: _RememberingFile | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            remembering = _RememberingFile(file)
-            yield remembering
-            remembering.flush()
+        with _RememberingFile(io.FileIO(temporary, "w")) as file:
+            yield file
+            file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        cause = error if isinstance(error, OSError) else remembering.error if remembering else None
+        cause = error if isinstance(error, OSError) else getattr(file, "error", None)
         if cause is None or isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         raise InputError(_why_not_written(path, cause)) from error

@@ -106,10 +106,8 @@ def call_with(
     """`part(**given, **arguments)`, after a check of the arguments that the user wrote.
 
     Args:
-        part: a registered class or function.
-        name: what it is registered as.
-        arguments: what the configuration says, below `key` and elsewhere.
-        key: the mapping of free arguments, such as MODEL.BACKBONE.ARGS.
+        part: what is registered as `name`.
+        arguments: what the configuration says, below `key` (such as MODEL.BACKBONE.ARGS) and elsewhere.
         given: what the engine passes itself and `arguments` may not change.
 
     Raises:

@@ -54,8 +54,8 @@ def nearest_words(word: str, words: Iterable[str], at_most: int = 1) -> list[str
     return [each for similarity, each in ranked[:at_most] if similarity >= _SIMILAR_ENOUGH]
 
 
-def did_you_mean(word: str, words: Iterable[str], at_most: int = 1) -> str:
-    """The end of an error message that suggests the nearest words; "" when no word is similar enough.
+def did_you_mean(word: str, words: Iterable[str], at_most: int = 1, prefix: str = "") -> str:
+    """The end of an error message that suggests the nearest words, each after `prefix`; "" when none is near enough.
 
     Example:
         >>> did_you_mean("adamw", ["SGD", "Adam", "AdamW"])
@@ -63,13 +63,11 @@ def did_you_mean(word: str, words: Iterable[str], at_most: int = 1) -> str:
         >>> did_you_mean("adamw", ["SGD", "Adam", "AdamW"], at_most=2)
         '; did you mean AdamW or Adam?'
     """
-    nearest = nearest_words(word, words, at_most)
+    nearest = [f"{prefix}{each}" for each in nearest_words(word, words, at_most)]
     return f"; did you mean {' or '.join(nearest)}?" if nearest else ""
 
 
 def _similarity(a: str, b: str) -> float:
-    if a == b:
-        return 1.0
     return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
 
 

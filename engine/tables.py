@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
+from itertools import chain, zip_longest
 
 from tabulate import tabulate
 
@@ -35,11 +36,8 @@ def side_by_side(headers: Sequence[str], rows: list[list[str]]) -> str:
     groups = max(1, min(WIDTH // group_width, len(rows)))
     height = math.ceil(len(rows) / groups)
     groups = math.ceil(len(rows) / height)  # rounding up the height may have emptied the last group
-    blank = [""] * len(headers)  # the last group may be shorter than the others
-    lines = []
-    for i in range(height):
-        parts = [rows[i + g * height] if i + g * height < len(rows) else blank for g in range(groups)]
-        lines.append([cell for part in parts for cell in part])
+    columns = [rows[g * height : (g + 1) * height] for g in range(groups)]  # the last one may be shorter
+    lines = [list(chain(*parts)) for parts in zip_longest(*columns, fillvalue=[""] * len(headers))]
     names = tuple(g * len(headers) for g in range(groups))
     return aligned_table(list(headers) * groups, lines, text_columns=names)
 

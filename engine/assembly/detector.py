@@ -16,7 +16,7 @@ from engine.assembly.device import build_device, warn_without_gpu
 from engine.assembly.model import build_model, num_classes
 from engine.assembly.process import prepare
 from engine.assembly.weights import follow_conventions
-from engine.checkpoint import WeightFile, load_weights, read_weights
+from engine.checkpoint.weights import WeightFile, load_weights, read_weights
 from engine.config import load_config
 from engine.data.transforms import Normalize, Transform
 from engine.inference.augment import AugmentedDetector, View

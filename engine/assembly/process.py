@@ -44,8 +44,8 @@ def prepare(cfg: CfgNode, resume: bool = False) -> bool:
         torch.cuda.set_device(device)  # pinned memory and memory statistics belong to the current device
     output_dir = Path(cfg.OUTPUT_DIR)
     resume = resume or distributed.has_begun(str(output_dir.resolve()))
-    create_output_dir(output_dir)
     try:
+        output_dir.mkdir(parents=True, exist_ok=True)
         setup_logging(output_dir, distributed.rank())
     except OSError as error:
         raise InputError(f"OUTPUT_DIR {output_dir} cannot be written to ({error.strerror}); choose another") from error
@@ -59,13 +59,6 @@ def prepare(cfg: CfgNode, resume: bool = False) -> bool:
         get_logger(__name__).info("SEED is %d", cfg.SEED)
     seed_everything(cfg)
     return resume
-
-
-def create_output_dir(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"OUTPUT_DIR {path} cannot be created ({error.strerror}); choose another folder") from error
 
 
 def write_config(cfg: CfgNode) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 
@@ -12,10 +13,18 @@ from yacs.config import CfgNode
 from engine.log import get_logger
 from engine.registry import lookup
 from engine.solver.curves import SCHEDULES, ScheduleSettings
-from engine.solver.length import RunLength, iterations
 from engine.solver.optimizer import OPTIMIZERS, build_with, parameter_groups
 from engine.solver.schedule import Schedule
 from engine.solver.warmup import WARMUPS, Warmup
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """The length of a run in iterations."""
+
+    max_iter: int
+    steps: tuple[int, ...]  # milestones of `multistep`, 0-based, in ascending order
+    validation_period: Fraction  # between two validations; 0 validates only at the end
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -44,30 +53,22 @@ def base_lr(cfg: CfgNode) -> float:
     if cfg.SOLVER.REFERENCE_BATCH in (0, cfg.SOLVER.IMS_PER_BATCH):
         return cfg.SOLVER.BASE_LR
     rate = cfg.SOLVER.BASE_LR * cfg.SOLVER.IMS_PER_BATCH / cfg.SOLVER.REFERENCE_BATCH
-    get_logger(__name__).info(
-        "SOLVER.BASE_LR %g for %d images: %g for %d",
-        cfg.SOLVER.BASE_LR,
-        cfg.SOLVER.REFERENCE_BATCH,
-        rate,
-        cfg.SOLVER.IMS_PER_BATCH,
-    )
+    scaling = (cfg.SOLVER.BASE_LR, cfg.SOLVER.REFERENCE_BATCH, rate, cfg.SOLVER.IMS_PER_BATCH)
+    get_logger(__name__).info("SOLVER.BASE_LR %g for %d images: %g for %d", *scaling)
     return rate
 
 
 def run_length(cfg: CfgNode, num_images: int) -> RunLength:
     """The length of the run with `num_images` training images; keys in epochs override keys in iterations.
 
-    The length and the milestones are rounded up to whole iterations.
+    The length and the milestones are rounded up to whole iterations: a batch may reach into the next pass.
     """
-
-    def of_epochs(epochs: int) -> Fraction:
-        return iterations(epochs, num_images, cfg.SOLVER.IMS_PER_BATCH)
-
-    steps = [ceil(of_epochs(epoch)) for epoch in cfg.SOLVER.STEPS_EPOCH]
+    epoch = Fraction(num_images, cfg.SOLVER.IMS_PER_BATCH)  # iterations in a pass over the images
+    steps = [ceil(number * epoch) for number in cfg.SOLVER.STEPS_EPOCH]
     return RunLength(
-        max_iter=ceil(of_epochs(cfg.SOLVER.MAX_EPOCH)) or cfg.SOLVER.MAX_ITER,
+        max_iter=ceil(cfg.SOLVER.MAX_EPOCH * epoch) or cfg.SOLVER.MAX_ITER,
         steps=tuple(steps or cfg.SOLVER.STEPS),
-        validation_period=of_epochs(cfg.SOLVER.VALIDATION.PERIOD_EPOCH) or Fraction(cfg.SOLVER.VALIDATION.PERIOD),
+        validation_period=cfg.SOLVER.VALIDATION.PERIOD_EPOCH * epoch or Fraction(cfg.SOLVER.VALIDATION.PERIOD),
     )
 
 

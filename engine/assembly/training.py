@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from engine.assembly.data import build_train_loader
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model
 from engine.assembly.process import prepare, write_config
-from engine.assembly.solver import build_optimizer, build_schedule, run_length
+from engine.assembly.solver import RunLength, build_optimizer, build_schedule, run_length
 from engine.assembly.testing import Validation, check_test_sets
 from engine.assembly.weights import load_initial_weights
-from engine.checkpoint import FORMAT, Checkpointer
+from engine.checkpoint import Checkpointer
 from engine.config import changes
 from engine.data.loader import BatchLoader
 from engine.data.workers import naming_dead_workers
@@ -28,7 +27,6 @@ from engine.device import explaining_out_of_memory, is_native
 from engine.errors import InputError
 from engine.log import CONFIG_FILE, get_logger
 from engine.registry import lookup
-from engine.solver.length import RunLength
 from engine.solver.schedule import Schedule
 from engine.training import loop
 from engine.training.ema import EMAHook
@@ -37,7 +35,7 @@ from engine.training.interrupt import InterruptHook
 from engine.training.log_hook import LogHook
 from engine.training.nonfinite import NonFinite, save_batches
 from engine.training.precision import Clipping, Precision
-from engine.training.resume import hook_states, parameter_names, restore, restore_hooks, resume_point
+from engine.training.resume import TrainingState, resume_point
 from engine.training.validation import ValidationHook
 from engine.training.writers import METRICS_FILE, WRITERS, Writer
 
@@ -49,7 +47,6 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     """Train the model of `cfg` and write everything to `OUTPUT_DIR`; the README lists the files.
 
     Args:
-        cfg: a configuration.
         resume: continue from the last checkpoint in `OUTPUT_DIR`, if there is one. Otherwise start from `MODEL.WEIGHT`.
         will_test: `evaluate` follows, so mistakes in the test sets are reported now and not after the training.
 
@@ -75,21 +72,19 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     model = build_model(cfg, loader.dataset.class_names)
     optimizer = build_optimizer(cfg, model)
     schedule = build_schedule(cfg, optimizer, length)
-    precision = build_precision(cfg, device)
     if not last and cfg.MODEL.WEIGHT:
         load_initial_weights(cfg, model)
     ema = EMAHook(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
-    run = Run(model, optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
+    state = TrainingState(model, optimizer, cfg.SOLVER.OPTIMIZER, build_precision(cfg, device), ema)
     is_final = last is not None and last[0].stem == FINAL
-    hooks = _build_hooks(cfg, run, checkpointer, precision, ema, validation, length, is_final)
+    state.hooks.extend(_build_hooks(cfg, state, checkpointer, validation, length, is_final))
     if last:
-        restore(last, model, optimizer, precision, cfg.SOLVER.OPTIMIZER, ema)
-        restore_hooks(hooks, last[1].get("hooks", {}))
+        state.restore(*last)
     _begin(cfg, checkpointer, is_new=last is None)
     _log_start(cfg, last, length.max_iter)
     del last  # frees the memory of a model and its optimizer
     if not (is_final and start >= length.max_iter):
-        _run(cfg, model, loader, optimizer, schedule, precision, hooks, start)
+        _run(cfg, state, loader, schedule, start)
     distributed.barrier()
     if ema:
         model.load_state_dict(ema.model.state_dict())
@@ -98,23 +93,34 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
 
 def _build_hooks(
     cfg: CfgNode,
-    run: Run,
+    state: TrainingState,
     checkpointer: Checkpointer,
-    precision: Precision,
-    ema: EMAHook | None,
     validation: Validation | None,
     length: RunLength,
     is_final: bool,
 ) -> list[loop.Hook]:
     """The hooks in the order of their calls: those whose state a checkpoint holds come before those that write it."""
-    hooks: list[loop.Hook] = []
-    # The snapshot keeps a reference to `hooks`, which is filled below and complete when a checkpoint is written.
-    snapshot = partial(_snapshot, cfg, run.model, run.optimizer, precision, ema, hooks)
+
+    def snapshot(iteration: int) -> dict[str, Any]:
+        return {**state.checkpoint(iteration), "config": cfg.dump()}
+
+    run = Run(state.model, state.optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
     log = LogHook(run, cfg.SOLVER.LOG_PERIOD, build_writers(cfg, run))
-    hooks += [log, *([ema] if ema else []), *build_own_hooks(cfg, run)]
+    own = [lookup(HOOKS, name, "SOLVER.HOOKS")(run) for name in cfg.SOLVER.HOOKS]
+    hooks = [log, *([state.ema] if state.ema else []), *own]
     if validation:
-        validate = partial(validation, ema.model if ema else run.model)
-        hooks.append(build_validation_hook(cfg, validate, log, checkpointer, snapshot, length))
+        hooks.append(
+            ValidationHook(
+                partial(validation, state.ema.model if state.ema else state.model),
+                log.write,
+                checkpointer,
+                snapshot,
+                metric=cfg.SOLVER.VALIDATION.METRIC,
+                period=length.validation_period,
+                max_iter=length.max_iter,
+                patience=cfg.SOLVER.VALIDATION.PATIENCE,
+            )
+        )
     hooks += [
         CheckpointHook(checkpointer, snapshot, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS, is_final),
         InterruptHook(checkpointer, snapshot),
@@ -156,32 +162,19 @@ def _log_start(cfg: CfgNode, last: tuple[Path, dict[str, Any]] | None, max_iter:
 
 
 @naming_dead_workers()
-def _run(
-    cfg: CfgNode,
-    model: nn.Module,
-    loader: BatchLoader,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    precision: Precision,
-    hooks: Sequence[loop.Hook],
-    start: int,
-) -> None:
+def _run(cfg: CfgNode, state: TrainingState, loader: BatchLoader, schedule: Schedule, start: int) -> None:
+    model, precision = state.model, state.precision
     if cfg.SOLVER.COMPILE:
         model.backbone.compile()  # not the heads: their shapes depend on the image, so they would be compiled again
+    if distributed.world_size() > 1:
+        device_ids = [precision.device.index] if precision.device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=device_ids)
+    clipping = Clipping(cfg.SOLVER.CLIP_GRAD_NORM, cfg.SOLVER.CLIP_GRAD_VALUE)
     advice = "raise SOLVER.ACCUMULATE, turn on SOLVER.AMP, or lower INPUT.MIN_SIZE_TRAIN"
     try:
         with explaining_out_of_memory(advice):
-            loop.run(
-                _parallel(model, precision.device),
-                loader,
-                optimizer,
-                schedule,
-                precision,
-                hooks,
-                start,
-                Clipping(cfg.SOLVER.CLIP_GRAD_NORM, cfg.SOLVER.CLIP_GRAD_VALUE),
-                cfg.SOLVER.ACCUMULATE,
-            )
+            accumulate = cfg.SOLVER.ACCUMULATE
+            loop.run(model, loader, state.optimizer, schedule, precision, state.hooks, start, clipping, accumulate)
     except NonFinite as error:
         path = Path(cfg.OUTPUT_DIR) / f"nonfinite_batch_{distributed.rank()}.pth"
         raise InputError(f"{error}; {save_batches(path, error.batches)}") from error
@@ -192,72 +185,11 @@ def build_writers(cfg: CfgNode, run: Run) -> list[Writer]:
     return [lookup(WRITERS, name, "SOLVER.WRITERS")(run) for name in cfg.SOLVER.WRITERS]
 
 
-def build_own_hooks(cfg: CfgNode, run: Run) -> list[loop.Hook]:
-    """The hooks of `SOLVER.HOOKS`, in this order."""
-    return [lookup(HOOKS, name, "SOLVER.HOOKS")(run) for name in cfg.SOLVER.HOOKS]
-
-
-def build_validation_hook(
-    cfg: CfgNode,
-    validate: Callable[[], dict[str, dict[str, Any]]],
-    log: LogHook,
-    checkpointer: Checkpointer,
-    snapshot: Callable[[int], dict[str, Any]],
-    length: RunLength,
-) -> ValidationHook:
-    """The hook of `SOLVER.VALIDATION` for a training of this length."""
-    return ValidationHook(
-        validate,
-        log.write,
-        checkpointer,
-        snapshot,
-        metric=cfg.SOLVER.VALIDATION.METRIC,
-        period=length.validation_period,
-        max_iter=length.max_iter,
-        patience=cfg.SOLVER.VALIDATION.PATIENCE,
-    )
-
-
 def build_precision(cfg: CfgNode, device: torch.device) -> Precision:
     """The type of `SOLVER.AMP`, or float32 on a CPU that would have to emulate it."""
     dtype = getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None
     if dtype and not is_native(device, dtype):
-        get_logger(__name__).warning(
-            "SOLVER.AMP is off: this CPU has no %s arithmetic, and emulating it takes far longer than float32",
-            cfg.SOLVER.AMP.DTYPE,
-        )
+        reason = "this CPU has no %s arithmetic, and emulating it takes far longer than float32"
+        get_logger(__name__).warning(f"SOLVER.AMP is off: {reason}", cfg.SOLVER.AMP.DTYPE)
         dtype = None
     return Precision(device, dtype)
-
-
-def _parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    if distributed.world_size() == 1:
-        return model
-    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
-
-
-def _snapshot(
-    cfg: CfgNode,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    ema: EMAHook | None,
-    hooks: Sequence[loop.Hook],
-    iteration: int,
-) -> dict[str, Any]:
-    """The content of a checkpoint after `iteration` iterations; "model" has the weights to use (the average)."""
-    averaged = {"training_model": model.state_dict(), "ema_updates": ema.num_updates} if ema else {}
-    return {
-        "format": FORMAT,
-        "model": (ema.model if ema else model).state_dict(),
-        **averaged,
-        "class_names": model.class_names,
-        "thresholds": None,
-        "iteration": iteration,
-        "optimizer": optimizer.state_dict(),
-        "parameter_names": parameter_names(model, optimizer),
-        "optimizer_name": cfg.SOLVER.OPTIMIZER,
-        "scaler": precision.state_dict(),
-        "hooks": hook_states(hooks),
-        "config": cfg.dump(),
-    }

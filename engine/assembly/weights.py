@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial, reduce
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,14 +13,16 @@ from engine.assembly.data import build_train_loader
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model, num_classes
 from engine.checkpoint.average import recompute_statistics
+from engine.checkpoint.heads import keep_first_classes
 from engine.checkpoint.report import LoadReport
-from engine.checkpoint.weights import SURGERIES, WeightFile, load_weights, read_weights
+from engine.checkpoint.weights import WeightFile, load_weights, read_weights
+from engine.config.tree import leaves
 from engine.errors import InputError
 from engine.log import get_logger
 
 
 def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
-    """Load `MODEL.WEIGHT` into `model`, changed by `MODEL.WEIGHT_SURGERY` if it is set.
+    """Load `MODEL.WEIGHT` into `model`, changed by `MODEL.WEIGHT_SURGERY` (keep_first_classes) if it is set.
 
     Raises:
         InputError: see `load_weights`.
@@ -29,19 +31,17 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
     unmet = unmet_conventions(cfg, file)
     if unmet:
         get_logger(__name__).warning("%s was trained with %s; consider setting it", file.source, _written(unmet))
-    if not cfg.MODEL.WEIGHT_SURGERY:
-        return load_weights(model, file)
-    surgery = partial(
-        SURGERIES[cfg.MODEL.WEIGHT_SURGERY],
-        num_classes=num_classes(cfg, model.class_names),
-        num_anchors=model.rpn.anchor_generator.per_cell if cfg.MODEL.RPN_ONLY else 1,
-    )
-    return load_weights(model, file, surgery=surgery)
+    if cfg.MODEL.WEIGHT_SURGERY:
+        num_anchors = model.rpn.anchor_generator.per_cell if cfg.MODEL.RPN_ONLY else 1
+        tensors = keep_first_classes(file.tensors, num_classes(cfg, model.class_names), num_anchors)
+        file = replace(file, tensors=tensors, class_names=None)  # rows are taken by their order, not by name
+    return load_weights(model, file)
 
 
 def unmet_conventions(cfg: CfgNode, file: WeightFile) -> dict[str, Any]:
     """The conventions of the weights, key and value, that `cfg` does not follow."""
-    return {key: value for key, value in file.conventions.items() if reduce(_child, key.split("."), cfg) != value}
+    values = dict(leaves(cfg))
+    return {key: value for key, value in file.conventions.items() if values.get(key) != value}
 
 
 def follow_conventions(cfg: CfgNode, file: WeightFile) -> None:
@@ -62,11 +62,9 @@ def follow_conventions(cfg: CfgNode, file: WeightFile) -> None:
 
 
 def with_batch_norm_recomputed(cfg: CfgNode, state: dict[str, Any], num_images: int) -> dict[str, Any]:
-    """A checkpoint of ours with the batch norm statistics of its weights on images of `DATASETS.TRAIN`.
+    """`state`, a checkpoint of ours, with the batch norm statistics of its weights on images of `DATASETS.TRAIN`.
 
-    Args:
-        state: the content of the checkpoint.
-        num_images: number of images, rounded up to whole batches, augmented as in training.
+    They are at least `num_images` images (whole batches), augmented as in training.
 
     Raises:
         InputError: the configuration describes another model or other classes, or a model without trainable batch norm.
@@ -100,10 +98,6 @@ def with_batch_norm_recomputed(cfg: CfgNode, state: dict[str, Any], num_images: 
             "--recompute-bn"
         )
     return {**state, "model": {**state["model"], **statistics}}
-
-
-def _child(node: Any, name: str) -> Any:
-    return node.get(name) if isinstance(node, CfgNode) else None
 
 
 def _written(conventions: dict[str, Any]) -> str:

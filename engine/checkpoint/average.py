@@ -26,11 +26,8 @@ def average(paths: Sequence[Path], weights: Sequence[float] | None = None) -> di
     """The content of a checkpoint whose `model` is the weighted mean of those in `paths`, summed in float64.
 
     Integers and masks (such as counters), class names and configuration come from the last file. Score thresholds are
-    dropped, because those of the parts do not hold for the mean.
-
-    Args:
-        paths: checkpoints of ours; one is in memory at a time.
-        weights: one per path, relative to their sum; equal by default.
+    dropped, because those of the parts do not hold for the mean. One checkpoint of ours is in memory at a time; the
+    `weights`, one per path and equal by default, are relative to their sum.
 
     Raises:
         InputError: wrong weights; or a file that cannot be used, or belongs to another model than the first one. Names

@@ -29,12 +29,12 @@ class Checkpointer:
         self._logger = get_logger("checkpoint")
 
     def save(self, name: str, state: dict[str, Any], is_last: bool = True) -> Path:
-        """Write `name` (with or without `.pth`), then make it the last unless told otherwise.
+        """Write `name`.pth, then make it the last unless told otherwise.
 
         Raises:
             InputError: disk full or not writable; the earlier checkpoints and `last_checkpoint` are untouched.
         """
-        path = self.output_dir / (name if name.endswith(".pth") else f"{name}.pth")
+        path = self.output_dir / f"{name}.pth"
         io.save(path, state)
         if is_last:
             write_text(self.output_dir / _POINTER, path.name)
@@ -51,10 +51,7 @@ class Checkpointer:
             return None
         beside = self.output_dir / Path(named).name
         elsewhere = (Path(named), self.output_dir / named) if len(Path(named).parts) > 1 else ()
-        for path in (beside, *elsewhere):
-            if path.is_file():
-                return path
-        return None
+        return next((path for path in (beside, *elsewhere) if path.is_file()), None)
 
     def set_aside(self, others: Sequence[str] = ()) -> Path | None:
         """Move the checkpoints of an earlier run to `previous-1` (or the next free number) before a new run starts.
@@ -84,12 +81,8 @@ class Checkpointer:
             unfinished.replace(folder)
         except OSError as error:
             raise InputError(f"{self.output_dir}: the earlier run in it cannot be moved: {error.strerror}") from error
-        self._logger.warning(
-            "%s had an earlier run, which is now in %s; to continue it, use --resume with OUTPUT_DIR %s",
-            self.output_dir,
-            folder,
-            folder,
-        )
+        advice = "%s had an earlier run, which is now in %s; to continue it, use --resume with OUTPUT_DIR %s"
+        self._logger.warning(advice, self.output_dir, folder, folder)
         return folder
 
     def load_last(self) -> tuple[Path, dict[str, Any]] | None:
@@ -124,12 +117,10 @@ class Checkpointer:
     def prune(self, keep: int) -> list[Path]:
         """Delete all numbered checkpoints except the newest `keep` (at least 1); never deletes the last one.
 
-        Those with a larger number than the last one belong to another run: they are not counted and not deleted.
+        Those of another run (see `numbered`) are not counted and not deleted.
         """
         last = self.last()
-        limit = _number(last) if last else None
-        own = [path for path in self.numbered() if limit is None or _number(path) <= limit]
-        old = [path for path in own[max(keep, 1) :] if path != last]
+        old = [path for path in self.numbered(last)[max(keep, 1) :] if path != last]
         for path in old:
             path.unlink(missing_ok=True)
         return old
@@ -143,15 +134,15 @@ class Checkpointer:
         except (OSError, UnicodeDecodeError):
             return ""
 
-    def numbered(self) -> list[Path]:
-        """Numbered checkpoints, newest first."""
-        found = {path: _NUMBERED.fullmatch(path.name) for path in self.output_dir.glob("model_*.pth")}
-        return sorted((path for path, match in found.items() if match), key=_number, reverse=True)
+    def numbered(self, up_to: Path | None = None) -> list[Path]:
+        """Numbered checkpoints, newest first, without those of another run, whose numbers are above that of `up_to`."""
+        found = [path for path in self.output_dir.glob("model_*.pth") if _number(path) is not None]
+        limit = _number(up_to) if up_to else None
+        return sorted((each for each in found if limit is None or _number(each) <= limit), key=_number, reverse=True)
 
     def _before(self, last: Path | None) -> list[Path]:
         """What to try if `last` is damaged: the numbered ones before it, newest first, then the final one."""
-        limit = _number(last) if last else None
-        before = [path for path in self.numbered() if path != last and (limit is None or _number(path) < limit)]
+        before = [path for path in self.numbered(last) if path != last]
         final = self.output_dir / "model_final.pth"
         return before + ([final] if final.is_file() and final != last else [])
 

@@ -15,12 +15,10 @@ from engine.checkpoint.heads import heads_fit
 from engine.checkpoint.io import FORMAT
 from engine.checkpoint.report import part_of
 from engine.checkpoint.restricted_pickle import printable
-from engine.checkpoint.weights import WeightFile
+from engine.checkpoint.weights import IMAGENET_HEADS, WeightFile
 from engine.errors import InputError
 
 OUR_PARTS = ("backbone.body.", "backbone.fpn.", "rpn.", "roi_heads.")
-CLASSIFIERS = ("fc.", "fc1000.")
-"""Layers of bodies trained on ImageNet; no detector has them."""
 
 
 def with_class_names(file: WeightFile, class_names: Sequence[str]) -> WeightFile:
@@ -70,7 +68,7 @@ def checkpoint_of(file: WeightFile) -> dict[str, Any]:
 
 def unknown_names(file: WeightFile) -> list[str]:
     """The names that the rules of the format do not translate; no model of ours has them."""
-    return sorted(name for name in file.tensors if not name.startswith((*OUR_PARTS, *CLASSIFIERS)))
+    return sorted(name for name in file.tensors if not name.startswith((*OUR_PARTS, *IMAGENET_HEADS)))
 
 
 def summary(file: WeightFile) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,19 +11,14 @@ from engine.errors import InputError
 
 # Layers with one row per class: sigmoid heads repeat all classes for each anchor of a cell, softmax heads end with the
 # background. Box heads have four rows per class, or four rows that all classes share.
-SIGMOID_HEADS = ("cls_logits",)
-SOFTMAX_HEADS = ("cls_score",)
-BOX_HEADS = ("predictor.bbox_pred",)
+_KINDS = {"cls_logits": "sigmoid", "cls_score": "softmax", "predictor.bbox_pred": "boxes"}
 
 
 def head_kind(name: str) -> str | None:
     """ "sigmoid", "softmax" or "boxes" for a parameter of a layer with rows for classes, None for all others."""
-    parts = name.split(".")
-    if len(parts) < 2 or parts[-1] not in ("weight", "bias"):
-        return None
-    if ".".join(parts[-3:-1]) in BOX_HEADS:
-        return "boxes"
-    return "sigmoid" if parts[-2] in SIGMOID_HEADS else "softmax" if parts[-2] in SOFTMAX_HEADS else None
+    layer, _, last = f".{name}".rpartition(".")
+    kind = next((kind for ending, kind in _KINDS.items() if layer.endswith(f".{ending}")), None)
+    return kind if last in ("weight", "bias") else None
 
 
 def rows_by_class(name: str, num_rows: int, num_classes: int) -> Tensor | None:
@@ -43,33 +38,30 @@ def rows_by_class(name: str, num_rows: int, num_classes: int) -> Tensor | None:
     return None
 
 
+def heads_of(names: Iterable[str]) -> dict[str, str]:
+    """The parameters with rows for classes and their `head_kind`, without the class-agnostic head of an RPN."""
+    kinds = {name: kind for name in names if (kind := head_kind(name))}
+    if "softmax" in kinds.values():  # a second stage, so the sigmoid head only proposes regions
+        return {name: kind for name, kind in kinds.items() if kind != "sigmoid"}
+    return kinds
+
+
 def heads_fit(tensors: Mapping[str, Tensor], num_classes: int) -> bool:
     """Whether the classification heads of a detector can have `num_classes` foreground classes."""
-    kinds = {name: kind for name in tensors if (kind := head_kind(name)) in ("sigmoid", "softmax")}
-    proposes = "softmax" in kinds.values()  # then the sigmoid head is the class-agnostic one of an RPN
-    heads = [name for name, kind in kinds.items() if not (proposes and kind == "sigmoid")]
-    return all(_head_fits(tensors, name, num_classes) for name in heads)
-
-
-def _head_fits(tensors: Mapping[str, Tensor], name: str, num_classes: int) -> bool:
-    rows = rows_by_class(name, len(tensors[name]), num_classes)  # (K, A) of a sigmoid head
-    boxes = tensors.get(name.replace("cls_logits", "bbox_pred"))  # gives the anchors per cell of a sigmoid head
-    is_checked = head_kind(name) == "sigmoid" and boxes is not None
-    return rows is not None and (not is_checked or 4 * rows.shape[1] == len(boxes))
+    for name, kind in heads_of(tensors).items():
+        rows = rows_by_class(name, len(tensors[name]), num_classes)  # (K, A) of a sigmoid head
+        boxes = tensors.get(name.replace("cls_logits", "bbox_pred"))  # gives the anchors per cell of a sigmoid head
+        if kind != "boxes" and rows is None:
+            return False
+        if kind == "sigmoid" and boxes is not None and 4 * rows.shape[1] != len(boxes):
+            return False
+    return True
 
 
 def take_classes(
-    name: str,
-    file: Tensor,
-    model: Tensor,
-    file_classes: Sequence[str],
-    model_classes: Sequence[str],
+    name: str, file: Tensor, model: Tensor, file_classes: Sequence[str], model_classes: Sequence[str]
 ) -> tuple[Tensor, list[str]] | None:
-    """The head of the model, with the rows of those classes that the file also has.
-
-    Args:
-        name: of the parameter.
-        file: (rows of the file, ...); model: (rows of the model, ...).
+    """The head `name` of the model, with the rows of those classes that the file also has.
 
     Returns:
         The new value (shape and dtype of `model`) and the classes taken, or None if rows and classes do not fit.
@@ -78,9 +70,8 @@ def take_classes(
     to_rows = rows_by_class(name, len(model), len(model_classes))  # (K model, A)
     if from_rows is None or to_rows is None or from_rows.shape[1] != to_rows.shape[1]:
         return None
-    if head_kind(name) == "boxes" and len(file) == len(model) == 4:  # one box for all classes, or for the only class
-        return None
-    if file.shape[1:] != model.shape[1:]:
+    is_one_box = head_kind(name) == "boxes" and len(file) == len(model) == 4  # for all classes, or for the only one
+    if is_one_box or file.shape[1:] != model.shape[1:]:
         return None
     value = model.detach().clone()
     taken = [label for label in model_classes if label in file_classes]
@@ -95,25 +86,19 @@ def take_classes(
 def keep_first_classes(tensors: dict[str, Tensor], num_classes: int, num_anchors: int = 1) -> dict[str, Tensor]:
     """Weights whose classification heads keep only their first classes (and the background of a softmax).
 
-    A way to start a model with few classes from a COCO model without initialising anything anew.
-
-    Args:
-        tensors: under our names; not changed.
-        num_classes: foreground classes to keep.
-        num_anchors: anchors per cell of sigmoid heads (ASPECT_RATIOS x SCALES_PER_OCTAVE).
+    A way to start a model with few foreground classes from a COCO model without initialising anything anew. Sigmoid
+    heads have rows for `num_anchors` anchors per cell (ASPECT_RATIOS x SCALES_PER_OCTAVE).
 
     Raises:
         InputError: there is no such head, or it has fewer classes.
     """
     result = dict(tensors)
-    kinds = {name: head_kind(name) for name in tensors if head_kind(name)}
-    if not set(kinds.values()) - {"boxes"}:
+    heads = heads_of(tensors)
+    if not set(heads.values()) - {"boxes"}:
         raise InputError("MODEL.WEIGHT_SURGERY: the weights have no classification head (cls_logits, cls_score)")
-    proposes = "softmax" in kinds.values()  # then the sigmoid head is the class-agnostic one of an RPN
-    for name, kind in kinds.items():
+    for name, kind in heads.items():
         num_rows = len(tensors[name])
-        is_shared = kind == "boxes" and num_rows == 4  # one box for all classes
-        if is_shared or (kind == "sigmoid" and proposes):
+        if kind == "boxes" and num_rows == 4:  # one box for all classes
             continue
         present = {"softmax": num_rows - 1, "boxes": num_rows // 4}.get(kind, num_rows // num_anchors)
         rows = rows_by_class(name, num_rows, present)

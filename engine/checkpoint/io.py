@@ -8,7 +8,6 @@ see docs/decisions/checkpoint.md.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import os
 import re
@@ -27,6 +26,7 @@ from torch import Tensor
 from engine.checkpoint import restricted_pickle
 from engine.errors import InputError
 from engine.files import replacing
+from engine.spelling import did_you_mean
 
 _ZIP = b"PK\x03\x04"
 # The magic number at the start of files from before torch used zip.
@@ -39,20 +39,7 @@ _SEAL_LENGTH = len(_SEAL) + 8
 _END_LENGTH = 22  # the last record of a zip file without its comment
 _CHUNK = 1 << 20
 
-_multiarray = getattr(np, "_core", None) or np.core  # renamed in NumPy 2
-_multiarray = _multiarray.multiarray
-
-# NumPy types of random states and measured scalars. They hold only data, so they are allowed.
-_NUMPY_GLOBALS: list[Any] = [
-    np.dtype,
-    np.ndarray,
-    *[type(np.dtype(name)) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")],
-    *[
-        (getattr(_multiarray, name), f"numpy.{core}.multiarray.{name}")
-        for name in ("_reconstruct", "scalar")
-        for core in ("core", "_core")
-    ],
-]
+_multiarray = (getattr(np, "_core", None) or np.core).multiarray  # renamed in NumPy 2
 
 
 class _Forgotten:
@@ -62,8 +49,19 @@ class _Forgotten:
         pass
 
 
-# Log curves in checkpoints of mmdetection 3.
-_FORGOTTEN = [(_Forgotten, "mmengine.logging.history_buffer.HistoryBuffer")]
+# What a file may ask for besides what torch allows: NumPy types of random states and measured scalars, which hold only
+# data, and the log curves in checkpoints of mmdetection 3.
+_ALLOWED: list[Any] = [
+    (_Forgotten, "mmengine.logging.history_buffer.HistoryBuffer"),
+    np.dtype,
+    np.ndarray,
+    *[type(np.dtype(name)) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")],
+    *[
+        (getattr(_multiarray, name), f"numpy.{core}.multiarray.{name}")
+        for name in ("_reconstruct", "scalar")
+        for core in ("core", "_core")
+    ],
+]
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
@@ -79,16 +77,15 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
         TypeError: `state` holds something that `load` would reject.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        blob = _to_safetensors(state)
-        with replacing(path) as file:
-            file.write(blob)
-        return
+    blob = _to_safetensors(state) if path.suffix == ".safetensors" else None
     with replacing(path) as file:
+        if blob is not None:
+            file.write(blob)
+            return
         torch.save(state, file)
         file.flush()
         # Fail when the file is written, not weeks later when it is loaded.
-        with torch.serialization.safe_globals([*_NUMPY_GLOBALS, *_FORGOTTEN]):
+        with torch.serialization.safe_globals(_ALLOWED):
             strange = torch.serialization.get_unsafe_globals_in_checkpoint(str(file.name))
         if strange:
             raise TypeError(f"a checkpoint holds tensors and plain values, not {', '.join(sorted(strange))}")
@@ -101,18 +98,16 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     Reads PyTorch files (zip and older), `.safetensors` and Caffe2 / Detectron pickles, and tells them apart by content,
     not by name.
 
-    Args:
-        path: the file.
-        mmap: leave the tensors of a zip file on disk until they are used. It halves the memory, for callers that copy
-            the tensors and then drop them.
+    With `mmap` the tensors of a zip file stay on disk until they are used. It halves the memory, for callers that copy
+    the tensors and then drop them.
 
     Raises:
         InputError: the file is missing, empty, truncated, damaged, a web page, a pickle that asks for code (names it),
             or not a dictionary.
     """
     path = Path(path)
-    head = _head(path)
     try:
+        head = _head(path)
         if head.startswith(_ZIP):
             _verify(path)
             content = _torch_load(path, mmap=mmap)
@@ -134,14 +129,13 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
 
 def nearest_file(path: Path) -> str:
     """`; did you mean X?` for a misspelt file name, a note about the folder, or an empty string."""
+    if not path.parent.is_dir():
+        return f"; there is no folder {path.parent}"
     with contextlib.suppress(OSError):
         names = [entry.name for entry in path.parent.iterdir()]
-        close = difflib.get_close_matches(path.name, names, n=1)
-        if close:
-            return f"; did you mean {path.with_name(close[0])}?"
-        if not names:
-            return f"; the folder {path.parent} is empty"
-    return "" if path.parent.is_dir() else f"; there is no folder {path.parent}"
+        empty = "" if names else f"; the folder {path.parent} is empty"
+        return empty or did_you_mean(path.name, names, prefix=str(path).removesuffix(path.name))
+    return ""
 
 
 def not_weights(head: bytes) -> str | None:
@@ -167,13 +161,9 @@ def _head(path: Path) -> bytes:
         raise InputError(f"{path}: no such file{nearest_file(path)}")
     if not path.is_file():
         raise InputError(f"{path}: not a regular file")
-    try:
-        with open(path, "rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    reason = not_weights(head)
-    if reason:
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if reason := not_weights(head):
         raise InputError(f"{path}: {reason}")
     return head
 
@@ -202,10 +192,9 @@ def _crc_of_file(file: BinaryIO, length: int) -> int:
     """CRC-32 of the first `length` bytes; leaves the file position after them."""
     file.seek(0)
     crc = 0
-    while length > 0:
-        chunk = file.read(min(_CHUNK, length))
+    while chunk := file.read(min(_CHUNK, length)):  # nothing is left after `length` bytes or at the end of the file
         crc = zlib.crc32(chunk, crc)
-        length -= len(chunk) or length
+        length -= len(chunk)
     return crc
 
 
@@ -226,7 +215,7 @@ def _verify_entries(path: Path) -> None:
 
 def _torch_load(path: Path, mmap: bool) -> object:
     try:
-        with torch.serialization.safe_globals([*_NUMPY_GLOBALS, *_FORGOTTEN]):
+        with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except OSError:
         raise

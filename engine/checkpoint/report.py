@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tabulate import tabulate
@@ -27,25 +27,16 @@ class Reshaped:
 
 @dataclass
 class LoadReport:
-    """The outcome of `load_weights`.
-
-    Attributes:
-        matched: parameters and buffers of the model that were loaded.
-        missing: parameters that the file does not have; they keep their values.
-        unexpected: tensors of the file that the model does not have.
-        reshaped: parameters with a different shape or different classes in file and model.
-        ignored: tensors of the file that are not needed (ImageNet classifiers, batch counters).
-        notes: one-line warnings.
-    """
+    """The outcome of `load_weights`: names of parameters and buffers."""
 
     source: str = ""
     format: str = ""
-    matched: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
+    matched: list[str] = field(default_factory=list)  # loaded
+    missing: list[str] = field(default_factory=list)  # not in the file, so the model keeps their values
+    unexpected: list[str] = field(default_factory=list)  # in the file, but not in the model
     reshaped: list[Reshaped] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)  # in the file, but not needed (ImageNet classifiers, counters)
+    notes: list[str] = field(default_factory=list)  # one-line warnings
 
     @property
     def ok(self) -> bool:
@@ -66,25 +57,12 @@ class LoadReport:
         if self.backbone_only:
             new = sorted({"deformable offsets" if _is_offset(name) else part_of(name) for name in self.missing})
             return f"{start}: backbone.body loaded ({len(self.matched)} tensors); new: {', '.join(new) or 'nothing'}"
-        counts = {
-            "matched": self.matched,
-            "missing": self.missing,
-            "unexpected": self.unexpected,
-            "reshaped": self.reshaped,
-        }
-        return f"{start}: " + ", ".join(f"{len(v)} {k}" for k, v in counts.items() if v)
+        counts = {kind: len(names) for kind, names in self._names().items() if kind != "ignored"}
+        return f"{start}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
     def table(self) -> str:
         """Counts by part of the model, the first names of each kind of mismatch, and the notes."""
-        kinds = {
-            "matched": self.matched,
-            "missing": self.missing,
-            "unexpected": self.unexpected,
-            "reshaped": [item.name for item in self.reshaped],
-            "ignored": self.ignored,
-        }
-        kinds = {kind: names for kind, names in kinds.items() if names}
-        counts = {kind: Counter(map(part_of, names)) for kind, names in kinds.items()}
+        counts = {kind: Counter(map(part_of, names)) for kind, names in self._names().items()}
         parts = sorted(set().union(*counts.values()))
         rows = [[part, *(counter[part] or "" for counter in counts.values())] for part in parts]
         lines = [tabulate(rows, headers=["part", *counts], tablefmt="simple")]
@@ -93,6 +71,12 @@ class LoadReport:
         lines += _first("unexpected, not used", self.unexpected)
         lines += _first("different shape or classes", self.reshaped)
         return "\n".join(lines + self.notes)
+
+    def _names(self) -> dict[str, list[str]]:
+        """The names of each kind that occurs."""
+        kinds = ("matched", "missing", "unexpected", "reshaped", "ignored")
+        names = {kind: [getattr(each, "name", each) for each in getattr(self, kind)] for kind in kinds}
+        return {kind: each for kind, each in names.items() if each}
 
 
 def part_of(name: str) -> str:
@@ -109,8 +93,7 @@ def _is_offset(name: str) -> bool:
     return ".offset." in name
 
 
-def _first(title: str, items: Iterable[object]) -> list[str]:
-    items = list(items)
+def _first(title: str, items: Sequence[object]) -> list[str]:
     lines = [f"  {item}" for item in items[:_SHOWN]]
     if len(items) > _SHOWN:
         lines.append(f"  ... and {len(items) - _SHOWN} more")

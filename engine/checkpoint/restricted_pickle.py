@@ -53,49 +53,30 @@ class _DType:
 class Array:
     """Stands for `numpy.ndarray`."""
 
-    def __init__(self) -> None:
-        self.value = np.zeros(0, dtype=np.float32)
+    value = np.zeros(0, dtype=np.float32)
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, data = state
-        self.fill(data, dtype, shape, "F" if fortran else "C")
+        self.value = Array.of(data, dtype, shape, "F" if fortran else "C").value
 
-    def fill(self, data: object, dtype: object, shape: object, order: str) -> None:
+    @classmethod
+    def of(cls, data: object, dtype: object, shape: object, order: str = "C") -> Array:
         if not isinstance(dtype, _DType):
             raise Refused("a NumPy array of unknown type")
         raw = data.encode("latin1") if isinstance(data, str) else bytes(data)  # Python 2 wrote strings
-        self.value = np.frombuffer(raw, dtype.numpy()).reshape(shape, order=order)
+        array = cls()
+        array.value = np.frombuffer(raw, dtype.numpy()).reshape(shape, order=order)
+        return array
 
     def tensor(self) -> Tensor:
         native = np.array(self.value, dtype=self.value.dtype.newbyteorder("="), order="C")
         return torch.from_numpy(native)
 
 
-def _reconstruct(*_: object) -> Array:
-    return Array()
-
-
-def _frombuffer(data: object, dtype: object, shape: object, order: str) -> Array:
-    array = Array()
-    array.fill(data, dtype, shape, order)
-    return array
-
-
-def _scalar(dtype: object, data: object) -> Array:
-    array = Array()
-    array.fill(data, dtype, (), "C")
-    return array
-
-
 def _encode(text: str, encoding: str) -> bytes:
     if encoding not in ("latin1", "latin-1"):
         raise Refused(f"_codecs.encode to {str(encoding)!r}")
     return text.encode("latin1")
-
-
-def _empty_bytes() -> bytes:
-    """Pickle protocols below 3 write `b""` as a call without arguments."""
-    return b""
 
 
 class _Callable:
@@ -116,14 +97,14 @@ class _Callable:
 _ALLOWED: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": OrderedDict,
     "_codecs.encode": _encode,
-    "__builtin__.bytes": _empty_bytes,
+    "__builtin__.bytes": lambda: b"",  # as protocols below 3 write an empty string of bytes
     "numpy.dtype": _DType,
     "numpy.ndarray": Array,
 }
 for _package in ("numpy.core", "numpy._core"):
-    _ALLOWED[f"{_package}.multiarray._reconstruct"] = _reconstruct
-    _ALLOWED[f"{_package}.multiarray.scalar"] = _scalar
-    _ALLOWED[f"{_package}.numeric._frombuffer"] = _frombuffer
+    _ALLOWED[f"{_package}.multiarray._reconstruct"] = lambda *_: Array()  # filled by `__setstate__`
+    _ALLOWED[f"{_package}.multiarray.scalar"] = lambda dtype, data: Array.of(data, dtype, ())
+    _ALLOWED[f"{_package}.numeric._frombuffer"] = Array.of
 
 
 class _Unpickler(pickle._Unpickler):
@@ -136,21 +117,17 @@ class _Unpickler(pickle._Unpickler):
         return _Callable(_ALLOWED[qualified])
 
 
-def read(file: BinaryIO, source: str) -> dict[str, Any]:
-    """The dictionary pickled in `file`, with tensors for arrays: `{"blobs": {name: tensor}}`.
-
-    Args:
-        file: positioned at the pickle.
-        source: the name of the file in errors.
+def read(file: BinaryIO, source: str) -> object:
+    """The object pickled in `file`; a dictionary has tensors for arrays: `{"blobs": {name: tensor}}`.
 
     Raises:
-        InputError: it asks for anything other than arrays (names it), is damaged, or is not a dictionary.
+        InputError: it asks for anything other than arrays (names it), or is damaged; starts with `source`.
     """
     try:
         # A damaged or hostile pickle can raise anything. It cannot do anything else.
         content = _Unpickler(file, encoding="latin1").load()
-        if isinstance(content, dict):
-            return {_text(key): _tensors(value) for key, value in content.items()}
+        is_dict = isinstance(content, dict)
+        return {_text(key): _tensors(value) for key, value in content.items()} if is_dict else content
     except Refused as refused:
         raise InputError(
             f"{source}: refused without running anything: the pickle asks for {refused}, which weights do not need"
@@ -158,7 +135,6 @@ def read(file: BinaryIO, source: str) -> dict[str, Any]:
     except Exception as error:
         reason = printable(error) or type(error).__name__
         raise InputError(f"{source}: not a checkpoint, or a damaged one ({reason}); download it again") from None
-    raise InputError(f"{source}: holds a {type(content).__name__}, not a dictionary of weights")
 
 
 def _tensors(value: object) -> object:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import hashlib
 import os
 import re
+import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from engine.checkpoint.io import nearest_file, not_weights
+from engine.checkpoint.publish import sha256
 from engine.errors import InputError
 from engine.files import replacing
+from engine.spelling import did_you_mean
 
 _DETECTRON = "https://dl.fbaipublicfiles.com/detectron"
 _BASELINE = "12_2017_baselines/{name}.yaml.{signature}/output/train"
 _TIMEOUT_SECONDS = 30
-_CHUNK = 1 << 20
 
 _IMAGENET = {
     "MSRA/R-50": "MSRA/R-50.pkl",
@@ -75,10 +78,11 @@ def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
     if not text:
         raise InputError("no weights given: set MODEL.WEIGHT to a file or URI")
     scheme, separator, rest = text.partition("://")
-    if not separator:
-        return _existing(Path(text).expanduser())
-    if scheme == "file":
-        return _existing(Path(urllib.parse.unquote(rest)))
+    if not separator or scheme == "file":
+        path = Path(urllib.parse.unquote(rest)) if separator else Path(text).expanduser()
+        if not path.exists():
+            raise InputError(f"{path}: no such weights file{nearest_file(path)}")
+        return path
     if scheme == "catalog":
         url = CATALOG.get(rest.strip("/"))
         if url is None:
@@ -117,25 +121,15 @@ def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:
     return Path(cache).expanduser().joinpath(re.sub(r"[^\w.-]", "_", parts.netloc), *segments, name)
 
 
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise InputError(f"{path}: no such weights file{nearest_file(path)}")
-    return path
-
-
-def _nearest(name: str, known: object, prefix: str = "") -> str:
-    names = sorted(known)  # type: ignore[call-overload]
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return f"; did you mean {prefix}{close[0]}?" if close else f"; it has {', '.join(names[:6])}, ..."
+def _nearest(name: str, known: Iterable[str], prefix: str) -> str:
+    return did_you_mean(name, known, prefix=prefix) or f"; it has {', '.join(sorted(known)[:6])}, ..."
 
 
 def _torchvision_url(name: str) -> str:
     from torchvision import models  # takes a second to import, and most runs do not need it
 
-    try:
+    with contextlib.suppress(ValueError):
         return models.get_model_weights(name).DEFAULT.url
-    except ValueError:
-        pass
     known = [each for each in models.list_models(models) if each.startswith(("resnet", "resnext"))]
     raise InputError(f"torchvision://{name}: torchvision has no such model{_nearest(name, known, 'torchvision://')}")
 
@@ -147,7 +141,11 @@ def _download(url: str, path: Path) -> None:
             urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response,
             replacing(path, f".{uuid.uuid4().hex}.tmp") as file,  # several processes may download at once
         ):
-            _copy(response, file, url, path)
+            size = int(response.headers.get("Content-Length") or 0)
+            with tqdm.wrapattr(response, "read", total=size or None, desc=path.name, leave=False) as reader:
+                shutil.copyfileobj(reader, file)
+            file.flush()
+            _check_download(url, Path(file.name), size)
     except (OSError, ValueError) as error:  # URLError, HTTPError and timeouts are OSErrors
         reason = getattr(error, "reason", None) or error
         raise InputError(
@@ -155,19 +153,15 @@ def _download(url: str, path: Path) -> None:
         ) from None
 
 
-def _copy(response: object, file: object, url: str, path: Path) -> None:
-    expected = int(response.headers.get("Content-Length") or 0)
-    digest, received = hashlib.sha256(), 0
-    with tqdm(total=expected or None, unit="B", unit_scale=True, desc=path.name, leave=False) as bar:
-        while chunk := response.read(_CHUNK):
-            if received == 0 and (reason := not_weights(chunk[:512])):
-                raise InputError(f"{url}: {reason}")
-            file.write(chunk)
-            digest.update(chunk)
-            received += len(chunk)
-            bar.update(len(chunk))
-    if received == 0 or (expected and received != expected):
-        raise InputError(f"{url}: the download stopped after {received} of {expected} bytes; try again")
-    named = re.search(r"-([0-9a-f]{8,})\.", path.name)  # torchvision's files carry their SHA-256 in the name
-    if named and "download.pytorch.org" in url and not digest.hexdigest().startswith(named[1]):
+def _check_download(url: str, path: Path, size: int) -> None:
+    """Raise InputError unless `path` holds weights of `size` bytes (if not 0), with the checksum that `url` names."""
+    received = path.stat().st_size
+    with path.open("rb") as file:
+        reason = not_weights(file.read(512))
+    if reason:
+        raise InputError(f"{url}: {reason}")
+    if size and received != size:
+        raise InputError(f"{url}: the download stopped after {received} of {size} bytes; try again")
+    named = re.search(r"-([0-9a-f]{8,})\.", url)  # torchvision's files carry their SHA-256 in the name
+    if named and "download.pytorch.org" in url and not sha256(path).startswith(named[1]):
         raise InputError(f"{url}: the downloaded file does not have the checksum in its name; try again")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from engine import distributed
 from engine.checkpoint import foreign, io, sources
 from engine.checkpoint.foreign import torchvision
 from engine.checkpoint.foreign.atss import strip_wrappers
-from engine.checkpoint.heads import head_kind, keep_first_classes, take_classes
+from engine.checkpoint.foreign.rename import COUNTER
+from engine.checkpoint.heads import heads_of, take_classes
 from engine.checkpoint.io import FORMAT
 from engine.checkpoint.report import LoadReport, Reshaped
 from engine.checkpoint.restricted_pickle import printable
@@ -23,49 +24,39 @@ from engine.log import get_logger
 
 Tensors = dict[str, Tensor]
 
-# By the name in MODEL.WEIGHT_SURGERY; each takes tensors and the number of foreground classes of the model.
-SURGERIES: dict[str, Callable[..., Tensors]] = {"keep_first_classes": keep_first_classes}
-
-_IMAGENET_HEADS = ("fc.", "fc1000.")
-_COUNTER = "num_batches_tracked"
 _RESET = "left as initialised"
+IMAGENET_HEADS = ("fc.", "fc1000.")
+"""Layers of bodies trained on ImageNet; no detector has them."""
 
 
 @dataclass(frozen=True)
 class WeightFile:
     """A weights file under our names.
 
-    Attributes:
-        tensors: parameters and buffers by name, on the CPU.
-        class_names: foreground classes in the order of the labels, if the file has them.
-        thresholds: the `thresholds.json` object, if the file has one.
-        source: the URI or path as given.
-        format: "engine", a key of `foreign.FORMATS`, or "unknown".
-        conventions: configuration keys and the values that the weights were trained with, as far as the file or its
-            format gives them.
+    `conventions` are configuration keys and the values that the weights were trained with, as far as the file or its
+    format gives them.
     """
 
-    tensors: Tensors
-    class_names: list[str] | None
-    thresholds: dict[str, Any] | None
-    source: str
-    format: str
+    tensors: Tensors  # parameters and buffers by name, on the CPU
+    class_names: list[str] | None  # foreground classes in the order of the labels, if the file has them
+    thresholds: dict[str, Any] | None  # the `thresholds.json` object, if the file has one
+    source: str  # the URI or path as given
+    format: str  # "engine", a key of `foreign.FORMATS`, or "unknown"
     conventions: dict[str, Any] = field(default_factory=dict)
 
 
 def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
     """Read weights of any known format from a path or URI (see `sources.resolve`).
 
-    Args:
-        uri: a path or URI.
-        file_format: a key of `foreign.FORMATS` for a file that is not ours, or "auto" to recognise it by the names.
+    `file_format` is a key of `foreign.FORMATS` for a file that is not ours, or "auto" to recognise it by the names.
 
     Raises:
         InputError: the file is missing or damaged, asks for code, has no tensors, or is not of that format.
     """
     path = sources.resolve(uri)
     content = io.load(path, mmap=True)
-    tensors = {name: value for name, value in _state_dict(content).items() if _is_weight(name, value)}
+    items = _state_dict(content).items()
+    tensors = {name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
         raise InputError(f"{path}: has no weights; its keys: {', '.join(map(printable, list(content)[:5])) or 'none'}")
     if content.get("format") != FORMAT:
@@ -81,10 +72,7 @@ def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
 
 
 def load_weights(
-    model: nn.Module,
-    weights: str | Path | WeightFile,
-    class_names: Sequence[str] | None = None,
-    surgery: Callable[[Tensors], Tensors] | None = None,
+    model: nn.Module, weights: str | Path | WeightFile, class_names: Sequence[str] | None = None
 ) -> LoadReport:
     """Load the weights of a file into a model, by exact name and shape, and log the outcome.
 
@@ -93,19 +81,15 @@ def load_weights(
         weights: anything `sources.resolve` understands, or what `read_weights` returned.
         class_names: the model's foreground classes, by default `model.class_names`. If file and model both have class
             names, a classification head takes the rows of the common classes, in the model's order.
-        surgery: applied to the file's tensors first, such as `functools.partial(keep_first_classes, num_classes=3)`.
 
     Raises:
         InputError: the file cannot be read, or nothing in it matches the model. The model is unchanged then.
     """
     file = weights if isinstance(weights, WeightFile) else read_weights(weights)
     names = class_names or getattr(model, "class_names", None) or None
-    file_classes = None if surgery else file.class_names
-    tensors = surgery(dict(file.tensors)) if surgery else file.tensors
     targets = {strip_wrappers(name): value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    tensors = place_deformable(tensors, targets)
-    tensors = align_variance(tensors, norm_eps_change(tensors, model, file.format))
-    values, report = values_by_name(tensors, targets, file_classes, names)
+    tensors = align_variances(place_deformable(file.tensors, targets), model, file.format)
+    values, report = values_by_name(tensors, targets, file.class_names, names)
     report.source, report.format = file.source, file.format
     if not report.matched:
         raise InputError(_nothing_matches(file, report, tensors, targets))
@@ -123,13 +107,11 @@ def check_storable(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: not a local file, or not our format.
     """
-    if "://" in str(path):
-        raise InputError(f"{path}: thresholds can only be stored in a local checkpoint")
-    content = io.load(path)
+    content = {} if "://" in str(path) else io.load(path)
     if content.get("format") != FORMAT:
         raise InputError(
-            f"{path}: thresholds can only be stored in checkpoints of this engine; convert it first "
-            f"(tools/convert_weights.py) or read them from thresholds.json"
+            f"{path}: thresholds can only be stored in a local checkpoint of this engine; convert it first "
+            "(tools/convert_weights.py), or read them from thresholds.json"
         )
     return content
 
@@ -157,34 +139,27 @@ def values_by_name(
     report = LoadReport()
     values: Tensors = {}
     both = file_classes is not None and model_classes is not None
-    other_classes = both and list(file_classes) != list(model_classes)
-    proposes = any(name.startswith("roi_heads.") for name in targets)  # then the head of `rpn` is class-agnostic
+    other_heads = heads_of(targets) if both and list(file_classes) != list(model_classes) else {}
     for name, target in targets.items():
         if name not in tensors:
-            if not name.endswith(_COUNTER):  # batch counters do not affect the results, and old files have none
+            if not name.endswith(COUNTER):  # batch counters do not affect the results, and old files have none
                 report.missing.append(name)
             continue
         tensor = tensors[name]
-        if other_classes and head_kind(name) and not (proposes and name.startswith("rpn.")):
-            taken = take_classes(name, tensor, target, file_classes, model_classes)
-            if taken is not None:
-                value, labels = taken
-                outcome = f"{len(labels)} of {len(model_classes)} classes by name, others {_RESET}"
-                report.reshaped.append(Reshaped(name, tuple(tensor.shape), tuple(target.shape), outcome))
-                if labels:
-                    values[name] = value
-                    report.matched.append(name)
-                continue
-        if tensor.shape == target.shape:
+        if name in other_heads and (taken := take_classes(name, tensor, target, file_classes, model_classes)):
+            value, labels = taken
+            outcome = f"{len(labels)} of {len(model_classes)} classes by name, others {_RESET}"
+            report.reshaped.append(Reshaped(name, tensor.shape, target.shape, outcome))
+            if labels:
+                values[name] = value
+        elif tensor.shape == target.shape:
             values[name] = tensor
-            report.matched.append(name)
         else:
-            report.reshaped.append(Reshaped(name, tuple(tensor.shape), tuple(target.shape), _RESET))
-    for name in tensors.keys() - targets.keys():
-        known = name.startswith(_IMAGENET_HEADS) or name.endswith(_COUNTER)
+            report.reshaped.append(Reshaped(name, tensor.shape, target.shape, _RESET))
+    report.matched = list(values)
+    for name in sorted(tensors.keys() - targets.keys()):
+        known = name.startswith(IMAGENET_HEADS) or name.endswith(COUNTER)
         (report.ignored if known else report.unexpected).append(name)
-    report.unexpected.sort()
-    report.ignored.sort()
     return values, report
 
 
@@ -200,33 +175,26 @@ def place_deformable(tensors: Tensors, target_names: Iterable[str]) -> Tensors:
     return {place(name): tensor for name, tensor in tensors.items()}
 
 
-def norm_eps_change(tensors: Mapping[str, Tensor], model: nn.Module, file_format: str) -> dict[str, float]:
-    """What to add to each running variance so that batch norm gives the same results in the model as in the file.
+def align_variances(tensors: Tensors, model: nn.Module, file_format: str) -> Tensors:
+    """Tensors with running variances, not below 0, for which batch norm gives the same results as in the file.
 
     Frozen batch norm adds no epsilon in the reference, in Caffe2 and in ours; trainable batch norm adds one. Files of
     the reference and ours have batch counters only for trainable batch norm.
     """
-    change = {}
+    aligned = dict(tensors)
     for wrapped, module in model.named_modules():
-        if getattr(module, "running_var", None) is None:
-            continue
         name = strip_wrappers(wrapped)
-        trained = f"{name}.{_COUNTER}" in tensors
+        variance = tensors.get(f"{name}.running_var")
+        if variance is None or getattr(module, "running_var", None) is None:
+            continue
+        trained = f"{name}.{COUNTER}" in tensors
         if trained and isinstance(module, nn.modules.batchnorm._BatchNorm) and file_format != "torchvision":
             continue  # trainable in both, with the same epsilon
         file_eps = torchvision.NORM_EPS if trained or file_format == "torchvision" else 0.0
-        change[f"{name}.running_var"] = file_eps - module.eps
-    return change
-
-
-def align_variance(tensors: Tensors, change: Mapping[str, float]) -> Tensors:
-    """Tensors with `change` added to the variances that it names, but not below 0."""
-    changed = {
-        name: (tensors[name].double() + delta).clamp(min=0).to(tensors[name].dtype)
-        for name, delta in change.items()
-        if delta and name in tensors
-    }
-    return {**tensors, **changed}
+        if file_eps != module.eps:
+            changed = (variance.double() + (file_eps - module.eps)).clamp(min=0)
+            aligned[f"{name}.running_var"] = changed.to(variance.dtype)
+    return aligned
 
 
 def _read_foreign(path: Path, content: dict[str, Any], tensors: Tensors, source: str, file_format: str) -> WeightFile:
@@ -241,10 +209,6 @@ def _read_foreign(path: Path, content: dict[str, Any], tensors: Tensors, source:
         raise InputError(f"{path}: cannot be read as weights of {name} ({printable(reason)})") from error
 
 
-def _is_weight(name: object, value: object) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor)
-
-
 def _state_dict(content: dict[str, Any]) -> dict[str, Any]:
     """The state dict in a checkpoint of a trainer, in `blobs` of Detectron, or the dictionary itself."""
     for key in ("model", "blobs", "state_dict"):
@@ -254,14 +218,11 @@ def _state_dict(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _nothing_matches(file: WeightFile, report: LoadReport, tensors: Tensors, targets: Tensors) -> str:
-    message = f"nothing in {file.source} matches this model"
+    start, ours = f"nothing in {file.source} matches this model", next(iter(targets), "no parameters")
     if report.reshaped:
-        return f"{message}: same names but other shapes, such as {report.reshaped[0]}"
-    return (
-        f"{message}: it has {printable(next(iter(tensors)))}, ..., "
-        f"the model {next(iter(targets), 'no parameters')}, ...; "
-        f"use weights of this architecture"
-    )
+        return f"{start}: same names but other shapes, such as {report.reshaped[0]}"
+    theirs = printable(next(iter(tensors)))
+    return f"{start}: it has {theirs}, ..., the model {ours}, ...; use weights of this architecture"
 
 
 def _notes(model: nn.Module, values: Tensors, file_format: str) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import torch
 
-from engine.errors import InputError, signal_numbers
+from engine.errors import SIGNALS, InputError
 
 Pipe = tuple[Connection, Connection]
 
@@ -52,7 +52,7 @@ def _lifeline(pid: int) -> Pipe:
 def _start_worker(lifeline: Pipe, worker_id: int) -> None:
     """Prepare a worker: no signals, no threads that compute, and an end together with the main process."""
     # A signal to the whole job is answered by the main process, which still needs its workers to finish an iteration.
-    for number in signal_numbers():
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     reading_end, writing_end = lifeline
     writing_end.close()  # otherwise this copy would keep the pipe open after the main process was killed

@@ -23,37 +23,26 @@ SCHEDULES = Registry("SCHEDULES")
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """What a curve may depend on; learning rates are relative to `SOLVER.BASE_LR`.
+    """What a curve may depend on; learning rates are relative to `SOLVER.BASE_LR`."""
 
-    Attributes:
-        max_iter: iterations of the run.
-        steps: milestones, 0-based iterations (`SOLVER.STEPS` or `STEPS_EPOCH`).
-        gamma: `SOLVER.GAMMA`.
-        final: the rate at the end of the run (`SOLVER.FINAL_LR_FACTOR`).
-        power: `SOLVER.POLY_POWER`.
-        num_cycles, start, rise: `SOLVER.CYCLE.NUM`, `START_FACTOR` and `RISE`.
-    """
-
-    max_iter: int
-    steps: Sequence[int] = ()
-    gamma: float = 0.1
-    final: float = 0.0
-    power: float = 0.9
-    num_cycles: int = 1
-    start: float = 0.1
-    rise: float = 0.4
+    max_iter: int  # iterations of the run
+    steps: Sequence[int] = ()  # milestones, 0-based iterations (`SOLVER.STEPS` or `STEPS_EPOCH`)
+    gamma: float = 0.1  # `SOLVER.GAMMA`
+    final: float = 0.0  # the rate at the end of the run (`SOLVER.FINAL_LR_FACTOR`)
+    power: float = 0.9  # `SOLVER.POLY_POWER`
+    num_cycles: int = 1  # `SOLVER.CYCLE.NUM`
+    start: float = 0.1  # the rate at the beginning of a cycle (`SOLVER.CYCLE.START_FACTOR`)
+    rise: float = 0.4  # the share of a cycle in which the rate rises (`SOLVER.CYCLE.RISE`)
 
 
 @dataclass(frozen=True)
 class Curves:
     """Functions of the progress in [0, 1): the 0-based iteration / `ScheduleSettings.max_iter`.
 
-    Attributes:
-        rate: the factor of all learning rates.
-        momentum: 0 for the optimizer's own momentum, 1 for `SOLVER.CYCLE.PEAK_MOMENTUM`; None leaves momentum alone.
+    `momentum` is 0 for the optimizer's own momentum and 1 for `SOLVER.CYCLE.PEAK_MOMENTUM`; None leaves momentum alone.
     """
 
-    rate: Callable[[float], float]
+    rate: Callable[[float], float]  # the factor of all learning rates
     momentum: Callable[[float], float] | None = None
 
 

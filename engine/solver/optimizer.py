@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from engine.errors import InputError
-from engine.registry import Registry
+from engine.registry import Registry, taken_by
 
 OPTIMIZERS = Registry("OPTIMIZERS")
 """(groups, lr: float[, momentum: float]) -> torch.optim.Optimizer; holds those of `torch.optim`."""
@@ -21,10 +22,7 @@ for _name, _optimizer in sorted(inspect.getmembers(torch.optim, inspect.isclass)
     if issubclass(_optimizer, torch.optim.Optimizer) and _name not in (*_UNFIT, "Optimizer"):
         OPTIMIZERS.register(_name)(_optimizer)
 
-_NORMS = (
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),
-    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-)
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # the first is that of all batch and instance norms
 _BODY = "backbone.body"
 
 
@@ -136,5 +134,4 @@ def build_with(
     """
     if not groups:
         raise InputError("every parameter is frozen, so there is nothing to train")
-    takes_momentum = "momentum" in inspect.signature(optimizer).parameters
-    return optimizer(groups, lr=groups[0]["lr"], **({"momentum": momentum} if takes_momentum else {}))
+    return optimizer(groups, lr=groups[0]["lr"], **taken_by(optimizer, {"momentum": momentum}))

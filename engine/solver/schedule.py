@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from engine.errors import InputError
 from engine.solver.curves import Curves
-from engine.solver.warmup import NO_WARMUP, Warmup
+from engine.solver.warmup import Warmup
 
 
+@dataclass(eq=False)
 class Schedule:
     """Sets the learning rate of each group to "initial_lr" x the curve x the warm-up, and its momentum.
-
-    Args:
-        optimizer: its groups have "initial_lr", and the momentum to use where the learning rate is lowest.
-        curves: of the learning rate and, if `peak_momentum` is above 0, of momentum.
-        max_iter: iterations of the whole run.
-        warmup: of the learning rate.
-        peak_momentum: momentum at the peak of the learning rate; 0 leaves momentum alone.
 
     Raises:
         InputError: `peak_momentum` is set, but the curves or the optimizer have no momentum, or less than that.
     """
 
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        curves: Curves,
-        max_iter: int,
-        warmup: Warmup = NO_WARMUP,
-        peak_momentum: float = 0.0,
-    ) -> None:
-        self.optimizer = optimizer
-        self.curves = curves
-        self.max_iter = max_iter
-        self.warmup = warmup
-        self.peak_momentum = peak_momentum
-        self.momenta = [momentum_of(group) for group in optimizer.param_groups]
-        if peak_momentum > 0:
-            _check_momentum(type(optimizer).__name__, curves, self.momenta[0], peak_momentum)
+    optimizer: torch.optim.Optimizer  # its groups have "initial_lr", and the momentum for the lowest learning rate
+    curves: Curves  # with one of momentum, if `peak_momentum` is above 0
+    max_iter: int  # iterations of the whole run
+    warmup: Warmup = Warmup()
+    peak_momentum: float = 0.0  # momentum at the peak of the learning rate; 0 leaves momentum alone
+
+    def __post_init__(self) -> None:
+        self.momenta = [momentum_of(group) for group in self.optimizer.param_groups]
+        if self.peak_momentum > 0:
+            _check_momentum(type(self.optimizer).__name__, self.curves, self.momenta[0], self.peak_momentum)
 
     def factor(self, iteration: int) -> float:
         """The factor of the learning rates in the 0-based `iteration`."""

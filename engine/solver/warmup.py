@@ -36,22 +36,14 @@ def exponential(progress: float, factor: float) -> float:
 class Warmup:
     """The factor of the learning rate in a 0-based iteration.
 
-    Attributes:
-        num_iters: length of the warm-up; the factor is 1.0 afterwards.
-        factor: its start value.
-        curve: see `WARMUPS`.
-
     Example:
         >>> [Warmup(2, 0.5, linear)(iteration) for iteration in range(3)]
         [0.5, 0.75, 1.0]
     """
 
-    num_iters: int = 0
-    factor: float = 1.0
-    curve: Callable[[float, float], float] = linear
+    num_iters: int = 0  # length of the warm-up; the factor is 1.0 afterwards
+    factor: float = 1.0  # its start value
+    curve: Callable[[float, float], float] = linear  # see `WARMUPS`
 
     def __call__(self, iteration: int) -> float:
         return self.curve(iteration / self.num_iters, self.factor) if iteration < self.num_iters else 1.0
-
-
-NO_WARMUP = Warmup()

@@ -21,11 +21,9 @@ def decay_of(update: int, decay: float) -> float:
 
 
 class EMAHook(Hook):
-    """Maintains `model`, a copy of the trained one with averaged parameters and buffers (Polyak & Juditsky, 1992).
+    """Maintains `model`, a copy of `trained` with averaged parameters and buffers (Polyak & Juditsky, 1992).
 
-    Args:
-        trained: the detector, without wrappers.
-        decay: the share of the old average in each update, see `decay_of`.
+    `trained` is the detector without wrappers. `decay` is the share of the old average in each update, see `decay_of`.
     """
 
     def __init__(self, trained: nn.Module, decay: float) -> None:

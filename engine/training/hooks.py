@@ -23,42 +23,26 @@ HOOKS = Registry("HOOKS")
 
 @dataclass(frozen=True)
 class Run:
-    """What a hook can read and change in its training.
+    """What a hook can read and change in its training."""
 
-    Attributes:
-        model: the detector, without the wrapper for several processes.
-        optimizer: of its parameters.
-        output_dir: folder of the run, which exists.
-        max_iter: iterations of the whole run.
-    """
-
-    model: nn.Module
+    model: nn.Module  # the detector, without the wrapper for several processes
     optimizer: torch.optim.Optimizer
-    output_dir: Path
-    max_iter: int
+    output_dir: Path  # exists
+    max_iter: int  # iterations of the whole run
 
 
+@dataclass(eq=False)
 class CheckpointHook(Hook):
     """Saves `model_0002500.pth` etc. every `period` iterations and `model_final.pth` at the end, on the main process.
 
-    Args:
-        checkpointer: of the run.
-        state: called with the number of iterations done, returns the content of a checkpoint.
-        period: iterations between two checkpoints; 0 saves only the final one.
-        keep: number of numbered checkpoints to keep, the newest ones; 0 keeps all.
-        is_final: training resumes from `model_final.pth`, which stays unchanged, with thresholds, if there is no step.
+    With `is_final` training resumes from `model_final.pth`, which stays as it is, with thresholds, if no step follows.
     """
 
-    def __init__(
-        self,
-        checkpointer: Checkpointer,
-        state: Callable[[int], dict[str, Any]],
-        period: int,
-        keep: int = 0,
-        is_final: bool = False,
-    ) -> None:
-        self.checkpointer, self.state, self.period, self.keep = checkpointer, state, period, keep
-        self.is_final = is_final
+    checkpointer: Checkpointer
+    state: Callable[[int], dict[str, Any]]  # called with the number of iterations done; the content of a checkpoint
+    period: int  # 0 saves only the final checkpoint
+    keep: int = 0  # how many numbered checkpoints to keep, the newest ones; 0 keeps all
+    is_final: bool = False
 
     def after_step(self, step: Step) -> None:
         self.is_final = False

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine import distributed
 from engine.checkpoint import Checkpointer
-from engine.errors import Interrupted, signal_numbers
+from engine.errors import SIGNALS, Interrupted
 from engine.log import get_logger
 from engine.training.loop import Hook, Step
 
@@ -18,11 +18,8 @@ from engine.training.loop import Hook, Step
 class InterruptHook(Hook):
     """When a signal has reached any process: finishes the step, saves a checkpoint and raises `Interrupted`.
 
-    A second Ctrl-C does not wait for the step to finish.
-
-    Args:
-        checkpointer: of the run.
-        state: called with the number of iterations done, returns the content of a checkpoint.
+    A second Ctrl-C does not wait for the step to finish. `state` is called with the number of iterations done and
+    returns the content of a checkpoint.
     """
 
     def __init__(self, checkpointer: Checkpointer, state: Callable[[int], dict[str, Any]]) -> None:
@@ -33,7 +30,7 @@ class InterruptHook(Hook):
     def before_train(self, start: int) -> None:
         if threading.current_thread() is not threading.main_thread():
             return  # Python delivers signals to the main thread only; a program that trains in another must handle them
-        for number in signal_numbers():
+        for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._receive)
 
     def after_step(self, step: Step) -> None:
@@ -41,7 +38,7 @@ class InterruptHook(Hook):
             done = step.iteration + 1
             path = self.checkpointer.output_dir / f"model_{done:07d}.pth"
             if distributed.is_main():
-                self.checkpointer.save(path.name, self.state(done))
+                self.checkpointer.save(path.stem, self.state(done))
             self._end(number, f"at iteration {done}: saved in {path}; continue with --resume")
 
     def after_train(self, iteration: int) -> None:

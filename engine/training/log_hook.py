@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -27,10 +27,8 @@ class LogHook(Hook):
     The last record covers the steps since the one before it. Each unreadable image is logged once, and all are counted.
     A run resumed in the middle of a period continues with the sums of that period (those of the main process).
 
-    Args:
-        run: the training run.
-        period: iterations per record.
-        writers: additional ones, used on the main process only. If they fail after opening, training continues.
+    A record covers `period` iterations. The additional `writers` are used on the main process only; if they fail after
+    opening, training continues.
     """
 
     def __init__(self, run: Run, period: int, writers: Sequence[Writer] = ()) -> None:
@@ -41,7 +39,7 @@ class LogHook(Hook):
         self.failed: list[Writer] = []  # trackers whose failure was logged
         self.opened = ExitStack()
         self.logger = get_logger(__name__)
-        self.sums: defaultdict[str, Any] = defaultdict(float)
+        self.sums: Counter[str] = Counter()  # of tensors and floats; its `update` adds
         self.num_steps = 0
         self.last_step: Step | None = None
         self.skipped: list[str] = []  # on this process since the last record
@@ -59,12 +57,8 @@ class LogHook(Hook):
 
     def after_step(self, step: Step) -> None:
         self.skipped += step.skipped
-        self.sums["loss"] += sum(step.losses.values())
-        for name, value in step.losses.items():
-            self.sums[name] += value
-        self.sums["grad_norm"] += step.grad_norm
-        self.sums["time"] += step.seconds
-        self.sums["data_time"] += step.data_seconds
+        self.sums.update({"loss": sum(step.losses.values()), **step.losses, "grad_norm": step.grad_norm})
+        self.sums.update({"time": step.seconds, "data_time": step.data_seconds})
         self.num_steps += 1
         self.last_step = step
         self.console.advance()

@@ -6,7 +6,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -96,7 +96,8 @@ def train_step(
     means: defaultdict[str, Tensor | float] = defaultdict(float)
     for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
         batch = batch.to(precision.device)
-        with _without_all_reduce(model) if left else nullcontext():
+        # Gradients are exchanged between processes only in the last of the accumulated passes.
+        with model.no_sync() if left and isinstance(model, DistributedDataParallel) else nullcontext():
             with precision.autocast():
                 losses = model(batch.images, batch.targets)
             total = sum(losses.values()) / len(batches)  # so that the sum of the gradients is their mean
@@ -110,11 +111,6 @@ def train_step(
         raise NonFinite("the gradients are", means, batches)
     precision.step(optimizer)
     return dict(means), grad_norm
-
-
-def _without_all_reduce(model: nn.Module) -> AbstractContextManager:
-    """Gradients are exchanged between processes only in the last of the accumulated passes."""
-    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 
 def run(

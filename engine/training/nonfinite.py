@@ -16,10 +16,8 @@ from engine.errors import InputError
 class NonFinite(InputError):
     """A loss or gradients that are not finite; nothing was updated.
 
-    Args:
-        what: the part that is not finite, with its verb, such as "the loss is".
-        losses: scalars by name.
-        batches: of this iteration, on the model's device.
+    `what` is the part that is not finite, with its verb, such as "the loss is". `losses` are scalars by name. The
+    `batches` of this iteration are on the model's device.
     """
 
     def __init__(self, what: str, losses: Mapping[str, Tensor], batches: Sequence[Batch]) -> None:
@@ -44,8 +42,6 @@ def save_batches(path: Path, batches: Sequence[Batch]) -> str:
 
 
 def _content(batch: Batch) -> dict[str, Any]:
-    targets = [
-        {"image_id": each.image_id, "boxes": each.boxes, "labels": each.labels, "ignore": each.ignore}
-        for each in batch.targets
-    ]
+    names = ("image_id", "boxes", "labels", "ignore")
+    targets = [{name: getattr(each, name) for name in names} for each in batch.targets]
     return {"images": batch.images.tensor, "sizes": [list(size) for size in batch.images.sizes], "targets": targets}

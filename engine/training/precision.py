@@ -19,12 +19,7 @@ NO_CLIPPING = Clipping()
 
 
 class Precision:
-    """float32, bfloat16 or float16 on one device.
-
-    Args:
-        device: of the model.
-        dtype: None for float32.
-    """
+    """bfloat16, float16 or (with `dtype` None) float32 on the device of the model."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype | None = None) -> None:
         self.device, self.dtype = device, dtype

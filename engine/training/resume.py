@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,51 +40,75 @@ def resume_point(checkpointer: Checkpointer) -> tuple[Path, dict[str, Any]] | No
     return last
 
 
-def restore(
-    last: tuple[Path, dict[str, Any]],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    precision: Precision,
-    optimizer_name: str,
-    ema: EMAHook | None = None,
-) -> None:
-    """Restore model, optimizer, loss scale and averaged weights from a checkpoint.
+@dataclass(frozen=True)
+class TrainingState:
+    """What a checkpoint holds of a training. Hooks are added later, because some of them write checkpoints."""
 
-    Learning rates and weight decay are taken from the configuration.
+    model: nn.Module  # the detector, without the wrapper for several processes
+    optimizer: torch.optim.Optimizer
+    optimizer_name: str  # `SOLVER.OPTIMIZER`
+    precision: Precision  # has the loss scale
+    ema: EMAHook | None = None  # the averaged weights, if there are any
+    hooks: list[Hook] = field(default_factory=list)  # in the order of their calls
 
-    Raises:
-        InputError: the checkpoint belongs to another model, optimizer or list of classes; names the first difference.
-    """
-    path, state = last
-    saved_name = state.get("optimizer_name", optimizer_name)
-    if saved_name != optimizer_name:
-        raise _unfit(path, f"it was trained with SOLVER.OPTIMIZER {saved_name}, not {optimizer_name}")
-    classes, saved_classes = getattr(model, "class_names", None), state.get("class_names")
-    if classes and saved_classes and list(classes) != list(saved_classes):
-        raise _unfit(path, f"its classes are {', '.join(saved_classes)}, the training set's {', '.join(classes)}")
-    # `load_state_dict` also restores learning rates and decays, which are to come from the configuration.
-    settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-    weights = state.get("training_model", state["model"])
-    try:
-        model.load_state_dict(weights)
-        optimizer.load_state_dict(_in_order_of(optimizer, parameter_names(model, optimizer), state))
-        precision.load_state_dict(state.get("scaler", {}))
-        if ema:
-            ema.restore(state["model"], state.get("ema_updates", 0))
-    except (KeyError, RuntimeError, ValueError) as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise _unfit(path, lines[min(1, len(lines) - 1)]) from error
-    for group, setting in zip(optimizer.param_groups, settings, strict=True):
-        group.update(setting)
+    def checkpoint(self, iteration: int) -> dict[str, Any]:
+        """The content of a checkpoint after `iteration` iterations; "model" has the weights to use (the average)."""
+        model, ema = self.model, self.ema
+        averaged = {"training_model": model.state_dict(), "ema_updates": ema.num_updates} if ema else {}
+        hooks = {name: hook.state_dict() for name, hook in _by_name(self.hooks).items()}
+        return {
+            "format": io.FORMAT,
+            "model": (ema.model if ema else model).state_dict(),
+            **averaged,
+            "class_names": model.class_names,
+            "thresholds": None,
+            "iteration": iteration,
+            "optimizer": self.optimizer.state_dict(),
+            "parameter_names": parameter_names(model, self.optimizer),
+            "optimizer_name": self.optimizer_name,
+            "scaler": self.precision.state_dict(),
+            "hooks": {name: state for name, state in hooks.items() if state},
+        }
+
+    def restore(self, path: Path, saved: dict[str, Any]) -> None:
+        """The inverse of `checkpoint`; learning rates and weight decay stay those of the configuration.
+
+        Raises:
+            InputError: the checkpoint `saved`, read from `path`, belongs to another model, optimizer or list of
+                classes; names the first difference.
+        """
+        name = saved.get("optimizer_name", self.optimizer_name)
+        if name != self.optimizer_name:
+            raise _unfit(path, f"it was trained with SOLVER.OPTIMIZER {name}, not {self.optimizer_name}")
+        classes, saved_classes = getattr(self.model, "class_names", None), saved.get("class_names")
+        if classes and saved_classes and list(classes) != list(saved_classes):
+            raise _unfit(path, f"its classes are {', '.join(saved_classes)}, the training set's {', '.join(classes)}")
+        # `load_state_dict` also restores learning rates and decays, which are to come from the configuration.
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        try:
+            self.model.load_state_dict(saved.get("training_model", saved["model"]))
+            names = parameter_names(self.model, self.optimizer)
+            self.optimizer.load_state_dict(_in_order_of(self.optimizer, names, saved))
+            self.precision.load_state_dict(saved.get("scaler", {}))
+            if self.ema:
+                self.ema.restore(saved["model"], saved.get("ema_updates", 0))
+        except (KeyError, RuntimeError, ValueError) as error:
+            # torch writes a heading first, then a line for each difference.
+            lines = [line.strip() for line in str(error).splitlines()]
+            raise _unfit(path, lines[min(1, len(lines) - 1)]) from error
+        for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(setting)
+        for name, hook in _by_name(self.hooks).items():
+            if name in saved.get("hooks", {}):
+                hook.load_state_dict(saved["hooks"][name])
 
 
 def parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
     """Names of the parameters of the optimizer, in the order of the numbers in its state dict."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return [
-        names.get(id(each), f"number {number}") for number, each in enumerate(parameters)
-    ]  # parameters of hooks have no name
+    # A parameter that a hook has added has no name in the model.
+    return [names.get(id(each), f"number {number}") for number, each in enumerate(parameters)]
 
 
 def _in_order_of(optimizer: torch.optim.Optimizer, names: list[str], state: dict[str, Any]) -> dict[str, Any]:
@@ -103,27 +127,13 @@ def _in_order_of(optimizer: torch.optim.Optimizer, names: list[str], state: dict
     return {"state": moments, "param_groups": optimizer.state_dict()["param_groups"]}
 
 
-def restore_hooks(hooks: Sequence[Hook], states: dict[str, dict[str, Any]]) -> None:
-    """Pass each hook its state from `hook_states`, found by the name of its class."""
-    for name, hook in _by_name(hooks).items():
-        if name in states:
-            hook.load_state_dict(states[name])
-
-
-def hook_states(hooks: Sequence[Hook]) -> dict[str, dict[str, Any]]:
-    """The states of the hooks, by the names of their classes."""
-    states = {name: hook.state_dict() for name, hook in _by_name(hooks).items()}
-    return {name: state for name, state in states.items() if state}
-
-
 def _by_name(hooks: Sequence[Hook]) -> dict[str, Hook]:
     """Hooks by the names of their classes; further hooks of the same class are numbered."""
-    counts: Counter[str] = Counter()
-    named = {}
+    named: dict[str, Hook] = {}
     for hook in hooks:
         name = type(hook).__name__
-        counts[name] += 1
-        named[name if counts[name] == 1 else f"{name} {counts[name]}"] = hook
+        number = 1 + sum(type(each).__name__ == name for each in named.values())
+        named[name if number == 1 else f"{name} {number}"] = hook
     return named
 
 

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -27,39 +28,34 @@ UNDEFINED = -1
 """The value of a figure without ground truth of its kind, as in `metrics.json`."""
 
 
+@dataclass(eq=False)
 class ValidationHook(Hook):
     """Validates every `period` iterations and at the end, and keeps the best checkpoint as `model_best.pth`.
 
     Among equal ones the first is the best. Validation does not change the random numbers of the training. The last one
     may fail, so `model_final.pth` is written before it, and again after it by `CheckpointHook`.
 
-    Args:
+    Attributes:
         validate: called on all processes, evaluates the current weights; returns {data set: {"figures", "thresholds"}},
             see `assembly.testing.Validation`.
         write: called on the main process with a log record: "iteration" and each defined figure as "NAME/FIGURE".
-        checkpointer: of the run.
         state: called with the number of iterations done, returns the content of a checkpoint; the thresholds of the
             first data set are added to it.
         metric: the figure to compare, as its mean over the data sets: "loss", where less is better, or any other.
         period: iterations between two validations; fractions are rounded up each time. 0 validates only at the end.
-        max_iter: iterations of the whole training.
         patience: training ends after this many validations in a row without improvement; 0 never ends it.
     """
 
-    def __init__(
-        self,
-        validate: Callable[[], Mapping[str, Mapping[str, Any]]],
-        write: Callable[[dict[str, float]], None],
-        checkpointer: Checkpointer,
-        state: Callable[[int], dict[str, Any]],
-        metric: str,
-        period: Fraction | int,
-        max_iter: int,
-        patience: int = 0,
-    ) -> None:
-        self.validate: Callable[[], Mapping[str, Mapping[str, Any]]] | None = validate
-        self.write, self.checkpointer, self.state = write, checkpointer, state
-        self.metric, self.period, self.max_iter, self.patience = metric, period, max_iter, patience
+    validate: Callable[[], Mapping[str, Mapping[str, Any]]] | None
+    write: Callable[[dict[str, float]], None]
+    checkpointer: Checkpointer
+    state: Callable[[int], dict[str, Any]]
+    metric: str
+    period: Fraction | int
+    max_iter: int
+    patience: int = 0
+
+    def __post_init__(self) -> None:
         self.logger = get_logger(__name__)
         self.best: float | None = None
         self.best_iteration = 0
@@ -98,11 +94,8 @@ class ValidationHook(Hook):
         """Restore the result of `state_dict`; with another metric, the search for the best checkpoint starts again."""
         self.last = state["last"]
         if state["metric"] != self.metric:
-            self.logger.warning(
-                "the metric changed from %s to %s: the search for the best model starts again",
-                state["metric"],
-                self.metric,
-            )
+            message = "the metric changed from %s to %s: the search for the best model starts again"
+            self.logger.warning(message, state["metric"], self.metric)
             return
         self.best, self.best_iteration, self.num_since = (state[k] for k in ("best", "best_iteration", "num_since"))
 

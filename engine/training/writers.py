@@ -110,11 +110,7 @@ def drop_records_after(path: Path, iteration: int) -> None:
 
 
 class ConsoleWriter(Writer):
-    """A log line for each training record; on a terminal a progress bar instead, and the line only in log.txt.
-
-    Args:
-        max_iter: iterations of the whole run.
-    """
+    """A log line for each training record; on a terminal a progress bar instead, and the line only in log.txt."""
 
     def __init__(self, max_iter: int) -> None:
         self.max_iter = max_iter
@@ -162,36 +158,19 @@ def _beside_the_bar(record: Record) -> str:
 # ---------------------------------------------------------------- optional
 
 
-@WRITERS.register("tensorboard")
-def tensorboard(run: Run) -> Writer:
-    """Event files in `OUTPUT_DIR/tensorboard`."""
-    return TensorBoardWriter(run.output_dir / "tensorboard", _imported("torch.utils.tensorboard", "tensorboard"))
-
-
-@WRITERS.register("wandb")
-def wandb(run: Run) -> Writer:
-    """A run of Weights & Biases, configured by its environment variables (WANDB_PROJECT, WANDB_MODE, ...)."""
-    return WandbWriter(run.output_dir, _imported("wandb", "wandb"))
-
-
-@WRITERS.register("mlflow")
-def mlflow(run: Run) -> Writer:
-    """A run of MLflow, configured by its environment variables (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, ...)."""
-    return MLflowWriter(run.output_dir, _imported("mlflow", "mlflow"))
-
-
-def _imported(module: str, package: str) -> ModuleType:
+def _imported(package: str, module: str = "") -> ModuleType:
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(module or package)
     except ImportError as error:
         raise InputError(f"SOLVER.WRITERS: {package} cannot be imported ({error}): pip install {package}") from error
 
 
+@WRITERS.register("tensorboard")
 class TensorBoardWriter(Writer):
-    """Scalars by iteration; a resumed run hides older values of the iterations that it repeats."""
+    """Event files in `OUTPUT_DIR/tensorboard`; a resumed run hides older values of the iterations that it repeats."""
 
-    def __init__(self, folder: Path, library: ModuleType) -> None:
-        self.folder, self.library = folder, library
+    def __init__(self, run: Run) -> None:
+        self.folder, self.library = run.output_dir / "tensorboard", _imported("tensorboard", "torch.utils.tensorboard")
 
     def open(self, start: int) -> None:
         self.events = self.library.SummaryWriter(str(self.folder), purge_step=start + 1)
@@ -205,11 +184,15 @@ class TensorBoardWriter(Writer):
         self.events.close()
 
 
+@WRITERS.register("wandb")
 class WandbWriter(Writer):
-    """Figures over "iteration", with config.yaml as the configuration; a resumed training continues its W&B run."""
+    """A run of Weights & Biases, configured by its environment variables (WANDB_PROJECT, WANDB_MODE, ...).
 
-    def __init__(self, output_dir: Path, library: ModuleType) -> None:
-        self.output_dir, self.library = output_dir, library
+    It has figures over "iteration", and config.yaml as the configuration. A resumed training continues its W&B run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.output_dir, self.library = run.output_dir, _imported("wandb")
 
     def open(self, start: int) -> None:
         config = self.output_dir / CONFIG_FILE
@@ -234,11 +217,15 @@ class WandbWriter(Writer):
         self.run.finish(exit_code=int(_is_failing()))
 
 
+@WRITERS.register("mlflow")
 class MLflowWriter(Writer):
-    """Metrics by step, with config.yaml as an artifact; a resumed training continues its MLflow run."""
+    """A run of MLflow, configured by its environment variables (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, ...).
 
-    def __init__(self, output_dir: Path, library: ModuleType) -> None:
-        self.output_dir, self.library = output_dir, library
+    It has metrics by step, and config.yaml as an artifact. A resumed training continues its MLflow run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.output_dir, self.library = run.output_dir, _imported("mlflow")
 
     def open(self, start: int) -> None:
         known = _known_run(self.output_dir, "mlflow", start)

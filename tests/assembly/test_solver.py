@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from engine.assembly.solver import build_optimizer, run_length
+from engine.assembly.solver import RunLength, build_optimizer, run_length
 from engine.config import get_cfg
 from engine.errors import InputError
-from engine.solver.length import RunLength
 from engine.solver.optimizer import OPTIMIZERS
 
 ONE_FOR_ALL = get_cfg()  # shared by all examples of hypothesis; each sets all keys that it reads

@@ -100,7 +100,7 @@ def test_a_failed_save_keeps_the_pointer(folder: Path, monkeypatch: pytest.Monke
 
 def test_prune(folder: Path) -> None:
     checkpointer = Checkpointer(folder)
-    checkpointer.save("model_0000003.pth", {"iteration": 3})
+    checkpointer.save("model_0000003", {"iteration": 3})
     assert [path.name for path in checkpointer.prune(keep=2)] == ["model_0000001.pth"]
     (folder / "last_checkpoint").write_text("model_0000002.pth")
     checkpointer.prune(keep=0)

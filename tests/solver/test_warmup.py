@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.solver.warmup import NO_WARMUP, WARMUPS, Warmup
+from engine.solver.warmup import WARMUPS, Warmup
 
 TABLE = {
     "constant": [0.25, 0.25, 0.25, 0.25, 1, 1],
@@ -20,7 +20,7 @@ def test_table(name: str) -> None:
 
 
 def test_no_warmup() -> None:
-    assert NO_WARMUP(0) == 1
+    assert Warmup()(0) == 1
 
 
 @given(st.sampled_from(["linear", "exponential"]), st.integers(1, 100), st.floats(1e-6, 1))

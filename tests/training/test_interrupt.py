@@ -21,8 +21,8 @@ def _step(iteration: int) -> Step:
     return Step(iteration, {}, torch.zeros(()), 0.0, 0.0, 0.0, [])
 
 
-def _send(name: str) -> None:
-    os.kill(os.getpid(), getattr(signal, name))  # Python handles it before the next line
+def _send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)  # Python handles it before the next line
 
 
 @pytest.fixture
@@ -33,51 +33,51 @@ def hook(tmp_path: Path) -> Iterator[InterruptHook]:
     hook.close()
 
 
-@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_step_is_saved_and_the_log_says_where(
-    hook: InterruptHook, tmp_path: Path, name: str, said: pytest.LogCaptureFixture
+    hook: InterruptHook, tmp_path: Path, number: signal.Signals, said: pytest.LogCaptureFixture
 ) -> None:
     hook.after_step(_step(0))  # no signal yet
-    _send(name)
+    _send(number)
     assert not list(tmp_path.iterdir())
     with pytest.raises(Interrupted):
         hook.after_step(_step(6))
     path = tmp_path / "model_0000007.pth"
-    assert said.messages == [f"{name} at iteration 7: saved in {path}; continue with --resume"]
+    assert said.messages == [f"{number.name} at iteration 7: saved in {path}; continue with --resume"]
     assert io.load(path)["iteration"] == 7 and Checkpointer(tmp_path).last() == path
 
 
 @pytest.mark.parametrize("first", SIGNALS)
-def test_a_second_ctrl_c_does_not_wait(hook: InterruptHook, first: str) -> None:
+def test_a_second_ctrl_c_does_not_wait(hook: InterruptHook, first: signal.Signals) -> None:
     _send(first)
     with pytest.raises(KeyboardInterrupt):
-        _send("SIGINT")
+        _send(signal.SIGINT)
 
 
 def test_a_signal_in_the_last_validation_is_not_lost(hook: InterruptHook, said: pytest.LogCaptureFixture) -> None:
     """There is no step after it, and a test of hours would follow."""
     hook.after_step(_step(6))
     hook.after_train(7)  # no signal
-    _send("SIGTERM")
+    _send(signal.SIGTERM)
     with pytest.raises(Interrupted):
         hook.after_train(7)
     assert said.messages == ["SIGTERM after the last iteration (7), which is saved; test it with --resume"]
 
 
 def test_schedulers_may_repeat_themselves(hook: InterruptHook) -> None:
-    for name in ("SIGUSR1", "SIGTERM", "SIGTERM"):
-        _send(name)
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+        _send(number)
     with pytest.raises(Interrupted):
         hook.after_step(_step(0))
 
 
 def test_afterwards_signals_mean_what_they_meant(tmp_path: Path) -> None:
-    before = [signal.getsignal(getattr(signal, name)) for name in SIGNALS]
+    before = [signal.getsignal(number) for number in SIGNALS]
     hook = InterruptHook(Checkpointer(tmp_path), lambda done: {})
     hook.before_train(0)
-    during = [signal.getsignal(getattr(signal, name)) for name in SIGNALS]
+    during = [signal.getsignal(number) for number in SIGNALS]
     hook.close()
-    assert [signal.getsignal(getattr(signal, name)) for name in SIGNALS] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
     assert all(handler not in before for handler in during)
 
 

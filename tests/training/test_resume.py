@@ -8,7 +8,7 @@ from torch import nn
 
 from engine.errors import InputError
 from engine.training.precision import Precision
-from engine.training.resume import parameter_names, restore
+from engine.training.resume import TrainingState, parameter_names
 
 
 class Model(nn.Linear):
@@ -24,11 +24,15 @@ def _state(class_names: list[str]) -> tuple[Model, torch.optim.Optimizer, dict]:
     return model, optimizer, state
 
 
+def _training(model: Model, optimizer: torch.optim.Optimizer, name: str) -> TrainingState:
+    return TrainingState(model, optimizer, name, Precision(torch.device("cpu")))
+
+
 def test_weights_come_back_and_rates_stay_the_configurations() -> None:
     first, _, state = _state(["hole", "stain"])
     model, optimizer, _ = _state(["hole", "stain"])
     optimizer.param_groups[0]["lr"] = 0.5
-    restore((Path("a.pth"), state), model, optimizer, Precision(torch.device("cpu")), "SGD")
+    _training(model, optimizer, "SGD").restore(Path("a.pth"), state)
     assert torch.equal(model.weight, first.weight) and optimizer.param_groups[0]["lr"] == 0.5
 
 
@@ -37,14 +41,14 @@ def test_the_same_classes_in_another_order() -> None:
     _, _, state = _state(["hole", "stain"])
     model, optimizer, _ = _state(["stain", "hole"])
     with pytest.raises(InputError, match="a.pth does not fit .* its classes are hole, stain, .* stain, hole;"):
-        restore((Path("a.pth"), state), model, optimizer, Precision(torch.device("cpu")), "SGD")
+        _training(model, optimizer, "SGD").restore(Path("a.pth"), state)
 
 
 def test_another_optimizer() -> None:
     model, optimizer, state = _state([])
     state["optimizer_name"] = "AdamW"
     with pytest.raises(InputError, match="trained with SOLVER.OPTIMIZER AdamW, not SGD"):
-        restore((Path("a.pth"), state), model, optimizer, Precision(torch.device("cpu")), "SGD")
+        _training(model, optimizer, "SGD").restore(Path("a.pth"), state)
 
 
 def test_moments_go_to_the_parameters_they_belong_to() -> None:
@@ -68,10 +72,10 @@ def test_moments_go_to_the_parameters_they_belong_to() -> None:
     expected = {name: optimizer.state[parameter]["exp_avg"] for name, parameter in model.named_parameters()}
     for groups in (("bias", "weight"), ("bias weight",)):
         model, optimizer = adam(*groups)
-        restore((Path("a.pth"), state), model, optimizer, Precision(torch.device("cpu")), "AdamW")
+        _training(model, optimizer, "AdamW").restore(Path("a.pth"), state)
         for name, parameter in model.named_parameters():
             assert torch.equal(optimizer.state[parameter]["exp_avg"], expected[name])
 
     state["parameter_names"] = ["weight", "scale"]
     with pytest.raises(InputError, match="trained other parameters: bias, scale"):
-        restore((Path("a.pth"), state), model, optimizer, Precision(torch.device("cpu")), "AdamW")
+        _training(model, optimizer, "AdamW").restore(Path("a.pth"), state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,8 @@ from torch import Tensor
 from engine.checkpoint.foreign import atss, caffe2, detectron2, mmdetection, torchvision, torchvision_detection
 from engine.checkpoint.heads import heads_fit
 
-# Tried in this order. The reference comes last, since our names are its names.
+# Tried in this order. The reference comes last, since our names are its names. A file has the format in which each
+# pattern of `SIGNATURE` matches the beginning of one of its names.
 FORMATS = {
     "caffe2": caffe2,
     "torchvision": torchvision,
@@ -24,9 +26,13 @@ FORMATS = {
 def format_of(tensors: Mapping[str, Tensor], given: str = "auto") -> str:
     """The name of the format: `given`, or with "auto" the one recognised by the names of the tensors, or "unknown"."""
     if given == "auto":
-        return next((name for name, module in FORMATS.items() if module.recognises(tensors)), "unknown")
-    is_detector = given == "torchvision" and torchvision_detection.recognises(tensors)
+        return next((name for name in FORMATS if _is_signed(name, tensors)), "unknown")
+    is_detector = given == "torchvision" and _is_signed("torchvision_detection", tensors)
     return "torchvision_detection" if is_detector else given
+
+
+def _is_signed(name: str, tensors: Mapping[str, Tensor]) -> bool:
+    return all(any(re.match(pattern, each) for each in tensors) for pattern in FORMATS[name].SIGNATURE)
 
 
 def translate(tensors: dict[str, Tensor], given: str = "auto") -> tuple[dict[str, Tensor], str]:

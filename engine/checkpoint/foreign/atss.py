@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import Tensor
 
 _WRAPPERS = ("module.", "_orig_mod.")  # added by DistributedDataParallel and torch.compile
+SIGNATURE = (r"(module\.|_orig_mod\.)*(backbone|rpn|roi_heads)\.",)
 _CELL_ANCHORS = "rpn.anchor_generator.cell_anchors."  # ours are computed from the configuration
 
 
@@ -20,11 +19,6 @@ def strip_wrappers(name: str) -> str:
     while name.startswith(_WRAPPERS):
         name = name.split(".", 1)[1]
     return name
-
-
-def recognises(names: Iterable[str]) -> bool:
-    """Whether parameters have the names of the reference, which are ours too."""
-    return any(strip_wrappers(name).startswith(("backbone.", "rpn.", "roi_heads.")) for name in names)
 
 
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

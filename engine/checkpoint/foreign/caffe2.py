@@ -11,21 +11,15 @@ res3_0_branch1_bn_s     -> backbone.body.layer2.0.downsample.1.weight
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 _BLOCK = re.compile(r"res([2-5])_(\d+)_branch(1|2a|2b|2c)_(?:(bn|gn)_)?([wbs])")
+SIGNATURE = (rf"{_BLOCK.pattern}$",)
 _STEM = re.compile(r"(?:res_)?conv1_(?:(bn|gn)_)?([wbs])")
 _CLASSIFIER = re.compile(r"(?:fc1000|pred)_([wb])")
 _KIND = {"w": "weight", "s": "weight", "b": "bias"}
-_NOT_WEIGHTS = ("_momentum",)
-
-
-def recognises(names: Iterable[str]) -> bool:
-    """Whether blobs have the names of a Caffe2 ResNet."""
-    return any(_BLOCK.fullmatch(name) for name in names)
 
 
 def rename(blob: str) -> str | None:
@@ -35,7 +29,7 @@ def rename(blob: str) -> str | None:
         >>> rename("res4_22_branch2c_bn_s")
         'backbone.body.layer3.22.bn3.weight'
     """
-    if blob.endswith(_NOT_WEIGHTS):
+    if blob.endswith("_momentum"):
         return None
     if match := _CLASSIFIER.fullmatch(blob):
         return f"fc1000.{_KIND[match[1]]}"

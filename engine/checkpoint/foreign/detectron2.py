@@ -11,18 +11,21 @@ The background is the last class, as in our models.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from engine.checkpoint.foreign.rename import one_level_down, regroup_anchors, rename, with_frozen_norm_eps
+from engine.checkpoint.foreign.rename import Rule, regroup_anchors, rename, with_frozen_norm_eps
 
 NORM_EPS = 1e-5
 """Added by detectron2 to the variances of frozen batch norm; ours adds nothing."""
 NUM_RATIOS = 3
 """Aspect ratios of RetinaNet's anchors, which detectron2 orders by size and we order by ratio."""
 
+SIGNATURE = (r"backbone\.bottom_up\.",)
+_LEVEL = re.compile(r"(?<=^backbone\.)(bottom_up\.res|fpn_lateral|fpn_output)(\d)")
+_BLOCK = r"backbone\.bottom_up\.res(\d\.\d+)\."
 _BOX_HEAD = r"roi_heads\.box_head\.((?:\d+\.)?)"
 
 
@@ -31,24 +34,19 @@ def _convolution(match: re.Match[str], is_norm: bool) -> str:
     return f"roi_heads.box.{match[1]}feature_extractor.xconvs.{3 * (int(match[2]) - 1) + is_norm}."
 
 
-_RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+# For names whose levels are counted as ours.
+_RULES: list[Rule] = [
     (r"backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.body.stem.bn1."),
     (r"backbone\.bottom_up\.stem\.", "backbone.body.stem."),
-    (
-        r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.norm\.",
-        one_level_down("backbone.body.layer{0}.{1}.downsample.1."),
-    ),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.", one_level_down("backbone.body.layer{0}.{1}.downsample.0.")),
-    (
-        r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv2_offset\.",
-        one_level_down("backbone.body.layer{0}.{1}.conv2.offset."),
-    ),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv(\d)\.norm\.", one_level_down("backbone.body.layer{0}.{1}.bn{2}.")),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.", one_level_down("backbone.body.layer{0}.{1}.")),
-    (r"backbone\.fpn_lateral(\d)\.norm\.", one_level_down("backbone.fpn.fpn_inner{0}.1.")),
-    (r"backbone\.fpn_output(\d)\.norm\.", one_level_down("backbone.fpn.fpn_layer{0}.1.")),
-    (r"backbone\.fpn_lateral(\d)\.", one_level_down("backbone.fpn.fpn_inner{0}.")),
-    (r"backbone\.fpn_output(\d)\.", one_level_down("backbone.fpn.fpn_layer{0}.")),
+    (rf"{_BLOCK}shortcut\.norm\.", r"backbone.body.layer\1.downsample.1."),
+    (rf"{_BLOCK}shortcut\.", r"backbone.body.layer\1.downsample.0."),
+    (rf"{_BLOCK}conv2_offset\.", r"backbone.body.layer\1.conv2.offset."),
+    (rf"{_BLOCK}conv(\d)\.norm\.", r"backbone.body.layer\1.bn\2."),
+    (_BLOCK, r"backbone.body.layer\1."),
+    (r"backbone\.fpn_lateral(\d)\.norm\.", r"backbone.fpn.fpn_inner\1.1."),
+    (r"backbone\.fpn_output(\d)\.norm\.", r"backbone.fpn.fpn_layer\1.1."),
+    (r"backbone\.fpn_lateral(\d)\.", r"backbone.fpn.fpn_inner\1."),
+    (r"backbone\.fpn_output(\d)\.", r"backbone.fpn.fpn_layer\1."),
     (r"backbone\.top_block\.", "backbone.fpn.top_blocks."),
     # RetinaNet
     (r"head\.cls_subnet\.", "rpn.head.cls_tower."),
@@ -68,11 +66,6 @@ _RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 _NOT_WEIGHTS = re.compile(r"pixel_(mean|std)|(.*\.)?anchor_generator\..*")
 
 
-def recognises(names: Iterable[str]) -> bool:
-    """Whether parameters have the names of detectron2's ResNet FPN."""
-    return any(name.startswith("backbone.bottom_up.") for name in names)
-
-
 def our_name(name: str) -> str:
     """Our name for a parameter.
 
@@ -80,7 +73,7 @@ def our_name(name: str) -> str:
         >>> our_name("backbone.bottom_up.res3.0.conv2.norm.weight")
         'backbone.body.layer2.0.bn2.weight'
     """
-    return rename(name, _RULES)
+    return rename(_LEVEL.sub(lambda match: f"{match[1]}{int(match[2]) - 1}", name), _RULES)
 
 
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -94,9 +87,8 @@ def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The configuration keys and values with which these translated tensors give the same results."""
     # A grouped convolution has fewer input channels per filter than filters.
-    is_resnext = tensors["backbone.body.layer1.0.conv2.weight"].shape[1] < len(
-        tensors["backbone.body.layer1.0.conv2.weight"]
-    )
+    conv = tensors["backbone.body.layer1.0.conv2.weight"]
+    is_resnext = conv.shape[1] < len(conv)
     keys: dict[str, Any] = {
         "MODEL.PIXEL_CONVENTION": "continuous",
         "MODEL.ANCHOR_CONVENTION": "exact",

@@ -15,22 +15,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from engine.checkpoint.foreign.rename import Rule, rename
+from engine.checkpoint.foreign.rename import IMAGENET_RGB, Rule, rename, with_tower_biases
 
 CASCADE_DEVIATIONS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 """Of the deltas in its published cascades; others use 1 / 30. Ours are factors, the reciprocals."""
 CASCADE_WEIGHTS = tuple(tuple(1 / deviation for deviation in stage) for stage in CASCADE_DEVIATIONS)
+SIGNATURE = (r"neck\.lateral_convs\.",)
 NUM_MAPS = 4
 """Feature maps of the body, C2..C5."""
 _BOX_HEAD = r"roi_head\.bbox_head\.((?:\d+\.)?)"
-
-
-def recognises(names: Iterable[str]) -> bool:
-    """Whether parameters have the names of mmdetection's FPN."""
-    return any(name.startswith("neck.lateral_convs.") for name in names)
 
 
 def translate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -38,9 +33,7 @@ def translate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     rules = _rules(tensors)
     named = {rename(name, rules): tensor for name, tensor in tensors.items()}
     named = {name: tensor.reshape(1) if name.endswith(".scale") else tensor for name, tensor in named.items()}
-    towers = [name for name, tensor in named.items() if "_tower." in name and tensor.ndim == 4]
-    missing = [name.replace("weight", "bias") for name in towers]  # convolutions before a group norm have no bias
-    return {**{name: torch.zeros(len(named[name.replace("bias", "weight")])) for name in missing}, **named}
+    return with_tower_biases(named)
 
 
 def class_names(meta: Any) -> list[str] | None:
@@ -64,9 +57,7 @@ def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "MODEL.ANCHOR_CONVENTION": "exact",
         "MODEL.DELTA_LIMIT": "both",
         "MODEL.RESNETS.STRIDE_IN_1X1": False,
-        "INPUT.TO_BGR255": False,
-        "INPUT.PIXEL_MEAN": (0.485, 0.456, 0.406),
-        "INPUT.PIXEL_STD": (0.229, 0.224, 0.225),
+        **IMAGENET_RGB,
     }
     top = tensors.get("backbone.fpn.top_blocks.p6.weight")
     if top is not None:

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 Rule = tuple[str, "str | Callable[[re.Match[str]], str]"]
-_COUNTER = "num_batches_tracked"
+COUNTER = "num_batches_tracked"
+IMAGENET_RGB = {
+    "INPUT.TO_BGR255": False,
+    "INPUT.PIXEL_MEAN": (0.485, 0.456, 0.406),
+    "INPUT.PIXEL_STD": (0.229, 0.224, 0.225),
+}
+"""The images of torchvision's bodies: RGB in [0, 1], normalised by the statistics of ImageNet."""
 
 
 def rename(name: str, rules: Sequence[Rule]) -> str:
@@ -26,24 +32,20 @@ def rename(name: str, rules: Sequence[Rule]) -> str:
     return name
 
 
-def one_level_down(template: str) -> Callable[[re.Match[str]], str]:
-    """A replacement that fills `template` with the groups of a match, after subtracting 1 from the first one (a level).
-
-    Example:
-        >>> rename("fpn_lateral3.weight", [(r"fpn_lateral(\\d)", one_level_down("fpn_inner{0}"))])
-        'fpn_inner2.weight'
-    """
-    return lambda match: template.format(int(match[1]) - 1, *match.groups()[1:])
-
-
 def with_frozen_norm_eps(tensors: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:
     """`tensors` with `eps` added to the variances of frozen norms, which are those without a batch counter."""
     return {
         name: tensor + eps
-        if name.endswith("running_var") and name.replace("running_var", _COUNTER) not in tensors
+        if name.endswith("running_var") and name.replace("running_var", COUNTER) not in tensors
         else tensor
         for name, tensor in tensors.items()
     }
+
+
+def with_tower_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` with zeros for the biases that convolutions before a group norm of a tower lack; ours have them."""
+    convs = {name: tensor for name, tensor in tensors.items() if "_tower." in name and tensor.ndim == 4}
+    return {**{name.replace("weight", "bias"): torch.zeros(len(conv)) for name, conv in convs.items()}, **tensors}
 
 
 def regroup_anchors(tensors: Mapping[str, Tensor], num_ratios: int) -> dict[str, Tensor]:

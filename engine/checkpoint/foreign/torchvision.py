@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from torch import Tensor
 
 _BODY = re.compile(r"(?:conv1|bn1|layer[1-4]\.\d+)\.")
+SIGNATURE = (r"conv1\.weight$", r"layer1\.0\.conv1\.weight$")
 NORM_EPS = 1e-5
-
-
-def recognises(names: Iterable[str]) -> bool:
-    """Whether parameters have the names of torchvision's ResNet."""
-    return {"conv1.weight", "layer1.0.conv1.weight"} <= set(names)
 
 
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

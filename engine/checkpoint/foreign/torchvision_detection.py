@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.checkpoint.foreign.rename import Rule, rename, with_frozen_norm_eps
+from engine.checkpoint.foreign.rename import IMAGENET_RGB, Rule, rename, with_frozen_norm_eps, with_tower_biases
 
+SIGNATURE = (r"backbone\.fpn\.(inner|layer)_blocks\.",)
 NORM_EPS = 1e-5
 """Of FCOS's frozen batch norms. The published RetinaNet and Faster R-CNN use 0."""
 NUM_LEVELS = 5
@@ -34,11 +35,6 @@ _FASTER = [
 ]
 
 
-def recognises(names: Iterable[str]) -> bool:
-    """Whether parameters have the names of torchvision's FPN."""
-    return any(re.match(r"backbone\.fpn\.(inner|layer)_blocks\.", name) for name in names)
-
-
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state dict under our names; FCOS gets level scales of 1, which torchvision does not have."""
     kind = _kind(tensors)
@@ -48,10 +44,7 @@ def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if kind == "fcos":
         named |= {f"rpn.head.scales.{level}.scale": torch.ones(1) for level in range(NUM_LEVELS)}
         return with_frozen_norm_eps(named, NORM_EPS)
-    if "rpn.head.cls_tower.1.weight" in named:  # convolutions before a group norm have no bias
-        convs = [name for name, tensor in named.items() if ".head." in name and "_tower." in name and tensor.ndim == 4]
-        named |= {name.replace("weight", "bias"): torch.zeros(len(named[name])) for name in convs}
-    return named
+    return with_tower_biases(named)
 
 
 def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -60,9 +53,7 @@ def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "MODEL.PIXEL_CONVENTION": "continuous",
         "MODEL.ANCHOR_CONVENTION": "torchvision",
         "MODEL.RESNETS.STRIDE_IN_1X1": False,
-        "INPUT.TO_BGR255": False,
-        "INPUT.PIXEL_MEAN": (0.485, 0.456, 0.406),
-        "INPUT.PIXEL_STD": (0.229, 0.224, 0.225),
+        **IMAGENET_RGB,
     }
     top = tensors.get("backbone.fpn.top_blocks.p6.weight")
     if top is not None:
@@ -126,13 +117,12 @@ def _dense_rules(names: Iterable[str]) -> list[Rule]:
     step = 3 if any(".conv.0.1." in name for name in names) else 2
     rules: list[Rule] = []
     for head, tower in (("classification_head", "cls_tower"), ("regression_head", "bbox_tower")):
+
+        def place(match: re.Match[str], tower: str = tower) -> str:
+            return f"rpn.head.{tower}.{int(match[1]) * step + int(match[2])}."
+
         if in_blocks:
-            rules.append(
-                (
-                    rf"head\.{head}\.conv\.(\d+)\.(\d+)\.",
-                    lambda match, tower=tower: f"rpn.head.{tower}.{int(match[1]) * step + int(match[2])}.",
-                )
-            )
+            rules.append((rf"head\.{head}\.conv\.(\d+)\.(\d+)\.", place))
         rules.append((rf"head\.{head}\.conv\.", f"rpn.head.{tower}."))
     return [
         *rules,
