@@ -1,4 +1,4 @@
-"""Parts by name: the modules of a user that register some, and the look-up that answers a slip with the right name."""
+"""Registries of parts, import of user modules, and a look-up that suggests names for typos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from fvcore.common.registry import Registry as FvcoreRegistry
 
-from engine.errors import InputError
+from engine.errors import InputError, shown
 from engine.spelling import did_you_mean
 
 Part = TypeVar("Part", bound=Callable[..., Any])
@@ -33,11 +33,18 @@ class Registry(FvcoreRegistry):
         """A decorator that registers a class or function as `name`, by default under its own name.
 
         Raises:
-            AssertionError: the name is taken.
+            InputError: the name is taken, or no name (fvcore's form `register(part)` has none).
         """
+        if not isinstance(name, str):
+            raise InputError(f'{self._name}: write @{self._name}.register("NAME") above {shown(name)}')
 
         def add(part: Part) -> Part:
-            self._do_register(name or part.__name__, part)
+            key = name or part.__name__
+            if key in self:
+                raise InputError(
+                    f"{self._name}: {key} is registered already, in {self.get(key).__module__}; rename yours"
+                )
+            self._do_register(key, part)
             return part
 
         return add
@@ -61,27 +68,18 @@ def import_modules(names: Iterable[str]) -> None:
             raise InputError(f"IMPORTS: cannot import {name} ({error}); is its folder on PYTHONPATH?") from error
 
 
-def registered_names(registry: str) -> list[str]:
-    """The names that the registry "module.NAME" holds.
-
-    Example:
-        >>> "GN" in registered_names("engine.layers.norm.NORMS")
-        True
-    """
-    module, _, name = registry.rpartition(".")
-    return [each for each, _ in getattr(importlib.import_module(module), name)]
-
-
 def lookup(registry: Registry, name: str, key: str) -> Any:
     """What is registered as `name`; `key` is the key of the configuration that holds the name.
 
     Raises:
-        InputError: nothing is; names the nearest ones, else all.
+        InputError: no part has this name; the message lists the nearest names, or all.
     """
     if name in registry:
         return registry.get(name)
     known = registry.names()
-    hint = did_you_mean(name, known, at_most=2) or f"; there is {', '.join(known) or 'none'}"
+    hint = did_you_mean(name, known, at_most=2) or (
+        f"; there is {', '.join(known)}" if known else "; no names are registered"
+    )
     raise InputError(f"{key}: nothing is registered as {name}{hint} (IMPORTS names the modules that register your own)")
 
 
@@ -112,7 +110,7 @@ def call_with(
 
     Raises:
         InputError: `part` does not take one of the arguments (names the nearest one, else all), gets it from `given`,
-            or lacks one that it needs.
+            lacks one that it needs, or fails with their values.
     """
     parameters = inspect.signature(part).parameters
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
@@ -120,12 +118,17 @@ def call_with(
     free = [each.name for each in named if each.name not in given]
     for argument in arguments:
         if argument in given:
-            raise InputError(f"{key}.{argument}: the engine itself gives {name} this argument; remove it")
+            raise InputError(f"{key}.{argument}: {name} gets this argument from the engine; remove it")
         if argument not in free and not takes_any:
-            hint = did_you_mean(argument, free, at_most=2) or f"; it takes {', '.join(free) or 'none'}"
+            hint = did_you_mean(argument, free, at_most=2) or f"; it takes {', '.join(free) or 'no free arguments'}"
+                f"; it takes {', '.join(free)}" if free else "; it takes no free arguments"
+            )
             raise InputError(f"{key}.{argument}: {name} takes no such argument{hint}")
     needed = [each.name for each in named if each.default is each.empty and each.name in free]
     missing = [each for each in needed if each not in arguments]
     if missing:
         raise InputError(f"{key}: {name} needs a value for {', '.join(missing)}")
-    return part(**given, **arguments)
+    try:
+        return part(**given, **arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{key}: {name} cannot be built with {shown(dict(arguments))}: {error}") from error

@@ -55,7 +55,7 @@ def test_arguments_are_passed() -> None:
     [
         ({"widht": 3}, "PART.ARGS.widht: pipe takes no such argument; did you mean width?"),
         ({"zzz": 3}, "PART.ARGS.zzz: pipe takes no such argument; it takes width, hue"),
-        ({"length": 3}, "PART.ARGS.length: the engine itself gives pipe this argument; remove it"),
+        ({"length": 3}, "PART.ARGS.length: pipe gets this argument from the engine; remove it"),
     ],
 )
 def test_a_wrong_argument_is_one_line(arguments: dict[str, int], message: str) -> None:
@@ -67,6 +67,21 @@ def test_a_wrong_argument_is_one_line(arguments: dict[str, int], message: str) -
 def test_a_missing_argument_is_one_line() -> None:
     with pytest.raises(InputError, match=r"^PART\.ARGS: pipe needs a value for length$"):
         call_with(pipe, "pipe", {"width": 3}, "PART.ARGS")
+
+
+def test_a_name_is_registered_once_and_by_a_string() -> None:
+    with pytest.raises(InputError, match="PARTS: wheel is registered already, in .*; rename yours"):
+        PARTS.register("wheel")(wing)
+    with pytest.raises(InputError, match=r'PARTS: write @PARTS.register\("NAME"\) above '):
+        PARTS.register(wing)  # fvcore's form, which would register nothing here
+
+
+def test_values_that_a_part_cannot_take_are_one_line() -> None:
+    def tower(width: int) -> list[int]:
+        return [0] * int(width)
+
+    with pytest.raises(InputError, match="^MODEL.ARGS: tower cannot be built with {'width': 'x'}: invalid literal"):
+        call_with(tower, "tower", {"width": "x"}, "MODEL.ARGS")
 
 
 def test_modules_come_from_the_working_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 from pathlib import Path
@@ -17,7 +18,7 @@ from engine.environment import environment_report
 from engine.errors import InputError
 from engine.files import write_text
 from engine.log import CONFIG_FILE, get_logger, setup_logging
-from engine.registry import import_modules, registered_names
+from engine.registry import import_modules
 
 
 def prepare(cfg: CfgNode, resume: bool = False) -> bool:
@@ -30,14 +31,14 @@ def prepare(cfg: CfgNode, resume: bool = False) -> bool:
         Whether to resume a run: if `resume`, or if torchrun has restarted the processes.
 
     Raises:
-        InputError: a module of `IMPORTS` cannot be imported, a word names no registered part, there is no such GPU, or
+        InputError: a module of `IMPORTS` cannot be imported, a name is not registered, there is no such GPU, or
             `OUTPUT_DIR` cannot be used.
     """
     # Numbers below 1e-38 (moments of AdamW, gradients of a new head) take a CPU ten times as long as zeros. New threads
     # inherit the setting, so it comes before the first parallel operation.
     torch.set_flush_denormal(True)
     import_modules(cfg.IMPORTS)
-    cfg.check_registered(registered_names)  # a slip is answered now, not when a long training first needs the part
+    cfg.check_registered(registered_names)  # report a misspelt name now, not hours into a training
     device = build_device(cfg)
     distributed.init_process_group(device)
     if device.index is not None and distributed.world_size() == 1:
@@ -59,6 +60,17 @@ def prepare(cfg: CfgNode, resume: bool = False) -> bool:
         get_logger(__name__).info("SEED is %d", cfg.SEED)
     seed_everything(cfg)
     return resume
+
+
+def registered_names(registry: str) -> list[str]:
+    """The names that the registry "module.NAME" holds.
+
+    Example:
+        >>> "GN" in registered_names("engine.layers.norm.NORMS")
+        True
+    """
+    module, _, name = registry.rpartition(".")
+    return [each for each, _ in getattr(importlib.import_module(module), name)]
 
 
 def write_config(cfg: CfgNode) -> None:

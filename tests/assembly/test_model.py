@@ -218,7 +218,7 @@ def test_deformable_stages_are_offered(parts: None) -> None:
         (
             ("R-18", "FPN"),
             {"body_args": {"deformable": 8}},
-            "MODEL.BACKBONE.ARGS.deformable: the engine itself gives R-18 this argument; remove it",
+            "MODEL.BACKBONE.ARGS.deformable: R-18 gets this argument from the engine; remove it",
         ),
         (
             ("TwoMaps", "FPN"),

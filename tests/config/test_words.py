@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
+from engine.assembly.process import registered_names
 from engine.config import get_cfg, load_config
 from engine.config.keys import KEYS
 from engine.errors import InputError
-from engine.registry import registered_names
 
 FIELDS = [field for key in KEYS.values() if key.entries for field in key.entries.fields.values()]
 REGISTRIES = {key.name: key.words for key in [*KEYS.values(), *FIELDS] if key.words and key.words.registry}
@@ -33,7 +33,7 @@ def registered() -> dict[str, list[str] | None]:
     """Registry -> its names without `IMPORTS`, in a process of its own, since other tests register parts too."""
     code = """\
 import json, sys
-from engine.registry import registered_names
+from engine.assembly.process import registered_names
 found = {}
 for registry in json.loads(sys.argv[1]):
     try:
