@@ -121,8 +121,6 @@ def call_with(
             raise InputError(f"{key}.{argument}: {name} gets this argument from the engine; remove it")
         if argument not in free and not takes_any:
             hint = did_you_mean(argument, free, at_most=2) or f"; it takes {', '.join(free) or 'no free arguments'}"
-                f"; it takes {', '.join(free)}" if free else "; it takes no free arguments"
-            )
             raise InputError(f"{key}.{argument}: {name} takes no such argument{hint}")
     needed = [each.name for each in named if each.default is each.empty and each.name in free]
     missing = [each for each in needed if each not in arguments]
