@@ -61,7 +61,10 @@ class Assigner(Protocol):
     """A rule with its parameters bound."""
 
     def __call__(self, anchors: AnchorGrid, gt_boxes: Tensor, predictions: ImagePredictions | None = None) -> Tensor:
-        """What each anchor learns (R,): an index into `gt_boxes` (M, 4), NEGATIVE or IGNORED."""
+        """What each anchor learns (R,): an index into `gt_boxes` (M, 4), NEGATIVE or IGNORED.
+
+        `predictions` is None where there is no model that predicts (tools/analyze_anchors.py).
+        """
         ...
 
 

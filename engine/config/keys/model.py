@@ -43,8 +43,8 @@ KEYS = [
         registry="engine.modeling.bodies.BODIES", endings=("-FPN-RETINANET", "-FPN")),
     key("MODEL.BACKBONE.NAME", "", 'The body; "" means the one in CONV_BODY.', ours=True, words=("", *_BODIES),
         registry="engine.modeling.bodies.BODIES"),
-    key("MODEL.BACKBONE.ARGS", {}, "Arguments of a body of your own, by name: any plain values. The keys of R-18 to "
-        "R-152 are in MODEL.RESNETS.", ours=True),
+    key("MODEL.BACKBONE.ARGS", {}, "Arguments of the body by name: any plain values. They take precedence over "
+        "MODEL.RESNETS, where R-18 to R-152 have their keys.", ours=True),
     key("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, "The stem and this many - 1 stages keep their weights in training; 0 "
         "trains all.", between=(0, 5)),
     key("MODEL.BACKBONE.USE_GN", False, "Announces group norm in the body and sets nothing, as in the reference: "
@@ -52,8 +52,8 @@ KEYS = [
     key("MODEL.NECK.NAME", "", "What makes the levels of the pyramid from the body's maps: FPN (levels P2..P6), "
         "FPN-RETINANET (P3..P7); \"\" means the one in BACKBONE.CONV_BODY.", ours=True,
         words=("", "FPN", "FPN-RETINANET"), registry="engine.modeling.necks.NECKS"),
-    key("MODEL.NECK.ARGS", {}, "Arguments of a neck of your own, by name: any plain values. The keys of the built-in "
-        "necks are in MODEL.FPN.", ours=True),
+    key("MODEL.NECK.ARGS", {}, "Arguments of the neck by name: any plain values. They take precedence over MODEL.FPN, "
+        "where the built-in necks have their keys.", ours=True),
     key("MODEL.FPN.USE_GN", False, "Group norm after the pyramid's convolutions."),
     key("MODEL.FPN.USE_RELU", False, "ReLU after the pyramid's convolutions."),
     key("MODEL.FPN.RELU_BEFORE_P7", True, "P7 comes from relu(P6), as in RetinaNet; mmdetection uses P6 itself "
