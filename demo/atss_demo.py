@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
         "--threshold",
         type=float,
         metavar="T",
-        help="score threshold for all classes (those of the checkpoint)",
+        help="one score threshold for all classes instead of those of the checkpoint",
     )
     parser.add_argument("--show", action="store_true", help="also show each picture in a window")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")

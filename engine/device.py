@@ -34,8 +34,8 @@ def is_native(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 @contextmanager
-def explaining_out_of_memory(advice: str) -> Iterator[None]:
-    """Turn an out-of-memory error of the GPU in the block into one line with `advice` on what to change.
+def explaining_out_of_memory(advice: str, phase: str = "") -> Iterator[None]:
+    """Turn an out-of-memory error of the GPU in the block into one line with `phase` ("in testing") and `advice`.
 
     Raises:
         InputError: the GPU ran out of memory.
@@ -43,4 +43,4 @@ def explaining_out_of_memory(advice: str) -> Iterator[None]:
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        raise InputError(f"the GPU ran out of memory: {advice}") from error
+        raise InputError(f"the GPU ran out of memory{' ' * bool(phase)}{phase}: {advice}") from error

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ class _RememberingFile(io.BufferedWriter):
 def replacing(path: Path, suffix: str = ".tmp") -> Iterator[_RememberingFile]:
     """A file that replaces `path` if the block succeeds, and leaves no trace if it fails.
 
-    With the default suffix the temporary file has a fixed name, so the next process overwrites one that a killed
-    process left. If several processes may write the same path at once, each needs its own `suffix`.
+    With the default suffix the temporary file has a fixed name, so the next process replaces one that a killed process
+    left. If several processes may write the same path at once, each needs its own `suffix`.
 
     Raises:
         InputError: the disk is full or not writable; the old content of `path` is untouched.
@@ -42,7 +43,8 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[_RememberingFile]:
     file: _RememberingFile | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _RememberingFile(io.FileIO(temporary, "w")) as file:
+        temporary.unlink(missing_ok=True)
+        with _RememberingFile(io.FileIO(temporary, "x")) as file:  # never through a link that stands there
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -57,21 +59,24 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[_RememberingFile]:
         raise InputError(_why_not_written(path, cause)) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small UTF-8 file atomically."""
-    with replacing(path) as file:
+def write_text(path: Path, text: str, suffix: str = ".tmp") -> None:
+    """Write a small UTF-8 file atomically; for `suffix` see `replacing`."""
+    with replacing(path, suffix) as file:
         file.write(text.encode())
 
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON atomically: an object is indented for readers, anything else (long results) is one line.
 
+    Several processes may write the same file: a reader finds one of their versions, whole.
+
     Raises:
         InputError: the folder cannot be written to.
         ValueError: `content` holds a NaN or an infinity, which JSON does not have.
     """
     indent = 2 if isinstance(content, dict) else None
-    write_text(Path(path), json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent) + "\n")
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
+    write_text(Path(path), text, suffix=f".{uuid.uuid4().hex}.tmp")
 
 
 def _why_not_written(path: Path, error: OSError) -> str:

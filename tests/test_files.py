@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from engine.errors import InputError
-from engine.files import write_json
+from engine.files import replacing, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -21,3 +24,38 @@ def test_writing_into_a_file_as_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         write_json(tmp_path / "file" / "metrics.json", {})
+
+
+def test_several_writers_at_once(tmp_path: Path) -> None:
+    """Whoever reads finds one version, whole, and no writer fails (two jobs on one OUTPUT_DIR)."""
+    path = tmp_path / "metrics.json"
+    write_json(path, {"of": -1})
+
+    def write_and_read(number: int) -> int:
+        write_json(path, {"of": number, "filler": ["x"] * 2000})
+        return json.loads(path.read_text())["of"]
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(write_and_read, range(200)))
+    assert set(found) <= set(range(-1, 200)) and [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such permissions there")
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "metrics.json", {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "metrics.json").stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    (tmp_path / ".b.tmp").symlink_to(victim)
+    with replacing(tmp_path / "b") as file:
+        file.write(b"new")
+    assert victim.read_text() == "kept" and (tmp_path / "b").read_text() == "new"
+    assert not (tmp_path / "b").is_symlink()

@@ -23,7 +23,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="checkpoint to write; must not exist yet")
     parser.add_argument("inputs", metavar="IN", nargs="*", help="checkpoints of this engine")
-    parser.add_argument("--weights", metavar="X", type=float, nargs="+", help="one per IN (equal)")
+    parser.add_argument("--weights", metavar="X", type=float, nargs="+", help="one per IN (all equal by default)")
     parser.add_argument("--last", metavar="N", type=int, help="instead of IN: the N newest checkpoints in --dir")
     parser.add_argument("--dir", metavar="RUN", type=Path, help="OUTPUT_DIR of a training run, for --last")
     parser.add_argument(

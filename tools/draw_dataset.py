@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import InputError, run_tool
 
+MAX_ON_SHEET = 200
+
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -28,7 +30,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--threshold", metavar="T", type=float, default=0.3, help="draw detections with at least this score (0.3)"
     )
-    parser.add_argument("--output-dir", metavar="O", type=Path, default=Path("outputs/pictures"), help="(%(default)s)")
+    parser.add_argument(
+        "--output-dir",
+        metavar="O",
+        type=Path,
+        default=Path("outputs/pictures"),
+        help="folder for the pictures (%(default)s)",
+    )
     parser.add_argument("--num-images", metavar="N", type=int, default=16, help="draw N random images (16); 0: all")
     parser.add_argument("--seed", type=int, default=0, help="for the choice of images (0)")
     parser.add_argument("--columns", metavar="C", type=int, help="columns of the picture with all of them (4 or 2)")
@@ -63,16 +71,18 @@ def main(arguments: list[str] | None = None) -> None:
     dataset = build_dataset(cfg, args.dataset or names[0])
     results = read_results(args.results, dataset.annotations) if args.results else None
     indices = sorted(choose_images(len(dataset), args.num_images, args.seed))
-    cells, width = [], 960 if args.results else 480
+    cells, num_drawn, width = [], 0, 960 if args.results else 480
     for index, (name, picture) in enumerate(pictures(dataset, indices, results, args.threshold, not args.hide_labels)):
         write_image(args.output_dir / dataset.name / f"{index:03d}_{name}", picture)
-        cells.append(mosaic([picture], columns=1, cell_width=width, gap=0))  # small, to keep all in memory
+        num_drawn += 1
+        if num_drawn <= MAX_ON_SHEET:  # all of a large data set would not fit into memory
+            cells.append(mosaic([picture], columns=1, cell_width=width, gap=0))
     if not cells:
         raise InputError(f"{dataset.name}: none of {len(indices)} images can be read")
     sheet = args.output_dir / f"{dataset.name}.png"
     write_image(sheet, mosaic(cells, args.columns or (2 if args.results else 4), width))
-    print(f"{len(cells)} of {len(dataset)} images of {dataset.name} drawn into {args.output_dir / dataset.name}")
-    print(f"all of them: {sheet}")
+    print(f"{num_drawn} of {len(dataset)} images of {dataset.name} drawn into {args.output_dir / dataset.name}")
+    print(f"{'all of them' if num_drawn == len(cells) else f'the first {len(cells)}'}: {sheet}")
 
 
 if __name__ == "__main__":

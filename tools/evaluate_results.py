@@ -19,7 +19,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, type=Path, metavar="F", help="YAML configuration")
     parser.add_argument("--results", required=True, type=Path, metavar="R", help="COCO results, a JSON list")
     parser.add_argument("--dataset", metavar="NAME", help="the data set (first of DATASETS.TEST)")
-    parser.add_argument("--output-dir", type=Path, metavar="O", help="(the folder of the results file)")
+    parser.add_argument("--output-dir", type=Path, metavar="O", help="folder for the files written (that of R)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
     return parser.parse_args(arguments)
 

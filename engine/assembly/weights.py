@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,11 +30,11 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
     unmet = unmet_conventions(cfg, file)
     if unmet:
         get_logger(__name__).warning("%s was trained with %s; consider setting it", file.source, _written(unmet))
-    if cfg.MODEL.WEIGHT_SURGERY:
-        num_anchors = model.rpn.anchor_generator.per_cell if cfg.MODEL.RPN_ONLY else 1
-        tensors = keep_first_classes(file.tensors, num_classes(cfg, model.class_names), num_anchors)
-        file = replace(file, tensors=tensors, class_names=None)  # rows are taken by their order, not by name
-    return load_weights(model, file)
+    if not cfg.MODEL.WEIGHT_SURGERY:
+        return load_weights(model, file)
+    num_anchors = model.rpn.anchor_generator.per_cell if cfg.MODEL.RPN_ONLY else 1
+    count = num_classes(cfg, model.class_names)
+    return load_weights(model, file, surgery=lambda tensors: keep_first_classes(tensors, count, num_anchors))
 
 
 def unmet_conventions(cfg: CfgNode, file: WeightFile) -> dict[str, Any]:

@@ -29,12 +29,12 @@ class Checkpointer:
         self._logger = get_logger("checkpoint")
 
     def save(self, name: str, state: dict[str, Any], is_last: bool = True) -> Path:
-        """Write `name`.pth, then make it the last unless told otherwise.
+        """Write `name` (with or without .pth), then make it the last unless told otherwise.
 
         Raises:
             InputError: disk full or not writable; the earlier checkpoints and `last_checkpoint` are untouched.
         """
-        path = self.output_dir / f"{name}.pth"
+        path = self.output_dir / f"{name.removesuffix('.pth')}.pth"
         io.save(path, state)
         if is_last:
             write_text(self.output_dir / _POINTER, path.name)

@@ -40,10 +40,15 @@ def rows_by_class(name: str, num_rows: int, num_classes: int) -> Tensor | None:
 
 def heads_of(names: Iterable[str]) -> dict[str, str]:
     """The parameters with rows for classes and their `head_kind`, without the class-agnostic head of an RPN."""
+    names = list(names)
     kinds = {name: kind for name in names if (kind := head_kind(name))}
-    if "softmax" in kinds.values():  # a second stage, so the sigmoid head only proposes regions
-        return {name: kind for name, kind in kinds.items() if kind != "sigmoid"}
-    return kinds
+    has_second_stage = "softmax" in kinds.values() or any(name.startswith("roi_heads.") for name in names)
+    # Then the sigmoid head of the first stage only proposes regions.
+    return {
+        name: kind
+        for name, kind in kinds.items()
+        if not (has_second_stage and kind == "sigmoid" and not name.startswith("roi_heads."))
+    }
 
 
 def heads_fit(tensors: Mapping[str, Tensor], num_classes: int) -> bool:

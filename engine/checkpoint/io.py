@@ -142,7 +142,7 @@ def not_weights(head: bytes) -> str | None:
     """Why a file that starts with `head` cannot be weights, or None."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
     if not head:
-        return "is empty; download it again"
+        return "the file is empty; download it again"
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
         return "this is a web page, not weights; download it again, with the link to the file itself"
     if start.startswith(b"version https://git-lfs"):

@@ -122,6 +122,11 @@ def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:
 
 
 def _nearest(name: str, known: Iterable[str], prefix: str) -> str:
+    known = list(known)
+    ends = {each.rpartition("/")[2]: each for each in known}  # MSRA/R-50 is the end of a longer name
+    by_end = next((each for each in known if each.upper().endswith(name.upper())), ends.get(name.rpartition("/")[2]))
+    if by_end:
+        return f"; did you mean {prefix}{by_end}?"
     return did_you_mean(name, known, prefix=prefix) or f"; it has {', '.join(sorted(known)[:6])}, ..."
 
 
@@ -143,6 +148,10 @@ def _download(url: str, path: Path) -> None:
         ):
             size = int(response.headers.get("Content-Length") or 0)
             with tqdm.wrapattr(response, "read", total=size or None, desc=path.name, leave=False) as reader:
+                start = reader.read(512)
+                if start and (reason := not_weights(start)):  # said before the rest of a web page fills the disk
+                    raise InputError(f"{url}: {reason}")
+                file.write(start)
                 shutil.copyfileobj(reader, file)
             file.flush()
             _check_download(url, Path(file.name), size)
@@ -156,12 +165,8 @@ def _download(url: str, path: Path) -> None:
 def _check_download(url: str, path: Path, size: int) -> None:
     """Raise InputError unless `path` holds weights of `size` bytes (if not 0), with the checksum that `url` names."""
     received = path.stat().st_size
-    with path.open("rb") as file:
-        reason = not_weights(file.read(512))
-    if reason:
-        raise InputError(f"{url}: {reason}")
-    if size and received != size:
-        raise InputError(f"{url}: the download stopped after {received} of {size} bytes; try again")
+    if received == 0 or (size and received != size):
+        raise InputError(f"{url}: the download stopped after {received} of {size or 'some'} bytes; try again")
     named = re.search(r"-([0-9a-f]{8,})\.", url)  # torchvision's files carry their SHA-256 in the name
     if named and "download.pytorch.org" in url and not sha256(path).startswith(named[1]):
         raise InputError(f"{url}: the downloaded file does not have the checksum in its name; try again")

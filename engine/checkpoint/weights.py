@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,10 @@ def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
 
 
 def load_weights(
-    model: nn.Module, weights: str | Path | WeightFile, class_names: Sequence[str] | None = None
+    model: nn.Module,
+    weights: str | Path | WeightFile,
+    class_names: Sequence[str] | None = None,
+    surgery: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
 ) -> LoadReport:
     """Load the weights of a file into a model, by exact name and shape, and log the outcome.
 
@@ -81,11 +84,15 @@ def load_weights(
         weights: anything `sources.resolve` understands, or what `read_weights` returned.
         class_names: the model's foreground classes, by default `model.class_names`. If file and model both have class
             names, a classification head takes the rows of the common classes, in the model's order.
+        surgery: applied to the tensors first, for example `heads.keep_first_classes` with its numbers bound; rows of
+            classes are then taken by their order, not by name.
 
     Raises:
         InputError: the file cannot be read, or nothing in it matches the model. The model is unchanged then.
     """
     file = weights if isinstance(weights, WeightFile) else read_weights(weights)
+    if surgery:
+        file = replace(file, tensors=surgery(dict(file.tensors)), class_names=None)
     names = class_names or getattr(model, "class_names", None) or None
     targets = {strip_wrappers(name): value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     tensors = align_variances(place_deformable(file.tensors, targets), model, file.format)
@@ -107,7 +114,9 @@ def check_storable(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: not a local file, or not our format.
     """
-    content = {} if "://" in str(path) else io.load(path)
+    if "://" in str(path):
+        raise InputError(f"{path}: thresholds can only be stored in a local checkpoint; download it first")
+    content = io.load(path)
     if content.get("format") != FORMAT:
         raise InputError(
             f"{path}: thresholds can only be stored in a local checkpoint of this engine; convert it first "

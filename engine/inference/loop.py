@@ -64,7 +64,8 @@ def detect(
     # leave=None: below the bar of a training this one disappears when it is done.
     bar = tqdm(loader, desc="test", leave=None, disable=not (distributed.is_main() and sys.stderr.isatty()))
     found = Findings()
-    with explaining_out_of_memory("lower TEST.IMS_PER_BATCH or INPUT.MIN_SIZE_TEST"), evaluation_mode(model):
+    advice = "lower TEST.IMS_PER_BATCH or INPUT.MIN_SIZE_TEST"
+    with explaining_out_of_memory(advice, "in testing"), evaluation_mode(model):
         for batch in bar:
             found.unreadable |= batch.unreadable
             if not len(batch):

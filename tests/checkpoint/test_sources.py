@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import threading
@@ -28,6 +29,16 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             self.send_header("Content-Length", "1000")
             self.end_headers()
             self.wfile.write(b"PK\x03\x04 too short")
+        elif self.path.startswith("/empty"):
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+        elif self.path.startswith("/endless"):  # a web page that never ends
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b"<!DOCTYPE html>" + b" " * 10_000)
         else:
             super().do_GET()
 
@@ -63,7 +74,13 @@ def test_cache_of_the_environment(server: str, tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("file", "reason"),
-    [("short.pth", "stopped after 14 of 1000"), ("login.pth", "web page"), ("none.pth", "not found")],
+    [
+        ("short.pth", "stopped after 14 of 1000"),
+        ("empty.pth", "stopped after 0 of 100"),
+        ("login.pth", "web page"),
+        ("endless.pth", "web page"),
+        ("none.pth", "not found"),
+    ],
 )
 def test_failed_downloads_leave_nothing(server: str, tmp_path: Path, file: str, reason: str) -> None:
     cache = tmp_path / "cache"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.checkpoint import io, load_weights, read_weights, store_thresholds
-from engine.checkpoint.heads import heads_fit, keep_first_classes, rows_by_class, take_classes
+from engine.checkpoint.heads import heads_fit, heads_of, keep_first_classes, rows_by_class, take_classes
 from engine.checkpoint.io import FORMAT
 from engine.checkpoint.weights import values_by_name
 from engine.errors import InputError
@@ -257,9 +257,8 @@ def test_classes_of_two_stages_by_name(boxes: int) -> None:
 
 def test_surgery_on_loading(tmp_path: Path) -> None:
     file, model = Toy(5), Toy(2, ["mine", "yours"])
-    stored = read_weights(save(tmp_path / "m.pth", file, list("abcde")))
-    kept = replace(stored, tensors=keep_first_classes(stored.tensors, num_classes=2), class_names=None)
-    report = load_weights(model, kept)
+    path = save(tmp_path / "m.pth", file, list("abcde"))
+    report = load_weights(model, path, surgery=partial(keep_first_classes, num_classes=2))
     assert report.ok and torch.equal(model.head.weight, file.head.weight[:2])
 
 
@@ -300,3 +299,13 @@ def test_golden_weights_as_the_reference_stores_them(golden_dir: Path, tmp_path:
         features = model.backbone(data["batch"])
     for ours, theirs in zip(features, data["fpn_features"], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-4)
+
+
+def test_the_head_of_a_first_stage_knows_no_classes() -> None:
+    """Whatever the second stage calls its own head, the rows of the proposals' head stay in their order."""
+    names = ["rpn.head.cls_logits.bias", "roi_heads.mine.cls_logits.bias"]
+    assert heads_of(names) == {"roi_heads.mine.cls_logits.bias": "sigmoid"}
+    assert heads_of(names[:1]) == {"rpn.head.cls_logits.bias": "sigmoid"}
+    assert heads_of([names[0], "roi_heads.box.predictor.cls_score.bias"]) == {
+        "roi_heads.box.predictor.cls_score.bias": "softmax"
+    }

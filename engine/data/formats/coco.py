@@ -79,7 +79,8 @@ def to_table(data: Row, path: str | Path) -> AnnotationTable:
     row_of_image = {image_id: row for row, image_id in enumerate(image_ids)}
     row_of_category = {category["id"]: row for row, category in enumerate(categories)}
     boxes_xywh = np.array([row["bbox"] for row in annotations], dtype=np.float64).reshape(-1, 4)  # (m, 4)
-    areas = boxes_xywh[:, 2] * boxes_xywh[:, 3]  # (m,)
+    with np.errstate(over="ignore"):  # 1e300 x 1e300 is infinite, and no reason for a warning
+        areas = boxes_xywh[:, 2] * boxes_xywh[:, 3]  # (m,)
     for row, annotation in enumerate(annotations):
         if is_finite_number(area := annotation.get("area")):
             areas[row] = area
@@ -142,6 +143,8 @@ def _category_faults(categories: list[Row]) -> Generator[str, None, set[int]]:
             ids.add(category_id)
         if not isinstance(name, str) or not name:
             yield f"category {shown(category_id)} has no `name`"
+        elif not _is_text(name):
+            yield f"category {shown(category_id)}: `name` {ascii(name)} is not valid Unicode; rename it"
         elif name in names:
             yield f"category name '{name}' occurs twice; merge the categories or rename one"
         else:
@@ -158,6 +161,8 @@ def _image_faults(images: list[Row]) -> Generator[str, None, set[ImageId]]:
         if not isinstance(image_id, str) and not (_is_int(image_id) and -(2**63) <= image_id < 2**63):
             where = f"image number {number}"
             yield f"{where} has no usable `id`; it must be a 64-bit integer or text"
+        elif not _is_text(image_id):
+            yield f"image number {number}: `id` {ascii(image_id)} is not valid Unicode; give it another one"
         elif image_id in ids:
             yield f"image id {image_id} occurs twice; give each image its own id"
         else:
@@ -228,6 +233,11 @@ def is_box(value: Any) -> bool:
 
 def _is_int(value: Any) -> bool:
     return type(value) is int  # `isinstance` would let `true` pass
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value can be written in UTF-8: JSON may hold halves of characters, such as "\\ud83d"."""
+    return not (isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value))
 
 
 def _is_side(value: Any) -> bool:

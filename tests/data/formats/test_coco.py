@@ -38,6 +38,8 @@ def _open(folder: Path) -> CocoDataset:
         ({"images": [{"id": 2**63, "file_name": "a.png"}]}, ["image number 1", "64-bit"]),
         ({"images": [{"id": 1}]}, ["image 1", "file_name"]),
         ({"images": [{"id": 1, "file_name": "a"}] * 2}, ["image id 1 occurs twice"]),
+        ({"images": [{"id": "\ud83d", "file_name": "a"}]}, ["image number 1: `id` '\\ud83d' is not valid Unicode"]),
+        ({"categories": [{"id": 3, "name": "\ud83d"}]}, ["category 3: `name` '\\ud83d' is not valid Unicode"]),
         (
             {"images": [{"id": 1, "file_name": "a"}, {"id": "2", "file_name": "b"}]},
             ["mixture"],
