@@ -78,9 +78,9 @@ def build_roi_heads(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> St
     pooler = RoIPooler(
         cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
         [round(1 / scale) for scale in cfg.MODEL.ROI_BOX_HEAD.POOLER_SCALES],
+        convention,
         cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO,
         aligned=cfg.MODEL.ROI_BOX_HEAD.POOLER_ALIGNED,
-        convention=convention,
     )
     sampler = lookup(SAMPLERS, cfg.MODEL.ROI_HEADS.SAMPLER, "MODEL.ROI_HEADS.SAMPLER")
     sampling = Sampling(cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION, sampler)
@@ -103,8 +103,8 @@ def build_roi_heads(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> St
             matcher,
             sampling,
             selection,
-            cfg.MODEL.ROI_HEADS.PROPOSAL_APPEND_GT,
             convention,
+            cfg.MODEL.ROI_HEADS.PROPOSAL_APPEND_GT,
         )
     stages = [
         CascadeStage(
@@ -126,10 +126,10 @@ def build_roi_heads(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> St
         sampling,
         selection,
         lookup(SCORE_MEANS, cfg.MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN, "MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN"),
+        convention,
         cfg.MODEL.ROI_HEADS.PROPOSAL_APPEND_GT,
         cfg.MODEL.ROI_BOX_CASCADE_HEAD.RESAMPLE,
         cfg.MODEL.ROI_BOX_CASCADE_HEAD.FEATURE_GRADIENT,
-        convention,
     )
 
 

@@ -114,7 +114,7 @@ def match_boxes(
         if low_quality_iou is not None:
             best_of_gt = ious.amax(dim=1, keepdim=True)  # (m, 1)
             is_enough = (best_of_gt >= low_quality_iou) & ((best_of_gt > 0) | (low_quality_iou < 0))
-            is_best = (ious == best_of_gt) & is_enough
+            is_best = (ious == best_of_gt) & is_enough  # all equal ones: IoUs of a regular grid tie often
             is_rescued |= is_best.any(dim=0)
             if low_quality_own:
                 numbers = torch.arange(chunk.start, chunk.stop, device=boxes.device)[:, None]
@@ -154,7 +154,7 @@ def assign_atss(
     candidates = _nearest_anchors(anchors, box_ops.centers(gt_boxes), topk)  # (M, C), C the same for every box
     boxes = anchors.boxes[candidates]  # (M, C, 4)
     ious = _pairwise_iou(gt_boxes[:, None], boxes)  # (M, C)
-    threshold = ious.mean(dim=1) + _std(ious)  # (M,)
+    threshold = ious.mean(dim=1) + _std(ious)  # (M,); high where one level fits far better than the others
     sides = _side_distances(box_ops.centers(boxes), gt_boxes[:, None], anchors.convention.inset)  # (M, C, 4)
     is_positive = (ious >= threshold[:, None]) & (sides.amin(-1) > CENTER_MARGIN)
     gt_idx, _ = is_positive.nonzero(as_tuple=True)

@@ -12,7 +12,7 @@ from engine.analysis.complexity import complexity, complexity_table
 from engine.layers.deform_conv import DeformConv2d
 from engine.modeling.bodies.resnet import BLOCKS_PER_STAGE, ResNet
 from engine.modeling.two_stage.roi_pooling import RoIPooler
-from engine.structures import Detections
+from engine.structures import CONTINUOUS, Detections
 
 
 class Stub(nn.Module):
@@ -61,7 +61,7 @@ def test_a_deformable_convolution(modulated: bool) -> None:
 @pytest.mark.parametrize(("ratio", "samples"), [(3, 3), (1, 1), (0, 2)])
 def test_region_pooling(ratio: int, samples: int) -> None:
     regions = torch.tensor([[0.0, 0, 9, 9], [2, 3, 30, 20], [5, 5, 8, 30], [0, 0, 1, 1], [4, 4, 25, 30]])
-    pooler = RoIPooler(7, (1,), ratio)
+    pooler = RoIPooler(7, (1,), CONTINUOUS, ratio)
     cost = complexity(Stub(pooler, lambda pooler, images: pooler([images], [regions])), (32, 32))
     assert cost.modules[0].operations == 5 * 3 * 7 * 7 * samples**2 * 4
     assert "torchvision::roi_align" not in cost.uncounted

@@ -281,7 +281,7 @@ def test_roi_align(ops: dict[str, Any], sampling_ratio: int, aligned: bool) -> N
     case = ops["roi_align"]
     expected = case["cases"][f"sr{sampling_ratio}_aligned{aligned}"]
     x = case["x"].clone().requires_grad_(True)
-    pooler = RoIPooler(case["output_size"], [round(1 / case["spatial_scale"])], sampling_ratio, aligned)
+    pooler = RoIPooler(case["output_size"], [round(1 / case["spatial_scale"])], CONTINUOUS, sampling_ratio, aligned)
     boxes = [case["rois"][case["rois"][:, 0] == i, 1:] for i in range(len(x))]
     order = torch.cat([(case["rois"][:, 0] == i).nonzero()[:, 0] for i in range(len(x))])
     pooled = pooler([x], boxes)

@@ -25,7 +25,7 @@ from engine.modeling.two_stage.roi_heads import StandardRoIHeads
 from engine.modeling.two_stage.roi_losses import BOX_LOSSES, CLS_LOSSES, cross_entropy, focal, l1
 from engine.modeling.two_stage.roi_pooling import RoIPooler
 from engine.modeling.two_stage.sampling import SAMPLERS, Sampling
-from engine.structures import Detections, Targets
+from engine.structures import CONTINUOUS, Detections, Targets
 
 K = 3
 SIZE = (64, 96)
@@ -40,10 +40,11 @@ def box_head(class_agnostic: bool = True, extractor: str = "FPN2MLPFeatureExtrac
 
 def parts(**changed) -> dict:
     return {
-        "pooler": RoIPooler(7, (4, 8)),
+        "pooler": RoIPooler(7, (4, 8), CONTINUOUS),
         "num_classes": K,
         "sampling": Sampling(32, 0.25, SAMPLERS.get("random")),
         "selection": Selection(nms_thresh=0.5),
+        "convention": CONTINUOUS,
         **changed,
     }
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
 from engine.modeling.two_stage.roi_pooling import RoIPooler, assign_levels
-from engine.structures import INCLUSIVE
+from engine.structures import CONTINUOUS, INCLUSIVE
 
 STRIDES = (4, 8, 16, 32)
 
@@ -44,7 +44,7 @@ def test_order_of_regions_is_kept() -> None:
         torch.tensor([[10.0, 10, 40, 60], [0.0, 0, 250, 250], [30.0, 20, 160, 150]]),
         torch.tensor([[5.0, 9, 240, 200], [50.0, 50, 60, 58]]),
     ]
-    pooler = RoIPooler(7, STRIDES)
+    pooler = RoIPooler(7, STRIDES, CONTINUOUS)
     pooled = pooler(features, boxes)
     assert pooled.shape == (5, 3, 7, 7)
     rows = [(i, box) for i, image in enumerate(boxes) for box in image]
@@ -57,7 +57,7 @@ def test_order_of_regions_is_kept() -> None:
 def test_inclusive_regions_end_at_their_last_pixel() -> None:
     features = pyramid()[:1]
     box = torch.tensor([[8.0, 8, 33, 41]])
-    inclusive = RoIPooler(7, (4,), 2, aligned=False, convention=INCLUSIVE)(features, [box, box[:0]])
+    inclusive = RoIPooler(7, (4,), INCLUSIVE, 2, aligned=False)(features, [box, box[:0]])
     torch.testing.assert_close(
         inclusive, roi_align(features[0], [torch.tensor([[8.0, 8, 32, 40]]), box[:0]], 7, 0.25, 2, aligned=False)
     )
@@ -65,7 +65,7 @@ def test_inclusive_regions_end_at_their_last_pixel() -> None:
 
 def test_no_region_at_all_keeps_the_gradient() -> None:
     features = [feature.requires_grad_(True) for feature in pyramid()]
-    pooled = RoIPooler(7, STRIDES)(features, [torch.zeros(0, 4), torch.zeros(0, 4)])
+    pooled = RoIPooler(7, STRIDES, CONTINUOUS)(features, [torch.zeros(0, 4), torch.zeros(0, 4)])
     assert pooled.shape == (0, 3, 7, 7)
     pooled.sum().backward()
     assert all(feature.grad is not None and not feature.grad.any() for feature in features)

@@ -181,6 +181,7 @@ class DenseStage(nn.Module):
 
     def candidates(self, outputs: HeadOutputs, anchors: AnchorGrid, sizes: list[tuple[int, int]]) -> list[Detections]:
         """At most `pre_nms_top_n` scored boxes per level of each image, in pixels of the unpadded image of `sizes`."""
+        # In bfloat16 most scores near 1 would be equal, and their order chance.
         cls_scores = outputs.logits.float().sigmoid()  # (N, R, K)
         none = [None] * len(sizes)
         centerness = none if outputs.centerness is None else outputs.centerness.float().sigmoid()  # (N, R)

@@ -184,6 +184,7 @@ class BoxHead(nn.Module):
         gt_deltas = self.coder.encode(gt_boxes, boxes)
         loss_cls = self.cls_loss(logits, regions.labels).sum()
         loss_box = self.box_loss(deltas, gt_deltas, self.coder.decode(deltas, boxes), gt_boxes).sum()
+        # Not by the positives: each box then weighs the same in batches of few objects and of many.
         num = distributed.all_reduce_mean(logits.new_tensor(float(len(logits)))).clamp(min=1)
         return {
             "loss_classifier": self.cls_loss_weight * loss_cls / num,

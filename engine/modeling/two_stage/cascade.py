@@ -18,7 +18,7 @@ from engine.modeling.two_stage.roi_heads import StandardRoIHeads, join_regions, 
 from engine.modeling.two_stage.roi_pooling import RoIPooler
 from engine.modeling.two_stage.sampling import Sampling
 from engine.registry import Registry
-from engine.structures import CONTINUOUS, Detections, PixelConvention, Targets
+from engine.structures import Detections, PixelConvention, Targets
 
 SCORE_MEANS = Registry("SCORE_MEANS")
 """Logits (P, K + 1) of each stage -> scores (P, K + 1), looked up by `MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN`."""
@@ -55,7 +55,7 @@ class CascadeRoIHeads(StandardRoIHeads):
     """A pooler and T box heads, named `box.0`, `box.1`, ...
 
     Args:
-        pooler, num_classes, sampling, selection, append_gt, convention: see `StandardRoIHeads`.
+        pooler, num_classes, sampling, selection, convention, append_gt: see `StandardRoIHeads`.
         stages: T of them.
         score_mean: from SCORE_MEANS.
         resample: every stage samples anew, and gt boxes join its regions (mmdetection). False: the first stage samples,
@@ -71,13 +71,13 @@ class CascadeRoIHeads(StandardRoIHeads):
         sampling: Sampling,
         selection: Selection,
         score_mean: Callable[[Sequence[Tensor]], Tensor],
+        convention: PixelConvention,
         append_gt: bool = True,
         resample: bool = True,
         feature_gradient: float = 1.0,
-        convention: PixelConvention = CONTINUOUS,
     ) -> None:
         heads = nn.ModuleList(stage.head for stage in stages)
-        super().__init__(pooler, heads, num_classes, stages[0].matcher, sampling, selection, append_gt, convention)
+        super().__init__(pooler, heads, num_classes, stages[0].matcher, sampling, selection, convention, append_gt)
         self.matchers = [stage.matcher for stage in stages]
         self.loss_weights = [stage.loss_weight for stage in stages]
         self.score_mean, self.resample, self.feature_gradient = score_mean, resample, feature_gradient

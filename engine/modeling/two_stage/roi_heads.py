@@ -15,7 +15,7 @@ from engine.modeling.selection import Selection
 from engine.modeling.two_stage.box_head import BoxHead, RegionTargets
 from engine.modeling.two_stage.roi_pooling import RoIPooler
 from engine.modeling.two_stage.sampling import Pool, Sampling, draw_seed, generator_of
-from engine.structures import CONTINUOUS, Detections, PixelConvention, Targets
+from engine.structures import Detections, PixelConvention, Targets
 
 
 class StandardRoIHeads(nn.Module):
@@ -28,8 +28,8 @@ class StandardRoIHeads(nn.Module):
         matcher: which gt box a proposal learns.
         sampling: the proposals of an image that the losses are computed on.
         selection: which boxes become detections.
-        append_gt: gt boxes join the proposals in training, so that there are good ones from the start.
         convention: what the sides of boxes mean.
+        append_gt: gt boxes join the proposals in training, so that there are good ones from the start.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class StandardRoIHeads(nn.Module):
         matcher: BoxMatcher,
         sampling: Sampling,
         selection: Selection,
+        convention: PixelConvention,
         append_gt: bool = True,
-        convention: PixelConvention = CONTINUOUS,
     ) -> None:
         super().__init__()
         self.pooler, self.box, self.num_classes = pooler, box, num_classes

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from engine.structures import CONTINUOUS, PixelConvention
+from engine.structures import PixelConvention
 from engine.structures import boxes as box_ops
 
 CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16
@@ -39,19 +39,19 @@ class RoIPooler(nn.Module):
     Args:
         resolution: S.
         strides: of the levels that are pooled from, the pyramid's first ones.
+        convention: of the regions; in the inclusive one a region ends at its last pixel.
         sampling_ratio: samples along each side of a cell, 0 for as many as it has pixels (rounded up).
         aligned: pixel centres lie at half-integers (detectron2, mmdetection 2). False: at integers, and a region is at
             least a pixel of the map wide (the reference, torchvision).
-        convention: of the regions; in the inclusive one a region ends at its last pixel.
     """
 
     def __init__(
         self,
         resolution: int,
         strides: Sequence[int],
+        convention: PixelConvention,
         sampling_ratio: int = 0,
         aligned: bool = True,
-        convention: PixelConvention = CONTINUOUS,
     ) -> None:
         super().__init__()
         self.resolution, self.strides = resolution, tuple(strides)

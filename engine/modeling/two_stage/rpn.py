@@ -125,7 +125,6 @@ class RPN(nn.Module):
         is_used = self._is_inside(anchors, targets.size)
         matched, ious = self.matcher(boxes[is_used], targets.boxes[~targets.ignore])
         matched = ignore_covered(matched, boxes[is_used], targets.boxes[targets.ignore])
-        # Anchors that leave the image are not trained on, not even as background.
         all_matched = torch.full((len(boxes),), IGNORED, dtype=torch.int64, device=boxes.device)
         return all_matched.masked_scatter(is_used, matched), ious.new_zeros(len(boxes)).masked_scatter(is_used, ious)
 
@@ -186,6 +185,7 @@ class RPN(nn.Module):
         start = 0
         for level, count in enumerate(anchors.num_per_level):
             num = min(count, rule.pre_nms or count)  # coarse levels have fewer anchors than the limit
+            # Each level on its own, or the finest, with three quarters of the anchors, would crowd out the others.
             best, idx = logits[:, start : start + count].float().topk(num, dim=1)  # (N, num)
             idx = (idx + start).flatten()
             images = torch.arange(len(logits), device=idx.device).repeat_interleave(num)
