@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from yacs.config import CfgNode
 
 from engine.assembly.convention import build_convention
-from engine.assembly.two_stage import build_rpn, min_log_ratio_of
+from engine.assembly.two_stage import build_rpn, check_strides, min_log_ratio_of
 from engine.config.parts import dense_name
 from engine.errors import InputError
 from engine.layers.iou_losses import IOU_LOSSES
@@ -69,7 +68,7 @@ def build_proposals(cfg: CfgNode, backbone: Backbone) -> RPN | DenseStage:
 @DENSE_STAGES.register("ATSS")
 def build_atss(shape: DenseShape, cfg: CfgNode) -> CenternessStage:
     """The dense stage of `MODEL.ATSS`."""
-    check_strides("MODEL.ATSS.ANCHOR_STRIDES", cfg.MODEL.ATSS.ANCHOR_STRIDES, shape)
+    check_strides("MODEL.ATSS.ANCHOR_STRIDES", cfg.MODEL.ATSS.ANCHOR_STRIDES, shape.strides)
     sizes = octave_sizes(
         cfg.MODEL.ATSS.ANCHOR_SIZES,
         cfg.MODEL.ATSS.OCTAVE,
@@ -119,7 +118,7 @@ def build_assigner(cfg: CfgNode) -> Assigner:
 @DENSE_STAGES.register("RETINANET")
 def build_retinanet(shape: DenseShape, cfg: CfgNode) -> RetinaNet:
     """The dense stage of `MODEL.RETINANET`."""
-    check_strides("MODEL.RETINANET.ANCHOR_STRIDES", cfg.MODEL.RETINANET.ANCHOR_STRIDES, shape)
+    check_strides("MODEL.RETINANET.ANCHOR_STRIDES", cfg.MODEL.RETINANET.ANCHOR_STRIDES, shape.strides)
     sizes = octave_sizes(
         cfg.MODEL.RETINANET.ANCHOR_SIZES,
         cfg.MODEL.RETINANET.OCTAVE,
@@ -161,7 +160,7 @@ def build_retinanet(shape: DenseShape, cfg: CfgNode) -> RetinaNet:
 @DENSE_STAGES.register("FCOS")
 def build_fcos(shape: DenseShape, cfg: CfgNode) -> CenternessStage:
     """The dense stage of `MODEL.FCOS`."""
-    check_strides("MODEL.FCOS.FPN_STRIDES", cfg.MODEL.FCOS.FPN_STRIDES, shape)
+    check_strides("MODEL.FCOS.FPN_STRIDES", cfg.MODEL.FCOS.FPN_STRIDES, shape.strides)
     in_strides = cfg.MODEL.FCOS.NORM_REG_TARGETS  # the unit of distance; else pixels
     head = CenternessHead(
         shape.channels,
@@ -192,9 +191,3 @@ def build_fcos(shape: DenseShape, cfg: CfgNode) -> CenternessStage:
         DenseParts(head, points, assign, coder, cls_loss, score_rule, selection),
         box_loss=partial(loss_of_codes, coder=coder, loss=iou_loss),
     )
-
-
-def check_strides(key: str, strides: Sequence[int], shape: DenseShape) -> None:
-    """Raises InputError if `strides`, the value of `key`, has another length than the pyramid has levels."""
-    if len(strides) != len(shape.strides):
-        raise InputError(f"{key} has {len(strides)} entries, but the pyramid has {len(shape.strides)} levels")

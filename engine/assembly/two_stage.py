@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from yacs.config import CfgNode
@@ -25,11 +26,8 @@ from engine.registry import lookup
 
 def build_rpn(cfg: CfgNode, backbone: Backbone) -> RPN:
     """The region proposal network of `MODEL.RPN`."""
-    num_levels = len(cfg.MODEL.RPN.ANCHOR_STRIDE)
-    if num_levels != len(backbone.strides):
-        raise InputError(
-            f"MODEL.RPN.ANCHOR_STRIDE has {num_levels} entries, but the pyramid has {len(backbone.strides)} levels"
-        )
+    check_strides("MODEL.RPN.ANCHOR_STRIDE", cfg.MODEL.RPN.ANCHOR_STRIDE, backbone.strides)
+    num_levels = len(backbone.strides)
     per_level = len(cfg.MODEL.RPN.ANCHOR_SIZES) // num_levels
     anchor_generator = AnchorGenerator(
         [cfg.MODEL.RPN.ANCHOR_SIZES[i * per_level : (i + 1) * per_level] for i in range(num_levels)],
@@ -167,6 +165,12 @@ def build_box_head(cfg: CfgNode, backbone: Backbone, num_foreground: int, delta_
 def box_loss_parameters(name: str, beta: float) -> dict[str, float]:
     """What the box loss of that name takes besides boxes and deltas: only smooth L1 has a beta."""
     return {"beta": beta} if name == "smooth_l1" else {}
+
+
+def check_strides(key: str, anchor_strides: Sequence[int], strides: Sequence[int]) -> None:
+    """Raises InputError if `anchor_strides`, the value of `key`, has another length than the pyramid's `strides`."""
+    if len(anchor_strides) != len(strides):
+        raise InputError(f"{key} has {len(anchor_strides)} entries, but the pyramid has {len(strides)} levels")
 
 
 def min_log_ratio_of(cfg: CfgNode) -> float | None:

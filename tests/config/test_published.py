@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from engine.config import load_config
+from engine.config.tree import nested
 
 FOLDER = Path(__file__).parents[2] / "configs" / "atss"
 NAMES = [
@@ -25,7 +26,7 @@ def test_the_ten_are_there():
 @pytest.mark.parametrize("name", NAMES)
 def test_ours_equals_the_reference(golden_dir, tmp_path, name):
     settings = json.loads((golden_dir / "atss" / "configs.json").read_text(encoding="utf-8"))
-    (tmp_path / name).write_text(yaml.safe_dump(_nested(settings[name])), encoding="utf-8")
+    (tmp_path / name).write_text(yaml.safe_dump(nested(settings[name])), encoding="utf-8")
     theirs, ours = load_config(tmp_path / name), load_config(FOLDER / name)
     assert ours == theirs
     assert ours.dump() == theirs.dump()
@@ -34,14 +35,3 @@ def test_ours_equals_the_reference(golden_dir, tmp_path, name):
 def test_the_reference_has_no_others(golden_dir):
     settings = json.loads((golden_dir / "atss" / "configs.json").read_text(encoding="utf-8"))
     assert set(settings) == set(NAMES)
-
-
-def _nested(settings: dict) -> dict:
-    tree: dict = {}
-    for key, value in settings.items():
-        *groups, name = key.split(".")
-        node = tree
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[name] = value
-    return tree

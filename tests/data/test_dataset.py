@@ -5,7 +5,6 @@ import logging
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -13,33 +12,21 @@ import pytest
 
 from engine.data.dataset import CocoDataset, ConcatDataset
 from engine.errors import InputError
+from tests.data.conftest import annotation, open_coco
 
 WriteCoco = Callable[..., Path]
-
-
-def _annotation(image_id: Any = 1, category_id: Any = 3, bbox: Any = None, **more: Any) -> dict:
-    return {
-        "image_id": image_id,
-        "category_id": category_id,
-        "bbox": [1, 2, 3, 4] if bbox is None else bbox,
-        **more,
-    }
-
-
-def _open(folder: Path, **options: Any) -> CocoDataset:
-    return CocoDataset(folder.name, folder / "images", folder / "ann.json", **options)
 
 
 def test_labels_follow_sorted_category_ids(write_coco: WriteCoco) -> None:
     folder = write_coco(
         [(10, 20, 30), (4, 30, 20)],
         [
-            _annotation(4, 7, [1, 2, 3, 4]),
-            _annotation(10, 3, [0, 0, 5, 5]),
-            _annotation(4, 3, [2, 2, 1.5, 2.5]),
+            annotation(4, 7, [1, 2, 3, 4]),
+            annotation(10, 3, [0, 0, 5, 5]),
+            annotation(4, 3, [2, 2, 1.5, 2.5]),
         ],
     )
-    dataset = _open(folder)
+    dataset = open_coco(folder)
     assert (dataset.class_names, dataset.category_ids) == (["scratch", "hole"], [3, 7])
     assert dataset.image_ids == [10, 4]  # the file's order
     assert dataset.sizes.tolist() == [[20, 30], [30, 20]]
@@ -52,8 +39,8 @@ def test_labels_follow_sorted_category_ids(write_coco: WriteCoco) -> None:
 
 
 def test_given_class_names_decide_the_order(write_coco: WriteCoco) -> None:
-    folder = write_coco([(1, 20, 20)], [_annotation(1, 3), _annotation(1, 7)])
-    dataset = _open(folder, class_names=["hole", "stain", "scratch"])
+    folder = write_coco([(1, 20, 20)], [annotation(1, 3), annotation(1, 7)])
+    dataset = open_coco(folder, class_names=["hole", "stain", "scratch"])
     assert dataset.category_ids == [7, 8, 3]  # 8: not used in the file
     assert dataset.read(0)[1].labels.tolist() == [2, 0]
     annotations = dataset.annotations  # ids in results have a meaning, also that of the class that the file lacks
@@ -64,16 +51,16 @@ def test_given_class_names_decide_the_order(write_coco: WriteCoco) -> None:
     }
     assert [annotations.category_names[row] for row in annotations.category_rows] == ["scratch", "hole"]
     with pytest.raises(InputError, match="not trained: scratch"):
-        _open(folder, class_names=["hole", "stain"])
+        open_coco(folder, class_names=["hole", "stain"])
 
 
 def test_boxes_are_clipped_and_empty_ones_dropped_with_one_warning(
     write_coco: WriteCoco, caplog: pytest.LogCaptureFixture
 ) -> None:
     boxes = [[-5, -5, 10, 10], [15, 15, 50, 50], [3, 3, 0, 5], [3, 3, 5, -1], [20, 0, 5, 5]]
-    folder = write_coco([(1, 20, 20)], [_annotation(bbox=box) for box in boxes])
+    folder = write_coco([(1, 20, 20)], [annotation(bbox=box) for box in boxes])
     with caplog.at_level(logging.WARNING, "engine"):
-        dataset = _open(folder)
+        dataset = open_coco(folder)
     assert dataset.read(0)[1].boxes.tolist() == [[0, 0, 5, 5], [15, 15, 20, 20]]
     assert dataset.num_boxes(0) == 2
     assert len(caplog.records) == 2
@@ -85,55 +72,55 @@ def test_boxes_are_clipped_and_empty_ones_dropped_with_one_warning(
 def test_crowds_become_ignore_regions_and_count_as_empty(write_coco: WriteCoco) -> None:
     images = [(1, 20, 20), (2, 20, 20), (3, 20, 20), (4, 20, 20)]
     annotations = [
-        _annotation(1, 3, [1, 1, 2, 2]),
-        _annotation(1, 7, [4, 4, 5, 5], iscrowd=1),
-        _annotation(2, 3, [4, 4, 5, 5], iscrowd=1),
-        _annotation(3, 3, [4, 4, 0, 5]),
+        annotation(1, 3, [1, 1, 2, 2]),
+        annotation(1, 7, [4, 4, 5, 5], iscrowd=1),
+        annotation(2, 3, [4, 4, 5, 5], iscrowd=1),
+        annotation(3, 3, [4, 4, 0, 5]),
     ]
     folder = write_coco(images, annotations)
-    full = _open(folder)
+    full = open_coco(folder)
     assert len(full) == 4 and [full.num_boxes(i) for i in range(4)] == [1, 0, 0, 0]
     assert full.read(0)[1].ignore.tolist() == [False, True]
     assert full.read(1)[1].ignore.tolist() == [True]
     empty = full.read(3)[1]
     assert empty.boxes.shape == (0, 4) and empty.labels.shape == (0,)
     assert (str(empty.boxes.dtype), str(empty.labels.dtype)) == ("torch.float32", "torch.int64")
-    filtered = _open(folder, filter_empty=True)
+    filtered = open_coco(folder, filter_empty=True)
     assert filtered.image_ids == [1]
     assert filtered.read(0)[1].boxes.tolist() == [[1, 1, 3, 3], [4, 4, 9, 9]]
 
 
 def test_sizes_may_be_missing_or_wrong(write_coco: WriteCoco) -> None:
-    folder = write_coco([(1, 20, 30), (2, 10, 40)], [_annotation()], with_sizes=False)
-    dataset = _open(folder)
+    folder = write_coco([(1, 20, 30), (2, 10, 40)], [annotation()], with_sizes=False)
+    dataset = open_coco(folder)
     assert dataset.sizes.tolist() == [[0, 0], [0, 0]]
     assert dataset.measured_sizes().tolist() == [[20, 30], [10, 40]]
     (folder / "images" / "1.png").unlink()
     assert dataset.measured_sizes().tolist() == [[20, 30], [10, 40]]  # read once
-    assert _open(folder).measured_sizes().tolist() == [[20, 30], [0, 0]]
+    assert open_coco(folder).measured_sizes().tolist() == [[20, 30], [0, 0]]
 
-    other = write_coco([(1, 20, 30)], [_annotation(bbox=[0, 0, 99, 99])], name="other")
+    other = write_coco([(1, 20, 30)], [annotation(bbox=[0, 0, 99, 99])], name="other")
     cv2.imwrite(str(other / "images" / "0.png"), np.zeros((15, 25, 3), np.uint8))
-    _, targets = _open(other).read(0)
+    _, targets = open_coco(other).read(0)
     assert targets.size == (15, 25) and targets.boxes.tolist() == [[0, 0, 25, 15]]
 
 
 def test_areas_and_crowds_are_complete(write_coco: WriteCoco) -> None:
     folder = write_coco(
         [(1, 20, 20), (2, 20, 20)],
-        [_annotation(1, 3, [1, 1, 2, 3], id=0), _annotation(2, 7, [1, 1, 2, 2], iscrowd=1)],
+        [annotation(1, 3, [1, 1, 2, 3], id=0), annotation(2, 7, [1, 1, 2, 2], iscrowd=1)],
     )
-    annotations = _open(folder).annotations
+    annotations = open_coco(folder).annotations
     assert annotations.areas.tolist() == [6.0, 4.0]
     assert annotations.crowd.tolist() == [False, True]
 
-    kept = write_coco([(1, 20, 20)], [_annotation(id=9, area=1.5)], name="other")
-    assert _open(kept).annotations.areas.tolist() == [1.5]
+    kept = write_coco([(1, 20, 20)], [annotation(id=9, area=1.5)], name="other")
+    assert open_coco(kept).annotations.areas.tolist() == [1.5]
 
 
 def test_a_data_set_is_parsed_once(write_coco: WriteCoco) -> None:
-    folder = write_coco([(1, 20, 20), (2, 20, 20)], [_annotation(2)])
-    dataset = _open(folder, class_names=["hole", "scratch", "stain"], filter_empty=True)
+    folder = write_coco([(1, 20, 20), (2, 20, 20)], [annotation(2)])
+    dataset = open_coco(folder, class_names=["hole", "scratch", "stain"], filter_empty=True)
     (folder / "ann.json").rename(folder / "moved.json")
     assert list(dataset.annotations.image_ids) == [1, 2] and dataset.image_ids == [2]
     copy = pickle.loads(pickle.dumps(dataset))  # as a spawned loader worker gets it
@@ -143,11 +130,11 @@ def test_a_data_set_is_parsed_once(write_coco: WriteCoco) -> None:
 
 
 def test_text_image_ids_and_unicode_names(write_coco: WriteCoco) -> None:
-    folder = write_coco([("röll-1", 20, 20), ("b", 20, 20)], [_annotation("b")])
+    folder = write_coco([("röll-1", 20, 20), ("b", 20, 20)], [annotation("b")])
     (folder / "images" / "1.png").rename(folder / "images" / "织物 1.png")
     text = (folder / "ann.json").read_text().replace("1.png", "织物 1.png")
     (folder / "ann.json").write_text(text, encoding="utf-8-sig")
-    dataset = _open(folder)
+    dataset = open_coco(folder)
     assert dataset.image_ids == ["röll-1", "b"]
     assert dataset.read(1)[1].image_id == "b"
 
@@ -157,7 +144,7 @@ def test_a_test_set_without_annotations(write_coco: WriteCoco) -> None:
     data = json.loads((folder / "ann.json").read_text())
     del data["annotations"]
     (folder / "ann.json").write_text(json.dumps(data))
-    dataset = _open(folder)
+    dataset = open_coco(folder)
     assert dataset.num_boxes(0) == 0 and dataset.annotations.boxes_xywh.shape == (0, 4)
 
 
@@ -165,15 +152,15 @@ def test_unreadable_image_names_file_and_id(write_coco: WriteCoco) -> None:
     folder = write_coco([(41, 20, 20)], [])
     (folder / "images" / "0.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"0\.png.*data set toy, image id 41"):
-        _open(folder).read(0)
+        open_coco(folder).read(0)
 
 
 def test_concatenation(write_coco: WriteCoco) -> None:
-    first = _open(write_coco([(1, 20, 20), (2, 20, 20)], [_annotation(1, 3)]))
-    second = _open(
+    first = open_coco(write_coco([(1, 20, 20), (2, 20, 20)], [annotation(1, 3)]))
+    second = open_coco(
         write_coco(
             [(1, 10, 30)],
-            [_annotation(1, 5, [1, 1, 2, 2])],
+            [annotation(1, 5, [1, 1, 2, 2])],
             categories=((5, "scratch"), (9, "hole")),
             name="other",
         )
@@ -183,7 +170,7 @@ def test_concatenation(write_coco: WriteCoco) -> None:
     assert both.sizes.tolist() == [[20, 20], [20, 20], [10, 30]]
     assert [both.num_boxes(i) for i in range(3)] == [1, 0, 1]
     assert both.read(2)[0].shape == (10, 30, 3)
-    third = _open(write_coco([(1, 5, 5)], [], categories=((1, "stain"),), name="third"))
+    third = open_coco(write_coco([(1, 5, 5)], [], categories=((1, "stain"),), name="third"))
     with pytest.raises(InputError, match="toy and third.*scratch, hole / stain"):
         ConcatDataset([first, third])
 

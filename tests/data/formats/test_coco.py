@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,21 +12,9 @@ from engine.data.annotations import FORMATS
 from engine.data.dataset import CocoDataset
 from engine.data.formats import coco
 from engine.errors import InputError
+from tests.data.conftest import annotation, open_coco
 
 WriteCoco = Callable[..., Path]
-
-
-def _annotation(image_id: Any = 1, category_id: Any = 3, bbox: Any = None, **more: Any) -> dict:
-    return {
-        "image_id": image_id,
-        "category_id": category_id,
-        "bbox": [1, 2, 3, 4] if bbox is None else bbox,
-        **more,
-    }
-
-
-def _open(folder: Path) -> CocoDataset:
-    return CocoDataset(folder.name, folder / "images", folder / "ann.json")
 
 
 @pytest.mark.parametrize(
@@ -54,18 +41,18 @@ def _open(folder: Path) -> CocoDataset:
         ),
         ({"categories": [{"id": 3}]}, ["category 3", "name"]),
         ({"categories": [{"id": "3", "name": "a"}]}, ["category", "integer"]),
-        ({"annotations": [_annotation(99, id=5)]}, ["annotation 5", "image_id 99"]),
-        ({"annotations": [_annotation(99)]}, ["annotation number 1", "image_id 99"]),
-        ({"annotations": [_annotation(1, 99, id=5)]}, ["annotation 5", "category_id 99"]),
-        ({"annotations": [_annotation(1, None, id=5)]}, ["annotation 5", "category_id None"]),
-        ({"annotations": [_annotation(id=5)] * 2}, ["annotation 5", "twice"]),
-        ({"annotations": [_annotation(bbox=[1, 2, 3], id=5)]}, ["annotation 5", "image 1", "bbox"]),
-        ({"annotations": [_annotation(bbox=[1, 2, 3, float("nan")], id=5)]}, ["bbox", "nan"]),
-        ({"annotations": [_annotation(bbox=[1, 2, 3, float("inf")], id=5)]}, ["bbox", "inf"]),
-        ({"annotations": [_annotation(bbox=[1, 2, 3, 10**400], id=5)]}, ["bbox", "1000"]),
-        ({"annotations": [_annotation(bbox=[1, 2, 3, "4"], id=5)]}, ["bbox", "'4'"]),
-        ({"annotations": [_annotation(bbox=[1, 2, 3, True], id=5)]}, ["bbox", "True"]),
-        ({"annotations": [_annotation(bbox="a\nb" * 50, id=5)]}, ["bbox"]),
+        ({"annotations": [annotation(99, id=5)]}, ["annotation 5", "image_id 99"]),
+        ({"annotations": [annotation(99)]}, ["annotation number 1", "image_id 99"]),
+        ({"annotations": [annotation(1, 99, id=5)]}, ["annotation 5", "category_id 99"]),
+        ({"annotations": [annotation(1, None, id=5)]}, ["annotation 5", "category_id None"]),
+        ({"annotations": [annotation(id=5)] * 2}, ["annotation 5", "twice"]),
+        ({"annotations": [annotation(bbox=[1, 2, 3], id=5)]}, ["annotation 5", "image 1", "bbox"]),
+        ({"annotations": [annotation(bbox=[1, 2, 3, float("nan")], id=5)]}, ["bbox", "nan"]),
+        ({"annotations": [annotation(bbox=[1, 2, 3, float("inf")], id=5)]}, ["bbox", "inf"]),
+        ({"annotations": [annotation(bbox=[1, 2, 3, 10**400], id=5)]}, ["bbox", "1000"]),
+        ({"annotations": [annotation(bbox=[1, 2, 3, "4"], id=5)]}, ["bbox", "'4'"]),
+        ({"annotations": [annotation(bbox=[1, 2, 3, True], id=5)]}, ["bbox", "True"]),
+        ({"annotations": [annotation(bbox="a\nb" * 50, id=5)]}, ["bbox"]),
         ({"annotations": [{"id": 5}]}, ["annotation 5", "image_id None"]),
         ({"annotations": [5]}, ["`annotations` must be a list of objects"]),
     ],
@@ -73,7 +60,7 @@ def _open(folder: Path) -> CocoDataset:
 def test_faults_are_one_line_with_file_and_id(write_coco: WriteCoco, changes: dict, words: list[str]) -> None:
     folder = write_coco([(1, 20, 20)], [], changes=changes)
     with pytest.raises(InputError) as caught:
-        _open(folder)
+        open_coco(folder)
     message = str(caught.value)
     assert message.startswith(str(folder / "ann.json")) and "\n" not in message
     for word in words:
@@ -104,11 +91,11 @@ def test_the_loader_raises_the_first_of_all_faults(write_coco: WriteCoco) -> Non
         "categories": [{"id": 3, "name": "a"}, {"id": 4}],
         "images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "b", "height": -2, "width": 5}],
         "annotations": [
-            _annotation(1, id=1),
-            _annotation(99, id=5),
-            _annotation(2, 4, [1, 2, 3], id=6),  # neither its image nor its category is told again
-            _annotation(1, id=5),
-            _annotation(1, 77, "x"),
+            annotation(1, id=1),
+            annotation(99, id=5),
+            annotation(2, 4, [1, 2, 3], id=6),  # neither its image nor its category is told again
+            annotation(1, id=5),
+            annotation(1, 77, "x"),
         ],
     }
     path = write_coco([], [], changes=changes) / "ann.json"
@@ -127,7 +114,7 @@ def test_the_loader_raises_the_first_of_all_faults(write_coco: WriteCoco) -> Non
         assert fault.startswith(f"{path}: ") and "\n" not in fault
         assert all(word in fault for word in words), fault
     with pytest.raises(InputError) as caught:
-        _open(path.parent)
+        open_coco(path.parent)
     assert str(caught.value) == found[0]
 
 
@@ -145,7 +132,7 @@ def test_faults_of_the_outline_are_all_listed(tmp_path: Path) -> None:
 
 def test_a_file_without_faults(write_coco: WriteCoco) -> None:
     images, boxes = [("b", 20, 30), ("a", 10, 10)], [[1, 2, 3.5, 4], [0.1, 0, 2, 5]]
-    rows = [_annotation("a", 7, boxes[0], iscrowd=1), _annotation("b", 3, boxes[1], area=3, id=0)]
+    rows = [annotation("a", 7, boxes[0], iscrowd=1), annotation("b", 3, boxes[1], area=3, id=0)]
     path = write_coco(images, rows) / "ann.json"
     assert list(coco.file_faults(path)) == []
     table = FORMATS.get("coco")(path)
