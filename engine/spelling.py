@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 # Similarities are between 0 and 1. A suggestion below these limits would only confuse.
@@ -76,3 +77,13 @@ def _abbreviation_bonus(name: str, candidate: str) -> float:
     if name in candidate.split("_") or (len(name) >= 3 and candidate.startswith(name)):
         return 0.15
     return 0.05 if name.startswith(candidate) else 0.0
+
+
+def normal_name(name: str) -> str:
+    """The form in which names are compared: composed characters (NFC), no blanks around.
+
+    Example:
+        >>> normal_name("de\\u0301faut ") == "d\\u00e9faut"
+        True
+    """
+    return unicodedata.normalize("NFC", name).strip()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from engine.checkpoint import io, store_thresholds
-from tests.end_to_end.conftest import NUM_VAL, Trained, World, read_json, read_lines, train_into
+from tests.end_to_end.conftest import NUM_VAL, Trained, World, read_json, read_metrics, train_into
 
 VALIDATED = [
     *("DATASETS.VAL", "('fabric_val',)", "SOLVER.VALIDATION.PERIOD", "2", "SOLVER.EMA_DECAY", "0.5"),
@@ -24,7 +24,7 @@ STILL = [  # nothing is learned, so no validation is better than the first
 
 
 def _validations(folder: Path) -> list[dict[str, Any]]:
-    return [line for line in read_lines(folder / "metrics.jsonl") if "lr" not in line]
+    return [line for line in read_metrics(folder) if "lr" not in line]
 
 
 @pytest.fixture(scope="module")
