@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
 from engine import distributed
-from engine.assembly.data import build_train_loader, summarize_train_data
+from engine.assembly.data import build_train_dataset, build_train_loader, summarize_train_data
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model
 from engine.assembly.process import prepare, write_config
@@ -65,13 +65,14 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     checkpointer = Checkpointer(Path(cfg.OUTPUT_DIR))
     last = resume_point(checkpointer) if resume else None
     start = last[1]["iteration"] if last else 0
-    loader = build_train_loader(cfg, start_iteration=start)
-    summaries = summarize_train_data(cfg, loader.dataset)
-    length = run_length(cfg, len(loader.dataset))
+    dataset = build_train_dataset(cfg)
+    summaries = summarize_train_data(cfg, dataset)
+    loader = build_train_loader(cfg, start, dataset)
+    length = run_length(cfg, len(dataset))
     if will_test:
-        check_test_sets(cfg, loader.dataset.class_names)
-    validation = Validation(cfg, loader.dataset.class_names) if cfg.DATASETS.VAL else None
-    model = build_model(cfg, loader.dataset.class_names)
+        check_test_sets(cfg, dataset.class_names)
+    validation = Validation(cfg, dataset.class_names) if cfg.DATASETS.VAL else None
+    model = build_model(cfg, dataset.class_names)
     optimizer = build_optimizer(cfg, model)
     schedule = build_schedule(cfg, optimizer, length)
     if not last and cfg.MODEL.WEIGHT:

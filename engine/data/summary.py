@@ -19,6 +19,8 @@ from engine.log import get_logger
 logger = get_logger(__name__)
 
 _ROUNDING = 1  # pixel: by how much the sides of boxes differ between tools
+_WHOLE = 1.0001  # of an image, with the rounding of decimal fractions
+_MANY = 20  # boxes, so that where all of them lie is no chance
 _FAR_OUTSIDE = 0.1  # of a side: by how much a box reaches beyond its image if its numbers mean something else
 _MOST_CLASSES = 60  # that a log line lists one by one
 
@@ -107,7 +109,10 @@ def check_trainable(summaries: Sequence[DataSummary]) -> None:
 
 
 def _summarize_one(dataset: DetectionDataset, min_size: int, max_size: int) -> DataSummary:
-    table, ids = dataset.annotations, dataset.image_ids
+    table, ids, stated = dataset.annotations, dataset.image_ids, dataset.sizes
+    sizes = dataset.measured_sizes()  # (n, 2)
+    if not ids:  # FILTER_EMPTY has left out all images: why?
+        ids, stated, sizes = list(table.image_ids), table.sizes, table.sizes
     row_of = {image_id: row for row, image_id in enumerate(table.image_ids)}
     image_rows = np.fromiter((row_of[image_id] for image_id in ids), np.int64, len(ids))
     place_of = np.full(len(table.image_ids), -1, dtype=np.int64)  # row of the table -> index in the data set
@@ -116,7 +121,6 @@ def _summarize_one(dataset: DetectionDataset, min_size: int, max_size: int) -> D
     places = place_of[table.image_rows[in_use]]
     boxes_xywh, crowd = table.boxes_xywh[in_use], table.crowd[in_use]
     categories = table.category_rows[in_use]
-    stated, sizes = dataset.sizes, dataset.measured_sizes()  # (n, 2)
 
     boxes = _Boxes(boxes_xywh[~crowd], sizes[places[~crowd]], places[~crowd])
     known = np.maximum(sizes, 1)  # an unknown size makes no box narrow
@@ -138,7 +142,7 @@ def _summarize_one(dataset: DetectionDataset, min_size: int, max_size: int) -> D
     size_words = size_faults(stated, sizes)
     return DataSummary(
         name=dataset.name,
-        num_images=len(ids),
+        num_images=len(dataset),
         num_annotations=len(crowd),
         boxes=dict(zip(dataset.class_names, per_class, strict=True)),
         ignore_regions=int(crowd.sum()),
@@ -171,7 +175,15 @@ class _Boxes:
 
     def are_relative(self) -> np.ndarray:
         """(m,) bool: all four numbers are fractions, as of the width and height."""
-        return self.has_area & (self.corners >= 0).all(1) & (self.far <= 1.0001).all(1) & (self.sides > 2).all(1)
+        values = np.concatenate([self.corners, self.extents], axis=1)  # (m, 4)
+        return self.has_area & ((values >= 0) & (values <= _WHOLE)).all(1) & (self.sides > 2).all(1)
+
+    def look_like_percentages(self) -> bool:
+        """Whether many boxes fill the first 100 pixels of images at least twice as large, and none goes further."""
+        far, sides = self.far[self.has_area], self.sides[self.has_area]
+        if len(far) < _MANY or (sides < 200).any():
+            return False
+        return bool((far <= 100 * _WHOLE).all() and (far.max(0) > 90).all())
 
     def look_corner_coded(self) -> bool:
         """Whether width and height are the right and lower sides: only so do the boxes lie within their images."""
@@ -226,6 +238,8 @@ def _faults(
         found.append(f"{oddities['repeated_files']} images are listed again under the same file name")
     if relative := int(boxes.are_relative().sum()):
         found.append(f"{relative} of {total} boxes lie between 0 and 1, as if they were relative to the image")
+    if boxes.look_like_percentages():
+        found.append("no box reaches beyond 100 pixels in images of 200 and more: are they percentages?")
     if total and lost >= total / 2:
         found.append(f"{lost} of {total} boxes are lost{_why_lost(boxes, size_words)}")
     missing = [shown(name) for name, count in zip(class_names, per_class, strict=True) if not count]
@@ -250,8 +264,8 @@ def _why_lost(boxes: _Boxes, size_words: list[str]) -> str:
 def _why_nothing(summary: DataSummary) -> str:
     if not summary.num_annotations:
         return (
-            f"none of its {summary.num_images} images has an annotation; look whether `annotations` is empty, missing "
-            "or misspelt, and at DATASETS.CLASSES"
+            "there are no annotations; look whether `annotations` is empty, missing or misspelt in its file, and at "
+            "DATASETS.CLASSES"
         )
     if summary.ignore_regions == summary.num_annotations:
         return f"all {summary.num_annotations} annotations are ignore regions (iscrowd 1); boxes need iscrowd 0"

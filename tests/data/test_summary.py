@@ -69,7 +69,7 @@ def test_images_left_out_are_not_counted(write_coco: WriteCoco) -> None:
 @pytest.mark.parametrize(
     ("annotations", "reason"),
     [
-        ([], "none of its 4 images has an annotation"),
+        ([], "there are no annotations"),
         ([annotation(1, iscrowd=1), annotation(2, iscrowd=1)], "all 2 annotations are ignore regions"),
         (
             [annotation(1, bbox=[1, 1, 0, 5]), annotation(2, bbox=[99, 1, 5, 5]), annotation(3, iscrowd=1)],
@@ -83,24 +83,40 @@ def test_nothing_to_train_on_is_an_error(write_coco: WriteCoco, annotations: lis
         check_trainable([summary])
 
 
+def test_the_reason_is_found_although_no_image_is_left(write_coco: WriteCoco) -> None:
+    folder = write_coco(IMAGES, [annotation(1, iscrowd=1), annotation(2, iscrowd=1)])
+    summary = summary_of(folder, filter_empty=True)
+    assert summary.num_images == 0
+    with pytest.raises(InputError, match="all 2 annotations are ignore regions"):
+        check_trainable([summary])
+
+
 def test_one_of_several_sets_may_have_no_boxes(write_coco: WriteCoco) -> None:
     full = open_coco(write_coco(IMAGES, [annotation(2)]))
     empty = open_coco(write_coco(IMAGES, [], name="clean"))
     summaries = summarize(ConcatDataset([full, empty]), 20, 100)
     assert [each.num_boxes for each in summaries] == [1, 0]
     check_trainable(summaries)
-    with pytest.raises(InputError, match="data set clean: none of its 4 images has an annotation"):
+    with pytest.raises(InputError, match="data set clean: there are no annotations"):
         check_trainable(summaries[1:])
 
 
 def test_relative_boxes_are_recognised(write_coco: WriteCoco) -> None:
-    folder = write_coco(IMAGES, [annotation(1, bbox=[0.1, 0.5, 0.9, 0.5]), annotation(2, bbox=[0, 0, 1, 1])])
+    folder = write_coco(IMAGES, [annotation(1, bbox=[0.1, 0.5, 0.9, 0.5]), annotation(2, bbox=[0.5, 0.6, 1, 1])])
     with pytest.raises(InputError, match=r"all 2 boxes lie between 0 and 1: they are relative"):
         check_trainable([summary_of(folder)])
     mixed = write_coco(IMAGES, [annotation(1, bbox=[0.1, 0.5, 0.8, 0.4]), annotation(2)], name="mixed")
     summary = summary_of(mixed)
     assert "1 of 2 boxes lie between 0 and 1, as if they were relative to the image" in summary.faults
     check_trainable([summary])
+
+
+@pytest.mark.parametrize(("scale", "recognised"), [(100, True), (99, True), (85, False), (110, False)])
+def test_percentages_are_guessed(write_coco: WriteCoco, scale: float, recognised: bool) -> None:
+    boxes = [[0.04 * step * scale, 0.02 * step * scale, 0.2 * scale, 0.5 * scale] for step in range(1, 21)]
+    boxes.append([0, 0, scale, scale])
+    folder = write_coco([(1, 200, 250)], [annotation(bbox=box) for box in boxes[-21:]])
+    assert any("are they percentages?" in fault for fault in summary_of(folder).faults) == recognised
 
 
 def test_corner_coded_boxes_are_recognised(write_coco: WriteCoco) -> None:
