@@ -107,7 +107,7 @@ def build_test_transform(cfg: CfgNode) -> transforms.Transform:
 def build_train_loader(cfg: CfgNode, start_iteration: int = 0, dataset: LabelledImages | None = None) -> BatchLoader:
     """Training batches of this rank from `start_iteration` to the end of the run, see `assembly.solver.run_length`.
 
-    The images are those of `dataset`, by default of `build_train_dataset`. With SEED -1 a seed is drawn and logged here,
+    The images are those of `dataset`, by default of `build_train_dataset`. With SEED -1 a seed is drawn and logged,
     the same one for all ranks.
     """
     dataset = build_train_dataset(cfg) if dataset is None else dataset
