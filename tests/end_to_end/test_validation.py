@@ -108,7 +108,7 @@ def test_mistakes_are_said_before_the_training(world: World, tmp_path: Path) -> 
     entry = {"img_dir": "val", "ann_file": str(tmp_path / "val.json")}
     keys = ["DATASETS.CATALOG", str({"mine": entry}), "DATASETS.VAL", "('mine',)", "DATASETS.TEST", "()"]
     done = world.train("OUTPUT_DIR", tmp_path / "run", *keys)
-    assert done.returncode == 2 and "classes that are not trained: crack" in done.stderr
+    assert done.returncode == 2 and "classes that are not trained: 'crack'" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and "iter " not in done.stdout
 
 
