@@ -15,6 +15,7 @@ from engine.assembly.data import build_dataset, build_test_loader
 from engine.assembly.detector import build_detector
 from engine.assembly.device import build_device
 from engine.assembly.model import num_classes
+from engine.assembly.process import output_dir_claimed
 from engine.data.annotations import ImageId
 from engine.data.dataset import DetectionDataset
 from engine.errors import InputError
@@ -39,9 +40,10 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, Any]]:
         {data set: {"metrics": ..., "thresholds": ...}}, the contents of those files, on every process.
 
     Raises:
-        InputError: a data set cannot be used, or none of its images can be read.
+        InputError: a data set cannot be used, none of its images can be read, or another run writes into `OUTPUT_DIR`.
     """
-    outcome = {name: _evaluate_on(cfg, model, name) for name in cfg.DATASETS.TEST}
+    with output_dir_claimed(cfg):
+        outcome = {name: _evaluate_on(cfg, model, name) for name in cfg.DATASETS.TEST}
     return distributed.broadcast_object(outcome)
 
 

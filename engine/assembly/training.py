@@ -15,7 +15,7 @@ from engine import distributed
 from engine.assembly.data import build_train_loader
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model
-from engine.assembly.process import prepare, write_config
+from engine.assembly.process import prepare, release_output_dir, write_config
 from engine.assembly.solver import RunLength, build_optimizer, build_schedule, run_length
 from engine.assembly.testing import Validation, check_test_sets
 from engine.assembly.weights import load_initial_weights
@@ -54,12 +54,21 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
         The trained model, in training mode.
 
     Raises:
-        InputError: bad configuration, data or checkpoint; a loss or gradient that is not finite; no GPU memory left.
+        InputError: bad configuration, data or checkpoint; another run writes into `OUTPUT_DIR`; a loss or gradient that
+            is not finite; no GPU memory left.
         Interrupted: a signal ended the training; a checkpoint was written.
     """
     if not (cfg.SOLVER.MAX_ITER or cfg.SOLVER.MAX_EPOCH):
         raise InputError("SOLVER.MAX_ITER is 0, so there is nothing to train; to test, use tools/test_net.py")
     resume = prepare(cfg, resume)
+    try:
+        return _train(cfg, resume, will_test)
+    finally:
+        if not will_test:  # else the folder must be ours until the test is over
+            release_output_dir(cfg)
+
+
+def _train(cfg: CfgNode, resume: bool, will_test: bool) -> nn.Module:
     device = build_device(cfg)
     checkpointer = Checkpointer(Path(cfg.OUTPUT_DIR))
     last = resume_point(checkpointer) if resume else None
