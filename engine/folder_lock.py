@@ -1,8 +1,8 @@
 """One run at a time in an output folder: a lock file that also works on network file systems without locks.
 
-The file `run.lock` names the process that owns the folder, and its owner rewrites the number on its first line every few
-seconds. A process that finds it looks for the owner in `/proc` if that could show it, so that the lock of a killed run
-is taken over at once. The process of another machine or container cannot be seen: then the newcomer watches whether the
+The file `run.lock` names the process that owns the folder, and its owner rewrites the number on its first line every
+few seconds. A process that finds it looks for the owner in `/proc` if that could show it, so that the lock of a killed
+run is taken over at once. The process of another machine or container cannot be seen: then the newcomer watches whether the
 number changes. Clocks of two machines are never compared. See docs/decisions/run-lock.md.
 """
 
@@ -158,9 +158,8 @@ def _owner(content: bytes) -> Owner | None:
 
 
 def _unusable(path: Path, reason: str) -> InputError:
-    return InputError(
-        f"{path}: cannot be read as the lock of a run ({reason}); remove it, or choose another OUTPUT_DIR"
-    )
+    advice = "remove it, or choose another OUTPUT_DIR"
+    return InputError(f"{path}: cannot be read as the lock of a run ({reason}); {advice}")
 
 
 def _beat(count: int) -> bytes:
@@ -264,10 +263,8 @@ def _watched(path: Path) -> _Found | None:
 
 def _in_use(path: Path, owner: Owner) -> InputError:
     command = _printable(" ".join(owner.command.split()))
-    return InputError(
-        f"OUTPUT_DIR {path.parent} is in use by another run ({owner}: {command}); choose another OUTPUT_DIR, or, if that "
-        f"run is really gone, remove {path}"
-    )
+    advice = f"choose another OUTPUT_DIR, or, if that run is really gone, remove {path}"
+    return InputError(f"OUTPUT_DIR {path.parent} is in use by another run ({owner}: {command}); {advice}")
 
 
 # ---------------------------------------------------------------- holding it

@@ -26,8 +26,8 @@ from engine.registry import import_modules
 def prepare(cfg: CfgNode, resume: bool = False) -> bool:
     """Prepare the process for a run in `OUTPUT_DIR`.
 
-    Imports the modules of `IMPORTS`, joins the process group of the launcher, claims the folder for this job, starts the
-    log, chooses `SEED` (if it is -1: the one of the run to resume, or a random one) and seeds all random number
+    Imports the modules of `IMPORTS`, joins the process group of the launcher, claims the folder for this job, starts
+    the log, chooses `SEED` (if it is -1: the one of the run to resume, or a random one) and seeds all random number
     generators. The folder is this job's until `release_output_dir` or the end of the process.
 
     Returns:

@@ -54,7 +54,7 @@ class Key:
         doc: what the key means, in units; `tools/print_config.py --doc` shows it.
         ours: the reference does not have the key.
         type: written as in a signature: `int`, `str`, `tuple[int, ...]`; `dict` for a mapping whose names are the
-            user's.
+            user's; `Path` for a string in which `~` and `$NAME` are replaced.
         limits: lowest and highest value, both allowed; of a tuple, for each element.
         length: exact number of entries, and what they are.
         not_empty: a tuple must have an entry, a string a character.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from engine.config.coerce import coerce, read
@@ -47,7 +48,9 @@ def type_of(key: str, value: Any) -> Any:
 
     None when nothing tells it: such a key takes any value.
     """
-    return KEYS[key].type if key in KEYS else type_of_value(value)
+    if key not in KEYS:
+        return type_of_value(value)
+    return str if KEYS[key].type is Path else KEYS[key].type
 
 
 def read_at(key: str, value: Any, present: Any) -> Any:

@@ -17,7 +17,7 @@ KEYS = ["--skip-test", "SOLVER.LOG_PERIOD", "1", "SOLVER.MAX_ITER", "500", "SOLV
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="sees other processes in /proc")
 def test_a_folder_in_use_and_after_a_kill(world: World, trained: Trained, tmp_path: Path) -> None:
-    """Testing with one process and training with two into the folder of a training; after SIGKILL it resumes at once."""
+    """Testing with one process and training with two into the folder of a training, which resumes after SIGKILL."""
     folder = tmp_path / "run"
     first = start(world.command("tools/train_net.py", *KEYS, "OUTPUT_DIR", folder))
     deadline = time.monotonic() + TIMEOUT

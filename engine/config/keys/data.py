@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from engine.config.declaration import Entries, key
 
 # One key after another as in a table, so that a search for a key shows its default too.
@@ -10,8 +12,10 @@ _CATALOG = Entries(
     "names",
     "{img_dir: FOLDER, ann_file: FILE}",
     {
-        "img_dir": key("DATASETS.CATALOG.NAME.img_dir", "", "The folder of its images.", not_empty=True),
-        "ann_file": key("DATASETS.CATALOG.NAME.ann_file", "", "Its COCO JSON file.", not_empty=True),
+        "img_dir": key("DATASETS.CATALOG.NAME.img_dir", "", "The folder of its images.", type=Path,
+            not_empty=True),
+        "ann_file": key("DATASETS.CATALOG.NAME.ann_file", "", "Its COCO JSON file.", type=Path,
+            not_empty=True),
         "type": key("DATASETS.CATALOG.NAME.type", "CocoDataset", "Its format; may be missing.", words=("CocoDataset",),
             registry="engine.data.dataset.DATASET_TYPES"),
     },
@@ -43,7 +47,8 @@ KEYS = [
     key("DATASETS.TEST", (), "Names of the data sets to test on.", type=tuple[str, ...]),
     key("DATASETS.VAL", (), "Names of the data sets to evaluate on during training, see SOLVER.VALIDATION.", ours=True,
         type=tuple[str, ...]),
-    key("DATASETS.ROOT", "datasets", "Folder to which relative paths of the catalog are relative.", ours=True),
+    key("DATASETS.ROOT", "datasets", "Folder to which relative paths of the catalog are relative.", ours=True,
+        type=Path),
     key("DATASETS.CATALOG", {}, "Your own data sets, any number: {name: {img_dir: folder of images, ann_file: COCO "
         "JSON}}. For another format add type: the name of a class of your own.", ours=True, entries=_CATALOG),
     key("DATALOADER.NUM_WORKERS", 4, "Processes that read images; 0 reads in the training process.", at_least=0),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from engine.config.declaration import key
 
 _BODIES = ("R-18", "R-34", "R-50", "R-101", "R-152")
@@ -20,7 +22,7 @@ KEYS = [
     key("MODEL.RETINANET_ON", False, "The dense stage is RetinaNet."),
     key("MODEL.DEVICE", "cuda", "cuda, cuda:N or cpu; without a GPU the engine warns and uses the CPU."),
     key("MODEL.WEIGHT", "", 'Initial weights: catalog://NAME, torchvision://NAME, a URL or a file; "" trains from '
-        'scratch.'),
+        'scratch.', type=Path),
     key("MODEL.WEIGHT_SURGERY", "", "What to do to the weights before they are matched: \"keep_first_classes\" slices "
         "a head of more classes (such as COCO's 80) to this model's number; \"\" leaves them.", ours=True,
         words=("", "keep_first_classes")),
