@@ -2,8 +2,8 @@
 
 The file `run.lock` names the process that owns the folder, and its owner rewrites the number on its first line every
 few seconds. A process that finds it looks for the owner in `/proc` if that could show it, so that the lock of a killed
-run is taken over at once. The process of another machine or container cannot be seen: then the newcomer watches whether the
-number changes. Clocks of two machines are never compared. See docs/decisions/run-lock.md.
+run is taken over at once. The process of another machine or container cannot be seen: then the newcomer watches whether
+the number changes. Clocks of two machines are never compared. See docs/decisions/run-lock.md.
 """
 
 from __future__ import annotations

@@ -19,19 +19,16 @@ from engine.errors import InputError
 from engine.files import expanded
 from engine.spelling import did_you_mean
 
-
 _BOOLS = {word: word in ("true", "yes", "on") for word in ("true", "false", "yes", "no", "on", "off")}
 """Besides Python's spelling, those of YAML 1.1, in any case."""
 
 
-UNCLEAR = re.compile(
-    r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])*(?:\.[0-9_]*)?|[-+]?0[xob][0-9a-fA-F_]+|(?i:yes|no|on|off)"
-)
+UNCLEAR = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])*(?:\.[0-9_]*)?|[-+]?0[xob][0-9a-fA-F_]+|(?i:yes|no|on|off)")
 """Words that YAML 1.1 reads as something else than they say (010 as 8, 1:30 as 90, no as False), or YAML 1.2 does."""
 
 
 class Unclear(str):
-    """An unquoted `UNCLEAR` word: text for a key that takes text; one of another type reads it as it spells in Python."""
+    """An unquoted `UNCLEAR` word: text for a key that takes text; others read it as a Python literal."""
 
 
 class BadValueError(ValueError):
@@ -200,7 +197,7 @@ def _correction(value: Any, type_: Any) -> str:
 
 
 def _in_decimals(text: str, type_: Any) -> str:
-    """A number or a tuple of numbers without the leading zeros, which make one octal in C and in YAML; "" if it has none.
+    """A number, or a tuple of them, without the leading zeros that make it octal in YAML 1.1; "" if it has none.
 
     Example:
         >>> _in_decimals("(010, 20)", tuple[int, ...])

@@ -106,7 +106,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Unclear):
         number = literal(str(value))
         if isinstance(number, str):
-            raise BadValueError(f"may be text or not, got {shown(value)}; write a plain number, True, False or \"text\"")
+            raise BadValueError(f'may be text or not, got {shown(value)}; write a plain number, True, False or "text"')
         value = number
     if isinstance(value, str) and (re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value) or value[:1] in ("(", "[")):
         value = literal(value)

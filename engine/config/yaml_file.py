@@ -24,8 +24,7 @@ _YAML = "tag:yaml.org,2002:"
 _MERGE_TAG = f"{_YAML}merge"
 _UNCLEAR_TAG = f"{_YAML}unclear"
 _PLAIN_TAGS = {
-    f"{_YAML}{name}"
-    for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "value", "unclear")
+    f"{_YAML}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "value", "unclear")
 }
 
 
