@@ -105,7 +105,7 @@ def test_a_path_that_cannot_be_expanded_is_one_line(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_folder_with_a_dollar_sign_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The home folder of a user may be one, and what was expanded is expanded again when a configuration is read back."""
+    """It may be the home folder, and what was expanded is expanded again when a configuration is read back."""
     home = tmp_path / "a$b"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))

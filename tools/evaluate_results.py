@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{names[0]}: {metrics['num_images']} images{left_out}, {len(results)} detections\n")
     print(metrics_table(metrics), end="\n\n")
     print(thresholds_table(thresholds), end="\n\n")
+    for note in metrics["notes"]:
+        print(note)
     print("written:", ", ".join(map(str, files)))
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 from engine import errors
-from engine.config.declaration import Key
+from engine.config.declaration import MOST_FLOAT, MOST_INT, Key
 from engine.errors import InputError
 from engine.files import expanded
 from engine.spelling import did_you_mean
@@ -224,8 +224,19 @@ def _check_limits(key: Key, value: Any) -> None:
     if key.limits is None:
         return
     low, high = key.limits
-    elements = value if isinstance(value, tuple) else (value,)
-    if all(low <= element <= high for element in elements):
+    numbers = list(_numbers(value))
+    if all(low <= number <= high for number in numbers):
         return
-    limits = f"{low} or more" if math.isinf(high) else f"between {low} and {high}"
+    limits = f"between {low} and {high}"
+    if high in (MOST_INT, MOST_FLOAT):
+        limits = f"{low} or more" if min(numbers) < low else f"{high} or less"
     raise BadValueError(f"must be {limits}, got {shown(value)}")
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """The numbers of a value, of a tuple at any depth."""
+    if isinstance(value, tuple):
+        for element in value:
+            yield from _numbers(element)
+    else:
+        yield value

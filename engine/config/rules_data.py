@@ -5,6 +5,7 @@ from __future__ import annotations
 from yacs.config import CfgNode
 
 from engine.config.comparisons import Broken, equal_lengths
+from engine.config.declaration import MIN_SIZE
 
 
 def image_values(tree: CfgNode) -> Broken:
@@ -26,9 +27,20 @@ def image_values(tree: CfgNode) -> Broken:
     if min(tree.INPUT.PIXEL_STD) <= 0:
         yield ("INPUT.PIXEL_STD",), f"INPUT.PIXEL_STD is {tree.INPUT.PIXEL_STD}; it must be above 0"
     low, high = tree.INPUT.MIN_SIZE_RANGE_TRAIN
-    if (low, high) != (-1, -1) and not 0 < low <= high:
-        allowed = "it must be (low, high) with 0 < low <= high, or (-1, -1) for off"
+    if (low, high) != (-1, -1) and not MIN_SIZE <= low <= high:
+        least = 0 if low <= 0 or low > high else MIN_SIZE - 1
+        allowed = f"it must be (low, high) with {least} < low <= high, or (-1, -1) for off"
         yield ("INPUT.MIN_SIZE_RANGE_TRAIN",), f"INPUT.MIN_SIZE_RANGE_TRAIN is ({low}, {high}); {allowed}"
+
+
+def thresholds(tree: CfgNode) -> Broken:
+    """The rules that `TEST.THRESHOLD_*` break; found out after a training they would be too late."""
+    for key, value in (
+        ("TEST.THRESHOLD_IOU", tree.TEST.THRESHOLD_IOU),
+        ("TEST.THRESHOLD_BETA", tree.TEST.THRESHOLD_BETA),
+    ):
+        if value == 0:
+            yield (key,), f"{key} is 0.0; it must be above 0"
 
 
 def augmentation(tree: CfgNode) -> Broken:

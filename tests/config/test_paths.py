@@ -36,13 +36,10 @@ def value_at(cfg, key):
 
 @pytest.mark.parametrize("key", [*PATHS, *(f"DATASETS.CATALOG.mine.{field}" for field in FIELDS)])
 def test_a_path_key_is_expanded(write_config, key):
-    groups = key.split(".")
-    other = {"img_dir": "ann_file", "ann_file": "img_dir"}.get(groups[-1])
-    more = ["DATASETS.CATALOG", f"{{'mine': {{'{other}': 'x'}}}}"] if other else []
+    entry = key.partition(".mine.")[0]  # an entry of the catalog needs both fields
+    more = [word for field in FIELDS for word in (f"{entry}.mine.{field}", "x")] if ".mine." in key else []
     for text, expected in {"~/a": "/home/me/a", "$PLACE/a": "/data/a", "a/${PLACE}": "a//data"}.items():
-        cfg = load_config(
-            write_config(), [*more, *([f"{key.rpartition('.')[0]}.{other}", "x"] if other else []), key, text]
-        )
+        cfg = load_config(write_config(), [*more, key, text])
         assert value_at(cfg, key) == expected
     for text, reason in {
         "$NOWHERE/a": "the variable NOWHERE is not set; set it, or write the path itself",
