@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,13 +24,15 @@ from engine.files import write_text
 from engine.log import CONFIG_FILE, get_logger, setup_logging
 from engine.registry import import_modules
 
+Run = TypeVar("Run", bound=Callable[..., Any])
+
 
 def prepare(cfg: CfgNode, resume: bool = False) -> bool:
     """Prepare the process for a run in `OUTPUT_DIR`.
 
     Imports the modules of `IMPORTS`, joins the process group of the launcher, claims the folder for this job, starts
     the log, chooses `SEED` (if it is -1: the one of the run to resume, or a random one) and seeds all random number
-    generators. The folder is this job's until `release_output_dir` or the end of the process.
+    generators. The folder is this job's until `folder_lock.release` or the end of the process.
 
     Returns:
         Whether to resume a run: if `resume`, or if torchrun has restarted the processes.
@@ -93,9 +97,18 @@ def claim_output_dir(cfg: CfgNode) -> str | None:
     return taken_over
 
 
-def release_output_dir(cfg: CfgNode) -> None:
-    """Let other runs write into `OUTPUT_DIR`."""
-    folder_lock.release(Path(cfg.OUTPUT_DIR))
+def releasing_output_dir(run: Run) -> Run:
+    """Decorates a run so that others may write into `OUTPUT_DIR` after it, unless a test follows (`will_test`)."""
+
+    @wraps(run)
+    def wrapped(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> Any:
+        try:
+            return run(cfg, resume, will_test)
+        finally:
+            if not will_test:
+                folder_lock.release(Path(cfg.OUTPUT_DIR))
+
+    return wrapped
 
 
 @contextmanager
@@ -106,7 +119,7 @@ def output_dir_claimed(cfg: CfgNode) -> Iterator[None]:
         yield
     finally:
         if is_new:
-            release_output_dir(cfg)
+            folder_lock.release(Path(cfg.OUTPUT_DIR))
 
 
 def _not_writable(output_dir: Path, error: OSError) -> InputError:

@@ -15,7 +15,7 @@ from engine import distributed
 from engine.assembly.data import build_train_loader
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model
-from engine.assembly.process import prepare, release_output_dir, write_config
+from engine.assembly.process import prepare, releasing_output_dir, write_config
 from engine.assembly.solver import RunLength, build_optimizer, build_schedule, run_length
 from engine.assembly.testing import Validation, check_test_sets
 from engine.assembly.weights import load_initial_weights
@@ -43,6 +43,7 @@ FILES_OF_A_RUN = (CONFIG_FILE, METRICS_FILE, "wandb_run", "mlflow_run", "tensorb
 """What a run writes besides its checkpoints and its log."""
 
 
+@releasing_output_dir
 def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Module:
     """Train the model of `cfg` and write everything to `OUTPUT_DIR`; the README lists the files.
 
@@ -61,14 +62,6 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     if not (cfg.SOLVER.MAX_ITER or cfg.SOLVER.MAX_EPOCH):
         raise InputError("SOLVER.MAX_ITER is 0, so there is nothing to train; to test, use tools/test_net.py")
     resume = prepare(cfg, resume)
-    try:
-        return _train(cfg, resume, will_test)
-    finally:
-        if not will_test:  # else the folder must be ours until the test is over
-            release_output_dir(cfg)
-
-
-def _train(cfg: CfgNode, resume: bool, will_test: bool) -> nn.Module:
     device = build_device(cfg)
     checkpointer = Checkpointer(Path(cfg.OUTPUT_DIR))
     last = resume_point(checkpointer) if resume else None

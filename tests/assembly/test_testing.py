@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import cv2
@@ -122,3 +123,20 @@ def test_complexity_of_the_largest_test_image(validation_world: CfgNode) -> None
         analyze_complexity(cfg)
     cfg.DATASETS.TRAIN = ("mine",)
     assert "one image" in analyze_complexity(cfg, (32, 32), depth=0) and cfg.MODEL.RPN.NMS_THRESH == 0.7
+
+
+def test_a_limit_on_detections_is_said_in_testing_and_once_in_validation(
+    validation_world: CfgNode, tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    cfg = validation_world
+    cfg.merge_from_list(["TEST.MAX_DETS", 1, "TEST.DETECTIONS_PER_IMG", 20, "MODEL.ATSS.INFERENCE_TH", 0.0])
+    model = build_model(cfg, ["hole", "stain"])
+    metrics = evaluate(cfg, model)["mine"]["metrics"]
+    (note,) = metrics["notes"]
+    assert re.match(r"[1-9]\d* of \d+ detections are beyond the best 1 of their image and class .TEST.MAX_DETS.", note)
+    assert [record.getMessage() for record in said.records].count(f"mine: {note}") == 1
+    assert json.loads((tmp_path / "out/inference/mine/metrics.json").read_text())["notes"] == [note]
+    said.clear()
+    validate = Validation(cfg, model.class_names)
+    assert validate(model)["mine"]["figures"]["AP"] == metrics["bbox"]["AP"] and validate(model)
+    assert [record.getMessage() for record in said.records].count(f"mine: {note}") == 1
