@@ -118,7 +118,11 @@ def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:
         stem, dot, suffix = name.rpartition(".")
         digest = hashlib.sha256(parts.query.encode()).hexdigest()[:8]
         name = f"{stem}-{digest}.{suffix}" if dot else f"{name}-{digest}"
-    return Path(expanded(cache)).joinpath(re.sub(r"[^\w.-]", "_", parts.netloc), *segments, name)
+    try:
+        folder = Path(expanded(cache))
+    except InputError as error:
+        raise InputError(f"no folder for downloaded weights: {error}; set ENGINE_CACHE") from None
+    return folder.joinpath(re.sub(r"[^\w.-]", "_", parts.netloc), *segments, name)
 
 
 def _nearest(name: str, known: Iterable[str], prefix: str) -> str:
