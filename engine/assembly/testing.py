@@ -16,6 +16,7 @@ from engine.assembly.detector import build_detector
 from engine.assembly.device import build_device
 from engine.assembly.model import num_classes
 from engine.assembly.process import output_dir_claimed
+from engine.config.parts import dense_name
 from engine.data.annotations import ImageId
 from engine.data.dataset import DetectionDataset
 from engine.errors import InputError
@@ -185,6 +186,16 @@ def _detection_limits(cfg: CfgNode) -> dict[str, int]:
     limits = {}
     if cfg.MODEL.RPN_ONLY or cfg.TEST.BBOX_AUG.ENABLED:
         limits["TEST.DETECTIONS_PER_IMG"] = cfg.TEST.DETECTIONS_PER_IMG
+    # Candidates per level, so that the levels together bound what is found.
+    if (stage := dense_name(cfg)) == "ATSS":
+        limits["MODEL.ATSS.PRE_NMS_TOP_N"] = cfg.MODEL.ATSS.PRE_NMS_TOP_N * len(cfg.MODEL.ATSS.ANCHOR_STRIDES)
+    elif stage == "RETINANET":
+        levels = len(cfg.MODEL.RETINANET.ANCHOR_STRIDES)
+        limits["MODEL.RETINANET.PRE_NMS_TOP_N"] = cfg.MODEL.RETINANET.PRE_NMS_TOP_N * levels
+    elif stage == "FCOS":
+        limits["MODEL.FCOS.PRE_NMS_TOP_N"] = cfg.MODEL.FCOS.PRE_NMS_TOP_N * len(cfg.MODEL.FCOS.FPN_STRIDES)
+    elif not stage:
+        limits["MODEL.RPN.POST_NMS_TOP_N_TEST"] = cfg.MODEL.RPN.POST_NMS_TOP_N_TEST * len(cfg.MODEL.RPN.ANCHOR_STRIDE)
     if not cfg.MODEL.RPN_ONLY:
         limits["MODEL.ROI_HEADS.DETECTIONS_PER_IMG"] = cfg.MODEL.ROI_HEADS.DETECTIONS_PER_IMG
         limits["MODEL.RPN.FPN_POST_NMS_TOP_N_TEST"] = cfg.MODEL.RPN.FPN_POST_NMS_TOP_N_TEST

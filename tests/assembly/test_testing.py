@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 
 from engine.assembly.analysis import analyze_complexity
 from engine.assembly.model import build_model
-from engine.assembly.testing import Validation, evaluate
+from engine.assembly.testing import Validation, _detection_limits, evaluate
 from engine.config import CfgNode, get_cfg
 from engine.config.keys import KEYS
 from engine.errors import InputError
@@ -140,3 +141,34 @@ def test_a_limit_on_detections_is_said_in_testing_and_once_in_validation(
     validate = Validation(cfg, model.class_names)
     assert validate(model)["mine"]["figures"]["AP"] == metrics["bbox"]["AP"] and validate(model)
     assert [record.getMessage() for record in said.records].count(f"mine: {note}") == 1
+
+
+@pytest.mark.parametrize(
+    "keys, expected",
+    [
+        (
+            ["MODEL.ATSS_ON", True, "MODEL.RPN_ONLY", True, "TEST.DETECTIONS_PER_IMG", 7],
+            {"TEST.DETECTIONS_PER_IMG": 7, "MODEL.ATSS.PRE_NMS_TOP_N": 5000},
+        ),
+        (
+            ["MODEL.RETINANET_ON", True, "MODEL.RPN_ONLY", True, "MODEL.RETINANET.PRE_NMS_TOP_N", 10],
+            {"TEST.DETECTIONS_PER_IMG": 100, "MODEL.RETINANET.PRE_NMS_TOP_N": 50},
+        ),
+        (
+            ["MODEL.FCOS_ON", True, "MODEL.RPN_ONLY", True, "MODEL.FCOS.FPN_STRIDES", (8, 16)],
+            {"TEST.DETECTIONS_PER_IMG": 100, "MODEL.FCOS.PRE_NMS_TOP_N": 2000},
+        ),
+        (
+            ["MODEL.RPN_ONLY", False, "MODEL.ROI_HEADS.DETECTIONS_PER_IMG", 9, "TEST.DETECTIONS_PER_IMG", 1],
+            {
+                "MODEL.RPN.POST_NMS_TOP_N_TEST": 1000,
+                "MODEL.ROI_HEADS.DETECTIONS_PER_IMG": 9,
+                "MODEL.RPN.FPN_POST_NMS_TOP_N_TEST": 2000,
+            },
+        ),
+    ],
+)
+def test_the_limits_of_a_model_on_what_it_finds(keys: list[Any], expected: dict[str, int]) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(keys)
+    assert _detection_limits(cfg) == expected

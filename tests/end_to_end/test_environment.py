@@ -54,3 +54,22 @@ def test_a_port_that_is_taken(world: World, tmp_path: Path) -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert line.startswith("error: the processes cannot connect to each other: ") and str(port) in line
     assert not (tmp_path / "run").exists()
+
+
+def test_paths_with_a_home_folder_and_variables(world: World, tmp_path: Path) -> None:
+    """Run and resumed from a folder in which nothing may appear, least of all one named ~ or $PLACE."""
+    here = tmp_path / "here"
+    here.mkdir()
+    env = {"HOME": str(tmp_path / "home"), "PLACE": str(world.root.parent)}
+    keys = ["DATASETS.ROOT", "${PLACE}/fabric", "OUTPUT_DIR", "~/runs/$USER_RUN", "SOLVER.MAX_ITER"]
+    command = [REPOSITORY / "tools/train_net.py", "--config-file", "$PLACE/tiny.yaml", "--skip-test"]
+    for options, count in (([], "1"), (["--resume"], "2")):
+        done = run([*command, *options, *keys, count], here, env | {"USER_RUN": "mine"})
+        assert done.returncode == 0, done.stderr
+    assert "resuming from" in done.stdout and list(here.iterdir()) == []
+    assert (tmp_path / "home" / "runs" / "mine" / "model_final.pth").exists()
+    refused = run([*command, *keys, "1"], here, env)
+    told = (
+        "command line: OUTPUT_DIR ~/runs/$USER_RUN: the variable USER_RUN is not set; set it, or write the path itself"
+    )
+    assert refused.returncode == 2 and refused.stderr == f"error: {told}\n" and list(here.iterdir()) == []
