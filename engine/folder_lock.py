@@ -30,8 +30,8 @@ from engine.log import get_logger
 LOCK_FILE = "run.lock"
 HEARTBEAT_SECONDS = 3.0
 WATCH_SECONDS = 20.0
-"""How long an owner that cannot be seen may be silent: on a slow network, or while json reads a file of gigabytes, during
-which no other thread runs."""
+"""How long an owner that cannot be seen may be silent: on a slow network, or while json reads gigabytes and no other
+thread runs."""
 _POLL_SECONDS = 0.1
 _GUARD_SECONDS = 5.0  # the longest that removing a file may take
 _MAX_BYTES = 4096  # of a lock file; what is longer is not one

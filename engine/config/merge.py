@@ -114,7 +114,7 @@ class Merge:
             if not row.is_harmless(entry.value):
                 self._refuse(entry, f"{key} is not supported: {row.reason}")
         elif getattr(node, "is_new_allowed", bool)() and not isinstance(entry.value, Group):
-            self.assignments.append(Assignment(path, entry.value, entry.where))
+            self.assignments.append(Assignment(path, read_at(key, entry.value, None), entry.where))
         elif "." in entry.name and _at(self.tree, key.split(".")) is not None:
             nested = ": {".join(key.split("."))
             closing = "}" * key.count(".")

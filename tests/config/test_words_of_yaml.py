@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import load_config
+from engine.config import get_cfg, load_config
 from engine.errors import InputError
 
 ASK = {
@@ -79,14 +79,13 @@ def _answer(path: str, opts: list[str], key: str) -> Any:
 @pytest.mark.parametrize("key, word, expected", CASES, ids=[f"{key} {word[:12]}" for key, word, _ in CASES])
 def test_a_word_is_what_it_says(write_config, key, word, expected):
     *groups, name = key.split(".")
-    lines = [f"{'  ' * depth}{group}:" for depth, group in enumerate(groups) if group != "MODEL"]
-    text = "\n".join([*lines, f"{'  ' * len(groups)}{name}: {word}"]) + "\n"
-    text = text if groups[:1] == ["MODEL"] else text.replace("SOLVER:", "IMPORTS: ('json',)\nSOLVER:")
-    line = 5 + text.count("\n")
-    answers = {f"my.yaml:{line}": _answer(write_config(text), [], key)}
+    groups = groups[groups[:1] == ["MODEL"] :]  # the head of the file ends below MODEL
+    depth = "  " * key.startswith("MODEL.")
+    lines = [f"{depth}{'  ' * k}{group}:" for k, group in enumerate(groups)]
+    text = "\n".join([*lines, f"{depth}{'  ' * len(groups)}{name}: {word}", "IMPORTS: ('json',)\n"])  # for the hooks
+    answers = {f"my.yaml:{6 + len(groups)}": _answer(write_config(text), [], key)}
     if word[0] != "[":
-        opts = ["IMPORTS", "('json',)", key, word]
-        answers["command line"] = _answer(write_config(), opts, key)
+        answers["command line"] = _answer(write_config(), [key, word], key)
     for where, answer in answers.items():
         if isinstance(expected, str) and key != "OUTPUT_DIR":
             assert answer.startswith(f"{where}: {key} {expected}"), answer
@@ -126,3 +125,33 @@ def test_where_nothing_tells_the_type_an_unclear_word_is_refused(write_config, w
             assert answer.startswith(f"{where}: {key} {expected}"), answer
         else:
             assert answer == expected and type(answer) is type(expected), where
+
+
+def test_a_key_of_the_users_own_code_gets_plain_text(write_config):
+    cfg = get_cfg()
+    cfg.MODEL.set_new_allowed(True)
+    cfg.merge_from_file(write_config("  MINE: 010\n"))
+    assert type(cfg.MODEL.MINE) is str and cfg.MODEL.MINE == "010" and "MINE: '010'" in cfg.dump()
+
+
+DUPLICATES = {
+    "in a flow mapping": ("SOLVER: {GAMMA: 0.1, GAMMA: 0.2}\n", "6: duplicate key GAMMA, already given on line 6"),
+    "in a catalog": (
+        "DATASETS:\n  CATALOG:\n    a: {img_dir: b, ann_file: c}\n    a: {img_dir: b, ann_file: c}\n",
+        "9: duplicate key a, already given on line 8",
+    ),
+    "quoted": ("SEED: 1\n'SEED': 2\n", "7: duplicate key SEED, already given on line 6"),
+    "in a list": (
+        "  NECK:\n    ARGS:\n      mine:\n      - a: 1\n        a: 2\n",
+        "10: duplicate key a, already given on line 9",
+    ),
+    "under an alias": (
+        "SOLVER: &s\n  GAMMA: 0.1\n  GAMMA: 0.2\nTEST: {}\n",
+        "8: duplicate key GAMMA, already given on line 7",
+    ),
+}
+
+
+@pytest.mark.parametrize("text, expected", DUPLICATES.values(), ids=DUPLICATES)
+def test_a_key_twice_is_one_line_that_names_both(answer, text, expected):
+    assert answer(text) == f"my.yaml:{expected}; keep one"
