@@ -36,6 +36,7 @@ _POLL_SECONDS = 0.1
 _GUARD_SECONDS = 5.0  # the longest that removing a file may take
 _MAX_BYTES = 4096  # of a lock file; what is longer is not one
 _BEAT_DIGITS = 12
+_PLAIN_FILE = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY"))  # no pipe, no link
 
 # ---------------------------------------------------------------- who
 
@@ -96,6 +97,8 @@ def _is_running(owner: Owner) -> bool | None:
     """Whether the owner still runs; None if that cannot be seen from here."""
     if not owner.view or owner.view != _view():
         return None
+    if owner.pid == os.getpid():  # it took the folder before an exec; what it holds now is in `_held`
+        return False
     state, started = _start_of(owner.pid)
     if state:
         return started == owner.started and state not in "ZX"  # a zombie has ended
@@ -131,7 +134,7 @@ def _read(path: Path) -> _Found | None:
         InputError: what is there is not a file or cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(path, os.O_RDONLY | _PLAIN_FILE)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -175,7 +178,7 @@ def _create(path: Path, owner: Owner) -> int | None:
     """
     try:
         # O_EXCL holds on every file system, also on NFS since its version 3; locks on files do not.
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | _PLAIN_FILE, 0o666)
     except FileExistsError:
         return None
     try:
@@ -318,6 +321,7 @@ class _Held:
 
 
 _held: dict[Path, _Held] = {}
+_claiming = threading.Lock()  # of several threads the first takes the lock, for all
 
 
 def claim(folder: Path) -> str | None:
@@ -332,10 +336,11 @@ def claim(folder: Path) -> str | None:
         OSError: the folder cannot be written to.
     """
     path = folder.resolve() / LOCK_FILE
-    held = _held.get(path)
-    if held and held.owner.pid == os.getpid():  # not in a fork of the owner
-        return None
-    held = _held[path] = _Held(path)
+    with _claiming:
+        held = _held.get(path)
+        if held and held.owner.pid == os.getpid():  # not in a fork of the owner
+            return None
+        held = _held[path] = _Held(path)
     return f"{path}: {held.before} was taken over" if held.before else ""
 
 

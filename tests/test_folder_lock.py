@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -207,6 +208,19 @@ def test_another_process_of_the_same_number_is_not_the_owner(tmp_path: Path) -> 
         claim(tmp_path)
     write_lock(tmp_path, pid=os.getppid(), view=folder_lock._view(), started=f"{int(started) - 1}")
     assert "taken over" in claim(tmp_path)
+
+
+@has_proc
+def test_a_lock_from_before_an_exec_is_the_same_process(tmp_path: Path) -> None:
+    own = folder_lock._this_process()
+    write_lock(tmp_path, pid=own.pid, view=own.view, started=own.started)
+    assert "taken over" in claim(tmp_path)
+
+
+def test_threads_of_a_process_share_the_folder(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        told = list(threads.map(lambda _: claim(tmp_path), range(8)))
+    assert sorted(map(repr, told)) == ["''", *["None"] * 7]
 
 
 def test_a_silent_owner_of_another_machine_gives_way(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:

@@ -27,9 +27,11 @@ def image_values(tree: CfgNode) -> Broken:
     if min(tree.INPUT.PIXEL_STD) <= 0:
         yield ("INPUT.PIXEL_STD",), f"INPUT.PIXEL_STD is {tree.INPUT.PIXEL_STD}; it must be above 0"
     low, high = tree.INPUT.MIN_SIZE_RANGE_TRAIN
-    if (low, high) != (-1, -1) and not MIN_SIZE <= low <= high:
-        least = 0 if low <= 0 or low > high else MIN_SIZE - 1
-        allowed = f"it must be (low, high) with {least} < low <= high, or (-1, -1) for off"
+    if (low, high) != (-1, -1) and not 0 < low <= high:
+        allowed = "it must be (low, high) with 0 < low <= high, or (-1, -1) for off"
+        yield ("INPUT.MIN_SIZE_RANGE_TRAIN",), f"INPUT.MIN_SIZE_RANGE_TRAIN is ({low}, {high}); {allowed}"
+    elif 0 < low < MIN_SIZE:
+        allowed = f"sizes must be {MIN_SIZE} or more"
         yield ("INPUT.MIN_SIZE_RANGE_TRAIN",), f"INPUT.MIN_SIZE_RANGE_TRAIN is ({low}, {high}); {allowed}"
 
 

@@ -74,10 +74,18 @@ def test_thresholds_that_only_a_test_would_refuse(answer, key):
     assert answer("", (key, "0")) == f"command line: {key} is 0.0; it must be above 0"
 
 
-@pytest.mark.parametrize("low", [0, -2, 1, 7])
-def test_a_range_of_sizes_that_no_image_has(answer, low):
-    told = answer("", ("INPUT.MIN_SIZE_RANGE_TRAIN", f"({low}, 640)"))
-    assert told.startswith("command line: INPUT.MIN_SIZE_RANGE_TRAIN ") and "\n" not in told
+@pytest.mark.parametrize(
+    "low, told",
+    [
+        (-2, "must be between -1 and 100000, got (-2, 640)"),
+        (0, "is (0, 640); it must be (low, high) with 0 < low <= high, or (-1, -1) for off"),
+        (1, "is (1, 640); sizes must be 8 or more"),
+        (7, "is (7, 640); sizes must be 8 or more"),
+    ],
+)
+def test_a_range_of_sizes_that_no_image_has(answer, low, told):
+    key = "INPUT.MIN_SIZE_RANGE_TRAIN"
+    assert answer("", (key, f"({low}, 640)")) == f"command line: {key} {told}"
 
 
 def test_the_smallest_sizes_are_allowed(write_config):
