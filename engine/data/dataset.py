@@ -7,7 +7,7 @@ Shapes: n images, m boxes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -19,13 +19,17 @@ import torch
 
 from engine.data.annotations import AnnotationTable, ImageId, group_by_image
 from engine.data.formats import coco
-from engine.data.image_file import read_image, read_size
+from engine.data.image_file import collected_damage, is_deep, read_image, read_samples, read_size
+from engine.data.value_range import ValueRange, measured_range
 from engine.errors import InputError
 from engine.log import get_logger
 from engine.registry import Registry
 from engine.structures import Targets
 
 logger = get_logger(__name__)
+
+_MOST_HEADERS, _MOST_MEASURED = 1000, 50
+"""Files that are looked at for a range of values."""
 
 DATASET_TYPES = Registry("DATASET_TYPES")
 """Classes of data sets, for `type` in an entry of `DATASETS.CATALOG`; all are constructed like `CocoDataset`."""
@@ -38,11 +42,13 @@ class LabelledImages(Protocol):
         name: for messages.
         class_names: label k is class_names[k].
         sizes: (n, 2) int32 (height, width) as stated with the annotations, 0 where they are not.
+        value_range: what becomes 0 and 255 in images of more than 8 bits; None: not known, so each has its own.
     """
 
     name: str
     class_names: list[str]
     sizes: np.ndarray
+    value_range: ValueRange | None = None
 
     def __len__(self) -> int: ...
 
@@ -220,7 +226,7 @@ class CocoDataset(DetectionDataset):
     def read(self, index: int) -> tuple[np.ndarray, Targets]:
         stated = tuple(self.sizes[index].tolist())
         try:
-            image = read_image(self.image_path(index), stated if stated[0] else None)
+            image = read_image(self.image_path(index), stated if stated[0] else None, self.value_range)
         except InputError as error:
             raise InputError(f"{error} (data set {self.name}, image id {self.image_id(index)})") from None
         size = image.shape[:2]
@@ -264,6 +270,15 @@ class ConcatDataset(LabelledImages):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def value_range(self) -> ValueRange | None:
+        return self.datasets[0].value_range
+
+    @value_range.setter
+    def value_range(self, value_range: ValueRange | None) -> None:
+        for dataset in self.datasets:
+            dataset.value_range = value_range
+
     def _locate(self, index: int) -> tuple[LabelledImages, int]:
         """The data set that image `index` belongs to, and the index of the image there."""
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -276,6 +291,10 @@ class ConcatDataset(LabelledImages):
         dataset, local_index = self._locate(index)
         return dataset.image_id(local_index)
 
+    def image_path(self, index: int) -> Path:
+        dataset, local_index = self._locate(index)
+        return dataset.image_path(local_index)
+
     def read(self, index: int) -> tuple[np.ndarray, Targets]:
         dataset, local_index = self._locate(index)
         return dataset.read(local_index)
@@ -283,6 +302,35 @@ class ConcatDataset(LabelledImages):
     def num_boxes(self, index: int) -> int:
         dataset, local_index = self._locate(index)
         return dataset.num_boxes(local_index)
+
+
+def range_of_dataset(dataset: LabelledImages) -> ValueRange | None:
+    """The range of values of the images of more than 8 bits, or floats, in a spread sample; None if it has none.
+
+    The headers of at most `_MOST_HEADERS` files that are not named like JPEGs are looked at, and at most
+    `_MOST_MEASURED` of the deep ones are read. What cannot be read is left out; it is reported when it is used.
+    """
+    if not hasattr(dataset, "image_path"):  # one of the user's own that does not read files
+        return None
+    named = (dataset.image_path(index) for index in range(len(dataset)))
+    candidates = _spread([path for path in named if path.suffix.lower() not in (".jpg", ".jpeg")], _MOST_HEADERS)
+    deep = []
+    for path in candidates:
+        with suppress(InputError):
+            if is_deep(path):
+                deep.append(path)
+    return measured_range(_samples_of(_spread(deep, _MOST_MEASURED)))
+
+
+def _spread(items: Sequence[Path], most: int) -> list[Path]:
+    """At most `most` of `items`, evenly over their order."""
+    return [items[i * len(items) // most] for i in range(most)] if len(items) > most else list(items)
+
+
+def _samples_of(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    for path in paths:
+        with suppress(InputError), collected_damage():
+            yield read_samples(path)
 
 
 def _with_classes(table: AnnotationTable, class_names: Sequence[str]) -> AnnotationTable:
