@@ -63,11 +63,8 @@ def measure_value_range(dataset: LabelledImages) -> None:
     if dataset.value_range is None:
         dataset.value_range = broadcast_object(range_of_dataset(dataset) if is_main() else None)
         if dataset.value_range is not None:
-            logger.info(
-                "%s: images of more than 8 bits; INPUT.VALUE_RANGE is %s as measured on them: it becomes 0..255",
-                dataset.name,
-                shown_range(dataset.value_range),
-            )
+            message = "%s: has images of more than 8 bits; INPUT.VALUE_RANGE, measured on them: %s becomes 0..255"
+            logger.info(message, dataset.name, shown_range(dataset.value_range))
 
 
 def set_value_range(cfg: CfgNode, value_range: ValueRange | None) -> None:
@@ -113,7 +110,10 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0) -> BatchLoader:
     and logged here if there are images of more than 8 bits, and is the `value_range` of the data set.
     """
     dataset = build_train_dataset(cfg)
-    measure_value_range(dataset)
+    if cfg.INPUT.VALUE_RANGE:
+        logger.info("INPUT.VALUE_RANGE: %s becomes 0..255 in images of more than 8 bits", shown_range(dataset.value_range))
+    else:
+        measure_value_range(dataset)
     seed = cfg.SEED
     if seed < 0:
         # Not from the global generator: a library that seeds it would make all "random" runs alike.

@@ -307,19 +307,26 @@ class ConcatDataset(LabelledImages):
 def range_of_dataset(dataset: LabelledImages) -> ValueRange | None:
     """The range of values of the images of more than 8 bits, or floats, in a spread sample; None if it has none.
 
-    The headers of at most `_MOST_HEADERS` files that are not named like JPEGs are looked at, and at most
-    `_MOST_MEASURED` of the deep ones are read. What cannot be read is left out; it is reported when it is used.
+    Looks at the headers of at most `_MOST_HEADERS` files, few of those named like JPEGs, and reads at most
+    `_MOST_MEASURED` of the deep ones. What cannot be read is left out; it is reported when it is used.
     """
     if not hasattr(dataset, "image_path"):  # one of the user's own that does not read files
         return None
-    named = (dataset.image_path(index) for index in range(len(dataset)))
-    candidates = _spread([path for path in named if path.suffix.lower() not in (".jpg", ".jpeg")], _MOST_HEADERS)
+    named: dict[bool, list[Path]] = {False: [], True: []}
+    for index in range(len(dataset)):
+        path = dataset.image_path(index)
+        named[path.suffix.lower() in (".jpg", ".jpeg")].append(path)
+    candidates = _spread(named[False], _MOST_HEADERS) + _spread(named[True], _MOST_HEADERS // 10)
     deep = []
     for path in candidates:
         with suppress(InputError):
             if is_deep(path):
                 deep.append(path)
-    return measured_range(_samples_of(_spread(deep, _MOST_MEASURED)))
+    kinds: set[str] = set()
+    value_range = measured_range(_samples_of(_spread(deep, _MOST_MEASURED), kinds))
+    if len(kinds) > 1:
+        logger.warning("%s: some images hold floats, others integers: one range holds for both", dataset.name)
+    return value_range
 
 
 def _spread(items: Sequence[Path], most: int) -> list[Path]:
@@ -327,10 +334,16 @@ def _spread(items: Sequence[Path], most: int) -> list[Path]:
     return [items[i * len(items) // most] for i in range(most)] if len(items) > most else list(items)
 
 
-def _samples_of(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+def _samples_of(paths: Sequence[Path], kinds: set[str]) -> Iterator[np.ndarray]:
+    """The samples of each file that can be read; whether they are floats or integers goes to `kinds`."""
     for path in paths:
-        with suppress(InputError), collected_damage():
-            yield read_samples(path)
+        try:
+            with collected_damage():  # reported when the image is used
+                samples = read_samples(path)
+        except InputError:
+            continue
+        kinds.add("floats" if samples.dtype.kind == "f" else "integers")
+        yield samples
 
 
 def _with_classes(table: AnnotationTable, class_names: Sequence[str]) -> AnnotationTable:

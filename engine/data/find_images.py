@@ -46,7 +46,7 @@ def find_images(places: Sequence[str | Path], recursive: bool = False, skip: Pat
     Args:
         places: files, folders and patterns (`parts/*.png`; `**` stands for any number of folders).
         recursive: take sub-folders too.
-        skip: a folder whose content is left out (pictures of an earlier run).
+        skip: a folder whose content is left out (pictures of an earlier run), unless it is a place itself.
 
     Raises:
         InputError: a place does not exist or matches nothing, or there is no image in all of them.
@@ -54,14 +54,17 @@ def find_images(places: Sequence[str | Path], recursive: bool = False, skip: Pat
     found, seen = FoundImages(), set()
     skip = skip.resolve() if skip else None
     for place in places:
-        for path, name in _files_at(str(place), recursive, skip, found.left_out):
+        is_inside = skip in (Path(place).resolve(), *Path(place).resolve().parents)
+        for path, name in _files_at(str(place), recursive, found.left_out):
             real = path.resolve()
             if real in seen:
                 found.left_out["named twice"] += 1
-                continue
-            seen.add(real)
-            found.paths.append(path)
-            found.names.append(name)
+            elif skip in real.parents and not is_inside:
+                found.left_out["in the folder of pictures (--output-dir)"] += 1
+            else:
+                seen.add(real)
+                found.paths.append(path)
+                found.names.append(name)
     if not found.paths:
         shown = ", ".join(map(str, places))
         left_out = f"; {found.summary()}" if found.left_out else ""
@@ -69,18 +72,18 @@ def find_images(places: Sequence[str | Path], recursive: bool = False, skip: Pat
     return found
 
 
-def _files_at(place: str, recursive: bool, skip: Path | None, left_out: Counter[str]) -> Iterator[tuple[Path, Path]]:
+def _files_at(place: str, recursive: bool, left_out: Counter[str]) -> Iterator[tuple[Path, Path]]:
     """(path, name below the place) of the images of one place; counts the others in `left_out`."""
     path = Path(place)
     if place and path.is_dir():
-        yield from _files_in(path.iterdir(), path, recursive, skip, left_out, frozenset({path.resolve()}))
+        yield from _files_in(path.iterdir(), path, recursive, left_out, frozenset({path.resolve()}))
     elif place and path.exists():
         yield path, Path(path.name)
     elif glob.has_magic(place):
         matched = [Path(each) for each in glob.glob(place, recursive=True)]
         if not matched:
             raise InputError(f"{place}: matches no file")
-        yield from _files_in(matched, _fixed_part(place), recursive, skip, left_out, frozenset())
+        yield from _files_in(matched, _fixed_part(place), recursive, left_out, frozenset())
     else:
         raise InputError(f"{place!r}: is not a file, a folder or a pattern; name the images")
 
@@ -89,7 +92,6 @@ def _files_in(
     entries: Iterable[Path],
     root: Path,
     recursive: bool,
-    skip: Path | None,
     left_out: Counter[str],
     above: frozenset[Path],
 ) -> Iterator[tuple[Path, Path]]:
@@ -106,17 +108,15 @@ def _files_in(
             left_out[f"no image ({path.suffix.lower() or 'without suffix'})"] += 1
     for folder in folders:
         real = folder.resolve()
-        if real == skip:
-            left_out["folder of pictures (--output-dir)"] += 1
-        elif not recursive:
-            left_out["sub-folder (see --recursive)"] += 1
+        if not recursive:
+            left_out["sub-folder(s), see --recursive"] += 1
         elif real not in above:
             try:
                 inside = list(folder.iterdir())
             except OSError as error:
                 left_out[f"folder that cannot be opened ({error.strerror})"] += 1
                 continue
-            yield from _files_in(inside, root, recursive, skip, left_out, above | {real})
+            yield from _files_in(inside, root, recursive, left_out, above | {real})
 
 
 def _fixed_part(pattern: str) -> Path:

@@ -21,7 +21,7 @@ _MOST_VALUES = 1 << 22
 _MOST_SEGMENTS = 10_000
 _NOT_FRAMES = (0xC4, 0xC8, 0xCC)  # the markers among C0..CF that do not start a frame
 _FOREIGN = (
-    (b"%PDF", "a PDF document"),
+    (b"%pdf", "a PDF document"),
     (b"<svg", "an SVG drawing"),
     (b"<?xml", "an XML file (perhaps SVG)"),
     (b"<!doctype", "a web page"),
@@ -110,10 +110,6 @@ def _read(stream: BinaryIO, offset: int, count: int, exact: bool = True) -> byte
 
 def _unpack(stream: BinaryIO, offset: int, form: str) -> tuple[int, ...]:
     return struct.unpack(form, _read(stream, offset, struct.calcsize(form)))
-
-
-def _length(stream: BinaryIO) -> int:
-    return stream.seek(0, 2)
 
 
 # ---------------------------------------------------------------- TIFF and EXIF
@@ -239,14 +235,12 @@ def _png(stream: BinaryIO) -> Header:
     chunk, (checksum,) = _read(stream, 12, 17), _unpack(stream, 29, ">I")
     if zlib.crc32(chunk) != checksum:  # before a forged size costs memory and seconds
         raise BrokenHeaderError("its first chunk has a wrong checksum")
-    orientation, position, end = 1, 8, _length(stream)
-    while position + 8 <= end:
-        length, name = _unpack(stream, position, ">I4s")
-        if name == b"eXIf":
+    orientation, position = 1, 33
+    while len(start := _read(stream, position, 8, exact=False)) == 8:  # there may be thousands of chunks
+        if start.endswith(b"eXIf"):
             orientation = _exif_orientation(stream, position + 8)
-        if name in (b"eXIf", b"IEND"):
             break
-        position += 12 + length
+        position += 12 + int.from_bytes(start[:4], "big")
     return Header("PNG", (height, width), orientation, is_deep=bits > 8)
 
 
@@ -266,9 +260,8 @@ def _bmp(stream: BinaryIO) -> Header:
 def _webp(stream: BinaryIO) -> Header:
     (length,) = _unpack(stream, 4, "<I")
     size, orientation, position = None, 1, 12
-    end = min(8 + length, _length(stream))
-    while position + 8 <= end:
-        name, chunk = _unpack(stream, position, "<4sI")
+    while position < 8 + length and len(start := _read(stream, position, 8, exact=False)) == 8:
+        name, chunk = struct.unpack("<4sI", start)
         at = position + 8
         if name == b"VP8X":
             word = int.from_bytes(_read(stream, at + 4, 6), "little")
@@ -296,7 +289,7 @@ def _gif(stream: BinaryIO) -> Header:
         if introducer == 0x2C:
             (flags,) = _read(stream, position + 9, 1)
             end = _end_of_blocks(stream, position + 11 + _palette_bytes(flags))
-            return Header("GIF", (height, width), least_bytes=end)
+            return Header("GIF", (height, width), least_bytes=end + 1)  # one for the trailer or the next frame
         if introducer != 0x21:
             raise BrokenHeaderError("it has no frame")
         position = _end_of_blocks(stream, position + 2)

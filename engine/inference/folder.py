@@ -82,7 +82,10 @@ def draw_images(
 
 
 def _free_name(name: Path, taken: set[str]) -> Path:
-    """`name`, or with a number: `a_2.png`; remembered in `taken`. File systems may not tell A from a, or Unicode forms."""
+    """`name`, with a number if it is in `taken` (`a_2.png`), to which it is added.
+
+    Names that a file system may not tell apart (A and a, Unicode forms) count as the same.
+    """
     for number in itertools.count(1):
         numbered = name if number == 1 else name.with_name(f"{name.stem}_{number}{name.suffix}")
         key = unicodedata.normalize("NFC", numbered.as_posix()).casefold()
