@@ -111,7 +111,9 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0) -> BatchLoader:
     """
     dataset = build_train_dataset(cfg)
     if cfg.INPUT.VALUE_RANGE:
-        logger.info("INPUT.VALUE_RANGE: %s becomes 0..255 in images of more than 8 bits", shown_range(dataset.value_range))
+        logger.info(
+            "INPUT.VALUE_RANGE: %s becomes 0..255 in images of more than 8 bits", shown_range(dataset.value_range)
+        )
     else:
         measure_value_range(dataset)
     seed = cfg.SEED

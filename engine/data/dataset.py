@@ -19,7 +19,7 @@ import torch
 
 from engine.data.annotations import AnnotationTable, ImageId, group_by_image
 from engine.data.formats import coco
-from engine.data.image_file import collected_damage, is_deep, read_image, read_samples, read_size
+from engine.data.image_file import collected_damage, may_be_deep, read_image, read_samples, read_size
 from engine.data.value_range import ValueRange, measured_range
 from engine.errors import InputError
 from engine.log import get_logger
@@ -320,7 +320,7 @@ def range_of_dataset(dataset: LabelledImages) -> ValueRange | None:
     deep = []
     for path in candidates:
         with suppress(InputError):
-            if is_deep(path):
+            if may_be_deep(path):
                 deep.append(path)
     kinds: set[str] = set()
     value_range = measured_range(_samples_of(_spread(deep, _MOST_MEASURED), kinds))
@@ -335,15 +335,16 @@ def _spread(items: Sequence[Path], most: int) -> list[Path]:
 
 
 def _samples_of(paths: Sequence[Path], kinds: set[str]) -> Iterator[np.ndarray]:
-    """The samples of each file that can be read; whether they are floats or integers goes to `kinds`."""
+    """The deep samples of each file that can be read; whether they are floats or integers goes to `kinds`."""
     for path in paths:
         try:
             with collected_damage():  # reported when the image is used
                 samples = read_samples(path)
         except InputError:
             continue
-        kinds.add("floats" if samples.dtype.kind == "f" else "integers")
-        yield samples
+        if samples.dtype != np.uint8:
+            kinds.add("floats" if samples.dtype.kind == "f" else "integers")
+            yield samples
 
 
 def _with_classes(table: AnnotationTable, class_names: Sequence[str]) -> AnnotationTable:

@@ -16,7 +16,6 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from engine.data.image_header import BrokenHeaderError, Header, foreign_kind, read_header
 from engine.data.library_messages import caught_messages, silence_opencv
@@ -112,35 +111,30 @@ def read_samples(path: str | Path, expected_size: tuple[int, int] | None = None)
 
 
 def read_size(path: str | Path, expected_size: tuple[int, int] | None = None) -> tuple[int, int]:
-    """(height, width) of what `read_image` returns, from the file's header alone.
+    """(height, width) of what `read_image` returns.
+
+    It is read from the file's header alone, except for formats whose headers are not known here (JPEG 2000, PNM, ...).
 
     Raises:
         InputError: the file is missing, or its header is not that of an image.
     """
-    _check_regular(path)
-    try:
-        with Path(path).open("rb") as stream:
-            header = _header_of(path, stream)
-            if header is None:
-                stream.seek(0)
-                with Image.open(stream) as image:
-                    return image.height, image.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not an image ({error})") from error
+    header = _header_at(path)
+    if header is None:
+        return read_samples(path).shape[:2]
     size = header.size
     return size[::-1] if _orientation_to_apply(header, expected_size) in _TRANSPOSED else size
 
 
-def is_deep(path: str | Path) -> bool:
-    """Whether the samples of an image file are other than unsigned integers of up to 8 bits, by its header.
+def may_be_deep(path: str | Path) -> bool:
+    """Whether the samples of an image file may be other than unsigned integers of up to 8 bits.
+
+    By its header; the answer is True for formats whose headers are not known here.
 
     Raises:
         InputError: see `read_size`.
     """
-    _check_regular(path)
-    with Path(path).open("rb") as stream:
-        header = _header_of(path, stream)
-    return header is not None and header.is_deep
+    header = _header_at(path)
+    return header is None or header.is_deep
 
 
 def turned(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -220,7 +214,7 @@ def _read_bytes(path: str | Path) -> bytes:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise _unreadable(path, error) from error
     if not data:
         raise InputError(f"{path}: the image file is empty (zero bytes); replace it")
     return data
@@ -233,10 +227,23 @@ def _check_regular(path: str | Path) -> None:
     except FileNotFoundError:
         raise InputError(f"{path}: no such image file") from None
     except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        raise _unreadable(path, error) from error
     if not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
         raise InputError(f"{path}: is {what}, not an image file")
+
+
+def _unreadable(path: str | Path, error: Exception) -> InputError:
+    return InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})")
+
+
+def _header_at(path: str | Path) -> Header | None:
+    _check_regular(path)
+    try:
+        with Path(path).open("rb") as stream:
+            return _header_of(path, stream)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _header_of(path: str | Path, stream: BinaryIO) -> Header | None:

@@ -83,7 +83,9 @@ class ImagePredictor:
         elif isinstance(image, np.ndarray) and is_image(image):
             pixels = as_bgr_uint8(image, self.value_range)
         else:
-            raise ValueError("an image must be a path, or a BGR uint8 (uint16, float) array of shape (H, W, 3) or (H, W), not empty")
+            raise ValueError(
+                "an image must be a path, or a BGR uint8 (uint16, float) array of shape (H, W, 3) or (H, W), not empty"
+            )
         tensor, _ = self.transform(pixels)
         return tensor, pixels.shape[:2]
 

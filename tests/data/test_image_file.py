@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.data import image_file
-from engine.data.image_file import as_bgr_uint8, collected_damage, is_deep, read_image, read_size, turned
+from engine.data.image_file import as_bgr_uint8, collected_damage, may_be_deep, read_image, read_size, turned
 from engine.errors import InputError
 
 Picture = Callable[..., np.ndarray]
@@ -85,7 +85,7 @@ def test_12_of_16_bits(tmp_path: Path, suffix: str, num_channels: int) -> None:
     cv2.imwrite(str(path), channels)
     expected = np.rint(channels[..., :3].astype(float) / 4095 * 255)
     assert (read_image(path, value_range=(0, 4095)) == expected).all()
-    assert is_deep(path) and read_size(path) == (24, 40)
+    assert may_be_deep(path) and read_size(path) == (24, 40)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.int32, np.int8])
@@ -97,7 +97,7 @@ def test_tiffs_of_other_types(tmp_path: Path, dtype: type, num_channels: int) ->
     cv2.imwrite(str(path), np.dstack([values] * num_channels), uncompressed)
     expected = np.rint((values.astype(float) + 20) * (255 / 60)).clip(0, 255)
     assert (read_image(path, value_range=(-20, 40)) == expected[..., None]).all()
-    assert is_deep(path)
+    assert may_be_deep(path)
 
 
 def test_without_a_range_each_has_its_own(
@@ -186,6 +186,16 @@ def test_an_orientation_that_does_not_exist(
     path = tmp_path / "a.img"
     path.write_bytes(encode(picture(24, 40), file_format, orientation=orientation))
     assert (read_image(path) == decode(encode(picture(24, 40), file_format))).all() and read_size(path) == (24, 40)
+
+
+@pytest.mark.parametrize("suffix", [".ppm", ".pgm", ".pfm", ".ras"])
+def test_formats_without_a_header_of_ours(tmp_path: Path, picture: Picture, suffix: str) -> None:
+    image = picture(24, 40)[..., 0] if suffix == ".pgm" else picture(24, 40)
+    image = image.astype({".pfm": np.float32, ".pgm": np.uint16}.get(suffix, np.uint8))
+    path = tmp_path / f"a{suffix}"
+    assert cv2.imwrite(str(path), image)
+    assert read_image(path, value_range=(0, 255)).shape == (24, 40, 3) and read_size(path) == (24, 40)
+    assert may_be_deep(path)
 
 
 def test_turned_is_undone_by_its_inverse() -> None:
@@ -353,7 +363,7 @@ def test_no_image_is_one_line(tmp_path: Path, content: bytes | None, words: str)
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("reader", [read_image, read_size, is_deep])
+@pytest.mark.parametrize("reader", [read_image, read_size, may_be_deep])
 def test_what_is_no_file(tmp_path: Path, reader: Callable[[Path], object]) -> None:
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")  # reading it would wait for a writer
