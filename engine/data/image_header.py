@@ -235,12 +235,13 @@ def _png(stream: BinaryIO) -> Header:
     chunk, (checksum,) = _read(stream, 12, 17), _unpack(stream, 29, ">I")
     if zlib.crc32(chunk) != checksum:  # before a forged size costs memory and seconds
         raise BrokenHeaderError("its first chunk has a wrong checksum")
-    orientation, position = 1, 33
-    while len(start := _read(stream, position, 8, exact=False)) == 8:  # there may be thousands of chunks
+    orientation, position, end = 1, 33, stream.seek(0, 2)
+    while len(start := _read(stream, position, 8, exact=False)) == 8 and not start.endswith(b"IEND"):
         if start.endswith(b"eXIf"):
             orientation = _exif_orientation(stream, position + 8)
-            break
         position += 12 + int.from_bytes(start[:4], "big")
+        if position > end:  # decoders may take the memory that the chunk asks for
+            raise BrokenHeaderError("a chunk reaches beyond the end of the file")
     return Header("PNG", (height, width), orientation, is_deep=bits > 8)
 
 

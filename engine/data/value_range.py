@@ -29,7 +29,8 @@ def to_uint8(image: np.ndarray, value_range: ValueRange) -> np.ndarray:
     if image.dtype == np.uint16:  # a table is exact and several times faster
         return _table(*value_range)[image]
     low, high = value_range
-    scaled = (image.astype(np.float64) - low) * (255.0 / (high - low))
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinities are expected
+        scaled = (image.astype(np.float64) - low) * (255.0 / (high - low))
     return np.rint(np.nan_to_num(scaled, nan=0.0).clip(0, 255)).astype(np.uint8)
 
 
@@ -61,7 +62,7 @@ def measured_range(images: Iterable[np.ndarray]) -> ValueRange | None:
     inner_low, inner_high = np.quantile(np.concatenate(middles), (_MIDDLE, 1 - _MIDDLE)).tolist()
     if 0 < inner_high - inner_low < (high - low) / 2:
         low, high = inner_low, inner_high
-    return (low, high) if high > low else (low, low + 1.0)
+    return (low, high) if high > low else (low, low + max(1.0, abs(low)))
 
 
 def shown_range(value_range: ValueRange) -> str:

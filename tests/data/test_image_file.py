@@ -351,6 +351,7 @@ def png(width: int, height: int, checksum: int | None = None) -> bytes:
         (png(60000, 60000), "60000 x 60000 pixels are more than can be read"),
         (png(20000, 20000), "bytes cannot hold 20000 x 20000 pixels"),
         (png(20, 20, checksum=1), "wrong checksum"),
+        (png(20, 20)[:33] + b"\x7f\xff\xff\xffiCCP" + png(20, 20)[33:], "chunk reaches beyond the end"),
         (b"\xff\xd8" + b"\xff\xd0" * 30000, "header"),
     ],
 )

@@ -25,7 +25,9 @@ def test_measured_over_all_images() -> None:
     assert measured_range(images) == (96.0, 4016.0)
     assert measured_range([np.array([np.nan, -0.5, 2.0, np.inf])]) == (-0.5, 2.0)
     assert measured_range([]) is None and measured_range([np.array([np.nan])]) is None
-    assert measured_range([np.full((2, 2), 7, np.uint16)]) == (7.0, 8.0)
+    for constant in (7, 0, -1e300):
+        low, high = measured_range([np.full((2, 2), constant, np.float64)])
+        assert low == constant < high and to_uint8(np.array([constant]), (low, high)).tolist() == [0]
 
 
 def test_hot_pixels_do_not_darken_everything() -> None:
