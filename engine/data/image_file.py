@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from engine.data.image_header import BrokenHeaderError, Header, foreign_kind, read_header
-from engine.data.library_messages import caught_messages, silence_opencv
+from engine.data.library_messages import silence_opencv, with_messages
 from engine.data.value_range import ValueRange, measured_range, to_uint8
 from engine.errors import InputError
 from engine.files import replacing
@@ -292,9 +292,15 @@ def _decode(data: bytes, header: Header | None) -> tuple[np.ndarray | None, list
         flags |= cv2.IMREAD_ANYDEPTH
     elif header.is_deep:  # a grey float image cannot be converted to colour
         flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
-    samples = None
-    with caught_messages() as messages, suppress(cv2.error, MemoryError):  # such as more pixels than OpenCV's limit
-        samples = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags |= cv2.IMREAD_IGNORE_ORIENTATION
+
+    def decode() -> np.ndarray | None:
+        try:
+            return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except (cv2.error, MemoryError):  # such as more pixels than OpenCV's limit
+            return None
+
+    samples, messages = with_messages(decode)
     if samples is not None and samples.ndim == 3 and samples.shape[2] != 3:
         samples = samples[:, :, 0] if samples.shape[2] < 3 else samples[:, :, :3]
     return samples, messages

@@ -9,10 +9,13 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import cv2
+
+Result = TypeVar("Result")
 
 
 def silence_opencv() -> None:
@@ -23,11 +26,26 @@ def silence_opencv() -> None:
             return
 
 
-class _StderrInMemory:
+def with_messages(call: Callable[[], Result]) -> tuple[Result, list[str]]:
+    """What `call` returns, and the lines that C code printed to stderr meanwhile.
+
+    Threads may do this at once. If anything was printed it is not known by whose call, so `call` is made again, alone.
+    """
+    with _stderr.redirected() as printed:
+        result = call()
+    if not printed:
+        return result, []
+    with _stderr.redirected(alone=True) as printed:
+        result = call()
+    return result, "".join(printed).splitlines()
+
+
+class _Stderr:
     """C's `stderr` of this process, and a stream in memory that can take its place."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._num_inside, self._num_waiting, self._is_alone = 0, 0, False
         self._variable = _stderr_variable()
         if self._variable is None:
             return
@@ -38,29 +56,70 @@ class _StderrInMemory:
         self._flush.argtypes = [ctypes.c_void_p]
         self._buffer, self._size = ctypes.c_void_p(), ctypes.c_size_t()
         self._stream = library.open_memstream(ctypes.byref(self._buffer), ctypes.byref(self._size))
-        self._num_read = 0
 
-    def start(self) -> None:
+    @contextmanager
+    def redirected(self, alone: bool = False) -> Iterator[list[str]]:
+        """The list gets an entry if anything was printed within the block: all of it if `alone`, else "".
+
+        Others that are in such a block do not wait for each other, unless one is to be `alone`.
+        """
+        printed: list[str] = []
+        start = None
+        try:
+            with self._changed:
+                self._wait(alone)
+                if not self._num_inside:
+                    self._point_at_memory()
+                start = self._num_printed()
+                self._num_inside, self._is_alone = self._num_inside + 1, alone
+            yield printed
+        finally:
+            if start is not None:  # not interrupted while waiting
+                self._leave(start, alone, printed)
+
+    def _leave(self, start: int, alone: bool, printed: list[str]) -> None:
+        with self._changed:
+            end = self._num_printed()
+            if end > start:  # the buffer may move while others print
+                printed.append(self._text(start, end) if alone else "")
+            self._num_inside, self._is_alone = self._num_inside - 1, False
+            if not self._num_inside:
+                self._point_at_real()
+            self._changed.notify_all()
+
+    def _wait(self, alone: bool) -> None:
+        self._num_waiting += alone
+        try:
+            # Those that share give way, or one that waits to be alone might wait for ever.
+            while self._is_alone or (self._num_inside if alone else self._num_waiting):
+                self._changed.wait()
+        finally:
+            self._num_waiting -= alone
+            self._changed.notify_all()
+
+    def _point_at_memory(self) -> None:
         if self._variable is not None:
             self._real, self._variable.value = self._variable.value, self._stream
 
-    def stop(self) -> str:
-        """What was printed since `start`."""
-        if self._variable is None:
-            return ""
-        self._variable.value = self._real
-        self._flush(self._stream)
-        start, self._num_read = self._num_read, self._size.value
-        if self._num_read == start:
-            return ""
-        text = ctypes.string_at(self._buffer.value + start, self._num_read - start)
-        return text.decode(errors="replace")
-
-    def restart_in_child(self) -> None:
-        """After a fork: a thread of the parent that was reading an image does not exist here."""
-        self.lock = threading.Lock()
+    def _point_at_real(self) -> None:
         if self._variable is not None:
             self._variable.value = self._real
+
+    def _num_printed(self) -> int:
+        """Bytes in memory since the start of the process; damaged files are few."""
+        if self._variable is None:
+            return 0
+        self._flush(self._stream)
+        return self._size.value
+
+    def _text(self, start: int, end: int) -> str:
+        return ctypes.string_at(self._buffer.value + start, end - start).decode(errors="replace")
+
+    def restart_in_child(self) -> None:
+        """After a fork: the threads of the parent that were reading images do not exist here."""
+        self._changed = threading.Condition()
+        self._num_inside, self._num_waiting, self._is_alone = 0, 0, False
+        self._point_at_real()
 
 
 def _stderr_variable() -> ctypes.c_void_p | None:
@@ -73,18 +132,6 @@ def _stderr_variable() -> ctypes.c_void_p | None:
         return None
 
 
-_stderr = _StderrInMemory()
+_stderr = _Stderr()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_stderr.restart_in_child)
-
-
-@contextmanager
-def caught_messages() -> Iterator[list[str]]:
-    """Lines that C code printed to stderr within the block, known when it ends. One thread at a time."""
-    lines: list[str] = []
-    with _stderr.lock:
-        _stderr.start()
-        try:
-            yield lines
-        finally:
-            lines += _stderr.stop().splitlines()
