@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.data.image_header import BrokenHeaderError, Header, foreign_kind, read_header
 from engine.data.library_messages import silence_opencv, with_messages
-from engine.data.value_range import ValueRange, measured_range, to_uint8
+from engine.data.value_range import ValueRange, measured_range, shown_range, to_uint8
 from engine.errors import InputError
 from engine.files import replacing
 from engine.log import get_logger
@@ -39,6 +39,8 @@ _SMALL = 1 << 28
 """Bytes of pixels that are decoded without asking how small the file is."""
 _MAX_RATIO = 300
 """A photograph is never packed so much; a file that declares it is damaged or malicious."""
+_FEW_LEVELS = 8
+"""Of 256: an image with fewer is as good as empty."""
 _TRANSPOSED = range(5, 9)
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
 """Orientation -> axis for `cv2.flip`, after the transposition of 5..8."""
@@ -70,16 +72,22 @@ def read_image(
         if num_nan == samples.size:
             raise InputError(f"{path}: all its samples are NaN; replace the file")
         _report(f"{path}: {num_nan} samples are NaN and count as the lowest value")
-    return as_bgr_uint8(samples, value_range)
+    return as_bgr_uint8(samples, value_range, path)
 
 
-def as_bgr_uint8(image: np.ndarray, value_range: ValueRange | None = None) -> np.ndarray:
-    """Grey (H, W) or BGR (H, W, 3) samples of any real type as BGR uint8 (H, W, 3); see `read_image`."""
+def as_bgr_uint8(image: np.ndarray, value_range: ValueRange | None = None, name: str | Path = "an array") -> np.ndarray:
+    """Grey (H, W) or BGR (H, W, 3) samples of any real type as BGR uint8 (H, W, 3); see `read_image`.
+
+    `name` is for reports: an image that becomes nearly black, white or flat in a range that is not its own is one.
+    """
     if image.dtype != np.uint8:
         if value_range is None:
-            value_range = measured_range([image]) or (0.0, 1.0)
             _say_ranges_differ()
-        image = to_uint8(image, value_range)
+        scaled = to_uint8(image, value_range or measured_range([image]) or (0.0, 1.0))
+        if value_range and np.ptp(scaled) < _FEW_LEVELS and (own_range := measured_range([image])):
+            own, given = shown_range(own_range), shown_range(value_range)
+            _report(f"{name}: its values {own} are nearly one in the range {given} (INPUT.VALUE_RANGE)")
+        image = scaled
     return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
 
 

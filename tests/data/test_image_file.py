@@ -122,6 +122,20 @@ def test_an_array_is_scaled_like_a_file(tmp_path: Path) -> None:
     assert (as_bgr_uint8(grey, (50, 5000)) == grey[..., None]).all()
 
 
+@pytest.mark.parametrize(("dtype", "factor"), [(np.float32, 1 / 4095), (np.uint16, 0.02), (np.int32, 100)])
+def test_nearly_black_or_white_is_said(
+    tmp_path: Path, dtype: type, factor: float, said: pytest.LogCaptureFixture
+) -> None:
+    values = (DEEP * factor).astype(dtype)
+    cv2.imwrite(str(tmp_path / "a.tif"), values)
+    with collected_damage() as damage:
+        read_image(tmp_path / "a.tif", value_range=(0, 4095))
+    assert len(damage) == 1 and damage[0].startswith(f"{tmp_path / 'a.tif'}: its values {values.min():g}..")
+    assert damage[0].endswith("are nearly one in the range 0..4095 (INPUT.VALUE_RANGE)")
+    as_bgr_uint8(values, (0, 4095))
+    assert said.records[-1].getMessage().startswith("an array: its values")
+
+
 def test_what_is_not_a_number_is_the_lowest_and_counted(tmp_path: Path) -> None:
     values = DEEP.astype(np.float32)
     values[0, :3], values[1, 0], values[1, 1] = np.nan, np.inf, -np.inf
