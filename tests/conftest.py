@@ -104,3 +104,10 @@ def write_coco(tmp_path: Path) -> WriteCoco:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def damaged_jpeg() -> bytes:
+    """48 x 64 pixels whose data end early, with an end marker: decoders fill the rest with grey."""
+    data = cv2.imencode(".jpg", smooth_image(48, 64) // 2 + np.indices((48, 64)).sum(0)[..., None] % 7 * 9)[1].tobytes()
+    return data[: len(data) * 2 // 3] + b"\xff\xd9"

@@ -64,19 +64,24 @@ def main(arguments: list[str] | None = None) -> None:
 
     from engine.analysis.anchor_boxes import choose_images
     from engine.analysis.dataset_pictures import pictures
-    from engine.assembly.data import build_dataset
-    from engine.data.image_file import write_image
+    from engine.assembly.data import build_dataset, measure_value_range
+    from engine.data.image_file import picture_name, write_image
     from engine.evaluation import read_results
     from engine.log import setup_logging
     from engine.visualize import mosaic
 
     setup_logging()
     dataset = build_dataset(cfg, args.dataset or names[0])
+    measure_value_range(dataset)
     results = read_results(args.results, dataset.annotations) if args.results else None
     indices = sorted(choose_images(len(dataset), args.num_images, args.seed))
+    folder = args.output_dir / dataset.name
+    images_in = {dataset.image_path(index).parent for index in range(len(dataset))}
+    if {each.resolve() for each in images_in} & {folder.resolve(), args.output_dir.resolve()}:
+        raise InputError(f"{args.output_dir}: pictures would stand among the images; name another --output-dir")
     cells, num_drawn, width = [], 0, 960 if args.results else 480
     for index, (name, picture) in enumerate(pictures(dataset, indices, results, args.threshold, not args.hide_labels)):
-        write_image(args.output_dir / dataset.name / f"{index:03d}_{name}", picture)
+        write_image(folder / f"{index:03d}_{picture_name(Path(name), picture.shape[:2])}", picture)
         num_drawn += 1
         if num_drawn <= MAX_ON_SHEET:  # all of a large data set would not fit into memory
             cells.append(mosaic([picture], columns=1, cell_width=width, gap=0))
@@ -84,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(f"{dataset.name}: none of {len(indices)} images can be read")
     sheet = args.output_dir / f"{dataset.name}.png"
     write_image(sheet, mosaic(cells, args.columns or (2 if args.results else 4), width))
-    print(f"{num_drawn} of {len(dataset)} images of {dataset.name} drawn into {args.output_dir / dataset.name}")
+    print(f"{num_drawn} of {len(dataset)} images of {dataset.name} drawn into {folder}")
     print(f"{'all of them' if num_drawn == len(cells) else f'the first {len(cells)}'}: {sheet}")
 
 

@@ -12,14 +12,19 @@ from engine.assembly.convention import build_convention
 from engine.assembly.solver import run_length
 from engine.data import catalog, samplers, summary, transforms
 from engine.data.dataset import DATASET_TYPES, ConcatDataset, DetectionDataset, LabelledImages
+from engine.data.dataset_range import range_of_dataset
 from engine.data.loader import BatchLoader, TestSamples, TrainSamples
+from engine.data.value_range import ValueRange, shown_range
 from engine.device import num_cpus
-from engine.distributed import broadcast_object, rank, world_size
+from engine.distributed import broadcast_object, is_main, rank, world_size
 from engine.errors import InputError
 from engine.log import get_logger
 from engine.registry import import_modules, lookup
 
 logger = get_logger(__name__)
+
+VALUE_RANGE = "INPUT.VALUE_RANGE"
+"""The convention under which a checkpoint holds the range of values that its images were scaled by."""
 
 
 def build_dataset(
@@ -39,7 +44,9 @@ def build_dataset(
     selection = {}  # so that a type of the user's own needs to know of it only where it is used
     if cfg.DATASETS.CLASSES:
         selection = {"kept_classes": cfg.DATASETS.CLASSES, "other_classes": cfg.DATASETS.OTHER_CLASSES}
-    return dataset_type(paths.name, paths.img_dir, paths.ann_file, class_names, filter_empty, **selection)
+    dataset = dataset_type(paths.name, paths.img_dir, paths.ann_file, class_names, filter_empty, **selection)
+    dataset.value_range = cfg.INPUT.VALUE_RANGE or None
+    return dataset
 
 
 def build_train_dataset(cfg: CfgNode) -> LabelledImages:
@@ -54,6 +61,23 @@ def build_train_dataset(cfg: CfgNode) -> LabelledImages:
     first = build_dataset(cfg, cfg.DATASETS.TRAIN[0], filter_empty=filter_empty)
     others = [build_dataset(cfg, name, first.class_names, filter_empty) for name in cfg.DATASETS.TRAIN[1:]]
     return ConcatDataset([first, *others]) if others else first
+
+
+def measure_value_range(dataset: LabelledImages) -> None:
+    """Give `dataset` the range of its deep images, the same on all ranks, unless it has one or has no such images."""
+    if dataset.value_range is None:
+        dataset.value_range = broadcast_object(range_of_dataset(dataset) if is_main() else None)
+        if dataset.value_range is not None:
+            message = "%s: has images of more than 8 bits; INPUT.VALUE_RANGE, measured on them: %s becomes 0..255"
+            logger.info(message, dataset.name, shown_range(dataset.value_range))
+
+
+def set_value_range(cfg: CfgNode, value_range: ValueRange | None) -> None:
+    """Make `value_range`, if there is one, that of the run, unless INPUT.VALUE_RANGE is declared."""
+    if value_range and not cfg.INPUT.VALUE_RANGE:
+        cfg.defrost()
+        cfg.INPUT.VALUE_RANGE = tuple(value_range)
+        cfg.freeze()
 
 
 def train_sizes(cfg: CfgNode) -> Sequence[int]:
@@ -108,9 +132,16 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, dataset: Labelled
     """Training batches of this rank from `start_iteration` to the end of the run, see `assembly.solver.run_length`.
 
     The images are those of `dataset`, by default of `build_train_dataset`. With SEED -1 a seed is drawn and logged,
-    the same one for all ranks.
+    the same one for all ranks. Without INPUT.VALUE_RANGE it is measured and logged if there are images of more than 8
+    bits, and is the `value_range` of the data set.
     """
     dataset = build_train_dataset(cfg) if dataset is None else dataset
+    if cfg.INPUT.VALUE_RANGE:
+        logger.info(
+            "INPUT.VALUE_RANGE: %s becomes 0..255 in images of more than 8 bits", shown_range(dataset.value_range)
+        )
+    else:
+        measure_value_range(dataset)
     seed = cfg.SEED
     if seed < 0:
         # Not from the global generator: a library that seeds it would make all "random" runs alike.
@@ -142,6 +173,7 @@ def build_test_loader(
     `transform` is applied to the images, by default that of `build_test_transform`.
     """
     dataset = build_dataset(cfg, name, class_names)
+    measure_value_range(dataset)
     batch_sampler = samplers.TestBatchSampler(
         len(dataset), max(cfg.TEST.IMS_PER_BATCH // world_size(), 1), rank(), world_size()
     )

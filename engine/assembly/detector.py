@@ -36,7 +36,8 @@ LARGE_SCALE = 800
 def build_trained_model(cfg: CfgNode) -> GeneralizedRCNN:
     """The model of `cfg` with the weights and class names of `MODEL.WEIGHT`, in a process made ready for a run.
 
-    Where the weights were converted from another project, `cfg` is made to follow its conventions.
+    `cfg` is made to follow the conventions stored with the weights: those of the project that they were converted from,
+    and the range of values of images of more than 8 bits.
     """
     prepare(cfg)
     file = read_weights(cfg.MODEL.WEIGHT)
@@ -102,7 +103,7 @@ def build_merge(cfg: CfgNode, selection: Selection) -> partial[Merged]:
 class Predictor(ImagePredictor):
     """`Predictor(config, weights)(image) -> Detections`.
 
-    The class names and score thresholds stored in the checkpoint are used.
+    The class names, score thresholds and range of values stored in the checkpoint are used.
 
     Args:
         config: a path of a YAML file, or a configuration.
@@ -132,6 +133,7 @@ class Predictor(ImagePredictor):
             cfg.DATALOADER.SIZE_DIVISIBILITY,
             build_convention(cfg),
             cfg.TEST.IMS_PER_BATCH,
+            cfg.INPUT.VALUE_RANGE or None,
         )
 
 

@@ -13,7 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
 from engine import distributed
-from engine.assembly.data import build_train_dataset, build_train_loader, summarize_train_data
+from engine.assembly.data import (
+    VALUE_RANGE,
+    build_train_dataset,
+    build_train_loader,
+    set_value_range,
+    summarize_train_data,
+)
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model
 from engine.assembly.process import prepare, releasing_output_dir, write_config
@@ -67,9 +73,12 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     checkpointer = Checkpointer(Path(cfg.OUTPUT_DIR))
     last = resume_point(checkpointer) if resume else None
     start = last[1]["iteration"] if last else 0
+    if last:
+        set_value_range(cfg, (last[1].get("conventions") or {}).get(VALUE_RANGE))
     dataset = build_train_dataset(cfg)
     summaries = summarize_train_data(cfg, dataset)
     loader = build_train_loader(cfg, start, dataset)
+    set_value_range(cfg, dataset.value_range)
     length = run_length(cfg, len(dataset))
     if will_test:
         check_test_sets(cfg, dataset.class_names)
@@ -109,7 +118,8 @@ def _build_hooks(
     """The hooks in the order of their calls: those whose state a checkpoint holds come before those that write it."""
 
     def snapshot(iteration: int) -> dict[str, Any]:
-        return {**state.checkpoint(iteration), "config": cfg.dump()}
+        measured = {"conventions": {VALUE_RANGE: cfg.INPUT.VALUE_RANGE}} if cfg.INPUT.VALUE_RANGE else {}
+        return {**state.checkpoint(iteration), "config": cfg.dump(), **measured}
 
     run = Run(state.model, state.optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
     log = LogHook(run, cfg.SOLVER.LOG_PERIOD, build_writers(cfg, run), data)

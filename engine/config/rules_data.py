@@ -27,6 +27,10 @@ def image_values(tree: CfgNode) -> Broken:
         )
     if min(tree.INPUT.PIXEL_STD) <= 0:
         yield ("INPUT.PIXEL_STD",), f"INPUT.PIXEL_STD is {tree.INPUT.PIXEL_STD}; it must be above 0"
+    values = tree.INPUT.VALUE_RANGE
+    if values and not (len(values) == 2 and values[0] < values[1]):
+        allowed = "it must be (low, high) with low < high, or () to measure it"
+        yield ("INPUT.VALUE_RANGE",), f"INPUT.VALUE_RANGE is {tuple(values)}; {allowed}"
     low, high = tree.INPUT.MIN_SIZE_RANGE_TRAIN
     if (low, high) != (-1, -1) and not 0 < low <= high:
         allowed = "it must be (low, high) with 0 < low <= high, or (-1, -1) for off"

@@ -20,6 +20,7 @@ from engine.data.classes import check_classes, select_classes, unknown_names, wi
 from engine.data.formats import coco
 from engine.data.image_file import read_image
 from engine.data.sizes import measure_sizes
+from engine.data.value_range import ValueRange
 from engine.errors import InputError, shown
 from engine.registry import Registry
 from engine.structures import Targets
@@ -35,11 +36,13 @@ class LabelledImages(Protocol):
         name: for messages.
         class_names: label k is class_names[k].
         sizes: (n, 2) int32 (height, width) as stated with the annotations, 0 where they are not.
+        value_range: what becomes 0 and 255 in images of more than 8 bits; None: not known, so each has its own.
     """
 
     name: str
     class_names: list[str]
     sizes: np.ndarray
+    value_range: ValueRange | None = None
 
     def __len__(self) -> int: ...
 
@@ -223,7 +226,7 @@ class CocoDataset(DetectionDataset):
     def read(self, index: int) -> tuple[np.ndarray, Targets]:
         stated = tuple(self.sizes[index].tolist())
         try:
-            image = read_image(self.image_path(index), stated if stated[0] else None)
+            image = read_image(self.image_path(index), stated if stated[0] else None, self.value_range)
         except InputError as error:
             raise InputError(f"{error} (data set {self.name}, image id {self.image_id(index)})") from None
         size = image.shape[:2]
@@ -267,6 +270,15 @@ class ConcatDataset(LabelledImages):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def value_range(self) -> ValueRange | None:
+        return self.datasets[0].value_range
+
+    @value_range.setter
+    def value_range(self, value_range: ValueRange | None) -> None:
+        for dataset in self.datasets:
+            dataset.value_range = value_range
+
     def _locate(self, index: int) -> tuple[LabelledImages, int]:
         """The data set that image `index` belongs to, and the index of the image there."""
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -278,6 +290,10 @@ class ConcatDataset(LabelledImages):
     def image_id(self, index: int) -> ImageId:
         dataset, local_index = self._locate(index)
         return dataset.image_id(local_index)
+
+    def image_path(self, index: int) -> Path:
+        dataset, local_index = self._locate(index)
+        return dataset.image_path(local_index)
 
     def read(self, index: int) -> tuple[np.ndarray, Targets]:
         dataset, local_index = self._locate(index)

@@ -1,55 +1,165 @@
-"""Reading image files as upright BGR uint8 arrays (H, W, 3); a file that is damaged or incomplete is an error."""
+"""Reading image files as upright BGR uint8 arrays (H, W, 3); a file that is incomplete or no image is an error.
+
+What libraries do differently from version to version (orientation, deep samples, messages on stderr) is done here.
+"""
 
 from __future__ import annotations
 
+import io
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
 
+from engine.data.image_header import BrokenHeaderError, Header, foreign_kind, read_header
+from engine.data.library_messages import silence_opencv, with_messages
+from engine.data.value_range import ValueRange, measured_range, shown_range, to_uint8
 from engine.errors import InputError
+from engine.files import replacing
+from engine.log import get_logger
 
-# OpenCV prints what it has against a file; the caller gets an InputError, which is enough.
-if hasattr(cv2, "setLogLevel"):
-    cv2.setLogLevel(0)
+silence_opencv()
 
-_JPEG_START = b"\xff\xd8"
+logger = get_logger(__name__)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+"""The formats that every OpenCV reads. By its content, a file is read under any name."""
+_LARGEST_SIDES = {".jpg": 65535, ".jpeg": 65535, ".webp": 16383}
+MAX_PIXELS = 1 << 30
+"""OpenCV's limit."""
 _JPEG_END = b"\xff\xd9"
-_JPEG_SCAN = 0xDA
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
-_TRANSPOSED_ORIENTATIONS = range(5, 9)
+_SMALL = 1 << 28
+"""Bytes of pixels that are decoded without asking how small the file is."""
+_MAX_RATIO = 300
+"""A photograph is never packed so much; a file that declares it is damaged or malicious."""
+_FEW_LEVELS = 8
+"""Of 256: an image with fewer is as good as empty."""
+_TRANSPOSED = range(5, 9)
+_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
+"""Orientation -> axis for `cv2.flip`, after the transposition of 5..8."""
+
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
 
 
-def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -> np.ndarray:
+def read_image(
+    path: str | Path, expected_size: tuple[int, int] | None = None, value_range: ValueRange | None = None
+) -> np.ndarray:
     """Read an image as BGR uint8 (H, W, 3).
 
-    Grey, palette, 16-bit (the upper byte is kept), CMYK and transparent images (alpha is dropped) are converted to BGR.
-    The EXIF orientation is applied, unless `expected_size` is that of the image as stored and not that of the upright
-    one: then the tool that wrote the annotations ignored the orientation.
+    Grey, palette, CMYK and transparent images (alpha is dropped) are converted to BGR. Samples of more than 8 bits and
+    floats are scaled by `value_range`. The orientation (EXIF, TIFF) is applied, unless `expected_size` is that of the
+    image as stored and not that of the upright one: then the tool that wrote the annotations ignored the orientation.
+
+    A file that can be decoded although it is damaged is reported, see `collected_damage`.
 
     Args:
-        path: a file in any format that OpenCV reads.
+        path: JPEG, PNG, BMP, TIFF, WebP, or what else OpenCV reads; recognised by its content.
         expected_size: (height, width) stated in the annotation file, pixels.
+        value_range: what becomes 0 and 255, see `engine.data.value_range`; None: the range of this image, said once.
 
     Raises:
         InputError: the file is missing, empty, truncated or not an image.
     """
+    samples = read_samples(path, expected_size)
+    if samples.dtype.kind == "f" and (num_nan := int(np.isnan(samples).sum())):
+        if num_nan == samples.size:
+            raise InputError(f"{path}: all its samples are NaN; replace the file")
+        _report(f"{path}: {num_nan} samples are NaN and count as the lowest value")
+    return as_bgr_uint8(samples, value_range, path)
+
+
+def as_bgr_uint8(image: np.ndarray, value_range: ValueRange | None = None, name: str | Path = "an array") -> np.ndarray:
+    """Grey (H, W) or BGR (H, W, 3) samples of any real type as BGR uint8 (H, W, 3); see `read_image`.
+
+    `name` is for reports: an image that becomes nearly black, white or flat in a range that is not its own is one.
+    """
+    if image.dtype != np.uint8:
+        if value_range is None:
+            _say_ranges_differ()
+        scaled = to_uint8(image, value_range or measured_range([image]) or (0.0, 1.0))
+        if value_range and np.ptp(scaled) < _FEW_LEVELS and (own_range := measured_range([image])):
+            own, given = shown_range(own_range), shown_range(value_range)
+            _report(f"{name}: its values {own} are nearly one in the range {given} (INPUT.VALUE_RANGE)")
+        image = scaled
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+
+
+def is_image(array: np.ndarray) -> bool:
+    """Whether `as_bgr_uint8` takes `array`: (H, W) or (H, W, 3), of real numbers, not empty."""
+    return array.dtype.kind in "uif" and array.ndim in (2, 3) and array.shape[2:] in ((), (3,)) and array.size > 0
+
+
+def read_samples(path: str | Path, expected_size: tuple[int, int] | None = None) -> np.ndarray:
+    """As `read_image`, with the samples as stored: BGR uint8 (H, W, 3), or of another type, then (H, W) if grey."""
     data = _read_bytes(path)
-    image = _decode(data, cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{path}: damaged, or not an image that OpenCV can read; replace the file")
-    size = image.shape[:2]
-    if expected_size is not None and size != expected_size and size[::-1] == expected_size:
-        stored = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if stored is not None and stored.shape[:2] == expected_size:
-            return stored
-    return image
+    header = _header_of(path, io.BytesIO(data))
+    orientation = 1
+    if header is not None:
+        _check_whole(path, data, header)
+        orientation = _orientation_to_apply(header, expected_size)
+        if header.orientation_at is not None:
+            data = _without_orientation(data, *header.orientation_at)
+    samples, messages = _decode(data, header)
+    if samples is None:
+        what = foreign_kind(data[:256])
+        what = f"is {what}, not an image" if what else "damaged, or not an image that OpenCV can read"
+        raise InputError(f"{path}: {what}; replace the file")
+    if header is not None and samples.shape[:2] != header.size:
+        raise InputError(f"{path}: damaged: its header says another size than its pixels have; replace the file")
+    if messages:
+        _report(f"{path}: damaged ({'; '.join(messages)})")
+    return turned(samples, orientation)
+
+
+def read_size(path: str | Path, expected_size: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(height, width) of what `read_image` returns.
+
+    It is read from the file's header alone, except for formats whose headers are not known here (JPEG 2000, PNM, ...).
+
+    Raises:
+        InputError: the file is missing, or its header is not that of an image.
+    """
+    header = _header_at(path)
+    if header is None:
+        return read_samples(path).shape[:2]
+    size = header.size
+    return size[::-1] if _orientation_to_apply(header, expected_size) in _TRANSPOSED else size
+
+
+def may_be_deep(path: str | Path) -> bool:
+    """Whether the samples of an image file may be other than unsigned integers of up to 8 bits.
+
+    By its header; the answer is True for formats whose headers are not known here.
+
+    Raises:
+        InputError: see `read_size`.
+    """
+    header = _header_at(path)
+    return header is None or header.is_deep
+
+
+def turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """A stored image (H, W) or (H, W, C) made upright; `orientation` is that of EXIF, 1..8.
+
+    Example:
+        >>> turned(np.array([[1, 2, 3]], np.uint8), 6).tolist()
+        [[1], [2], [3]]
+    """
+    if orientation in _TRANSPOSED:
+        image = cv2.transpose(image)  # several times as fast as copying what NumPy transposes
+    flip = _FLIPS.get(orientation)
+    return image if flip is None else cv2.flip(image, flip)
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write `image`, BGR uint8 (H, W, 3), in the format that the suffix of `path` names.
+    """Write `image`, BGR uint8 (H, W, 3), in the format that the suffix of `path` names; atomically.
 
     Raises:
         InputError: there is no such format, or the file cannot be written.
@@ -57,69 +167,148 @@ def write_image(path: Path, image: np.ndarray) -> None:
     if not cv2.haveImageWriter(path.name):
         raise InputError(f"{path}: cannot write an image of this kind")
     # Not cv2.imwrite: on Windows it cannot open paths with characters outside the local code page.
-    data = cv2.imencode(path.suffix, image)[1]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        is_encoded, data = cv2.imencode(path.suffix, image)
+    except cv2.error:
+        is_encoded = False
+    if not is_encoded:
+        raise InputError(f"{path}: this format cannot hold {image.shape[1]} x {image.shape[0]} pixels")
+    with replacing(path) as file:  # an image that a link there leads to is not overwritten
+        file.write(data.tobytes())
 
 
-def read_size(path: str | Path, expected_size: tuple[int, int] | None = None) -> tuple[int, int]:
-    """(height, width) of the image that `read_image` returns, from the file's header alone.
+def picture_name(path: Path, size: tuple[int, int]) -> str:
+    """The name of `path` for a picture of `size`: with `.png` added if its suffix names no format that we write.
 
-    Raises:
-        InputError: the file is missing, or its header is not that of an image.
+    Example:
+        >>> picture_name(Path("a/b.JPG"), (8, 8)), picture_name(Path("a/b.gif"), (8, 8))
+        ('b.JPG', 'b.gif.png')
     """
+    limit = _LARGEST_SIDES.get(path.suffix.lower(), 1 << 30)
+    is_written = path.suffix.lower() in IMAGE_SUFFIXES and max(size) <= limit and cv2.haveImageWriter(path.name)
+    return path.name if is_written else f"{path.name}.png"
+
+
+@contextmanager
+def collected_damage() -> Iterator[list[str]]:
+    """Collect a line for each damaged image read within the block by this thread, which is otherwise a warning."""
+    lines: list[str] = []
+    token = _collected.set(lines)
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image file") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not an image ({error})") from error
-    if orientation in _TRANSPOSED_ORIENTATIONS and expected_size != (height, width):
-        return width, height
-    return height, width
+        yield lines
+    finally:
+        _collected.reset(token)
+
+
+def _report(line: str) -> None:
+    collected = _collected.get()
+    if collected is None:
+        logger.warning("%s; the image is used as decoded", line)
+    else:
+        collected.append(line)
+
+
+@cache
+def _say_ranges_differ() -> None:
+    """Once per process."""
+    logger.warning(
+        "images of more than 8 bits (or floats) without a known range of values: each is scaled by its own lowest and "
+        "highest value; declare INPUT.VALUE_RANGE (low, high)"
+    )
 
 
 def _read_bytes(path: str | Path) -> bytes:
+    _check_regular(path)
     try:
         data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image file") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise _unreadable(path, error) from error
     if not data:
         raise InputError(f"{path}: the image file is empty (zero bytes); replace it")
-    if _is_truncated(data):
-        raise InputError(f"{path}: the image file is truncated; copy or download it again")
     return data
 
 
-def _decode(data: bytes, flags: int) -> np.ndarray | None:
+def _check_regular(path: str | Path) -> None:
+    """Only a regular file: to read a pipe or a device named like an image may wait for ever."""
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # for example more pixels than OpenCV's limit
-        return None
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such image file") from None
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise InputError(f"{path}: is {what}, not an image file")
 
 
-def _is_truncated(data: bytes) -> bool:
-    """Whether the end of a JPEG or PNG is missing; decoders may silently fill the missing rows with grey."""
+def _unreadable(path: str | Path, error: Exception) -> InputError:
+    return InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})")
+
+
+def _header_at(path: str | Path) -> Header | None:
+    _check_regular(path)
+    try:
+        with Path(path).open("rb") as stream:
+            return _header_of(path, stream)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _header_of(path: str | Path, stream: BinaryIO) -> Header | None:
+    try:
+        header = read_header(stream)
+    except BrokenHeaderError as error:
+        raise InputError(
+            f"{path}: damaged or truncated, not an image that can be read ({error}); copy or download it again"
+        ) from None
+    if header is not None and header.size[0] * header.size[1] > MAX_PIXELS:
+        height, width = header.size
+        raise InputError(f"{path}: {width} x {height} pixels are more than can be read; cut it into tiles")
+    return header
+
+
+def _check_whole(path: str | Path, data: bytes, header: Header) -> None:
+    """Decoders may silently fill what is missing with grey, or take the memory that a forged header asks for."""
+    is_truncated = len(data) < header.least_bytes
     # The marker may stand anywhere behind the start of the pixels: some cameras append data of their own.
-    if data.startswith(_JPEG_START):
-        return data.rfind(_JPEG_END, _jpeg_scan_start(data)) < 0
-    return data.startswith(_PNG_START) and data.rfind(_PNG_END) < 0  # from the end, where it is
+    if header.kind == "JPEG":
+        is_truncated = data.rfind(_JPEG_END, header.pixels_at) < 0
+    elif header.kind == "PNG":
+        is_truncated = data.rfind(_PNG_END) < 0  # from the end, where it is
+    if is_truncated:
+        raise InputError(f"{path}: the image file is truncated; copy or download it again")
+    num_bytes = 3 * header.size[0] * header.size[1]
+    if num_bytes > max(_SMALL, _MAX_RATIO * len(data)):
+        height, width = header.size
+        raise InputError(f"{path}: {len(data)} bytes cannot hold {width} x {height} pixels; damaged or malicious")
 
 
-def _jpeg_scan_start(data: bytes) -> int:
-    """Where the pixels begin, behind the headers: a thumbnail in them has an end marker of its own."""
-    position = 2
-    while position + 4 <= len(data):
-        marker = data[position + 1]
-        if data[position] != 0xFF or marker == _JPEG_SCAN:
-            return position
-        is_fill_byte = marker == 0xFF
-        position += 1 if is_fill_byte else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return len(data)
+def _orientation_to_apply(header: Header, expected_size: tuple[int, int] | None) -> int:
+    is_ignored = header.orientation in _TRANSPOSED and expected_size == header.size != header.size[::-1]
+    return 1 if is_ignored else header.orientation
+
+
+def _without_orientation(data: bytes, offset: int, one: bytes) -> bytes:
+    """OpenCV turns TIFFs in spite of IMREAD_IGNORE_ORIENTATION, and only some versions exchange the sides."""
+    return data[:offset] + one + data[offset + len(one) :]
+
+
+def _decode(data: bytes, header: Header | None) -> tuple[np.ndarray | None, list[str]]:
+    """The stored samples, or None, and what the libraries said."""
+    flags = cv2.IMREAD_COLOR
+    if header is None:
+        flags |= cv2.IMREAD_ANYDEPTH
+    elif header.is_deep:  # a grey float image cannot be converted to colour
+        flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
+    flags |= cv2.IMREAD_IGNORE_ORIENTATION
+
+    def decode() -> np.ndarray | None:
+        try:
+            return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except (cv2.error, MemoryError):  # such as more pixels than OpenCV's limit
+            return None
+
+    samples, messages = with_messages(decode)
+    if samples is not None and samples.ndim == 3 and samples.shape[2] != 3:
+        samples = samples[:, :, 0] if samples.shape[2] < 3 else samples[:, :, :3]
+    return samples, messages

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from engine.data.dataset import LabelledImages
+from engine.data.image_file import collected_damage
 from engine.data.transforms import random_state
 from engine.data.workers import naming_dead_workers, worker_arguments
 from engine.errors import InputError
@@ -37,12 +38,14 @@ class Sample:
         targets: in pixels of `image`.
         skipped: the reason why each image before it, which it replaces, cannot be read.
         resized_file: a message if the image file does not have the stated size.
+        damaged_file: a message if the image file is damaged.
     """
 
     image: Tensor
     targets: Targets
     skipped: list[str] = field(default_factory=list)
     resized_file: str | None = None
+    damaged_file: str | None = None
 
 
 @dataclass
@@ -62,6 +65,7 @@ class Batch:
         skipped: one line for each unreadable training image that another one replaced, with file and image id.
         unreadable: image id -> reason, for the test images of this batch that cannot be read.
         resized_files: one line for each image whose size is not the one stated in the annotation file.
+        damaged_files: one line for each image file that can be decoded although it is damaged.
     """
 
     images: ImageBatch
@@ -69,6 +73,7 @@ class Batch:
     skipped: list[str] = field(default_factory=list)
     unreadable: dict[int | str, str] = field(default_factory=dict)
     resized_files: list[str] = field(default_factory=list)
+    damaged_files: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -106,6 +111,7 @@ def collate(samples: Sequence[Sample | Unreadable | InputError], size_divisibili
         skipped=[line for sample in images for line in sample.skipped],
         unreadable={sample.image_id: sample.reason for sample in samples if isinstance(sample, Unreadable)},
         resized_files=[sample.resized_file for sample in images if sample.resized_file],
+        damaged_files=[sample.damaged_file for sample in images if sample.damaged_file],
     )
 
 
@@ -150,7 +156,8 @@ class TestSamples(Dataset):
 
 
 def _load(dataset: LabelledImages, index: int, transform: Transform) -> Sample:
-    image, targets = dataset.read(index)
+    with collected_damage() as damage:
+        image, targets = dataset.read(index)
     height, width = dataset.sizes[index].tolist()
     resized_file = None
     if height and (height, width) != image.shape[:2]:
@@ -159,14 +166,14 @@ def _load(dataset: LabelledImages, index: int, transform: Transform) -> Sample:
             f"but its annotation file says {width} x {height}"
         )
     tensor, targets = transform(image, targets)
-    return Sample(tensor, targets, resized_file=resized_file)
+    return Sample(tensor, targets, resized_file=resized_file, damaged_file="; ".join(damage) or None)
 
 
 class BatchLoader:
     """An iterable of `Batch` over a torch DataLoader.
 
     Errors in workers are raised here as `InputError` with their one-line message. Of the images whose size differs from
-    the stated one, the 1st, 10th, 100th, ... is named in a warning.
+    the stated one, and of the damaged ones that can be decoded, the 1st, 10th, 100th, ... is named in a warning.
 
     Args:
         dataset: the data set that `samples` reads.
@@ -202,7 +209,7 @@ class BatchLoader:
             generator=torch.Generator(),  # otherwise each epoch would advance torch's default generator
         )
         self._loader: DataLoader | None = None
-        self._num_resized_files = 0
+        self._num_resized_files, self._num_damaged_files = 0, 0
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -216,7 +223,7 @@ class BatchLoader:
                     for batch in self._loader:
                         if isinstance(batch, InputError):
                             raise InputError(str(batch))
-                        self._report_resized_files(batch)
+                        self._report_files(batch)
                         yield batch
                 except (ConnectionError, EOFError, FileNotFoundError):
                     # A worker may have died while sending a tensor; in a moment torch raises the error that names it.
@@ -228,9 +235,16 @@ class BatchLoader:
             self._loader = None
             raise
 
-    def _report_resized_files(self, batch: Batch) -> None:
-        for line in batch.resized_files:
-            self._num_resized_files += 1
-            count = str(self._num_resized_files)
-            if count.strip("0") == "1":
-                logger.warning("%s; the size of the file is used (%s such images so far)", line, count)
+    def _report_files(self, batch: Batch) -> None:
+        advice = "the size of the file is used"
+        self._num_resized_files = _report(batch.resized_files, advice, self._num_resized_files)
+        advice = "the image is used as decoded"
+        self._num_damaged_files = _report(batch.damaged_files, advice, self._num_damaged_files)
+
+
+def _report(lines: Sequence[str], advice: str, count: int) -> int:
+    """Warn of the 1st, 10th, 100th, ... line; `count` came before these. Returns the new count."""
+    for number, line in enumerate(lines, count + 1):
+        if str(number).strip("0") == "1":
+            logger.warning("%s; %s (%d such images so far)", line, advice, number)
+    return count + len(lines)

@@ -1,8 +1,10 @@
-"""Detections drawn on a folder of images."""
+"""Detections drawn on images."""
 
 from __future__ import annotations
 
+import itertools
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,42 +12,30 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from engine.data.image_file import read_image, write_image
+from engine.data.find_images import FoundImages
+from engine.data.image_file import collected_damage, picture_name, read_image, write_image
 from engine.errors import InputError
 from engine.inference.predictor import ImagePredictor
 from engine.log import get_logger
 from engine.tables import aligned_table
 from engine.visualize.draw import draw_detections
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 ESCAPE_KEY = 27
 
 logger = get_logger(__name__)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The image files of `folder` by name.
-
-    Raises:
-        InputError: there is no such folder, or it contains no images.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; name the folder of the images")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise InputError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return paths
-
-
-def draw_folder(
-    predictor: ImagePredictor, paths: Sequence[Path], output_dir: Path, show: bool = False
+def draw_images(
+    predictor: ImagePredictor, images: FoundImages, output_dir: Path, show: bool = False
 ) -> dict[Path, np.ndarray]:
-    """Write each image with its detections to `output_dir` under its own name, and log a table of counts.
+    """Write each image with its detections to `output_dir`, and log a table of counts and what was left out.
 
-    A file that cannot be read is named in a warning and skipped.
+    A picture has the name of its image, below the same sub-folders; a number is added to a name that is taken, and
+    `.png` where the suffix is not that of a format we write. A file that cannot be read is named in a warning and
+    skipped. Pictures of an earlier run are replaced.
 
     Args:
-        paths: different image files.
+        images: see `find_images`.
         output_dir: created if it does not exist.
         show: also show each picture in a window; after Esc, no further ones.
 
@@ -53,29 +43,56 @@ def draw_folder(
         For each image that could be read, the number of detections of each class (K,).
 
     Raises:
-        InputError: none of the files can be read, a picture cannot be written or shown, or `output_dir` is the folder
-            of the images.
+        InputError: none of the files can be read, a picture cannot be written or shown, or would overwrite an image.
     """
-    _create_output_dir(output_dir, paths)
+    originals = {path.resolve() for path in images.paths}
+    _create_output_dir(output_dir, images.paths)
     counts: dict[Path, np.ndarray] = {}
-    for path in tqdm(paths, desc="draw", disable=not sys.stderr.isatty()):
+    taken: set[str] = set()
+    num_damaged = 0
+    pairs = list(zip(images.paths, images.names, strict=True))
+    for path, name in tqdm(pairs, desc="draw", disable=not sys.stderr.isatty()):
         try:
-            image = read_image(path)
+            with collected_damage() as damage:
+                image = read_image(path, value_range=predictor.value_range)
         except InputError as error:
             logger.warning("skipped: %s", error)
             continue
+        for line in damage:
+            logger.warning("%s; the image is used as decoded", line)
+        num_damaged += bool(damage)
         detections = predictor(image)
         drawn = draw_detections(image, detections, predictor.class_names)
-        write_image(output_dir / path.name, drawn)
+        output = output_dir / _free_name(name.parent / picture_name(name, drawn.shape[:2]), taken)
+        if output.resolve() in originals:
+            raise InputError(f"{output} is one of the images, which would be overwritten; name another --output-dir")
+        write_image(output, drawn)
         counts[path] = np.bincount(detections.labels.numpy(), minlength=len(predictor.class_names))
         show = show and _show(path.name, drawn)
-    num_skipped = len(paths) - len(counts)
+    num_skipped = len(pairs) - len(counts)
     if not counts:
         raise InputError(f"none of the {num_skipped} images could be read")
     logger.info("%s", counts_table(counts, predictor))
     skipped = f", {num_skipped} unreadable skipped" if num_skipped else ""
-    logger.info("%d images drawn to %s%s", len(counts), output_dir, skipped)
+    damaged = f", {num_damaged} of them damaged" if num_damaged else ""
+    logger.info("%d images drawn to %s%s%s", len(counts), output_dir, damaged, skipped)
+    if images.left_out:
+        logger.info("%s", images.summary())
     return counts
+
+
+def _free_name(name: Path, taken: set[str]) -> Path:
+    """`name`, with a number if it is in `taken` (`a_2.png`), to which it is added.
+
+    Names that a file system may not tell apart (A and a, Unicode forms) count as the same.
+    """
+    for number in itertools.count(1):
+        numbered = name if number == 1 else name.with_name(f"{name.stem}_{number}{name.suffix}")
+        key = unicodedata.normalize("NFC", numbered.as_posix()).casefold()
+        if key not in taken:
+            taken.add(key)
+            return numbered
+    raise AssertionError("there is always a free number")
 
 
 def _create_output_dir(output_dir: Path, paths: Sequence[Path]) -> None:

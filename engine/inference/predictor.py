@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.data.image_file import read_image
+from engine.data.image_file import as_bgr_uint8, is_image, read_image
 from engine.data.transforms import Transform
+from engine.data.value_range import ValueRange
 from engine.structures import CONTINUOUS, Detections, ImageBatch, PixelConvention
 
 Image = np.ndarray | str | Path
@@ -29,6 +30,7 @@ class ImagePredictor:
         size_divisibility: images are padded to a multiple of this.
         convention: what the sides of boxes mean.
         batch_size: limit on the images that go through the model at once.
+        value_range: what becomes 0 and 255 in images of more than 8 bits; None: each image has its own, said once.
     """
 
     def __init__(
@@ -42,10 +44,12 @@ class ImagePredictor:
         size_divisibility: int = 0,
         convention: PixelConvention = CONTINUOUS,
         batch_size: int = 1,
+        value_range: ValueRange | None = None,
     ) -> None:
         self.model, self.transform, self.device = model, transform, device
         self.class_names = list(class_names)
         self.size_divisibility, self.convention, self.batch_size = size_divisibility, convention, batch_size
+        self.value_range = value_range
         thresholds = thresholds or {}
         self.thresholds = torch.tensor([thresholds.get(name, default_threshold) for name in self.class_names])
 
@@ -56,7 +60,8 @@ class ImagePredictor:
         at once. Others do not, since padding changes what a model finds.
 
         Args:
-            image: BGR uint8 (H, W, 3), a path, or a list of either.
+            image: BGR (H, W, 3) or grey (H, W), uint8 or of another real type, which `value_range` brings to uint8; a
+                path; or a list of either.
 
         Raises:
             InputError: a file cannot be read.
@@ -73,10 +78,14 @@ class ImagePredictor:
 
     def prepare(self, image: Image) -> tuple[Tensor, tuple[int, int]]:
         """What the model sees of an image, (3, H', W'), and the (height, width) of the image itself."""
-        pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else image
-        is_image = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape[2:] == (3,)
-        if not is_image or 0 in pixels.shape:
-            raise ValueError("an image must be a path or a BGR uint8 array of shape (H, W, 3), not empty")
+        if isinstance(image, (str, Path)):
+            pixels = read_image(Path(image), value_range=self.value_range)
+        elif isinstance(image, np.ndarray) and is_image(image):
+            pixels = as_bgr_uint8(image, self.value_range)
+        else:
+            raise ValueError(
+                "an image must be a path, or a BGR uint8 (uint16, float) array of shape (H, W, 3) or (H, W), not empty"
+            )
         tensor, _ = self.transform(pixels)
         return tensor, pixels.shape[:2]
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -15,8 +17,12 @@ from engine.assembly.data import (
     build_train_loader,
     build_train_transform,
 )
+from engine.data import dataset as data_set_module
+from engine.data.dataset import range_of_dataset
+from engine.data.loader import Batch
 from engine.data.transforms import random_state
 from engine.errors import InputError
+from engine.structures import ImageBatch
 
 WriteCoco = Callable[..., Path]
 BOX = [1, 1, 5, 5]
@@ -132,3 +138,72 @@ def test_real_images(toy_cfg: Any, data_dir: Path) -> None:
             assert (target.boxes[:, 2:] > target.boxes[:, :2]).all()
             assert (target.labels < 80).all()
     assert sum(len(batch) for batch in build_test_loader(toy_cfg, "cells")) == 72
+
+
+# ---------------------------------------------------------------- images of more than 8 bits
+
+
+def write_deep(folder: Path, low: int, high: int, *numbers: int) -> None:
+    for number in numbers:
+        values = np.linspace(low, high, 20 * 26).reshape(20, 26).astype(np.uint16)
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), values)
+
+
+def test_the_range_is_measured_and_said_once(toy_cfg: Any, toy: Path, said: pytest.LogCaptureFixture) -> None:
+    write_deep(toy, 96, 4016, 1, 3)
+    loader = build_train_loader(toy_cfg)
+    batches = list(loader)
+    assert loader.dataset.value_range == (96.0, 4016.0) and toy_cfg.INPUT.VALUE_RANGE == ()
+    assert sum("96..4016 becomes 0..255" in record.getMessage() for record in said.records) == 1
+    pixels = {t.image_id: i.tensor for b in batches for i, t in zip(_images_of(b), b.targets, strict=True)}
+    spread = pixels[1].max() - pixels[1].min()
+    assert spread > 240  # of 255, after resizing; 16 if only the upper byte were kept
+
+
+def _images_of(batch: Batch) -> list[ImageBatch]:
+    sizes = batch.images.sizes
+    return [ImageBatch(batch.images.tensor[i, :, :h, :w], [(h, w)]) for i, (h, w) in enumerate(sizes)]
+
+
+def test_a_declared_range(toy_cfg: Any, toy: Path, said: pytest.LogCaptureFixture) -> None:
+    write_deep(toy, 96, 4016, 1)
+    toy_cfg.INPUT.VALUE_RANGE = (0.0, 65535.0)
+    for loader in (build_train_loader(toy_cfg), build_test_loader(toy_cfg, "toy")):
+        assert loader.dataset.value_range == (0.0, 65535.0)
+        assert loader.dataset.read(1)[0].max() == 16
+    assert [each.getMessage() for each in said.records if "VALUE_RANGE" in each.getMessage()] == [
+        "INPUT.VALUE_RANGE: 0..65535 becomes 0..255 in images of more than 8 bits"
+    ]
+
+
+def test_one_range_for_all_training_sets(toy_cfg: Any, toy: Path, write_coco: WriteCoco) -> None:
+    write_deep(toy, 96, 2000, 0)
+    write_deep(write_coco([(0, 20, 20)], [], name="other"), 500, 4016, 0)
+    toy_cfg.DATASETS.TRAIN = ("toy", "other")
+    dataset = build_train_loader(toy_cfg).dataset
+    assert dataset.value_range == (96.0, 4016.0)
+    assert dataset.read(0)[0].max() == 124 and dataset.read(5)[0].max() == 255
+
+
+def test_8_bit_images_need_no_range(toy_cfg: Any, toy: Path, said: pytest.LogCaptureFixture) -> None:
+    before = build_dataset(toy_cfg, "toy").read(0)[0]
+    loader = build_train_loader(toy_cfg)
+    assert loader.dataset.value_range is None and "VALUE_RANGE" not in said.text
+    toy_cfg.INPUT.VALUE_RANGE = (0.0, 65535.0)
+    assert (build_dataset(toy_cfg, "toy").read(0)[0] == before).all()
+
+
+def test_a_spread_sample_is_measured(
+    toy_cfg: Any, toy: Path, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
+) -> None:
+    write_deep(toy, 96, 1000, 0, 1, 2, 3)
+    cv2.imwrite(str(toy / "images" / "4.tif"), np.linspace(0, 9000, 400).reshape(20, 20).astype(np.float32))
+    (toy / "images" / "4.tif").rename(toy / "images" / "4.png")
+    monkeypatch.setattr(data_set_module, "_MOST_MEASURED", 2)  # images 0 and 2
+    assert range_of_dataset(build_dataset(toy_cfg, "toy")) == (96.0, 1000.0) and "floats" not in said.text
+    monkeypatch.setattr(data_set_module, "_MOST_MEASURED", 5)
+    assert range_of_dataset(build_dataset(toy_cfg, "toy")) == (0.0, 9000.0)
+    assert "some images hold floats, others integers" in said.text
+    (toy / "images" / "0.png").unlink()  # reported when it is used
+    (toy / "images" / "4.png").write_bytes(b"II*\0")
+    assert range_of_dataset(build_dataset(toy_cfg, "toy")) == (96.0, 1000.0)

@@ -67,6 +67,14 @@ BROKEN = {
         "INPUT:\n  PIXEL_STD: [0, 1, 1]\n",
         "7: INPUT.PIXEL_STD is (0.0, 1.0, 1.0); it must be above 0",
     ),
+    "a range of values": (
+        "INPUT:\n  VALUE_RANGE: [4095, 0]\n",
+        "7: INPUT.VALUE_RANGE is (4095.0, 0.0); it must be (low, high) with low < high, or () to measure it",
+    ),
+    "one end of a range of values": (
+        "INPUT:\n  VALUE_RANGE: [4095]\n",
+        "7: INPUT.VALUE_RANGE is (4095.0,); it must be (low, high) with low < high, or () to measure it",
+    ),
     "sizes": (
         "INPUT:\n  MIN_SIZE_RANGE_TRAIN: [800, 640]\n",
         "7: INPUT.MIN_SIZE_RANGE_TRAIN is (800, 640); it must be (low, high) with 0 < low <= high, or (-1, -1) for off",

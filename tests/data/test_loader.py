@@ -123,6 +123,28 @@ def test_files_of_another_size_are_counted(write_coco: WriteCoco, caplog: pytest
     assert sum(len(batch.resized_files) for batch in batches) == 3
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_damaged_files_are_used_and_counted(
+    write_coco: WriteCoco, damaged_jpeg: bytes, caplog: pytest.LogCaptureFixture, num_workers: int
+) -> None:
+    dataset = _toy(write_coco)
+    for index in range(3):
+        dataset.image_path(index).write_bytes(damaged_jpeg)
+    with caplog.at_level(logging.WARNING, "engine"):
+        batches = [batch for _ in range(4) for batch in _test_loader(dataset, num_workers)]
+        assert sum(len(batch) for batch in batches) == 20 and sum(len(batch.damaged_files) for batch in batches) == 12
+        caplog.clear()
+        loader = _test_loader(dataset, num_workers)
+        for _ in range(4):
+            list(loader)
+    lines = [line for line in caplog.messages if "damaged" in line]
+    assert len(lines) == 2
+    path = dataset.image_path(0)
+    assert lines[0].startswith(f"{path}: damaged (Corrupt JPEG data: ")
+    assert lines[0].endswith("; the image is used as decoded (1 such images so far)")
+    assert lines[1].endswith("(10 such images so far)")
+
+
 def test_test_batches_keep_order_and_the_end_is_short(write_coco: WriteCoco) -> None:
     loader = _test_loader(_toy(write_coco), num_workers=2)
     for _ in range(2):  # workers persist

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.end_to_end.conftest import NUM_VAL, Trained, World, read_json, read_metrics, run, train_into
@@ -121,3 +124,21 @@ def test_no_readable_test_image_is_one_line(damaged: World, survived: Trained, t
     done = damaged.test("MODEL.WEIGHT", survived.model, "OUTPUT_DIR", tmp_path, *keys)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert f"none of its {NUM_VAL} images can be read" in done.stderr
+
+
+def test_no_raw_lines_of_libraries(world: World, damaged_jpeg: bytes, tmp_path: Path) -> None:
+    """A damaged JPEG, a float TIFF, a truncated BMP, a pipe, all named .jpg: used or named, and stderr stays empty."""
+    odd = world.copy(tmp_path / "odd")
+    first, second, third, fourth = sorted((odd.root / "train").iterdir())[:4]
+    first.write_bytes(damaged_jpeg)
+    values = np.linspace(-1, 1, 96 * 128, dtype=np.float32).reshape(96, 128)
+    second.write_bytes(cv2.imencode(".tif", values)[1].tobytes())
+    third.write_bytes(cv2.imencode(".bmp", cv2.imread(str(third)))[1].tobytes()[:9000])
+    fourth.unlink()
+    os.mkfifo(fourth)
+    keys = ["DATALOADER.NUM_WORKERS", "2", "SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "(2,)"]  # each image once
+    run = train_into(odd, tmp_path / "run", "--skip-test", *keys)
+    assert run.errors == ""
+    assert f"{first}: damaged (Corrupt JPEG data: premature end of data segment); the image is used" in run.output
+    assert "INPUT.VALUE_RANGE, measured on them: -1..1 becomes 0..255" in run.output
+    assert f"{third}: the image file is truncated" in run.output and f"{fourth}: is a pipe" in run.output

@@ -69,6 +69,23 @@ def test_nothing_readable_is_one_line(
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and answer in done.stderr
 
 
+def test_files_folders_and_patterns(world: World, trained: Trained, tmp_path: Path) -> None:
+    """KEY VALUE pairs directly behind the places, as behind a single folder before."""
+    source = sorted((world.root / "val").glob("*.jpg"))
+    for path, name in zip(source, ("a/x.jpg", "a/deep/x.jpg", "b/x.jpg", "b/.hidden.jpg", "c.jpg"), strict=False):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / name)
+    (tmp_path / "b" / "notes.txt").touch()
+    out = tmp_path / "pictures"
+    options = ["--weights", trained.model, "--output-dir", out, "--recursive", "--images-dir", tmp_path / "a"]
+    options += [tmp_path / "b", tmp_path / "c*", tmp_path / "c.jpg", "TEST.IMS_PER_BATCH", "1"]
+    done = run(world.command("demo/atss_demo.py", *options))
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.jpg"))
+    assert names == ["c.jpg", "deep/x.jpg", "x.jpg", "x_2.jpg"]
+    assert f"4 images drawn to {out}\nleft out: 1 hidden, 1 named twice, 1 no image (.txt)" in done.stdout
+
+
 OWN_PART = """
 from torch import nn
 from engine.layers.norm import NORMS

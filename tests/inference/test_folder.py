@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 
 import cv2
@@ -7,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from engine.data.find_images import find_images
 from engine.data.image_file import write_image
 from engine.errors import InputError
-from engine.inference.folder import counts_table, draw_folder, list_images
+from engine.inference.folder import counts_table, draw_images
 from engine.structures import Detections
 
 
@@ -18,6 +21,7 @@ class Finder:
 
     class_names = ["hole", "stain"]
     thresholds = torch.tensor([0.25, 0.5])
+    value_range = (0.0, 4095.0)
 
     def __call__(self, image: np.ndarray) -> Detections:
         labels = torch.tensor([0, 1] if image.shape[1] > 50 else [0])
@@ -25,44 +29,109 @@ class Finder:
         return Detections(boxes, torch.full((len(labels),), 0.9), labels, image.shape[:2])
 
 
+def grey(path: Path, width: int = 40, value: int = 128) -> Path:
+    write_image(path, np.full((40, width, 3), value, np.uint8))
+    return path
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     folder = tmp_path / "images"
-    folder.mkdir()
-    for name, width in (("b.png", 40), ("a 布.JPG", 80)):
-        write_image(folder / name, np.full((40, width, 3), 128, np.uint8))
+    grey(folder / "b.png")
+    grey(folder / "a 布.JPG", 80)
     (folder / "broken.jpg").write_bytes(b"\xff\xd8 no more")
     (folder / "readme.txt").write_text("no image")
     return folder
 
 
-def test_draws_what_can_be_read(images: Path, tmp_path: Path) -> None:
-    counts = draw_folder(Finder(), list_images(images), tmp_path / "new" / "out")
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_draws_what_can_be_read(images: Path, tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    counts = draw_images(Finder(), find_images([images]), tmp_path / "new" / "out")
     assert {path.name: row.tolist() for path, row in counts.items()} == {"a 布.JPG": [1, 1], "b.png": [1, 0]}
     drawn = cv2.imread(str(tmp_path / "new" / "out" / "b.png"))
     assert drawn.shape == (40, 40, 3) and (drawn != 128).any()
     rows = [line.split() for line in counts_table(counts, Finder()).splitlines()]
     assert rows[2:] == [["hole", "2", "2", "0.250"], ["stain", "1", "1", "0.500"], ["all", "3", "2"]]
+    lines = [record.getMessage() for record in said.records]
+    assert lines[-2].endswith("out, 1 unreadable skipped") and lines[-1] == "left out: 1 no image (.txt)"
 
 
 def test_originals_are_never_overwritten(images: Path) -> None:
     before = (images / "b.png").read_bytes()
     for output in (images, images / ".." / "images"):
         with pytest.raises(InputError, match="overwritten"):
-            draw_folder(Finder(), list_images(images), output)
+            draw_images(Finder(), find_images([images]), output)
     assert (images / "b.png").read_bytes() == before
+
+
+def test_nor_through_links(images: Path, tmp_path: Path) -> None:
+    before, out = (images / "b.png").read_bytes(), tmp_path / "out"
+    out.mkdir()
+    os.link(images / "b.png", out / "b.png")
+    draw_images(Finder(), find_images([images / "b.png"]), out)
+    assert (images / "b.png").read_bytes() == before != (out / "b.png").read_bytes()
+    (out / "b.png").unlink()
+    (out / "b.png").symlink_to(images / "b.png")
+    with pytest.raises(InputError, match="is one of the images, which would be overwritten"):
+        draw_images(Finder(), find_images([images / "b.png"]), out)
+    (out / "sub").symlink_to(images, target_is_directory=True)
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "sub").symlink_to(images, target_is_directory=True)
+    with pytest.raises(InputError, match="overwritten"):
+        draw_images(Finder(), find_images([top], recursive=True), out)
+    other = grey(tmp_path / "elsewhere.png")
+    (out / "b.png").unlink()
+    (out / "b.png").symlink_to(other)  # a link to something else becomes a picture, and that is left alone
+    original = other.read_bytes()
+    draw_images(Finder(), find_images([images / "b.png"]), out)
+    assert other.read_bytes() == original and not (out / "b.png").is_symlink()
+
+
+def test_two_images_of_one_name_give_two_pictures(tmp_path: Path) -> None:
+    for place in ("x", "y", "z/deep"):
+        grey(tmp_path / place / "a.png", value=100)
+    grey(tmp_path / "y" / "A.PNG", value=100)
+    found = find_images([tmp_path / "x", tmp_path / "y", tmp_path / "z"], recursive=True)
+    draw_images(Finder(), found, tmp_path / "out")
+    assert names(tmp_path / "out") == ["A_2.PNG", "a.png", "a_3.png", "deep/a.png"]
+    draw_images(Finder(), found, tmp_path / "out")  # replaces those of the earlier run
+    assert len(names(tmp_path / "out")) == 4
+
+
+def test_a_picture_has_a_format_that_can_be_written(tmp_path: Path) -> None:
+    gradient = np.tile(np.linspace(0, 4095, 60).astype(np.uint16), (40, 1))
+    deep, floats = tmp_path / "images" / "deep.tif", tmp_path / "images" / "floats.tiff"
+    deep.parent.mkdir()
+    cv2.imwrite(str(deep), gradient)
+    cv2.imwrite(str(floats), gradient.astype(np.float32))
+    grey(tmp_path / "images" / "a.webp")
+    bare = grey(tmp_path / "b.png").rename(tmp_path / "b.frame")
+    draw_images(Finder(), find_images([deep.parent, bare]), tmp_path / "out")
+    assert names(tmp_path / "out") == ["a.webp", "b.frame.png", "deep.tif", "floats.tiff"]
+    for name in ("deep.tif", "floats.tiff"):
+        drawn = cv2.imread(str(tmp_path / "out" / name), cv2.IMREAD_UNCHANGED)
+        assert drawn.dtype == np.uint8 and (drawn[-1, :, 0] == np.rint(gradient[0] / 4095 * 255)).all()
 
 
 def test_an_output_that_is_a_file(images: Path) -> None:
     with pytest.raises(InputError, match="cannot be created"):
-        draw_folder(Finder(), list_images(images), images / "readme.txt")
+        draw_images(Finder(), find_images([images]), images / "readme.txt")
 
 
 def test_nothing_to_draw(images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of the 1 images"):
-        draw_folder(Finder(), [images / "broken.jpg"], tmp_path / "out")
-    with pytest.raises(InputError, match="is not a folder"):
-        list_images(images / "readme.txt")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no image"):
-        list_images(tmp_path / "empty")
+        draw_images(Finder(), find_images([images / "broken.jpg"]), tmp_path / "out")
+
+
+def test_damaged_images_are_named_and_counted(
+    tmp_path: Path, damaged_jpeg: bytes, said: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cut.jpg").write_bytes(damaged_jpeg)
+    draw_images(Finder(), find_images([tmp_path / "cut.jpg"]), tmp_path / "out")
+    warnings = [each.getMessage() for each in said.records if each.levelno == logging.WARNING]
+    assert len(warnings) == 1 and "cut.jpg: damaged (Corrupt JPEG data" in warnings[0]
+    assert said.records[-1].getMessage().endswith("out, 1 of them damaged")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,9 +34,9 @@ class Corner(nn.Module):
         return found
 
 
-def _predictor(thresholds: dict[str, float] | None = None, default: float = 0.0) -> ImagePredictor:
-    transform = transforms.test_transform(16, 64, [0.0] * 3, [1.0] * 3)
-    return ImagePredictor(Corner(), transform, torch.device("cpu"), ["hole", "stain"], thresholds, default, 32)
+def _predictor(thresholds: dict[str, float] | None = None, default: float = 0.0, **options: Any) -> ImagePredictor:
+    transform, names = transforms.test_transform(16, 64, [0.0] * 3, [1.0] * 3), ["hole", "stain"]
+    return ImagePredictor(Corner(), transform, torch.device("cpu"), names, thresholds, default, 32, **options)
 
 
 @pytest.fixture
@@ -99,9 +100,10 @@ def test_classes_without_a_threshold_are_left_to_the_default() -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        np.zeros((20, 20), np.uint8),
+        np.zeros(20, np.uint8),
         np.zeros((20, 20, 4), np.uint8),
-        np.zeros((20, 20, 3), np.float32),
+        np.zeros((20, 20, 3), bool),
+        np.zeros((20, 20, 3), np.complex64),
         np.zeros((0, 20, 3), np.uint8),
         torch.zeros(20, 20, 3),
     ],
@@ -109,6 +111,19 @@ def test_classes_without_a_threshold_are_left_to_the_default() -> None:
 def test_what_is_no_image(image: object) -> None:
     with pytest.raises(ValueError, match="BGR uint8"):
         _predictor()(image)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.int32])
+@pytest.mark.parametrize("shape", [(40, 60), (40, 60, 3)])
+def test_deep_arrays_and_files_become_the_same(tmp_path: Path, dtype: type, shape: tuple[int, ...]) -> None:
+    image = np.linspace(96, 4016, int(np.prod(shape))).reshape(shape).astype(dtype)
+    path = tmp_path / "a.tif"
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    predict = _predictor(value_range=(96.0, 4016.0))
+    (from_array, size), (from_file, _) = predict.prepare(image), predict.prepare(path)
+    assert torch.equal(from_array, from_file) and size == (40, 60) and len(predict(image)) == 4
+    as_uint8 = np.rint((image.astype(float) - 96) * 255 / 3920).astype(np.uint8)
+    assert torch.equal(from_array, predict.prepare(as_uint8)[0])
 
 
 def test_a_path_that_cannot_be_read(tmp_path: Path) -> None:

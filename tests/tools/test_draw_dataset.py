@@ -98,3 +98,33 @@ def test_nothing_to_draw_is_one_line(config: Path) -> None:
         main("--config-file", config, "DATASETS.TRAIN", "()")
     with pytest.raises(InputError, match="unknown data set 'toi'; did you mean toy"):
         main("--config-file", config, "--dataset", "toi")
+
+
+def test_names_that_repeat_or_cannot_be_written(config: Path, tmp_path: Path) -> None:
+    """Equal names in two sub-folders, and suffixes of formats that we read but do not write."""
+    images = tmp_path / "toy" / "images"
+    for number, name in enumerate(("left/a.webp", "right/a.webp", "frame")):
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / f"{number}.png").rename(images / name)
+    content = json.loads((tmp_path / "toy" / "ann.json").read_text())
+    for row, name in zip(content["images"], ("left/a.webp", "right/a.webp", "frame"), strict=True):
+        row["file_name"] = name
+    (tmp_path / "toy" / "ann.json").write_text(json.dumps(content))
+    main("--config-file", config, "--output-dir", tmp_path / "out", "--num-images", 0)
+    assert sorted(path.name for path in (tmp_path / "out" / "toy").iterdir()) == [
+        "000_a.webp",
+        "001_a.webp",
+        "002_frame.png",
+    ]
+
+
+@pytest.mark.parametrize("output", ["toy/images", "link", "above"])
+def test_pictures_never_stand_among_the_images(config: Path, tmp_path: Path, output: str) -> None:
+    images = tmp_path / "toy" / "images"
+    (tmp_path / "link").symlink_to(images, target_is_directory=True)
+    (tmp_path / "above").mkdir()
+    (tmp_path / "above" / "toy").symlink_to(images, target_is_directory=True)
+    before = sorted(images.iterdir())
+    with pytest.raises(InputError, match="among the images; name another --output-dir"):
+        main("--config-file", config, "--output-dir", tmp_path / output)
+    assert sorted(images.iterdir()) == before

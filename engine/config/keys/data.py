@@ -33,6 +33,9 @@ KEYS = [
         "TO_BGR255 selects.", length=(3, "one for each channel"), between=(-1e6, 1e6)),
     key("INPUT.PIXEL_STD", (1.0, 1.0, 1.0), "Each channel is divided by this after the mean is subtracted.",
         length=(3, "one for each channel"), between=(0, 1e6)),
+    key("INPUT.VALUE_RANGE", (), "(low, high): the values of images of more than 8 bits, or floats, that become 0 and "
+        "255; () is measured on the training images and stored in the checkpoint. Others are not affected.", ours=True,
+        type=tuple[float, ...], between=(-1e30, 1e30)),
     key("INPUT.TO_BGR255", True, "True: BGR in 0..255 (Caffe2 weights); False: RGB in 0..1 (torchvision weights)."),
     key("INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 0.5, "Probability of mirroring left to right.", ours=True, between=(0, 1)),
     key("INPUT.VERTICAL_FLIP_PROB_TRAIN", 0.0, "Probability of mirroring top to bottom.", ours=True, between=(0, 1)),

@@ -1,0 +1,131 @@
+"""The image files that files, folders and patterns name, and what is left out of them and why."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.data.image_file import IMAGE_SUFFIXES
+from engine.errors import InputError
+
+
+@dataclass
+class FoundImages:
+    """Image files, each once.
+
+    Attributes:
+        paths: in the order of the places, each sorted by name.
+        names: where each stands below the place that names it: `a.png`, `left/a.png`. Those of two places may agree.
+        left_out: reason -> how many files or folders.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    names: list[Path] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def summary(self) -> str:
+        """What was left out, on one line; "" if nothing.
+
+        Example:
+            >>> FoundImages(left_out=Counter({"hidden": 2, "no image (.txt)": 1})).summary()
+            'left out: 2 hidden, 1 no image (.txt)'
+        """
+        counts = ", ".join(f"{count} {reason}" for reason, count in sorted(self.left_out.items()))
+        return f"left out: {counts}" if counts else ""
+
+
+def find_images(places: Sequence[str | Path], recursive: bool = False, skip: Path | None = None) -> FoundImages:
+    """The image files in `places`.
+
+    A file that is named itself is taken under any name. Of a folder, and of what a pattern matches, those are taken
+    that have a suffix of `IMAGE_SUFFIXES` and are not hidden.
+
+    Args:
+        places: files, folders and patterns (`parts/*.png`; `**` stands for any number of folders).
+        recursive: take sub-folders too.
+        skip: a folder whose content is left out (pictures of an earlier run), unless it is a place itself.
+
+    Raises:
+        InputError: a place does not exist or matches nothing, or there is no image in all of them.
+    """
+    found, seen = FoundImages(), set()
+    skip = skip.resolve() if skip else None
+    for place in places:
+        is_inside = skip in (Path(place).resolve(), *Path(place).resolve().parents)
+        for path, name in _files_at(str(place), recursive, found.left_out):
+            real = path.resolve()
+            if real in seen:
+                found.left_out["named twice"] += 1
+            elif skip in real.parents and not is_inside:
+                found.left_out["in the folder of pictures (--output-dir)"] += 1
+            else:
+                seen.add(real)
+                found.paths.append(path)
+                found.names.append(name)
+    if not found.paths:
+        shown = ", ".join(map(str, places))
+        left_out = f"; {found.summary()}" if found.left_out else ""
+        raise InputError(f"{shown} holds no images ({', '.join(IMAGE_SUFFIXES)}){left_out}")
+    return found
+
+
+def _files_at(place: str, recursive: bool, left_out: Counter[str]) -> Iterator[tuple[Path, Path]]:
+    """(path, name below the place) of the images of one place; counts the others in `left_out`."""
+    path = Path(place)
+    if place and path.is_dir():
+        yield from _files_in(path.iterdir(), path, recursive, left_out, frozenset({path.resolve()}))
+    elif place and path.exists():
+        yield path, Path(path.name)
+    elif glob.has_magic(place):
+        matched = [Path(each) for each in glob.glob(place, recursive=True)]
+        if not matched:
+            raise InputError(f"{place}: matches no file")
+        yield from _files_in(matched, _fixed_part(place), recursive, left_out, frozenset())
+    else:
+        raise InputError(f"{place!r}: is not a file, a folder or a pattern; name the images")
+
+
+def _files_in(
+    entries: Iterable[Path],
+    root: Path,
+    recursive: bool,
+    left_out: Counter[str],
+    above: frozenset[Path],
+) -> Iterator[tuple[Path, Path]]:
+    """Images among `entries` and, if `recursive`, below them; `above` are the folders that a link may lead back to."""
+    folders = []
+    for path in sorted(entries):
+        if path.name.startswith("."):
+            left_out["hidden"] += 1
+        elif path.is_dir():
+            folders.append(path)
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            yield path, path.relative_to(root)
+        else:
+            left_out[f"no image ({path.suffix.lower() or 'without suffix'})"] += 1
+    for folder in folders:
+        real = folder.resolve()
+        if not recursive:
+            left_out["sub-folder(s), see --recursive"] += 1
+        elif real not in above:
+            try:
+                inside = list(folder.iterdir())
+            except OSError as error:
+                left_out[f"folder that cannot be opened ({error.strerror})"] += 1
+                continue
+            yield from _files_in(inside, root, recursive, left_out, above | {real})
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The folders of `pattern` before the first wildcard.
+
+    Example:
+        >>> _fixed_part("parts/*/a?.png").as_posix(), _fixed_part("*.png").as_posix()
+        ('parts', '.')
+    """
+    parts = Path(pattern).parts
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:first])
