@@ -17,8 +17,8 @@ from engine.assembly.data import (
     build_train_loader,
     build_train_transform,
 )
-from engine.data import dataset as data_set_module
-from engine.data.dataset import range_of_dataset
+from engine.data import dataset_range
+from engine.data.dataset_range import range_of_dataset
 from engine.data.loader import Batch
 from engine.data.transforms import random_state
 from engine.errors import InputError
@@ -199,9 +199,9 @@ def test_a_spread_sample_is_measured(
     write_deep(toy, 96, 1000, 0, 1, 2, 3)
     cv2.imwrite(str(toy / "images" / "4.tif"), np.linspace(0, 9000, 400).reshape(20, 20).astype(np.float32))
     (toy / "images" / "4.tif").rename(toy / "images" / "4.png")
-    monkeypatch.setattr(data_set_module, "_MOST_MEASURED", 2)  # images 0 and 2
+    monkeypatch.setattr(dataset_range, "_MOST_MEASURED", 2)  # images 0 and 2
     assert range_of_dataset(build_dataset(toy_cfg, "toy")) == (96.0, 1000.0) and "floats" not in said.text
-    monkeypatch.setattr(data_set_module, "_MOST_MEASURED", 5)
+    monkeypatch.setattr(dataset_range, "_MOST_MEASURED", 5)
     assert range_of_dataset(build_dataset(toy_cfg, "toy")) == (0.0, 9000.0)
     assert "some images hold floats, others integers" in said.text
     (toy / "images" / "0.png").unlink()  # reported when it is used

@@ -13,8 +13,8 @@ from engine.config.declaration import number_type
 from engine.config.keys import KEYS
 from engine.errors import InputError
 
-FREE: dict[str, str] = {}
-"""The keys that may be any number, and why; there is none today."""
+FREE = {"INPUT.VALUE_RANGE": "the values of images of any sensor, in its own unit"}
+"""The keys that may be any number, and why."""
 FIELDS = [field for key in KEYS.values() if key.entries for field in key.entries.fields.values()]
 NUMBERS = [key for key in (*KEYS.values(), *FIELDS) if number_type(key.type)]
 SIZES = [
