@@ -1,17 +1,40 @@
-"""Which key, word or file did the user mean?"""
+"""Which key, word or file did the user mean? When are two names the same?"""
 
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 # Similarities are between 0 and 1. A suggestion below these limits would only confuse.
 _SIMILAR_ENOUGH = 0.6
 _SIMILAR_ENOUGH_ELSEWHERE = 0.8  # in another group of keys
+_SLIP = 0.8
 # Tuned on every possible slip in every key (the tests sample them): the right group counts more than the exact name in
 # another group.
 _SAME_GROUP_BONUS = 0.15
 _OTHER_GROUP_PENALTY = 0.06
+
+
+def normal_name(name: str) -> str:
+    """The form in which names are compared: without blanks at the ends, accents composed (NFC). Case counts.
+
+    Example:
+        >>> normal_name("de\\u0301faut ") == normal_name("d\\u00e9faut")
+        True
+    """
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def is_slip(word: str, meant: str) -> bool:
+    """Whether `word` is `meant` with a slip of the pen: a letter more, less or wrong, other case, another separator.
+
+    Example:
+        >>> is_slip("file-name", "file_name"), is_slip("bbx", "bbox"), is_slip("score", "bbox")
+        (True, True, False)
+    """
+    squeezed, squeezed_meant = ("".join(filter(str.isalnum, each.lower())) for each in (word, meant))
+    return _similarity(squeezed, squeezed_meant) >= _SLIP
 
 
 def nearest_key(key: str, keys: Iterable[str]) -> str | None:

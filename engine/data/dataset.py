@@ -17,9 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from engine.data.annotations import AnnotationTable, ImageId, group_by_image
+from engine.data.annotations import AnnotationTable, CategoryId, ImageId, group_by_image, unused_ids
 from engine.data.formats import coco
 from engine.data.image_file import read_image, read_size
+from engine.data.image_paths import find_images
 from engine.errors import InputError
 from engine.log import get_logger
 from engine.registry import Registry
@@ -84,7 +85,7 @@ class DetectionDataset(LabelledImages, Protocol):
             the file lacks.
     """
 
-    category_ids: list[int]
+    category_ids: list[CategoryId]
     annotations: AnnotationTable
 
 
@@ -140,7 +141,7 @@ class CocoDataset(DetectionDataset):
             positive_rows = table.image_rows[trained_on & ~table.crowd]
             keep_images = np.bincount(positive_rows, minlength=len(keep_images)) > 0
         self._image_rows = np.flatnonzero(keep_images)  # index in this data set -> row of the table
-        self._ids, self._file_names = table.image_ids, table.file_names
+        self._ids, self._file_names = table.image_ids, find_images(name, self.img_dir, table.file_names)
         self.sizes = table.sizes[self._image_rows]
         self._store_boxes(boxes, np.flatnonzero(trained_on & keep_images[table.image_rows]))
         self._measured_sizes: np.ndarray | None = None
@@ -288,12 +289,11 @@ class ConcatDataset(LabelledImages):
 def _with_classes(table: AnnotationTable, class_names: Sequence[str]) -> AnnotationTable:
     """`table` with the classes that the file lacks, so that their ids in results have a meaning.
 
-    Their ids are larger than those of the file, so they go to the end and `category_rows` stay as they are.
+    They go to the end, so `category_rows` stay as they are.
     """
     lacking = [class_name for class_name in class_names if class_name not in table.category_names]
-    unused = max(table.category_ids) + 1
     return replace(
         table,
-        category_ids=[*table.category_ids, *range(unused, unused + len(lacking))],
+        category_ids=[*table.category_ids, *unused_ids(table.category_ids, len(lacking))],
         category_names=[*table.category_names, *lacking],
     )

@@ -17,7 +17,7 @@ import yaml
 from tqdm import tqdm
 
 from engine.errors import InputError
-from engine.files import write_text
+from engine.files import parse_json, write_text
 from engine.log import CONFIG_FILE, ON_BAR, get_logger
 from engine.registry import Registry
 from engine.training.hooks import Run
@@ -94,12 +94,17 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     records = []
     for line in lines:
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and type(record.get("iteration")) is int:  # True is an int too
-            records.append({name: x for name, x in record.items() if x is None or type(x) in (int, float)})
+        if isinstance(record, dict) and type(record.get("iteration")) is int and abs(record["iteration"]) < 2**63:
+            records.append({name: x for name, x in record.items() if x is None or _is_number(x)})
     return records
+
+
+def _is_number(value: Any) -> bool:
+    """NaN and infinity included; not True, which is an int too, and not an integer that no float can hold."""
+    return type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max)
 
 
 def drop_records_after(path: Path, iteration: int) -> None:
