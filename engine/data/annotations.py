@@ -115,14 +115,14 @@ def unused_ids(ids: Sequence[CategoryId], count: int) -> list[CategoryId]:
     return list(itertools.islice(free, count))
 
 
-def merge_split_images(table: AnnotationTable) -> tuple[AnnotationTable, int]:
+def merge_split_images(table: AnnotationTable) -> tuple[AnnotationTable, list[str]]:
     """Entries of the same file that each hold a part of its boxes become one image, under the first id.
 
     Entries of a file that all have the same boxes are deliberate repeats and stay. A box that several of the merged
     entries have is kept once.
 
     Returns:
-        the table, and the number of files that were merged.
+        the table, and the files whose entries were merged.
     """
     entries_of: dict[str, list[int]] = {}
     for row, file_name in enumerate(table.file_names):
@@ -155,7 +155,7 @@ def merge_split_images(table: AnnotationTable) -> tuple[AnnotationTable, int]:
         areas=table.areas[is_kept],
         crowd=table.crowd[is_kept],
     )
-    return (merged, len(split)) if split else (table, 0)
+    return (merged, [table.file_names[rows[0]] for rows in split]) if split else (table, [])
 
 
 def group_by_image(image_rows: np.ndarray, num_images: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,7 +30,8 @@ def find_images(name: str, folder: Path, file_names: Sequence[str]) -> Sequence[
         name: of the data set, for the warning.
     """
     search = _Search(folder)
-    found = [search.find(file_name) for file_name in file_names]
+    names = search.names_in("")
+    found = [None if file_name in names else search.find(file_name) for file_name in file_names]
     example = next(((i, each) for i, each in enumerate(found) if each is not None), None)
     if example is None:
         return file_names
@@ -55,7 +56,7 @@ class _Search:
     def find(self, file_name: str) -> str | None:
         """The name of the file if it differs from `file_name`; None if it does not, or if there is no such file."""
         parent, _, base = file_name.rpartition("/")
-        if base in self._list(parent):
+        if base in self.names_in(parent):
             return None
         if file_name.startswith("/") or os.path.exists(os.path.join(self._folder, file_name)):
             return None
@@ -81,15 +82,18 @@ class _Search:
         """The one path from the folder whose parts are `parts`, as written or else by their keys."""
         path = ""
         for part in parts:
-            if part not in self._list(path):
-                candidates = self._list_by_key(path).get(_key(part), [])
+            if part not in self.names_in(path):
+                candidates = self._names_by_key(path).get(_key(part), [])
+                same_suffix = [each for each in candidates if normal_name(each) == normal_name(part)]
+                candidates = same_suffix or candidates
                 if len(candidates) != 1:
                     return None
                 part = candidates[0]
             path = f"{path}/{part}" if path else part
         return path or None
 
-    def _list(self, path: str) -> frozenset[str]:
+    def names_in(self, path: str) -> frozenset[str]:
+        """What a folder holds; nothing if there is no such folder."""
         if path not in self._names:
             names: list[str] = []
             with suppress(OSError, ValueError):  # no such folder; a name that no file can have
@@ -97,10 +101,10 @@ class _Search:
             self._names[path] = frozenset(names)
         return self._names[path]
 
-    def _list_by_key(self, path: str) -> dict[str, list[str]]:
+    def _names_by_key(self, path: str) -> dict[str, list[str]]:
         if path not in self._by_key:
             by_key: dict[str, list[str]] = {}
-            for each in self._list(path):
+            for each in self.names_in(path):
                 by_key.setdefault(_key(each), []).append(each)
             self._by_key[path] = by_key
         return self._by_key[path]

@@ -110,11 +110,11 @@ def to_table(data: Row, path: str | Path) -> AnnotationTable:
     )
     notes = [*_misspelt_optional_keys(data), *categories.notes, *images.notes, *boxes.notes]
     if len(set(images.file_names)) < len(images.file_names):
-        table, num_split = merge_split_images(table)
-        if num_split:
+        table, merged = merge_split_images(table)
+        if merged:
             notes.append(
-                f"{num_split} files are listed under several image ids with a part of their boxes each;"
-                " each is read as one image with all of them, under its first id"
+                "files under several image ids with a part of their boxes each are read as one image with all of them,"
+                f" under the first id: {len(merged)}, such as {shown(merged[0])}"
             )
     for note in notes:
         logger.warning("%s: %s", path, note)
@@ -174,21 +174,21 @@ def _outline_faults(data: Any) -> Generator[str, None, None]:
 
 def _misspelt_required_keys(data: Row) -> Iterator[str]:
     for section, keys in _REQUIRED.items():
-        for slip, key, number in _slips(data.get(section, []), keys, (*keys, *_OPTIONAL[section])):
-            yield f"{number} entries of `{section}` have {shown(slip)} but no `{key}`; rename it to `{key}`"
+        for slip, key, share in _slips(data.get(section, []), keys, (*keys, *_OPTIONAL[section])):
+            yield f"`{section}` has {shown(slip)} but no `{key}` in {share} entries; rename it to `{key}`"
 
 
 def _misspelt_optional_keys(data: Row) -> Iterator[str]:
     for section, keys in _OPTIONAL.items():
-        for slip, key, number in _slips(data.get(section, []), keys, (*keys, *_REQUIRED[section])):
-            yield f"{shown(slip)} in {number} entries of `{section}` is not read; did you mean `{key}`?"
+        for slip, key, share in _slips(data.get(section, []), keys, (*keys, *_REQUIRED[section])):
+            yield f"{shown(slip)} in {share} entries of `{section}` is not read; did you mean `{key}`?"
 
 
-def _slips(rows: Sequence[Row], keys: Sequence[str], known: Sequence[str]) -> Iterator[tuple[str, str, int]]:
-    """Misspelt keys of rows: the key as written, as meant, and the number of rows that have it and lack that one."""
+def _slips(rows: Sequence[Row], keys: Sequence[str], known: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Misspelt keys of rows: the key as written, as meant, and how many rows have it and lack that one ("3 of 8")."""
     written = set().union(*rows).difference(known)
     for slip in sorted(written):
         for key in keys:
             if is_slip(slip, key) and (number := sum(slip in row and key not in row for row in rows)):
-                yield slip, key, number
+                yield slip, key, f"{number} of {len(rows)}"
                 break

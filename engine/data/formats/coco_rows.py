@@ -93,11 +93,11 @@ def read_categories(categories: Sequence[Row], annotations: Sequence[Row]) -> Ge
             yield f"{where} has no usable `name`, but {shown(row.get('name'))}; give it one"
         elif not is_text(name):
             yield f"{where}: `name` {shown(name)} is not valid Unicode; rename it"
-        elif category_id is not None:
+        elif isinstance(row["name"], str) and name != row["name"]:
+            respelt.append(row["name"])
+        if category_id is not None:  # also of a faulty category: its boxes are not at fault
             ids.append(category_id)
-            names.append(name)
-            if isinstance(row["name"], str) and name != row["name"]:
-                respelt.append(row["name"])
+            names.append(name or "")
     name_of: dict[Id, str] = {}
     for category_id, name in zip(of_one_type(ids), names, strict=True):
         if name_of.setdefault(category_id, name) != name:
@@ -170,7 +170,7 @@ def read_images(images: Sequence[Row]) -> Generator[str, None, Images]:
         if height is None or width is None:
             stated = f"{shown(row.get('width'))} x {shown(row.get('height'))}"
             yield f"{where}: width and height must be positive integers, not {stated}"
-        elif image_id is not None:
+        if image_id is not None:  # also of a faulty image: its boxes are not at fault
             ids.append(image_id)
             kept.append((file_name, (height, width) if height and width else (0, 0)))
     result = Images([], [], [], IdRows({}), [])
@@ -189,8 +189,8 @@ def read_images(images: Sequence[Row]) -> Generator[str, None, Images]:
     result.rows = IdRows(rows)
     if repeated:
         result.notes.append(
-            f"{len(repeated)} entries of `images` repeat the id and file of another one and are read as one image,"
-            f" such as {shown(repeated[0])}"
+            "entries of `images` with the id and file of another one are read as one image with it:"
+            f" {len(repeated)}, such as {shown(repeated[0])}"
         )
     return result
 
@@ -246,7 +246,10 @@ def read_annotations(annotations: Sequence[Row], images: IdRows, categories: IdR
         if unique_id is not None:
             seen.add(unique_id)
     if num_from_segmentation:
-        boxes.notes.append(f"{num_from_segmentation} annotations without `bbox` have the box around their segmentation")
+        boxes.notes.append(
+            "annotations without `bbox` have the box around their segmentation:"
+            f" {num_from_segmentation} of {len(annotations)}"
+        )
     return boxes
 
 
