@@ -61,7 +61,7 @@ def test_exit_codes() -> None:
         ("d\u00e9faut", "'d\u00e9faut'"),
         ("de\u0301faut", "'de\\u0301faut'"),
         ("\u212bngstr\u00f6m", "'\\u212bngstr\u00f6m'"),  # the sign, not the letter
-        ("\u1112\u1161\u11ab", "'\u1112\\u1161\\u11ab'"),  # one syllable of Korean in three pieces
+        ("\u1112\u1161\u11ab", "'\u1112\\u1161\u11ab'"),  # one syllable of Korean in three pieces
         ("\u0e01\u0e33", "'\u0e01\u0e33'"),  # Thai, where no other form is meant
         ("a\u200bb\u00a0\ufeff", "'a\\u200bb\\xa0\\ufeff'"),
         ("\ud83d\0\n", "'\\ud83d\\x00\\n'"),

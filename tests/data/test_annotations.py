@@ -34,5 +34,5 @@ def test_grouping_keeps_the_order_within_an_image() -> None:
 
 
 def test_unused_ids_are_of_the_same_type() -> None:
-    assert unused_ids([3, 2**64], 2) == [2**64 + 1, 2**64 + 2] and unused_ids([-5], 1) == [1]
+    assert unused_ids([3, 2**64], 2) == [2**64 + 1, 2**64 + 2] and unused_ids([], 1) == [1]
     assert unused_ids(["b", "2", "hole"], 3) == ["1", "3", "4"] and unused_ids(["b"], 0) == []
