@@ -34,6 +34,8 @@ def is_slip(word: str, meant: str) -> bool:
         [True, True, True, False]
     """
     squeezed, squeezed_meant = ("".join(filter(str.isalnum, each.lower())) for each in (word, meant))
+    if abs(len(squeezed) - len(squeezed_meant)) > len(squeezed_meant) // 2:  # most words; no need to look closer
+        return False
     return sorted(squeezed) == sorted(squeezed_meant) or _similarity(squeezed, squeezed_meant) >= _SLIP
 
 

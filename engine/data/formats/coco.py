@@ -7,7 +7,7 @@ remedy. What labelling tools write otherwise than COCO is read too, see `coco_ro
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,7 +91,7 @@ def to_table(data: Row, path: str | Path) -> AnnotationTable:
     Raises:
         InputError: the first of `faults`.
     """
-    categories, images, boxes = _value(_content(data), path)
+    categories, images, boxes, notes = _value(_content(data), path)
     boxes_xywh = np.frombuffer(boxes.boxes_xywh, np.float64).reshape(-1, 4)  # (m, 4)
     stated = np.frombuffer(boxes.areas, np.float64)
     with np.errstate(over="ignore"):  # 1e300 x 1e300 is infinite, and no reason for a warning
@@ -108,7 +108,6 @@ def to_table(data: Row, path: str | Path) -> AnnotationTable:
         areas=areas,
         crowd=np.frombuffer(boxes.crowd, bool),
     )
-    notes = [*_misspelt_optional_keys(data), *categories.notes, *images.notes, *boxes.notes]
     if len(set(images.file_names)) < len(images.file_names):
         table, merged = merge_split_images(table)
         if merged:
@@ -132,19 +131,19 @@ def faults(data: Any, path: str | Path) -> Iterator[str]:
     yield from (f"{path}: {fault}" for fault in _content(data))
 
 
-def _content(data: Any) -> Generator[str, None, tuple[Categories, Images, Boxes] | None]:
-    """Yields the faults; returns what the file holds, which is of use only without faults."""
-    outline = [*_outline_faults(data)]
-    if not outline:
-        outline = [*_misspelt_required_keys(data)]
-    if outline:
-        yield from outline
+def _content(data: Any) -> Generator[str, None, tuple[Categories, Images, Boxes, list[str]] | None]:
+    """Yields the faults; returns what the file holds and notes on it, which are of use only without faults."""
+    found, notes = [*_outline_faults(data)], []
+    if not found:
+        found, notes = _misspelt_keys(data)
+    if found:
+        yield from found
         return None
     annotations = data.get("annotations", [])
     categories = yield from read_categories(data["categories"], annotations)
     images = yield from read_images(data["images"])
     boxes = yield from read_annotations(annotations, images.rows, categories.rows)
-    return categories, images, boxes
+    return categories, images, boxes, [*notes, *categories.notes, *images.notes, *boxes.notes]
 
 
 def _value(found: Generator[str, None, T], path: str | Path) -> T:
@@ -172,23 +171,19 @@ def _outline_faults(data: Any) -> Generator[str, None, None]:
             yield f"not a COCO file: `{key}` is missing"
 
 
-def _misspelt_required_keys(data: Row) -> Iterator[str]:
-    for section, keys in _REQUIRED.items():
-        for slip, key, share in _slips(data.get(section, []), keys, (*keys, *_OPTIONAL[section])):
-            yield f"`{section}` has {shown(slip)} but no `{key}` in {share} entries; rename it to `{key}`"
-
-
-def _misspelt_optional_keys(data: Row) -> Iterator[str]:
-    for section, keys in _OPTIONAL.items():
-        for slip, key, share in _slips(data.get(section, []), keys, (*keys, *_REQUIRED[section])):
-            yield f"{shown(slip)} in {share} entries of `{section}` is not read; did you mean `{key}`?"
-
-
-def _slips(rows: Sequence[Row], keys: Sequence[str], known: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Misspelt keys of rows: the key as written, as meant, and how many rows have it and lack that one ("3 of 8")."""
-    written = set().union(*rows).difference(known)
-    for slip in sorted(written):
-        for key in keys:
-            if is_slip(slip, key) and (number := sum(slip in row and key not in row for row in rows)):
-                yield slip, key, f"{number} of {len(rows)}"
-                break
+def _misspelt_keys(data: Row) -> tuple[list[str], list[str]]:
+    """Faults for the misspelt keys without which a row cannot be read, and notes for the others."""
+    faults_, notes = [], []
+    for section, required in _REQUIRED.items():
+        rows = data.get(section, [])
+        known = (*required, *_OPTIONAL[section])
+        for slip in sorted(set().union(*rows).difference(known)):
+            for key in known:
+                if not is_slip(slip, key) or not (number := sum(slip in row and key not in row for row in rows)):
+                    continue
+                share = f"in {number} of {len(rows)} entries"
+                if key in required:
+                    faults_.append(f"`{section}` has {shown(slip)} but no `{key}` {share}; rename it to `{key}`")
+                else:
+                    notes.append(f"`{section}` has {shown(slip)} {share}, which is not read; did you mean `{key}`?")
+    return faults_, notes

@@ -261,7 +261,7 @@ def test_a_misspelt_optional_key_is_said(said: pytest.LogCaptureFixture) -> None
         images=[{"id": 1, "file_name": "a", "heigth": 5, "width": 5}],
     )
     assert [line.removeprefix("x.json: ") for line in said.messages] == [
-        "'heigth' in 1 of 1 entries of `images` is not read; did you mean `height`?",
-        "'isCrowd' in 1 of 3 entries of `annotations` is not read; did you mean `iscrowd`?",
-        "'is_crowd' in 1 of 3 entries of `annotations` is not read; did you mean `iscrowd`?",
+        "`images` has 'heigth' in 1 of 1 entries, which is not read; did you mean `height`?",
+        "`annotations` has 'isCrowd' in 1 of 3 entries, which is not read; did you mean `iscrowd`?",
+        "`annotations` has 'is_crowd' in 1 of 3 entries, which is not read; did you mean `iscrowd`?",
     ]
