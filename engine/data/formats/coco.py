@@ -92,8 +92,8 @@ def to_table(data: Row, path: str | Path) -> AnnotationTable:
         InputError: the first of `faults`.
     """
     categories, images, boxes, notes = _value(_content(data), path)
-    boxes_xywh = np.frombuffer(boxes.boxes_xywh, np.float64).reshape(-1, 4)  # (m, 4)
-    stated = np.frombuffer(boxes.areas, np.float64)
+    boxes_xywh = np.asarray(boxes.boxes_xywh).reshape(-1, 4)  # (m, 4)
+    stated = np.asarray(boxes.areas)
     with np.errstate(over="ignore"):  # 1e300 x 1e300 is infinite, and no reason for a warning
         areas = np.where(np.isnan(stated), boxes_xywh[:, 2] * boxes_xywh[:, 3], stated)  # (m,)
     table = AnnotationTable(
@@ -102,11 +102,11 @@ def to_table(data: Row, path: str | Path) -> AnnotationTable:
         sizes=np.array(images.sizes, dtype=np.int32).reshape(-1, 2),
         category_ids=categories.ids,
         category_names=categories.names,
-        image_rows=np.frombuffer(boxes.image_rows, np.int64),
-        category_rows=np.frombuffer(boxes.category_rows, np.int64),
+        image_rows=np.asarray(boxes.image_rows),
+        category_rows=np.asarray(boxes.category_rows),
         boxes_xywh=boxes_xywh,
         areas=areas,
-        crowd=np.frombuffer(boxes.crowd, bool),
+        crowd=np.asarray(boxes.crowd).astype(bool),
     )
     if len(set(images.file_names)) < len(images.file_names):
         table, merged = merge_split_images(table)

@@ -63,7 +63,7 @@ class Boxes:
     category_rows: array = field(default_factory=lambda: array("q"))
     boxes_xywh: array = field(default_factory=lambda: array("d"))
     areas: array = field(default_factory=lambda: array("d"))
-    crowd: bytearray = field(default_factory=bytearray)
+    crowd: array = field(default_factory=lambda: array("b"))
     notes: list[str] = field(default_factory=list)
 
 
