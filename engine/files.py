@@ -64,7 +64,7 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[_RememberingFile]:
 def write_text(path: Path, text: str, suffix: str = ".tmp") -> None:
     """Write a small UTF-8 file atomically; for `suffix` see `replacing`."""
     with replacing(path, suffix) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))  # half a character; in JSON that is its escape
 
 
 def write_json(path: str | Path, content: Any) -> None:

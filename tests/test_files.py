@@ -91,3 +91,8 @@ def test_json_is_read_as_written(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": [1, "\\ud83d", NaN], "a": ' + b"[" * 300 + b"]" * 300 + b"}")
     assert list(read_json(str(tmp_path / "a.json"))) == ["a"]
     assert parse_json(" [1e999] ") == [float("inf")]
+
+
+def test_halves_of_characters_survive_writing(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", ["\ud83d", "\udcff", "ü"])
+    assert read_json(tmp_path / "a.json") == ["\ud83d", "\udcff", "ü"]
