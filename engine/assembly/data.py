@@ -10,7 +10,7 @@ from yacs.config import CfgNode
 
 from engine.assembly.convention import build_convention
 from engine.assembly.solver import run_length
-from engine.data import catalog, samplers, transforms
+from engine.data import catalog, samplers, summary, transforms
 from engine.data.dataset import DATASET_TYPES, ConcatDataset, DetectionDataset, LabelledImages
 from engine.data.loader import BatchLoader, TestSamples, TrainSamples
 from engine.device import num_cpus
@@ -30,12 +30,16 @@ def build_dataset(
     Images without boxes to train on are left out with `filter_empty`.
 
     Raises:
-        InputError: the data set is not declared, a file or folder of it is missing, or its annotation file is faulty.
+        InputError: the data set is not declared, a file or folder of it is missing, its annotation file is faulty, or a
+            name of DATASETS.CLASSES is unknown.
     """
     paths = catalog.resolve(name, cfg.DATASETS.ROOT, cfg.DATASETS.CATALOG)
     import_modules(cfg.IMPORTS)
     dataset_type = lookup(DATASET_TYPES, paths.type, f"DATASETS.CATALOG.{name}.type")
-    return dataset_type(paths.name, paths.img_dir, paths.ann_file, class_names, filter_empty)
+    selection = {}  # so that a type of the user's own needs to know of it only where it is used
+    if cfg.DATASETS.CLASSES:
+        selection = {"kept_classes": cfg.DATASETS.CLASSES, "other_classes": cfg.DATASETS.OTHER_CLASSES}
+    return dataset_type(paths.name, paths.img_dir, paths.ann_file, class_names, filter_empty, **selection)
 
 
 def build_train_dataset(cfg: CfgNode) -> LabelledImages:
@@ -52,12 +56,32 @@ def build_train_dataset(cfg: CfgNode) -> LabelledImages:
     return ConcatDataset([first, *others]) if others else first
 
 
-def build_train_transform(cfg: CfgNode) -> transforms.Transform:
+def train_sizes(cfg: CfgNode) -> Sequence[int]:
     """Short sides come from MIN_SIZE_RANGE_TRAIN (both ends included) unless it starts with -1."""
     first, last = cfg.INPUT.MIN_SIZE_RANGE_TRAIN
-    min_sizes = cfg.INPUT.MIN_SIZE_TRAIN if first == -1 else range(first, last + 1)
+    return cfg.INPUT.MIN_SIZE_TRAIN if first == -1 else range(first, last + 1)
+
+
+def summarize_train_data(cfg: CfgNode, dataset: LabelledImages) -> list[summary.DataSummary]:
+    """Count and log what there is to train on, at the largest of the training sizes.
+
+    Raises:
+        InputError: there is no box to train on, or the boxes of a data set are not [x, y, width, height] in pixels.
+    """
+    summaries = summary.summarize(dataset, max(train_sizes(cfg)), cfg.INPUT.MAX_SIZE_TRAIN)
+    summary.report(summaries)
+    summary.check_trainable(summaries)
+    return summaries
+
+
+def report_test_data(cfg: CfgNode, dataset: LabelledImages) -> None:
+    """Count and log what there is to test on."""
+    summary.report(summary.summarize(dataset, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST))
+
+
+def build_train_transform(cfg: CfgNode) -> transforms.Transform:
     return transforms.train_transform(
-        min_sizes=min_sizes,
+        min_sizes=train_sizes(cfg),
         max_size=cfg.INPUT.MAX_SIZE_TRAIN,
         mean=cfg.INPUT.PIXEL_MEAN,
         std=cfg.INPUT.PIXEL_STD,
@@ -80,12 +104,13 @@ def build_test_transform(cfg: CfgNode) -> transforms.Transform:
     )
 
 
-def build_train_loader(cfg: CfgNode, start_iteration: int = 0) -> BatchLoader:
+def build_train_loader(cfg: CfgNode, start_iteration: int = 0, dataset: LabelledImages | None = None) -> BatchLoader:
     """Training batches of this rank from `start_iteration` to the end of the run, see `assembly.solver.run_length`.
 
-    With SEED -1 a seed is drawn and logged here, the same one for all ranks.
+    The images are those of `dataset`, by default of `build_train_dataset`. With SEED -1 a seed is drawn and logged,
+    the same one for all ranks.
     """
-    dataset = build_train_dataset(cfg)
+    dataset = build_train_dataset(cfg) if dataset is None else dataset
     seed = cfg.SEED
     if seed < 0:
         # Not from the global generator: a library that seeds it would make all "random" runs alike.

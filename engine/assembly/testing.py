@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 
 from engine import distributed
 from engine.assembly.convention import build_convention
-from engine.assembly.data import build_dataset, build_test_loader
+from engine.assembly.data import build_dataset, build_test_loader, report_test_data
 from engine.assembly.detector import build_detector
 from engine.assembly.device import build_device
 from engine.assembly.model import num_classes
@@ -58,6 +58,7 @@ def _evaluate_on(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, Any] | 
     dataset = loader.dataset
     _check_num_classes(cfg, model, dataset)
     logger.info("testing on %s: %d images", name, len(dataset))
+    report_test_data(cfg, dataset)
     found = detect(detector, loader, build_device(cfg), convention=build_convention(cfg))
     if found is None:
         return None
@@ -86,6 +87,8 @@ class Validation:
     def __init__(self, cfg: CfgNode, class_names: Sequence[str]) -> None:
         self._cfg = cfg
         self._loaders = {name: build_test_loader(cfg, name, class_names) for name in cfg.DATASETS.VAL}
+        for loader in self._loaders.values():
+            report_test_data(cfg, loader.dataset)
         # The unreadable images last warned about, so that a validation does not repeat the warnings of the one before.
         self._reported: dict[str, dict[ImageId, str]] = {name: {} for name in self._loaders}
 

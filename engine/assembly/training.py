@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
 from engine import distributed
-from engine.assembly.data import build_train_loader
+from engine.assembly.data import build_train_dataset, build_train_loader, summarize_train_data
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model
 from engine.assembly.process import prepare, write_config
@@ -64,12 +65,14 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     checkpointer = Checkpointer(Path(cfg.OUTPUT_DIR))
     last = resume_point(checkpointer) if resume else None
     start = last[1]["iteration"] if last else 0
-    loader = build_train_loader(cfg, start_iteration=start)
-    length = run_length(cfg, len(loader.dataset))
+    dataset = build_train_dataset(cfg)
+    summaries = summarize_train_data(cfg, dataset)
+    loader = build_train_loader(cfg, start, dataset)
+    length = run_length(cfg, len(dataset))
     if will_test:
-        check_test_sets(cfg, loader.dataset.class_names)
-    validation = Validation(cfg, loader.dataset.class_names) if cfg.DATASETS.VAL else None
-    model = build_model(cfg, loader.dataset.class_names)
+        check_test_sets(cfg, dataset.class_names)
+    validation = Validation(cfg, dataset.class_names) if cfg.DATASETS.VAL else None
+    model = build_model(cfg, dataset.class_names)
     optimizer = build_optimizer(cfg, model)
     schedule = build_schedule(cfg, optimizer, length)
     if not last and cfg.MODEL.WEIGHT:
@@ -77,7 +80,8 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     ema = EMAHook(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
     state = TrainingState(model, optimizer, cfg.SOLVER.OPTIMIZER, build_precision(cfg, device), ema)
     is_final = last is not None and last[0].stem == FINAL
-    state.hooks.extend(_build_hooks(cfg, state, checkpointer, validation, length, is_final))
+    data = {each.name: each.record() for each in summaries}
+    state.hooks.extend(_build_hooks(cfg, state, checkpointer, validation, length, data, is_final))
     if last:
         state.restore(*last)
     _begin(cfg, checkpointer, is_new=last is None)
@@ -97,6 +101,7 @@ def _build_hooks(
     checkpointer: Checkpointer,
     validation: Validation | None,
     length: RunLength,
+    data: Mapping[str, Any],
     is_final: bool,
 ) -> list[loop.Hook]:
     """The hooks in the order of their calls: those whose state a checkpoint holds come before those that write it."""
@@ -105,7 +110,7 @@ def _build_hooks(
         return {**state.checkpoint(iteration), "config": cfg.dump()}
 
     run = Run(state.model, state.optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
-    log = LogHook(run, cfg.SOLVER.LOG_PERIOD, build_writers(cfg, run))
+    log = LogHook(run, cfg.SOLVER.LOG_PERIOD, build_writers(cfg, run), data)
     own = [lookup(HOOKS, name, "SOLVER.HOOKS")(run) for name in cfg.SOLVER.HOOKS]
     hooks = [log, *([state.ema] if state.ema else []), *own]
     if validation:

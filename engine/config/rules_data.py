@@ -5,6 +5,7 @@ from __future__ import annotations
 from yacs.config import CfgNode
 
 from engine.config.comparisons import Broken, equal_lengths
+from engine.spelling import normal_name
 
 
 def image_values(tree: CfgNode) -> Broken:
@@ -49,7 +50,11 @@ def data_sets(tree: CfgNode) -> Broken:
         for field, meaning in (("img_dir", "the folder of its images"), ("ann_file", "its COCO JSON file")):
             if field not in fields:
                 yield (key,), f"{key} lacks {field}, {meaning}"
-    for key, names in (("DATASETS.TEST", tree.DATASETS.TEST), ("DATASETS.VAL", tree.DATASETS.VAL)):
+    for key, names in (
+        ("DATASETS.TEST", tree.DATASETS.TEST),
+        ("DATASETS.VAL", tree.DATASETS.VAL),
+        ("DATASETS.CLASSES", [normal_name(name) for name in tree.DATASETS.CLASSES]),
+    ):
         repeated = sorted({each for each in names if names.count(each) > 1})
         if repeated:
             yield (key,), f"{key} names {repeated[0]} twice; keep one"

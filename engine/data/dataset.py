@@ -8,8 +8,6 @@ Shapes: n images, m boxes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,16 +15,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from engine.data.annotations import AnnotationTable, CategoryId, ImageId, group_by_image, unused_ids
+from engine.data.annotations import AnnotationTable, CategoryId, ImageId, group_by_image
+from engine.data.classes import check_classes, select_classes, unknown_names, with_class_names
 from engine.data.formats import coco
-from engine.data.image_file import read_image, read_size
+from engine.data.image_file import read_image
 from engine.data.image_paths import find_images
-from engine.errors import InputError
-from engine.log import get_logger
+from engine.data.sizes import measure_sizes
+from engine.errors import InputError, shown
 from engine.registry import Registry
 from engine.structures import Targets
-
-logger = get_logger(__name__)
 
 DATASET_TYPES = Registry("DATASET_TYPES")
 """Classes of data sets, for `type` in an entry of `DATASETS.CATALOG`; all are constructed like `CocoDataset`."""
@@ -66,7 +63,7 @@ class LabelledImages(Protocol):
         return [self.image_id(index) for index in range(len(self))]
 
     def measured_sizes(self) -> np.ndarray:
-        """`sizes` with the unstated ones read from the image files, 0 where that fails."""
+        """(n, 2) int32, `sizes` corrected from the headers of the image files, see `engine.data.sizes`."""
         ...
 
     def num_boxes(self, index: int) -> int:
@@ -93,9 +90,9 @@ class DetectionDataset(LabelledImages, Protocol):
 class CocoDataset(DetectionDataset):
     """Images and boxes of one COCO file, see `DetectionDataset`.
 
-    Boxes without area and boxes wholly outside their image are not trained on (one warning gives their number); boxes
-    that reach outside are clipped to the image as read. Crowd annotations become ignore regions. `annotations` holds
-    all of them as written.
+    Boxes without area and boxes wholly outside the image as read are not trained on; boxes that reach outside are
+    clipped to it (`engine.data.summary` counts them). Crowd annotations become ignore regions. `annotations` holds all
+    of them as written.
 
     A data set in another format is a subclass whose `load` turns its file into a COCO dictionary, or whose
     `read_annotations` returns the table itself.
@@ -104,11 +101,14 @@ class CocoDataset(DetectionDataset):
         name: for messages and output folders.
         img_dir: the folder that file names are relative to.
         class_names: the order of the labels, if it is given from elsewhere (another data set, a checkpoint); matched by
-            name. It may hold more classes than the file, not fewer. By default labels ascend with the category ids.
+            name. It may hold more classes than the file. By default labels ascend with the category ids.
         filter_empty: leave out images without boxes to train on (crowd regions do not count).
+        kept_classes: the only classes whose boxes count, among `class_names`; all of them by default.
+        other_classes: what becomes of the boxes of all other classes, one of `engine.data.classes.OTHER_CLASSES`.
 
     Raises:
-        InputError: the file is unusable, or some of its categories are not among `class_names`.
+        InputError: the file is unusable, some of its categories are not among `class_names` while `other_classes` is
+            "refuse", or one of `kept_classes` is unknown.
     """
 
     def __init__(
@@ -118,24 +118,27 @@ class CocoDataset(DetectionDataset):
         ann_file: str | Path,
         class_names: Sequence[str] | None = None,
         filter_empty: bool = False,
+        kept_classes: Sequence[str] = (),
+        other_classes: str = "refuse",
     ) -> None:
         self.name = name
         self.img_dir = Path(img_dir)
         self.ann_file = Path(ann_file)
+        self._kept_classes, self._other_classes = list(kept_classes), other_classes
         table = self.read_annotations()
-        self.class_names = list(table.category_names if class_names is None else class_names)
-        # Their boxes would have no label, and without them their objects would be trained on as background.
-        if unknown := [category for category in table.category_names if category not in self.class_names]:
-            raise InputError(
-                f"data set {name}: {ann_file} has classes that are not trained: {', '.join(unknown)} "
-                f"(known: {', '.join(self.class_names)}); remove them or correct their names"
-            )
-        self.annotations = _with_classes(table, self.class_names)
-        id_of = dict(zip(self.annotations.category_names, self.annotations.category_ids, strict=True))
+        self.class_names = list(class_names or kept_classes or table.category_names)
+        if other_classes == "refuse":
+            self._refuse_other_classes(table)
+        check_classes(kept_classes, class_names or table.category_names, "the model" if class_names else str(ann_file))
+        self.annotations, num_own = self._selected(table)
+        table = self.annotations
+        id_of = dict(zip(table.category_names, table.category_ids, strict=True))
         self.category_ids = [id_of[class_name] for class_name in self.class_names]
         corners, extents = table.boxes_xywh[:, :2], table.boxes_xywh[:, 2:]
-        boxes = np.concatenate([corners, corners + extents], axis=1)  # (m, 4) xyxy
-        trained_on = self._has_visible_area(boxes, table.sizes[table.image_rows])  # (m,)
+        with np.errstate(over="ignore"):  # 1e308 is a number that JSON may hold
+            boxes = np.concatenate([corners, corners + extents], axis=1)  # (m, 4) xyxy
+        # Of the corners, not of width and height: a width can be too small to make a difference to a very large x.
+        trained_on = (boxes[:, 2:] > boxes[:, :2]).all(1) & (np.arange(len(boxes)) < num_own)  # (m,)
         keep_images = np.ones(len(table.image_ids), dtype=bool)  # (n,)
         if filter_empty:
             positive_rows = table.image_rows[trained_on & ~table.crowd]
@@ -145,6 +148,23 @@ class CocoDataset(DetectionDataset):
         self.sizes = table.sizes[self._image_rows]
         self._store_boxes(boxes, np.flatnonzero(trained_on & keep_images[table.image_rows]))
         self._measured_sizes: np.ndarray | None = None
+
+    def _refuse_other_classes(self, table: AnnotationTable) -> None:
+        # Their boxes would have no label, and without them their objects would be trained on as background.
+        if unknown := unknown_names(table.category_names, self.class_names):
+            raise InputError(
+                f"data set {self.name}: {self.ann_file} has classes that are not trained: "
+                f"{', '.join(map(shown, unknown))} (known: {', '.join(map(shown, self.class_names))}); remove them, "
+                "correct their names, or name the classes to train in DATASETS.CLASSES"
+            )
+
+    def _selected(self, table: AnnotationTable) -> tuple[AnnotationTable, int]:
+        """`table` under the names of the labels, with the classes that count; see `select_classes`."""
+        table = with_class_names(table, self.class_names)
+        if self._other_classes == "refuse":
+            return table, len(table.crowd)
+        kept = self._kept_classes or self.class_names
+        return select_classes(table, kept, self._other_classes)
 
     def load(self) -> dict[str, Any]:
         """The content of `ann_file` as a COCO dictionary: `images`, `categories`, `annotations`.
@@ -165,22 +185,11 @@ class CocoDataset(DetectionDataset):
     @cached_property
     def annotations(self) -> AnnotationTable:
         """All of the file, see `DetectionDataset`. It is set when the file is read; only a pickled copy reads again."""
-        return _with_classes(self.read_annotations(), self.class_names)
+        return self._selected(self.read_annotations())[0]
 
     def __getstate__(self) -> dict[str, Any]:
         """All but `annotations`: a spawned loader worker is sent a copy of the data set, to read images only."""
         return {key: value for key, value in vars(self).items() if key != "annotations"}
-
-    def _has_visible_area(self, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-        """(m,) bool: has an area, some of it inside the image where `sizes` (m, 2) states its size; warns of others."""
-        # Of the corners, not of width and height: a width can be too small to make a difference to a very large x.
-        has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        inside = (boxes[:, 2:] > 0).all(1) & (boxes[:, :2] < sizes[:, ::-1]).all(1)
-        outside = (sizes[:, 0] > 0) & ~inside
-        for what, bad in (("have no area", ~has_area), ("lie outside their image", has_area & outside)):
-            if bad.any():
-                logger.warning("%s: %d of %d boxes %s and are not trained on", self.name, bad.sum(), len(bad), what)
-        return has_area & ~outside
 
     def _store_boxes(self, boxes: np.ndarray, rows: np.ndarray) -> None:
         """Keep `rows` of the annotations image by image: those of image i stand at offsets[i] : offsets[i + 1]."""
@@ -189,8 +198,9 @@ class CocoDataset(DetectionDataset):
         order, self._offsets = group_by_image(images, len(self))
         rows = rows[order]
         label_of = {class_name: label for label, class_name in enumerate(self.class_names)}
-        label_of_row = np.array([label_of[name] for name in table.category_names], dtype=np.int64)
-        self._boxes = boxes[rows].astype(np.float32)
+        label_of_row = np.array([label_of.get(name, -1) for name in table.category_names], dtype=np.int64)
+        with np.errstate(over="ignore"):
+            self._boxes = boxes[rows].astype(np.float32)
         self._labels = label_of_row[table.category_rows[rows]]
         self._ignore = table.crowd[rows]
 
@@ -199,14 +209,7 @@ class CocoDataset(DetectionDataset):
 
     def measured_sizes(self) -> np.ndarray:
         if self._measured_sizes is None:  # the headers are read once
-            sizes = self.sizes.copy()
-            missing = np.flatnonzero(sizes[:, 0] == 0)
-            if len(missing):
-                logger.info("%s: reading the sizes of %d images", self.name, len(missing))
-            for index in missing.tolist():
-                with suppress(InputError):  # reported when the image itself is read
-                    sizes[index] = read_size(self.image_path(index))
-            self._measured_sizes = sizes
+            self._measured_sizes = measure_sizes(self.image_path, self.sizes)
         return self._measured_sizes
 
     def image_id(self, index: int) -> ImageId:
@@ -227,7 +230,7 @@ class CocoDataset(DetectionDataset):
         size = image.shape[:2]
         span = slice(*self._offsets[index : index + 2])
         boxes = self._boxes[span].clip(0, [size[1], size[0], size[1], size[0]]).astype(np.float32)
-        # The file may be smaller than stated, or no size was stated: some boxes may lie outside only now.
+        # By the size of the file, whatever the annotations state.
         inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
         targets = Targets(
             boxes=torch.from_numpy(boxes[inside]),
@@ -284,16 +287,3 @@ class ConcatDataset(LabelledImages):
     def num_boxes(self, index: int) -> int:
         dataset, local_index = self._locate(index)
         return dataset.num_boxes(local_index)
-
-
-def _with_classes(table: AnnotationTable, class_names: Sequence[str]) -> AnnotationTable:
-    """`table` with the classes that the file lacks, so that their ids in results have a meaning.
-
-    They go to the end, so `category_rows` stay as they are.
-    """
-    lacking = [class_name for class_name in class_names if class_name not in table.category_names]
-    return replace(
-        table,
-        category_ids=[*table.category_ids, *unused_ids(table.category_ids, len(lacking))],
-        category_names=[*table.category_names, *lacking],
-    )

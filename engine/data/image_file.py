@@ -65,8 +65,8 @@ def write_image(path: Path, image: np.ndarray) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of the upright image, from the file's header alone.
+def read_size(path: str | Path, expected_size: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(height, width) of the image that `read_image` returns, from the file's header alone.
 
     Raises:
         InputError: the file is missing, or its header is not that of an image.
@@ -79,7 +79,9 @@ def read_size(path: str | Path) -> tuple[int, int]:
         raise InputError(f"{path}: no such image file") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not an image ({error})") from error
-    return (width, height) if orientation in _TRANSPOSED_ORIENTATIONS else (height, width)
+    if orientation in _TRANSPOSED_ORIENTATIONS and expected_size != (height, width):
+        return width, height
+    return height, width
 
 
 def _read_bytes(path: str | Path) -> bytes:

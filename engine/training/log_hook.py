@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -31,10 +31,12 @@ class LogHook(Hook):
     opening, training continues.
     """
 
-    def __init__(self, run: Run, period: int, writers: Sequence[Writer] = ()) -> None:
+    def __init__(
+        self, run: Run, period: int, writers: Sequence[Writer] = (), data: Mapping[str, Any] | None = None
+    ) -> None:
         self.period, self.max_iter = period, run.max_iter
         self.console = ConsoleWriter(run.max_iter)
-        self.writers = [self.console, MetricsFile(run.output_dir)]
+        self.writers = [self.console, MetricsFile(run.output_dir, data)]
         self.trackers = list(writers)
         self.failed: list[Writer] = []  # trackers whose failure was logged
         self.opened = ExitStack()

@@ -7,7 +7,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -54,12 +54,15 @@ class Writer:
 class MetricsFile(Writer):
     """One JSON object per line in `metrics.jsonl`.
 
+    Args:
+        data: the summary of the training data, which becomes the first line: {"iteration": 0, "data": data}.
+
     Raises:
         InputError: in `open` and `write`, the file cannot be written.
     """
 
-    def __init__(self, output_dir: Path) -> None:
-        self.path = output_dir / METRICS_FILE
+    def __init__(self, output_dir: Path, data: Mapping[str, Any] | None = None) -> None:
+        self.path, self.data = output_dir / METRICS_FILE, data
         self.file: TextIO | None = None
 
     def open(self, start: int) -> None:
@@ -68,10 +71,15 @@ class MetricsFile(Writer):
             self.file = self.path.open("a", encoding="utf-8")
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from error
+        if start == 0 and self.data is not None:
+            self._write_line({"iteration": 0, "data": self.data})
 
     def write(self, record: Record) -> None:
+        self._write_line(record)
+
+    def _write_line(self, row: Mapping[str, Any]) -> None:
         try:
-            self.file.write(json.dumps(record) + "\n")
+            self.file.write(json.dumps(row) + "\n")
             self.file.flush()  # a killed process must not lose records
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror}); continue with --resume") from error
@@ -84,34 +92,39 @@ class MetricsFile(Writer):
 def read_records(path: Path) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`, without incomplete lines of a killed process and values that are not numbers.
 
+    The summary of the data, which is its first line, is no record.
+
     Raises:
         InputError: the file cannot be read.
     """
+    rows = (row for _, row in _lines(path) if "data" not in row)
+    return [{name: x for name, x in row.items() if x is None or _is_number(x)} for row in rows]
+
+
+def drop_records_after(path: Path, iteration: int) -> None:
+    """Keep the lines of `path` up to `iteration`; an incomplete last line is dropped too."""
+    if path.exists():
+        write_text(path, "".join(line + "\n" for line, row in _lines(path) if row["iteration"] <= iteration))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of a `metrics.jsonl` that are whole, and the object in each."""
     try:
         lines = path.read_bytes().decode(errors="replace").splitlines()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    records = []
     for line in lines:
         try:
-            record = parse_json(line)
+            row = parse_json(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and type(record.get("iteration")) is int and abs(record["iteration"]) < 2**63:
-            records.append({name: x for name, x in record.items() if x is None or _is_number(x)})
-    return records
+        if isinstance(row, dict) and type(row.get("iteration")) is int and abs(row["iteration"]) < 2**63:
+            yield line, row
 
 
 def _is_number(value: Any) -> bool:
     """NaN and infinity included; not True, which is an int too, and not an integer that no float can hold."""
     return type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max)
-
-
-def drop_records_after(path: Path, iteration: int) -> None:
-    """Keep the records in `path` up to `iteration`; an incomplete last line is dropped too."""
-    if path.exists():
-        kept = [record for record in read_records(path) if record["iteration"] <= iteration]
-        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 class ConsoleWriter(Writer):

@@ -105,10 +105,15 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The records in the `metrics.jsonl` of a run, without the summary of its data."""
+    return [line for line in read_lines(folder / "metrics.jsonl") if "data" not in line]
+
+
 def figures_of(folder: Path) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` without what differs from run to run: times and memory."""
     noise = {"time", "data_time", "eta_seconds", "memory_mb"}
-    return [{name: v for name, v in line.items() if name not in noise} for line in read_lines(folder / "metrics.jsonl")]
+    return [{name: v for name, v in line.items() if name not in noise} for line in read_metrics(folder)]
 
 
 @dataclass

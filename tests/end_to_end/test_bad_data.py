@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import NUM_VAL, Trained, World, read_json, read_lines, run, train_into
+from tests.end_to_end.conftest import NUM_VAL, Trained, World, read_json, read_metrics, run, train_into
 
 
 def _catalog(**entry: str) -> list[str]:
@@ -81,7 +81,7 @@ def test_training_survives_unreadable_images(survived: Trained) -> None:
         named = [line for line in log.splitlines() if name in line]
         assert len(named) == 1 and why in named[0] and "image id" in named[0]
     assert "2 unreadable image(s) were drawn 4 time(s)" in log
-    assert read_lines(survived.folder / "metrics.jsonl")[-1]["skipped_images"] == 4
+    assert read_metrics(survived.folder)[-1]["skipped_images"] == 4
 
 
 def test_testing_goes_on_without_unreadable_images(survived: Trained) -> None:

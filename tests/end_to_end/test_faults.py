@@ -24,7 +24,7 @@ from tests.end_to_end.conftest import (
     World,
     figures_of,
     free_port,
-    read_lines,
+    read_metrics,
     run,
     several_processes,
     start,
@@ -128,7 +128,7 @@ def _train_with_kills(world: World, folder: Path, front: Sequence[str], *keys: s
 def test_ten_kills_change_nothing(world: World, tmp_path: Path) -> None:
     """Two loader workers, AdamW, two passes a step, an average of the weights."""
     whole = train_into(world, tmp_path / "whole", *KEYS, *EVERYTHING)
-    assert len(read_lines(whole.folder / "metrics.jsonl")) == NUM_ITERATIONS
+    assert len(read_metrics(whole.folder)) == NUM_ITERATIONS
     _train_with_kills(world, tmp_path / "killed", [], *KEYS, *EVERYTHING)
     _assert_same_end(tmp_path / "killed", whole.folder)
 
@@ -218,13 +218,13 @@ def test_nobody_forgets_resume_without_a_way_back(world: World, trained: Trained
     keys = ["MODEL.WEIGHT", folder / "model_final.pth", "SOLVER.MAX_ITER", "1"]  # from the file that is moved away
     train_into(world, folder, "--skip-test", *keys)
     assert {path.name for path in folder.glob("*.pth")} == {"model_final.pth"}
-    assert len(read_lines(folder / "metrics.jsonl")) == 1
+    assert len(read_metrics(folder)) == 1
     old = folder / "previous-1"
     assert f"WEIGHT: {old / 'model_final.pth'}" in (folder / "config.yaml").read_text()
     assert (old / "inference").is_dir() and not (folder / "inference").exists()
     again = world.train("--resume", "--skip-test", "OUTPUT_DIR", old, "SOLVER.MAX_ITER", "7")
     assert again.returncode == 0 and "iteration 6 of 7" in again.stdout, again.stderr
-    assert len(read_lines(old / "metrics.jsonl")) == 4
+    assert len(read_metrics(old)) == 4
 
 
 # ---------------------------------------------------------------- numbers

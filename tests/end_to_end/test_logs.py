@@ -8,7 +8,7 @@ import cv2
 import pytest
 import torch
 
-from tests.end_to_end.conftest import Trained, World, read_lines, run, train_into
+from tests.end_to_end.conftest import Trained, World, read_metrics, run, train_into
 
 
 def test_a_run_says_what_it_runs_on(trained: Trained) -> None:
@@ -31,7 +31,7 @@ def test_tensorboard_in_a_run_of_two_processes(world: World, tmp_path: Path) -> 
     assert len(list((ran.folder / "tensorboard").iterdir())) == 1  # one process writes
     assert "processes: 2, started by torchrun" in ran.output and ran.output.count("\nGPU: ") == 1
     events = accumulator.EventAccumulator(str(ran.folder / "tensorboard")).Reload()
-    lines = read_lines(ran.folder / "metrics.jsonl")
+    lines = read_metrics(ran.folder)
     for name in ("loss", "loss_cls", "lr", "fabric_val/AP", "fabric_val/loss"):
         expected = [(line["iteration"], pytest.approx(line[name], rel=1e-6)) for line in lines if name in line]
         assert [(event.step, event.value) for event in events.Scalars(name)] == expected and expected

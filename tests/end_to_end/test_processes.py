@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from engine.checkpoint import io
-from tests.end_to_end.conftest import NUM_VAL, Trained, World, read_json, read_lines, train_into
+from tests.end_to_end.conftest import NUM_VAL, Trained, World, read_json, read_metrics, train_into
 
 
 def test_two_processes_train_as_one(world: World, trained: Trained, tmp_path: Path) -> None:
     """The same global batches of images of one size, a norm that looks at one image: equal up to rounding."""
     keys = ["TEST.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "1"]
     both = train_into(world, tmp_path / "run", *keys, launcher="launch")
-    expected, lines = (read_lines(run.folder / "metrics.jsonl") for run in (trained, both))
+    expected, lines = (read_metrics(run.folder) for run in (trained, both))
     for name in ("loss", "loss_cls", "loss_reg", "loss_centerness", "lr"):
         assert [line[name] for line in lines] == pytest.approx([line[name] for line in expected], rel=1e-3)
     ours, theirs = io.load(both.model)["model"], io.load(trained.model)["model"]
@@ -39,7 +39,7 @@ def test_fifty_steps_lose_the_same(world: World, tmp_path: Path) -> None:
         train_into(world, tmp_path / str(launcher), "--skip-test", *keys, launcher=launcher)
         for launcher in (None, "torchrun")
     ]
-    alone, both = (read_lines(run.folder / "metrics.jsonl") for run in runs)
+    alone, both = (read_metrics(run.folder) for run in runs)
     assert len(alone) == 50
     for name in ("loss", "loss_cls", "loss_reg", "loss_centerness"):
         assert [line[name] for line in both] == pytest.approx([line[name] for line in alone], rel=1e-5)
@@ -67,6 +67,6 @@ def test_batches_without_boxes_do_not_hang(world: World, tmp_path: Path) -> None
     entry = {"img_dir": "train", "ann_file": str(path)}
     keys = ["DATASETS.CATALOG", str({"empty": entry}), "DATASETS.TRAIN", "('empty',)", "SOLVER.LOG_PERIOD", "1"]
     run = train_into(world, tmp_path / "run", "--skip-test", *keys, launcher="torchrun")
-    lines = read_lines(run.folder / "metrics.jsonl")
+    lines = read_metrics(run.folder)
     assert len(lines) == 6 and all(torch.isfinite(torch.tensor(line["loss"])) for line in lines)
     assert any(line["loss_reg"] == 0 for line in lines) and any(line["loss_reg"] > 0 for line in lines)

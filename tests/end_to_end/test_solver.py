@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import REPOSITORY, World, read_lines, run
+from tests.end_to_end.conftest import REPOSITORY, World, read_metrics, run
 
 OWN_SCHEDULE = """
 from engine.solver.curves import SCHEDULES, Curves, ScheduleSettings
@@ -34,7 +34,7 @@ def test_two_epochs_of_twelve_images(world: World, tmp_path: Path) -> None:
     done = run(world.command(REPOSITORY / "tools/train_net.py", "--skip-test", *keys), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "SOLVER.BASE_LR 0.002 for 16 images: 0.001 for 8" in done.stdout
-    rates = [line["lr"] for line in read_lines(tmp_path / "run" / "metrics.jsonl")]
+    rates = [line["lr"] for line in read_metrics(tmp_path / "run")]
     assert rates == pytest.approx([0.001, 0.001 * 2**-0.5, 0.001 * 3**-0.5])  # of the heads
 
 

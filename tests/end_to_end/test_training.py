@@ -10,7 +10,7 @@ import torch
 
 from engine.checkpoint import io
 from engine.config import load_config
-from tests.end_to_end.conftest import NUM_VAL, Trained, World, figures_of, read_json, read_lines
+from tests.end_to_end.conftest import NUM_VAL, Trained, World, figures_of, read_json, read_metrics
 
 CLASSES = ["hole", "stain", "broken_thread", "knot", "float"]
 FIGURES = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100"}
@@ -35,7 +35,7 @@ def test_config_is_resolved_and_loads_again(trained: Trained) -> None:
 
 
 def test_metrics_jsonl_has_an_object_for_each_logged_step(trained: Trained) -> None:
-    lines = read_lines(trained.folder / "metrics.jsonl")
+    lines = read_metrics(trained.folder)
     assert [line["iteration"] for line in lines] == [2, 4, 6]
     assert [line["lr"] for line in lines] == pytest.approx([0.002, 0.002, 0.0002])
     for line in lines:
@@ -88,7 +88,7 @@ def resumed(world: World, trained: Trained, tmp_path_factory: pytest.TempPathFac
     shutil.rmtree(folder / "inference")
     (folder / "last_checkpoint").write_text("model_0000004.pth")
     torn = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (folder / "metrics.jsonl").write_text("".join(torn[:2]) + torn[2][:20])
+    (folder / "metrics.jsonl").write_text("".join(torn[:3]) + torn[3][:20])
     done = world.train("--resume", "--skip-test", "OUTPUT_DIR", folder)
     assert done.returncode == 0, done.stderr
     return Trained(folder, done.stdout, done.stderr)
@@ -116,7 +116,7 @@ def test_resuming_a_finished_run_says_so_and_tests(world: World, trained: Traine
         assert read_json(resumed.inference / f"{name}.json") == read_json(trained.inference / f"{name}.json")
     more = world.train("--resume", "--skip-test", "OUTPUT_DIR", resumed.folder, "SOLVER.MAX_ITER", "7")
     assert more.returncode == 0 and "iteration 6 of 7" in more.stdout
-    assert [line["iteration"] for line in read_lines(resumed.folder / "metrics.jsonl")] == [2, 4, 6, 7]
+    assert [line["iteration"] for line in read_metrics(resumed.folder)] == [2, 4, 6, 7]
 
 
 @pytest.mark.parametrize(

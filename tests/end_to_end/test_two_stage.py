@@ -10,7 +10,7 @@ import torch
 
 from engine import Predictor
 from engine.checkpoint import io
-from tests.end_to_end.conftest import CONFIG, Trained, World, read_json, read_lines, train_into
+from tests.end_to_end.conftest import CONFIG, Trained, World, read_json, read_metrics, train_into
 
 CASCADE = """
   RPN_ONLY: False
@@ -50,7 +50,7 @@ def run(cascade: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 def test_figures_of_every_stage(run: Trained) -> None:
-    lines = read_lines(run.folder / "metrics.jsonl")
+    lines = read_metrics(run.folder)
     names = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier_stage2", "loss_box_reg_stage0"}
     assert len(lines) == 3 and all(names <= line.keys() for line in lines)
     assert 0 <= read_json(run.inference / "metrics.json")["bbox"]["AP"] <= 1
@@ -70,7 +70,7 @@ def test_resumed_equals_uninterrupted(cascade: World, run: Trained, tmp_path: Pa
 
 def test_two_processes_train_as_one(cascade: World, run: Trained, tmp_path: Path) -> None:
     both = train_into(cascade, tmp_path / "run", "TEST.IMS_PER_BATCH", "2", launcher="torchrun")
-    expected, lines = (read_lines(each.folder / "metrics.jsonl") for each in (run, both))
+    expected, lines = (read_metrics(each.folder) for each in (run, both))
     for name in (name for name in expected[0] if name.startswith("loss")):
         ours, theirs = ([line[name] for line in each] for each in (lines, expected))
         assert ours == pytest.approx(theirs, rel=5e-3, abs=1e-4), name

@@ -19,6 +19,16 @@ SETTINGS = [
     *("MODEL.ATSS.NUM_CLASSES", 4, "MODEL.ATSS.NUM_CONVS", 1, "DATALOADER.SIZE_DIVISIBILITY", 32),
 ]
 
+TWO_STAGE = [
+    *("MODEL.RPN_ONLY", False, "MODEL.ATSS_ON", False, "MODEL.BACKBONE.CONV_BODY", "R-18-FPN"),
+    *("MODEL.RPN.USE_FPN", True, "MODEL.RPN.ANCHOR_STRIDE", (4, 8, 16, 32, 64), "MODEL.ROI_HEADS.USE_FPN", True),
+    *("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7),
+    *("MODEL.ROI_BOX_HEAD.POOLER_SCALES", (0.25, 0.125), "MODEL.ROI_BOX_HEAD.NUM_CLASSES", 4),
+    *("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "FPN2MLPFeatureExtractor", "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 32),
+    *("MODEL.ROI_BOX_HEAD.PREDICTOR", "FPNPredictor", "MODEL.ROI_HEADS.SCORE_THRESH", 0.0),
+    *("MODEL.CLS_AGNOSTIC_BBOX_REG", True),
+]
+
 
 def _model(*changes: object) -> GeneralizedRCNN:
     torch.manual_seed(0)
@@ -62,6 +72,15 @@ def test_losses_are_finite_and_reach_every_parameter(
         assert losses["loss_reg"] == 0 and losses["loss_centerness"] == 0
 
 
+@pytest.mark.parametrize("changes", [(), TWO_STAGE], ids=["ATSS", "Cascade"])
+def test_thousands_of_boxes_in_one_image(changes: list[object]) -> None:
+    corners = torch.rand(3000, 2, generator=torch.Generator().manual_seed(0)) * 60
+    targets = _targets(torch.cat([corners, corners + 4], dim=1).tolist())
+    losses = _model(*changes).train()([torch.randn(3, 64, 64)], [targets])
+    assert all(torch.isfinite(value) for value in losses.values())
+    sum(losses.values()).backward()
+
+
 def test_a_list_of_images_is_batched() -> None:
     model = _model().eval()
     images = [torch.randn(3, 40, 64), torch.randn(3, 64, 33)]
@@ -77,17 +96,6 @@ def test_the_smallest_image() -> None:
     model = _model().eval()
     with torch.no_grad():
         assert len(model([torch.randn(3, 1, 1)])[0].boxes) >= 0
-
-
-TWO_STAGE = [
-    *("MODEL.RPN_ONLY", False, "MODEL.ATSS_ON", False, "MODEL.BACKBONE.CONV_BODY", "R-18-FPN"),
-    *("MODEL.RPN.USE_FPN", True, "MODEL.RPN.ANCHOR_STRIDE", (4, 8, 16, 32, 64), "MODEL.ROI_HEADS.USE_FPN", True),
-    *("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7),
-    *("MODEL.ROI_BOX_HEAD.POOLER_SCALES", (0.25, 0.125), "MODEL.ROI_BOX_HEAD.NUM_CLASSES", 4),
-    *("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "FPN2MLPFeatureExtractor", "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 32),
-    *("MODEL.ROI_BOX_HEAD.PREDICTOR", "FPNPredictor", "MODEL.ROI_HEADS.SCORE_THRESH", 0.0),
-    *("MODEL.CLS_AGNOSTIC_BBOX_REG", True),
-]
 
 
 @pytest.mark.parametrize("changes", [["MODEL.ATSS.INFERENCE_TH", 0.0], TWO_STAGE], ids=["ATSS", "Cascade"])

@@ -67,6 +67,19 @@ def test_records_to_be_done_again_are_dropped(tmp_path: Path) -> None:
     assert path.read_text() == ""
 
 
+def test_the_summary_of_the_data_comes_first_and_stays(tmp_path: Path) -> None:
+    data = {"parts": {"num_images": 3, "boxes": {"hole": 2}}}
+    first = {"iteration": 0, "data": data}
+    for start in (0, 1):  # a new run, and the run resumed from its first iteration
+        file = MetricsFile(tmp_path, data)
+        file.open(start)
+        file.write({"iteration": start + 1, "loss": 0.5})
+        file.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [first, {"iteration": 1, "loss": 0.5}, {"iteration": 2, "loss": 0.5}]
+    assert read_records(tmp_path / "metrics.jsonl") == lines[1:]
+
+
 def test_lines_that_are_no_record_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"iteration": 1}\n\x00\xff\n[1]\n{"loss": 2}\n{"iteration": 2, "l\n{"iteration": 3}\n{"iter')

@@ -43,6 +43,11 @@ KEYS = [
     key("DATASETS.TEST", (), "Names of the data sets to test on.", type=tuple[str, ...]),
     key("DATASETS.VAL", (), "Names of the data sets to evaluate on during training, see SOLVER.VALIDATION.", ours=True,
         type=tuple[str, ...]),
+    key("DATASETS.CLASSES", (), "Names of the only classes to train and test, in the order of their labels; () "
+        "takes all of the first training set.", ours=True, type=tuple[str, ...]),
+    key("DATASETS.OTHER_CLASSES", "drop", "What becomes of the boxes of other classes than CLASSES: drop makes them "
+        "background, ignore makes them regions that are neither positive nor negative.", ours=True,
+        words=("drop", "ignore")),
     key("DATASETS.ROOT", "datasets", "Folder to which relative paths of the catalog are relative.", ours=True),
     key("DATASETS.CATALOG", {}, "Your own data sets, any number: {name: {img_dir: folder of images, ann_file: COCO "
         "JSON}}. For another format add type: the name of a class of your own.", ours=True, entries=_CATALOG),
