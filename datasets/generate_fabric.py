@@ -26,6 +26,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from engine.errors import run_tool
+from engine.files import user_path
+
 CLASS_NAMES = ("hole", "stain", "broken_thread", "knot", "float")
 EMPTY_SHARE = 0.1  # of the images have no defect
 MAX_DEFECTS = 4  # per image
@@ -342,7 +347,7 @@ def write_split(arguments: argparse.Namespace, split: str, count: int) -> int:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("datasets/fabric"), help="folder (datasets/fabric)")
+    parser.add_argument("--output", type=user_path, default=Path("datasets/fabric"), help="folder (datasets/fabric)")
     parser.add_argument("--train", type=int, default=600, help="number of training images (600)")
     parser.add_argument("--val", type=int, default=100, help="number of validation images (100)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (0)")
@@ -376,4 +381,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

@@ -12,17 +12,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import run_tool
+from engine.files import expanded, user_path
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Draw the detections of a model on a folder of images.")
-    parser.add_argument("--config-file", required=True, metavar="F", help="YAML configuration")
-    parser.add_argument("--weights", required=True, metavar="W", help="checkpoint")
-    parser.add_argument("--images-dir", required=True, metavar="D", type=Path, help="folder of images")
+    parser.add_argument("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
+    parser.add_argument("--weights", required=True, type=expanded, metavar="W", help="checkpoint")
+    parser.add_argument("--images-dir", required=True, metavar="D", type=user_path, help="folder of images")
     parser.add_argument(
         "--output-dir",
         metavar="O",
-        type=Path,
+        type=user_path,
         default=Path("outputs/demo"),
         help="folder for the pictures (outputs/demo)",
     )

@@ -1,4 +1,7 @@
-"""Atomic writing: a file is complete or absent (temporary file, fsync, rename, fsync of the folder). Reading JSON."""
+"""Paths as users write them, atomic writing, and reading JSON.
+
+A file is complete or absent: temporary file, fsync, rename, fsync of the folder.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,48 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
+
+
+def expanded(path: str | os.PathLike[str]) -> str:
+    """A path with `~`, `~user`, `$NAME` and `${NAME}` replaced; URLs stay as they are.
+
+    Doing it again changes nothing, since the name of a folder may hold a dollar sign: a variable that is not set stays
+    as it is where that very path exists, except at the beginning.
+
+    Raises:
+        InputError: a variable is not set or empty, or there is no such user, or the user has no home folder.
+
+    Example:
+        >>> expanded("~/runs") == expanded("$HOME/runs") == f"{os.environ['HOME']}/runs"
+        True
+    """
+    text = os.fspath(path)
+    scheme, separator, rest = text.partition("://")
+    if separator:
+        return f"{scheme}://{expanded(rest)}" if scheme == "file" else text
+
+    def value(match: re.Match[str]) -> str:
+        name = match["name"] or match["braced"]
+        if found := os.environ.get(name):
+            return found
+        if match.start() and os.path.lexists(text[: match.end()] + re.split(r"[\\/]", text[match.end() :])[0]):
+            return match[0]
+        state = "not set" if found is None else "empty"
+        raise InputError(f"{text}: the variable {name} is {state}; set it, or write the path itself")
+
+    expansion = re.sub(r"\$(?:(?P<name>[A-Za-z_]\w*)|\{(?P<braced>[^}]*)\})", value, text)
+    if expansion.startswith("~"):
+        expansion = os.path.expanduser(expansion)
+        if expansion.startswith("~"):
+            user = re.split(r"[\\/]", expansion[1:])[0]
+            reason = f"there is no user {user}" if user else "this user has no home folder (HOME is not set)"
+            raise InputError(f"{text}: {reason}; write the path itself")
+    return expansion
+
+
+def user_path(text: str) -> Path:
+    """The path of a command-line argument, see `expanded`."""
+    return Path(expanded(text))
 
 
 class _RememberingFile(io.BufferedWriter):

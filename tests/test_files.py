@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InputError
-from engine.files import parse_json, read_json, replacing, write_json
+from engine.files import expanded, parse_json, read_json, replacing, user_path, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -96,3 +96,75 @@ def test_json_is_read_as_written(tmp_path: Path) -> None:
 def test_halves_of_characters_survive_writing(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", ["\ud83d", "\udcff", "ü"])
     assert read_json(tmp_path / "a.json") == ["\ud83d", "\udcff", "ü"]
+
+
+# ---------------------------------------------------------------- paths as users write them
+
+
+def test_a_path_with_a_home_folder_and_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("RUN_7", "b c")
+    for text, expected in {
+        "~": "/home/me",
+        "~/a": "/home/me/a",
+        "$HOME/a": "/home/me/a",
+        "${HOME}s/$RUN_7": "/home/mes/b c",
+        "a/${RUN_7}x": "a/b cx",
+        "a/~": "a/~",
+        "5$": "5$",
+        "a$5/b": "a$5/b",
+        "": "",
+        "file://$HOME/a": "file:///home/me/a",
+        "https://host/$HOME/~a": "https://host/$HOME/~a",
+        "catalog://$HOME": "catalog://$HOME",
+    }.items():
+        assert expanded(text) == expanded(expanded(text)) == expected
+    assert user_path("~/a") == Path("/home/me/a")
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("$NOT_SET/a", "the variable NOT_SET is not set; "),
+        ("a/${NOT_SET}", "the variable NOT_SET is not set; "),
+        ("${NOT_SET:-x}", "the variable NOT_SET:-x is not set; "),
+        ("file://$NOT_SET", "the variable NOT_SET is not set; "),
+        ("$EMPTY/a", "the variable EMPTY is empty; "),
+        ("~no-such-user/a", "there is no user no-such-user; "),
+    ],
+)
+def test_a_path_that_cannot_be_expanded_is_one_line(monkeypatch: pytest.MonkeyPatch, text: str, reason: str) -> None:
+    monkeypatch.delenv("NOT_SET", raising=False)
+    monkeypatch.setenv("EMPTY", "")
+    with pytest.raises(InputError) as caught:
+        expanded(text)
+    assert reason in str(caught.value) and str(caught.value).endswith("write the path itself")
+
+
+def test_a_folder_with_a_dollar_sign_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the home folder, and what was expanded is expanded again when a configuration is read back."""
+    home = tmp_path / "a$b"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("b", raising=False)
+    assert expanded(expanded("~/new")) == f"{home}/new"
+    monkeypatch.chdir(home)
+    (home / "$b").mkdir()
+    with pytest.raises(InputError, match="the variable b is not set"):
+        expanded("$b/x")
+
+
+def test_a_user_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that is started with the number of an unknown user."""
+    pwd = pytest.importorskip("pwd")
+
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.delenv("HOME")
+    assert expanded("a/b") == "a/b"
+    with pytest.raises(
+        InputError, match="^~/a: this user has no home folder .HOME is not set.; write the path itself$"
+    ):
+        expanded("~/a")

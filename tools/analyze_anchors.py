@@ -12,13 +12,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import run_tool
+from engine.files import user_path
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     summary = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(description=summary)
-    parser.add_argument("--config-file", required=True, metavar="F", help="YAML configuration")
-    parser.add_argument("--output-dir", metavar="O", type=Path, help="folder for anchors.png (OUTPUT_DIR)")
+    parser.add_argument("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
+    parser.add_argument("--output-dir", metavar="O", type=user_path, help="folder for anchors.png (OUTPUT_DIR)")
     parser.add_argument("--max-images", metavar="N", type=int, default=2000, help="use N random images (2000); 0: all")
     parser.add_argument(
         "--num-ratios", metavar="R", type=int, help="number of ratios to suggest (as many as configured)"

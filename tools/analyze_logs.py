@@ -12,12 +12,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import InputError, run_tool
+from engine.files import user_path
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     summary = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(description=summary)
-    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="OUTPUT_DIR of a run, or its metrics.jsonl")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", type=user_path, help="OUTPUT_DIR of a run, or its metrics.jsonl"
+    )
     parser.add_argument(
         "--metrics",
         nargs="+",
@@ -27,7 +30,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "(loss AP lr time)",
     )
     parser.add_argument(
-        "--output", metavar="PNG", type=Path, help="picture to write (curves.png in the folder of the first run)"
+        "--output", metavar="PNG", type=user_path, help="picture to write (curves.png in the folder of the first run)"
     )
     parser.add_argument("--smooth", metavar="N", type=int, default=1, help="smooth over N neighbouring points (1)")
     parser.add_argument("--log", action="store_true", help="logarithmic y axes")

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import InputError, run_tool
+from engine.files import expanded, user_path
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -21,17 +22,17 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         usage="%(prog)s OUT (IN [IN ...] | --last N --dir RUN) [--weights X [X ...]]\n"
         "       [--recompute-bn --config-file F [--images N] [KEY VALUE ...]]",
     )
-    parser.add_argument("output", metavar="OUT", type=Path, help="checkpoint to write; must not exist yet")
-    parser.add_argument("inputs", metavar="IN", nargs="*", help="checkpoints of this engine")
+    parser.add_argument("output", metavar="OUT", type=user_path, help="checkpoint to write; must not exist yet")
+    parser.add_argument("inputs", metavar="IN", type=expanded, nargs="*", help="checkpoints of this engine")
     parser.add_argument("--weights", metavar="X", type=float, nargs="+", help="one per IN (all equal by default)")
     parser.add_argument("--last", metavar="N", type=int, help="instead of IN: the N newest checkpoints in --dir")
-    parser.add_argument("--dir", metavar="RUN", type=Path, help="OUTPUT_DIR of a training run, for --last")
+    parser.add_argument("--dir", metavar="RUN", type=user_path, help="OUTPUT_DIR of a training run, for --last")
     parser.add_argument(
         "--recompute-bn",
         action="store_true",
         help="recompute the batch norm statistics of the averaged weights on training images",
     )
-    parser.add_argument("--config-file", metavar="F", help="YAML configuration, for --recompute-bn")
+    parser.add_argument("--config-file", type=user_path, metavar="F", help="YAML configuration, for --recompute-bn")
     parser.add_argument(
         "--images", metavar="N", type=int, default=1000, help="number of training images for --recompute-bn (1000)"
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import run_tool
+from engine.files import expanded, user_path
 
 # As in engine.checkpoint.foreign.FORMATS, which would import torch.
 FORMATS = ("auto", "mmdetection", "detectron2", "torchvision", "atss", "caffe2")
@@ -26,11 +27,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         usage="%(prog)s IN OUT [--from FORMAT] [--class-names NAME [NAME ...] | --class-names-from A]\n"
         "       [--config-file F [KEY VALUE ...]]",
     )
-    parser.add_argument("source", metavar="IN", help="weights: a file, a URL or catalog://...")
-    parser.add_argument("output", metavar="OUT", type=Path, help="checkpoint to write")
+    parser.add_argument("source", metavar="IN", type=expanded, help="weights: a file, a URL or catalog://...")
+    parser.add_argument("output", metavar="OUT", type=user_path, help="checkpoint to write")
     parser.add_argument("--from", dest="format", choices=FORMATS, default="auto", help="format of IN (auto)")
     parser.add_argument(
         "--config-file",
+        type=user_path,
         metavar="F",
         help="also load the weights into the model of this YAML configuration, with overrides KEY VALUE",
     )
@@ -39,7 +41,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     names.add_argument(
         "--class-names-from",
         metavar="A",
-        type=Path,
+        type=user_path,
         help="COCO annotation file with the classes as categories, ordered by id",
     )
     args, args.opts = parser.parse_known_args(arguments)  # KEY VALUE pairs follow options, separately from IN and OUT

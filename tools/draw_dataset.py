@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import InputError, run_tool, shown
+from engine.files import user_path
 
 MAX_ON_SHEET = 200
 
@@ -22,18 +23,20 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         description="Draw images of a data set with their ground truth, and next to it the detections of a results "
         "file. Writes each picture, and one picture with all of them."
     )
-    parser.add_argument("--config-file", required=True, metavar="F", help="YAML configuration")
+    parser.add_argument("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
     parser.add_argument(
         "--dataset", metavar="NAME", help="the data set (first of DATASETS.TRAIN; with --results of DATASETS.TEST)"
     )
-    parser.add_argument("--results", metavar="R", type=Path, help="COCO results to compare with, such as bbox.json")
+    parser.add_argument(
+        "--results", metavar="R", type=user_path, help="COCO results to compare with, such as bbox.json"
+    )
     parser.add_argument(
         "--threshold", metavar="T", type=float, default=0.3, help="draw detections with at least this score (0.3)"
     )
     parser.add_argument(
         "--output-dir",
         metavar="O",
-        type=Path,
+        type=user_path,
         default=Path("outputs/pictures"),
         help="folder for the pictures (%(default)s)",
     )

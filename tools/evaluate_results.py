@@ -12,14 +12,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from engine.errors import InputError, run_tool
+from engine.files import user_path, write_json
+
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     summary = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(description=f"{summary} Writes metrics.json and thresholds.json.")
-    parser.add_argument("--config-file", required=True, type=Path, metavar="F", help="YAML configuration")
-    parser.add_argument("--results", required=True, type=Path, metavar="R", help="COCO results, a JSON list")
+    parser.add_argument("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
+    parser.add_argument("--results", required=True, type=user_path, metavar="R", help="COCO results, a JSON list")
     parser.add_argument("--dataset", metavar="NAME", help="the data set (first of DATASETS.TEST)")
-    parser.add_argument("--output-dir", type=Path, metavar="O", help="folder for the files written (that of R)")
+    parser.add_argument("--output-dir", type=user_path, metavar="O", help="folder for the files written (that of R)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
     return parser.parse_args(arguments)
 
@@ -30,9 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     from engine.assembly.data import build_dataset
     from engine.assembly.testing import score_results
     from engine.config import load_config
-    from engine.errors import InputError
     from engine.evaluation import metrics_table, read_results, read_skipped_images, thresholds_table
-    from engine.files import write_json
 
     cfg = load_config(args.config_file, args.opts)
     names = (args.dataset,) if args.dataset else tuple(cfg.DATASETS.TEST)
@@ -51,10 +52,10 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{names[0]}: {metrics['num_images']} images{left_out}, {len(results)} detections\n")
     print(metrics_table(metrics), end="\n\n")
     print(thresholds_table(thresholds), end="\n\n")
+    for note in metrics["notes"]:
+        print(note)
     print("written:", ", ".join(map(str, files)))
 
 
 if __name__ == "__main__":
-    from engine.errors import run_tool
-
     run_tool(main)

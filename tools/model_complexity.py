@@ -12,12 +12,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import run_tool
+from engine.files import user_path
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     summary = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(description=f"{summary} Weights are random; nothing is downloaded.")
-    parser.add_argument("--config-file", required=True, metavar="F", help="YAML configuration")
+    parser.add_argument("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
     parser.add_argument(
         "--size",
         nargs=2,

@@ -14,12 +14,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import run_tool
+from engine.files import user_path
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     summary = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(description=f"{summary} The output is YAML that can be loaded again.")
-    parser.add_argument("--config-file", metavar="F", help="YAML configuration; optional for --doc")
+    parser.add_argument("--config-file", type=user_path, metavar="F", help="YAML configuration; optional for --doc")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--diff", action="store_true", help="only keys that differ from the defaults")
     what.add_argument("--keys", metavar="PATTERN", help="only keys that contain PATTERN (* and ? as in a shell)")

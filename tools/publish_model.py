@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import run_tool
+from engine.files import expanded, user_path
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -19,9 +20,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         description=f"{(__doc__ or '').splitlines()[0]} Keeps weights, class names, score thresholds, configuration "
         "and conventions; drops the optimizer and other training state."
     )
-    parser.add_argument("source", metavar="IN", type=Path, help="checkpoint of this engine")
+    parser.add_argument("source", metavar="IN", type=user_path, help="checkpoint of this engine")
     parser.add_argument(
         "output",
+        type=expanded,
         metavar="OUT",
         help="model.pth gives model-1a2b3c4d.pth, with the first digits of the SHA-256 of the file; or a folder, which "
         "must end with / unless it exists",

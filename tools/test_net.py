@@ -12,11 +12,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import InputError, run_tool
+from engine.files import user_path
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Test a trained model on DATASETS.TEST.")
-    parser.add_argument("--config-file", required=True, metavar="F", help="YAML configuration")
+    parser.add_argument("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
     parser.add_argument(
         "--write-thresholds",
         action="store_true",

@@ -14,11 +14,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import run_tool
+from engine.files import user_path
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a model from a YAML file, then test it.")
-    parser.add_argument("--config-file", required=True, metavar="F", help="YAML configuration")
+    parser.add_argument("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--skip-test", action="store_true", help="do not test the final model")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)

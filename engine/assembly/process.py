@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import os
 import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import yaml
 
-from engine import distributed
+from engine import distributed, folder_lock
 from engine.assembly.device import build_device, warn_without_gpu
 from engine.config import CfgNode
 from engine.environment import environment_report
@@ -20,19 +24,22 @@ from engine.files import write_text
 from engine.log import CONFIG_FILE, get_logger, setup_logging
 from engine.registry import import_modules
 
+Run = TypeVar("Run", bound=Callable[..., Any])
+
 
 def prepare(cfg: CfgNode, resume: bool = False) -> bool:
     """Prepare the process for a run in `OUTPUT_DIR`.
 
-    Imports the modules of `IMPORTS`, joins the process group of the launcher, starts the log, chooses `SEED` (if it is
-    -1: the one of the run to resume, or a random one) and seeds all random number generators.
+    Imports the modules of `IMPORTS`, joins the process group of the launcher, claims the folder for this job, starts
+    the log, chooses `SEED` (if it is -1: the one of the run to resume, or a random one) and seeds all random number
+    generators. The folder is this job's until `folder_lock.release` or the end of the process.
 
     Returns:
         Whether to resume a run: if `resume`, or if torchrun has restarted the processes.
 
     Raises:
         InputError: a module of `IMPORTS` cannot be imported, a name is not registered, there is no such GPU, or
-            `OUTPUT_DIR` cannot be used.
+            `OUTPUT_DIR` cannot be used or is in use by another run.
     """
     # Numbers below 1e-38 (moments of AdamW, gradients of a new head) take a CPU ten times as long as zeros. New threads
     # inherit the setting, so it comes before the first parallel operation.
@@ -45,13 +52,16 @@ def prepare(cfg: CfgNode, resume: bool = False) -> bool:
         torch.cuda.set_device(device)  # pinned memory and memory statistics belong to the current device
     output_dir = Path(cfg.OUTPUT_DIR)
     resume = resume or distributed.has_begun(str(output_dir.resolve()))
+    setup_logging(rank=distributed.rank())  # of the console: a run that is refused must not add to the log of another
+    taken_over = claim_output_dir(cfg)
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
         setup_logging(output_dir, distributed.rank())
     except OSError as error:
-        raise InputError(f"OUTPUT_DIR {output_dir} cannot be written to ({error.strerror}); choose another") from error
+        raise _not_writable(output_dir, error) from error
     if distributed.is_main():
         get_logger(__name__).info(environment_report())
+        if taken_over:
+            get_logger(__name__).warning(taken_over)
         warn_without_gpu(cfg)
     if cfg.SEED < 0:
         cfg.defrost()
@@ -60,6 +70,60 @@ def prepare(cfg: CfgNode, resume: bool = False) -> bool:
         get_logger(__name__).info("SEED is %d", cfg.SEED)
     seed_everything(cfg)
     return resume
+
+
+def claim_output_dir(cfg: CfgNode) -> str | None:
+    """Make this job the only one that writes into `OUTPUT_DIR`; the main process holds the lock for all.
+
+    Returns:
+        See `folder_lock.claim`; the same on every process.
+
+    Raises:
+        InputError: another run writes into it, or it cannot be written to; nothing in it was changed.
+    """
+    output_dir = Path(cfg.OUTPUT_DIR)
+    taken_over, fault = None, ""
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        if distributed.is_main():
+            taken_over = folder_lock.claim(output_dir)
+    except InputError as error:
+        fault = str(error)
+    except OSError as error:
+        fault = str(_not_writable(output_dir, error))
+    taken_over, fault_of_main = distributed.broadcast_object((taken_over, fault))
+    if fault or fault_of_main:
+        raise InputError(fault or fault_of_main)
+    return taken_over
+
+
+def releasing_output_dir(run: Run) -> Run:
+    """Decorates a run so that others may write into `OUTPUT_DIR` after it, unless a test follows (`will_test`)."""
+
+    @wraps(run)
+    def wrapped(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> Any:
+        try:
+            return run(cfg, resume, will_test)
+        finally:
+            if not will_test:
+                folder_lock.release(Path(cfg.OUTPUT_DIR))
+
+    return wrapped
+
+
+@contextmanager
+def output_dir_claimed(cfg: CfgNode) -> Iterator[None]:
+    """`OUTPUT_DIR` is this job's within the block, and after it if it was before."""
+    is_new = claim_output_dir(cfg) is not None
+    try:
+        yield
+    finally:
+        if is_new:
+            folder_lock.release(Path(cfg.OUTPUT_DIR))
+
+
+def _not_writable(output_dir: Path, error: OSError) -> InputError:
+    return InputError(f"OUTPUT_DIR {output_dir} cannot be written to ({error.strerror}); choose another")
 
 
 def registered_names(registry: str) -> list[str]:

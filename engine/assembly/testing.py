@@ -15,10 +15,13 @@ from engine.assembly.data import build_dataset, build_test_loader, report_test_d
 from engine.assembly.detector import build_detector
 from engine.assembly.device import build_device
 from engine.assembly.model import num_classes
+from engine.assembly.process import output_dir_claimed
+from engine.config.parts import dense_name
 from engine.data.annotations import ImageId
 from engine.data.dataset import DetectionDataset
 from engine.errors import InputError, shown
 from engine.evaluation.coco import coco_metrics
+from engine.evaluation.limits import limit_notes
 from engine.evaluation.matches import match_detections
 from engine.evaluation.results import to_coco_results, without_images
 from engine.evaluation.tables import metrics_table, thresholds_table
@@ -39,9 +42,10 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, Any]]:
         {data set: {"metrics": ..., "thresholds": ...}}, the contents of those files, on every process.
 
     Raises:
-        InputError: a data set cannot be used, or none of its images can be read.
+        InputError: a data set cannot be used, none of its images can be read, or another run writes into `OUTPUT_DIR`.
     """
-    outcome = {name: _evaluate_on(cfg, model, name) for name in cfg.DATASETS.TEST}
+    with output_dir_claimed(cfg):
+        outcome = {name: _evaluate_on(cfg, model, name) for name in cfg.DATASETS.TEST}
     return distributed.broadcast_object(outcome)
 
 
@@ -70,6 +74,8 @@ def _evaluate_on(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, Any] | 
         write_json(folder / f"{file}.json", content)
     tables = metrics_table(outcome["metrics"]), thresholds_table(outcome["thresholds"])
     logger.info("%s\n\n%s\n\n%s\nwritten to %s", name, *tables, folder)
+    for note in outcome["metrics"]["notes"]:
+        logger.warning("%s: %s", name, note)
     if found.unreadable:
         logger.warning("%s: these figures are without %d unreadable images", name, len(found.unreadable))
     return outcome
@@ -91,6 +97,7 @@ class Validation:
             report_test_data(cfg, loader.dataset)
         # The unreadable images last warned about, so that a validation does not repeat the warnings of the one before.
         self._reported: dict[str, dict[ImageId, str]] = {name: {} for name in self._loaders}
+        self._has_noted: dict[str, list[str]] = {}
 
     def __call__(self, model: nn.Module) -> dict[str, dict[str, Any]]:
         """{data set: {"figures", "thresholds"}} on every process.
@@ -116,6 +123,10 @@ class Validation:
         except InputError as error:
             get_logger(__name__).warning("no validation on %s: %s", name, error)
             return {"figures": {}, "thresholds": None}
+        if not self._has_noted.get(name):  # the model has other detections each time, the data set the same objects
+            self._has_noted[name] = outcome["metrics"]["notes"]
+            for note in self._has_noted[name]:
+                get_logger(__name__).warning("%s: %s", name, note)
         figures = {**outcome["metrics"]["bbox"], **mean_losses(found.losses)}
         return {"figures": figures, "thresholds": outcome["thresholds"]}
 
@@ -155,7 +166,8 @@ def score_results(
         skipped_images: ids of images to leave out with their ground truth.
 
     Returns:
-        {"metrics", "thresholds"}, the contents of `metrics.json` and `thresholds.json`.
+        {"metrics", "thresholds"}, the contents of `metrics.json` and `thresholds.json`; "notes" in the former says what
+        limits on the number of detections have kept from the figures.
 
     Raises:
         InputError: a result names an image or category that `dataset` does not have.
@@ -163,7 +175,31 @@ def score_results(
     annotations = without_images(dataset.annotations, skipped_images)
     iou = cfg.TEST.THRESHOLD_IOU
     matches = match_detections(annotations, results, dataset.category_ids, [iou])
-    metrics = coco_metrics(annotations, results, dataset.class_names, dataset.category_ids)
+    max_dets = cfg.TEST.MAX_DETS
+    metrics = coco_metrics(annotations, results, dataset.class_names, dataset.category_ids, max_dets)
     metrics |= {"num_images": len(dataset) - len(skipped_images), "skipped_images": list(skipped_images)}
+    metrics |= {"max_dets": max_dets, "notes": limit_notes(matches, max_dets, _detection_limits(cfg))}
     beta, rule = cfg.TEST.THRESHOLD_BETA, cfg.TEST.THRESHOLD_RULE
-    return {"metrics": metrics, "thresholds": fmeasure_thresholds(matches, dataset.class_names, iou, beta, rule)}
+    thresholds = fmeasure_thresholds(matches, dataset.class_names, iou, beta, rule, max_dets)
+    return {"metrics": metrics, "thresholds": thresholds}
+
+
+def _detection_limits(cfg: CfgNode) -> dict[str, int]:
+    """The limits on what the model finds in an image, by their keys; 0 for none."""
+    limits = {}
+    if cfg.MODEL.RPN_ONLY or cfg.TEST.BBOX_AUG.ENABLED:
+        limits["TEST.DETECTIONS_PER_IMG"] = cfg.TEST.DETECTIONS_PER_IMG
+    # Candidates per level, so that the levels together bound what is found.
+    if (stage := dense_name(cfg)) == "ATSS":
+        limits["MODEL.ATSS.PRE_NMS_TOP_N"] = cfg.MODEL.ATSS.PRE_NMS_TOP_N * len(cfg.MODEL.ATSS.ANCHOR_STRIDES)
+    elif stage == "RETINANET":
+        levels = len(cfg.MODEL.RETINANET.ANCHOR_STRIDES)
+        limits["MODEL.RETINANET.PRE_NMS_TOP_N"] = cfg.MODEL.RETINANET.PRE_NMS_TOP_N * levels
+    elif stage == "FCOS":
+        limits["MODEL.FCOS.PRE_NMS_TOP_N"] = cfg.MODEL.FCOS.PRE_NMS_TOP_N * len(cfg.MODEL.FCOS.FPN_STRIDES)
+    elif not stage:
+        limits["MODEL.RPN.POST_NMS_TOP_N_TEST"] = cfg.MODEL.RPN.POST_NMS_TOP_N_TEST * len(cfg.MODEL.RPN.ANCHOR_STRIDE)
+    if not cfg.MODEL.RPN_ONLY:
+        limits["MODEL.ROI_HEADS.DETECTIONS_PER_IMG"] = cfg.MODEL.ROI_HEADS.DETECTIONS_PER_IMG
+        limits["MODEL.RPN.FPN_POST_NMS_TOP_N_TEST"] = cfg.MODEL.RPN.FPN_POST_NMS_TOP_N_TEST
+    return limits

@@ -16,7 +16,7 @@ from engine import distributed
 from engine.assembly.data import build_train_dataset, build_train_loader, summarize_train_data
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model
-from engine.assembly.process import prepare, write_config
+from engine.assembly.process import prepare, releasing_output_dir, write_config
 from engine.assembly.solver import RunLength, build_optimizer, build_schedule, run_length
 from engine.assembly.testing import Validation, check_test_sets
 from engine.assembly.weights import load_initial_weights
@@ -44,6 +44,7 @@ FILES_OF_A_RUN = (CONFIG_FILE, METRICS_FILE, "wandb_run", "mlflow_run", "tensorb
 """What a run writes besides its checkpoints and its log."""
 
 
+@releasing_output_dir
 def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Module:
     """Train the model of `cfg` and write everything to `OUTPUT_DIR`; the README lists the files.
 
@@ -55,7 +56,8 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
         The trained model, in training mode.
 
     Raises:
-        InputError: bad configuration, data or checkpoint; a loss or gradient that is not finite; no GPU memory left.
+        InputError: bad configuration, data or checkpoint; another run writes into `OUTPUT_DIR`; a loss or gradient that
+            is not finite; no GPU memory left.
         Interrupted: a signal ended the training; a checkpoint was written.
     """
     if not (cfg.SOLVER.MAX_ITER or cfg.SOLVER.MAX_EPOCH):

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from engine.checkpoint.io import nearest_file, not_weights
 from engine.checkpoint.publish import sha256
 from engine.errors import InputError
-from engine.files import replacing
+from engine.files import expanded, replacing
 from engine.spelling import did_you_mean
 
 _DETECTRON = "https://dl.fbaipublicfiles.com/detectron"
@@ -79,7 +79,7 @@ def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
         raise InputError("no weights given: set MODEL.WEIGHT to a file or URI")
     scheme, separator, rest = text.partition("://")
     if not separator or scheme == "file":
-        path = Path(urllib.parse.unquote(rest)) if separator else Path(text).expanduser()
+        path = Path(expanded(urllib.parse.unquote(rest) if separator else text))
         if not path.exists():
             raise InputError(f"{path}: no such weights file{nearest_file(path)}")
         return path
@@ -109,7 +109,7 @@ def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:
         >>> cache_path("https://host.org/a/b.pth", "/cache").as_posix()
         '/cache/host.org/a/b.pth'
     """
-    cache = cache_dir or os.environ.get("ENGINE_CACHE") or Path.home() / ".cache" / "engine" / "weights"
+    cache = cache_dir or os.environ.get("ENGINE_CACHE") or "~/.cache/engine/weights"
     parts = urllib.parse.urlsplit(url)
     segments = [urllib.parse.unquote(part) for part in parts.path.split("/")]
     segments = [re.sub(r"[^\w.%+=,-]", "_", part) for part in segments if part not in ("", ".", "..")]
@@ -118,7 +118,11 @@ def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:
         stem, dot, suffix = name.rpartition(".")
         digest = hashlib.sha256(parts.query.encode()).hexdigest()[:8]
         name = f"{stem}-{digest}.{suffix}" if dot else f"{name}-{digest}"
-    return Path(cache).expanduser().joinpath(re.sub(r"[^\w.-]", "_", parts.netloc), *segments, name)
+    try:
+        folder = Path(expanded(cache))
+    except InputError as error:
+        raise InputError(f"no folder for downloaded weights: {error}; set ENGINE_CACHE") from None
+    return folder.joinpath(re.sub(r"[^\w.-]", "_", parts.netloc), *segments, name)
 
 
 def _nearest(name: str, known: Iterable[str], prefix: str) -> str:

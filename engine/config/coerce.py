@@ -8,12 +8,27 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 from engine import errors
-from engine.config.declaration import Key
+from engine.config.declaration import MOST_FLOAT, MOST_INT, Key
+from engine.errors import InputError
+from engine.files import expanded
 from engine.spelling import did_you_mean
+
+_BOOLS = {word: word in ("true", "yes", "on") for word in ("true", "false", "yes", "no", "on", "off")}
+"""Besides Python's spelling, those of YAML 1.1, in any case."""
+
+
+UNCLEAR = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])*(?:\.[0-9_]*)?|[-+]?0[xob][0-9a-fA-F_]+|(?i:yes|no|on|off)")
+"""Words that YAML 1.1 reads as something else than they say (010 as 8, 1:30 as 90, no as False), or YAML 1.2 does."""
+
+
+class Unclear(str):
+    """An unquoted `UNCLEAR` word: text for a key that takes text; others read it as a Python literal."""
 
 
 class BadValueError(ValueError):
@@ -28,12 +43,21 @@ def read(key: Key, value: Any) -> Any:
     Raises:
         BadValueError: the value does not fit.
     """
-    coerced = coerce(value, key.type)
+    coerced = _path(value) if key.type is Path else coerce(value, key.type)
     _check_length(key, coerced)
     _check_limits(key, coerced)
     if key.words and not key.words.registry:
         check_words(key, coerced)
     return coerced
+
+
+def _path(value: Any) -> str:
+    if value is None:  # YAML's meaning of ~
+        raise BadValueError('must be a str, got nothing; write "", or "~" with the quotes for your home folder')
+    try:
+        return expanded(coerce(value, str))
+    except InputError as error:
+        raise BadValueError(str(error)) from None
 
 
 def coerce(value: Any, type_: Any) -> Any:
@@ -91,12 +115,17 @@ def shown(value: Any) -> str:
     """A value as an error message shows it."""
     if value is None:
         return "nothing"
+    if isinstance(value, Unclear):
+        value = str(value)
     return "a group of keys" if isinstance(value, dict) else errors.shown(value)
 
 
 def literal(value: Any) -> Any:
-    """A string read as the Python literal it spells; anything else, and a string that spells none, as it is."""
-    if not isinstance(value, str):
+    """A string read as the Python literal it spells; anything else, and a string that spells none, as it is.
+
+    A hexadecimal number of thousands of digits is none either: Python would refuse to print it in a message.
+    """
+    if not isinstance(value, str) or re.search("[0-9a-fA-F]{1000}", value):
         return value
     try:
         return ast.literal_eval(value.strip())
@@ -113,8 +142,8 @@ def _meant(value: Any, type_: Any) -> Any:
         is_quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in "'\""
         parsed = literal(value) if is_quoted else value
         return parsed if isinstance(parsed, str) else value
-    if type_ is bool and text in ("true", "false"):  # YAML's spelling, on a command line
-        return text == "true"
+    if type_ is bool:
+        return _BOOLS.get(text.lower(), literal(value))
     return literal(value)
 
 
@@ -129,6 +158,8 @@ def _convert(value: Any, type_: Any) -> Any:
         if not isinstance(value, list | tuple) or not (is_any_length or len(value) == len(arguments)):
             raise TypeError
         return tuple(_convert(element, arguments[0]) for element in value)
+    if isinstance(value, Unclear):  # an element of a list
+        value = str(value) if type_ is str else _meant(value, type_)
     if type_ is float:
         value = literal(value)  # an element such as 1e-4, which YAML leaves a string
         value = float(value) if type(value) is int else value
@@ -144,6 +175,12 @@ def _correction(value: Any, type_: Any) -> str:
             return '; write ""'
         return f'; write "{value}", with the quotes' if isinstance(value, bool | int | float) else ""
     meant = _meant(value, type_)
+    if isinstance(value, list) and any(isinstance(element, Unclear) for element in value):
+        value = f"({', '.join(map(str, value))},)"
+    if isinstance(value, str) and (written := _in_decimals(value, type_)):
+        return f"; write {written}"
+    if type_ in (int, float) and isinstance(value, str) and ":" in value:
+        return "; write one plain number"
     if type_ is int and type(meant) is float and meant.is_integer():
         return f"; write {int(meant)}"
     if type_ is bool and meant in (0, 1):
@@ -155,6 +192,22 @@ def _correction(value: Any, type_: Any) -> str:
         return "; each name needs quotes: ('a', 'b')"
     try:
         return f"; write ({_convert(meant, element)!r},)"
+    except (TypeError, OverflowError):
+        return ""
+
+
+def _in_decimals(text: str, type_: Any) -> str:
+    """A number, or a tuple of them, without the leading zeros that make it octal in YAML 1.1; "" if it has none.
+
+    Example:
+        >>> _in_decimals("(010, 20)", tuple[int, ...])
+        '(10, 20)'
+    """
+    without = re.sub(r"(?<![\w.])0+(?=[0-9])", "", text.strip())
+    if without == text.strip():
+        return ""
+    try:
+        return repr(_convert(literal(without), type_))
     except (TypeError, OverflowError):
         return ""
 
@@ -171,8 +224,19 @@ def _check_limits(key: Key, value: Any) -> None:
     if key.limits is None:
         return
     low, high = key.limits
-    elements = value if isinstance(value, tuple) else (value,)
-    if all(low <= element <= high for element in elements):
+    numbers = list(_numbers(value))
+    if all(low <= number <= high for number in numbers):
         return
-    limits = f"{low} or more" if math.isinf(high) else f"between {low} and {high}"
+    limits = f"between {low} and {high}"
+    if high in (MOST_INT, MOST_FLOAT):
+        limits = f"{low} or more" if min(numbers) < low else f"{high} or less"
     raise BadValueError(f"must be {limits}, got {shown(value)}")
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    """The numbers of a value, of a tuple at any depth."""
+    if isinstance(value, tuple):
+        for element in value:
+            yield from _numbers(element)
+    else:
+        yield value

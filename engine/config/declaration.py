@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
+
+MOST_INT, MOST_FLOAT = 2**31 - 1, 1e9
+"""Limits of the keys that declare no highest value of their own: what a tensor can count, and far from an overflow."""
+MIN_SIZE, MAX_SIZE = 8, 100_000
+"""Sides of images in pixels: below 8, the stride of the finest level, not one cell is left; above, no memory is."""
+MAX_CHANNELS, MAX_CLASSES, MAX_BATCH = 65_536, 100_000, 65_536
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Key:
         doc: what the key means, in units; `tools/print_config.py --doc` shows it.
         ours: the reference does not have the key.
         type: written as in a signature: `int`, `str`, `tuple[int, ...]`; `dict` for a mapping whose names are the
-            user's.
+            user's; `Path` for a string in which `~` and `$NAME` are replaced.
         limits: lowest and highest value, both allowed; of a tuple, for each element.
         length: exact number of entries, and what they are.
         not_empty: a tuple must have an entry, a string a character.
@@ -93,11 +98,25 @@ def key(
 
     Example:
         >>> key("MODEL.ATSS.TOPK", 9, "Candidates per level and box.", at_least=1).limits
-        (1, inf)
+        (1, 2147483647)
     """
-    limits = between if at_least is None else (at_least, math.inf)
+    type = type or type_of_value(default)
+    most = MOST_FLOAT if number_type(type) is float else MOST_INT
+    limits = between if at_least is None else (at_least, most)
     allowed = Words(words, registry, endings) if words or registry else None
-    return Key(name, default, doc, ours, type or type_of_value(default), limits, allowed, length, not_empty, entries)
+    return Key(name, default, doc, ours, type, limits, allowed, length, not_empty, entries)
+
+
+def number_type(type_: Any) -> Any:
+    """`int` or `float` if the values of a type are numbers or hold them, else None.
+
+    Example:
+        >>> number_type(tuple[tuple[int, int], ...]), number_type(str)
+        (<class 'int'>, None)
+    """
+    while get_args(type_):
+        type_ = get_args(type_)[0]
+    return type_ if type_ in (int, float) else None
 
 
 def type_of_value(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -11,7 +10,7 @@ from typing import Any, NoReturn
 import yaml
 from yacs.config import CfgNode
 
-from engine.config.declaration import Key
+from engine.config.declaration import MOST_FLOAT, MOST_INT, Key
 from engine.config.keys import GROUPS, KEYS
 from engine.config.tree import DEFAULTS, leaves, nested
 from engine.errors import InputError
@@ -137,7 +136,7 @@ def _meaning(key: Key) -> Iterator[str]:
         yield f"{start} {', or '.join(part for part in (names, own) if part)}."
     if key.limits:
         low, high = key.limits
-        yield f"At least {low:g}." if math.isinf(high) else f"From {low:g} to {high:g}."
+        yield f"At least {low:g}." if high in (MOST_INT, MOST_FLOAT) else f"From {low:g} to {high:g}."
 
 
 def _indented(text: str) -> str:

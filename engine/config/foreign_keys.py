@@ -23,7 +23,7 @@ class ForeignKey:
 
 
 _ANYTHING = ".*"
-_OFF = "False|false"
+_OFF = "(?i:false|no|off)"
 
 FOREIGN_KEYS: dict[str, ForeignKey] = {
     "PATHS_CATALOG": ForeignKey(

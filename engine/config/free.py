@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.config.coerce import BadValueError, literal, read, shown
+from engine.config.coerce import BadValueError, Unclear, literal, read, shown
 from engine.config.declaration import Key
 from engine.config.yaml_file import Entry, Group
 from engine.errors import InputError
@@ -101,14 +101,21 @@ def _plain(value: Any) -> Any:
     YAML leaves a string, a number.
 
     Raises:
-        BadValueError: it is an object that YAML cannot hold.
+        BadValueError: it is an object that YAML cannot hold, or nothing tells whether it is text (010, no).
     """
+    if isinstance(value, Unclear):
+        number = literal(str(value))
+        if isinstance(number, str):
+            raise BadValueError(f'may be text or not, got {shown(value)}; write a plain number, True, False or "text"')
+        value = number
     if isinstance(value, str) and (re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value) or value[:1] in ("(", "[")):
         value = literal(value)
     if isinstance(value, list | tuple):
         return tuple(_plain(each) for each in value)
     if isinstance(value, Mapping):  # in a list
-        return {name: _plain(each) for name, each in value.items()}
+        return {str(name) if isinstance(name, Unclear) else name: _plain(each) for name, each in value.items()}
+    if type(value) is int and abs(value) >= 2**63:
+        raise BadValueError(f"must be a number of 64 bits, got {shown(value)}")
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise BadValueError(f"must be a plain value (a number, string, bool, list or mapping), got {shown(value)}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.config import foreign_keys
-from engine.config.coerce import BadValueError, describe, literal, shown
+from engine.config.coerce import UNCLEAR, BadValueError, Unclear, describe, literal, shown
 from engine.config.declaration import Key
 from engine.config.free import Assignment, assigned, entries_of
 from engine.config.keys import MAPPINGS
@@ -51,7 +51,7 @@ class Merge:
     def _take_below(self, mapping: Key, names: list[str], value: Any) -> None:
         """Takes a value of the command line whose key goes on below a mapping of the user's names."""
         if mapping.entries is None:
-            value = literal(value)
+            value = Unclear(value) if isinstance(value, str) and UNCLEAR.fullmatch(value) else literal(value)
         elif len(names) > 1:  # the user's name may have dots, a field has none
             names = [".".join(names[:-1]), names[-1]]
         else:
@@ -114,7 +114,7 @@ class Merge:
             if not row.is_harmless(entry.value):
                 self._refuse(entry, f"{key} is not supported: {row.reason}")
         elif getattr(node, "is_new_allowed", bool)() and not isinstance(entry.value, Group):
-            self.assignments.append(Assignment(path, entry.value, entry.where))
+            self.assignments.append(Assignment(path, read_at(key, entry.value, None), entry.where))
         elif "." in entry.name and _at(self.tree, key.split(".")) is not None:
             nested = ": {".join(key.split("."))
             closing = "}" * key.count(".")

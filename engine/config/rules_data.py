@@ -5,6 +5,7 @@ from __future__ import annotations
 from yacs.config import CfgNode
 
 from engine.config.comparisons import Broken, equal_lengths
+from engine.config.declaration import MIN_SIZE
 from engine.spelling import normal_name
 
 
@@ -30,6 +31,19 @@ def image_values(tree: CfgNode) -> Broken:
     if (low, high) != (-1, -1) and not 0 < low <= high:
         allowed = "it must be (low, high) with 0 < low <= high, or (-1, -1) for off"
         yield ("INPUT.MIN_SIZE_RANGE_TRAIN",), f"INPUT.MIN_SIZE_RANGE_TRAIN is ({low}, {high}); {allowed}"
+    elif 0 < low < MIN_SIZE:
+        allowed = f"sizes must be {MIN_SIZE} or more"
+        yield ("INPUT.MIN_SIZE_RANGE_TRAIN",), f"INPUT.MIN_SIZE_RANGE_TRAIN is ({low}, {high}); {allowed}"
+
+
+def thresholds(tree: CfgNode) -> Broken:
+    """The rules that `TEST.THRESHOLD_*` break; found out after a training they would be too late."""
+    for key, value in (
+        ("TEST.THRESHOLD_IOU", tree.TEST.THRESHOLD_IOU),
+        ("TEST.THRESHOLD_BETA", tree.TEST.THRESHOLD_BETA),
+    ):
+        if value == 0:
+            yield (key,), f"{key} is 0.0; it must be above 0"
 
 
 def augmentation(tree: CfgNode) -> Broken:

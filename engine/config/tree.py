@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from engine.config.coerce import coerce, read
+from engine.config.coerce import Unclear, coerce, read
 from engine.config.declaration import type_of_value
 from engine.config.keys import KEYS, MAPPINGS
 
@@ -47,7 +48,9 @@ def type_of(key: str, value: Any) -> Any:
 
     None when nothing tells it: such a key takes any value.
     """
-    return KEYS[key].type if key in KEYS else type_of_value(value)
+    if key not in KEYS:
+        return type_of_value(value)
+    return str if KEYS[key].type is Path else KEYS[key].type
 
 
 def read_at(key: str, value: Any, present: Any) -> Any:
@@ -58,8 +61,9 @@ def read_at(key: str, value: Any, present: Any) -> Any:
     """
     if key in KEYS:
         return read(KEYS[key], value)
-    type_ = type_of(key, present)
-    return coerce(value, type_) if type_ else value
+    if type_ := type_of(key, present):
+        return coerce(value, type_)
+    return str(value) if isinstance(value, Unclear) else value
 
 
 DEFAULTS: dict[str, Any] = nested({name: key.default for name, key in KEYS.items()})

@@ -7,30 +7,38 @@ mappings are refused, and no object is ever constructed from a name in the file.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from engine.config.coerce import UNCLEAR, Unclear
 from engine.errors import InputError
+from engine.files import expanded
 from engine.spelling import nearest_words
 
 BASE_KEY = "_BASE_"
-_MERGE_TAG = "tag:yaml.org,2002:merge"
+_YAML = "tag:yaml.org,2002:"
+_MERGE_TAG = f"{_YAML}merge"
+_UNCLEAR_TAG = f"{_YAML}unclear"
 _PLAIN_TAGS = {
-    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "value")
+    f"{_YAML}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "value", "unclear")
 }
-_DATE_TAG = "tag:yaml.org,2002:timestamp"
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, except that it refuses tags and that a date (a folder named 2024-05-01) stays a string."""
+    """PyYAML's safe loader, except that it refuses tags and does not guess.
 
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != _DATE_TAG]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    In YAML 1.1, which PyYAML reads, 010 is 8, 1:30 is 90, `no` is False and 2024-05-01 a date, so that a data set
+    cannot be called no. Here these words stay text, which its key may read, see `coerce.Unclear`.
+    """
+
+    yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}  # not those of SafeLoader
+
+    def construct_unclear(self, node: yaml.ScalarNode) -> Unclear:
+        return Unclear(self.construct_scalar(node))
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         node = super().compose_node(parent, index)
@@ -40,6 +48,24 @@ class _Loader(yaml.SafeLoader):
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
             raise InputError(f"{_where(node)}: YAML tag {tag} is refused; a configuration holds plain values")
         return node
+
+
+_Loader.add_constructor(_UNCLEAR_TAG, _Loader.construct_unclear)
+for _tag, _pattern, _first in (
+    (f"{_YAML}null", "null|Null|NULL|~|", ["n", "N", "~", ""]),
+    (f"{_YAML}bool", "true|True|TRUE|false|False|FALSE", list("tTfF")),
+    # Of more than 18 digits is no setting; with thousands of them Python refuses to print it.
+    (f"{_YAML}int", "[-+]?(?:0|[1-9][0-9]{0,17})", list("-+0123456789")),
+    (
+        f"{_YAML}float",
+        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+0123456789."),
+    ),
+    (_UNCLEAR_TAG, UNCLEAR.pattern, list("-+0123456789yYnNoO")),
+    (_MERGE_TAG, "<<", ["<"]),
+    (f"{_YAML}value", "=", ["="]),
+):
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), _first)
 
 
 @dataclass(frozen=True)
@@ -71,7 +97,7 @@ def read_chain(path: str) -> list[YamlFile]:
         InputError: a file is missing, is not YAML, holds a tag, or inherits from itself.
     """
     chain: list[YamlFile] = []
-    named_at = ""
+    path, named_at = expanded(path), ""
     while True:
         real = [os.path.realpath(file.path) for file in chain]
         if os.path.realpath(path) in real:
@@ -88,7 +114,10 @@ def read_chain(path: str) -> list[YamlFile]:
             raise InputError(f"{base.where}: {BASE_KEY} must be the path of one YAML file")
         named_at = f"{base.where}: {BASE_KEY} "
         folder = os.path.dirname(path)
-        path = os.path.normpath(os.path.join(folder, os.path.expanduser(base.value)))
+        try:
+            path = os.path.normpath(os.path.join(folder, expanded(base.value)))
+        except InputError as error:
+            raise InputError(f"{named_at}{error}") from None
 
 
 def _read(path: str, named_at: str) -> YamlFile:
@@ -103,6 +132,7 @@ def _read(path: str, named_at: str) -> YamlFile:
         if not isinstance(root, yaml.MappingNode):
             kind = "a list" if isinstance(root, yaml.SequenceNode) else f"the value {root.value!r}"
             raise InputError(f"{_where(root)}: expected lines KEY: value, got {kind}")
+        file.mistakes.extend(_duplicates(root, set()))
         file.entries = list(_entries(root, loader, file))
     except yaml.MarkedYAMLError as error:
         raise InputError(_syntax_message(path, text, error)) from None
@@ -144,20 +174,30 @@ def _nearest_file(path: str) -> str:
     return f"; did you mean {os.path.join(folder, stems[nearest[0]])}?" if nearest else ""
 
 
-def _entries(node: yaml.MappingNode, loader: _Loader, file: YamlFile) -> Iterator[Entry]:
+def _duplicates(node: yaml.Node, seen: set[yaml.Node]) -> Iterator[str]:
+    """A line for each key that a mapping has twice, anywhere in the file."""
+    if isinstance(node, yaml.ScalarNode) or node in seen:  # an anchor and its aliases are one node
+        return
+    seen.add(node)
     first: dict[str, yaml.Node] = {}
-    for name_node, _ in node.value:
-        if not isinstance(name_node, yaml.ScalarNode) or name_node.tag == _MERGE_TAG:
-            continue
-        earlier = first.setdefault(name_node.value, name_node)
-        if earlier is not name_node:
-            given = f"already given on line {earlier.start_mark.line + 1}"
-            file.mistakes.append(f"{_where(name_node)}: duplicate key {name_node.value}, {given}; keep one")
+    for child in node.value:
+        name_node, value_node = child if isinstance(node, yaml.MappingNode) else (None, child)
+        if isinstance(name_node, yaml.ScalarNode) and name_node.tag != _MERGE_TAG:
+            earlier = first.setdefault(name_node.value, name_node)
+            if earlier is not name_node:
+                given = f"already given on line {earlier.start_mark.line + 1}"
+                yield f"{_where(name_node)}: duplicate key {name_node.value}, {given}; keep one"
+        yield from _duplicates(value_node, seen)
+
+
+def _entries(node: yaml.MappingNode, loader: _Loader, file: YamlFile) -> Iterator[Entry]:
     loader.flatten_mapping(node)  # `<<: *anchor`
     merged: dict[str, Entry] = {}
     for name_node, value_node in node.value:
         where = _where(name_node)
         name = loader.construct_object(name_node, deep=True)
+        if isinstance(name, Unclear):
+            name = str(name)
         if not isinstance(name, str):
             file.mistakes.append(f"{where}: {name!r} is not a key; a key is a name, quote it")
             continue

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import InputError, shown
+from engine.files import expanded
 from engine.spelling import did_you_mean
 
 
@@ -64,7 +65,7 @@ def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]
     for field in ("img_dir", "ann_file"):
         if not isinstance(entry.get(field), str) or not entry[field]:
             raise InputError(f"DATASETS.CATALOG.{name} lacks {field}; write {{img_dir: FOLDER, ann_file: FILE.json}}")
-    img_dir, ann_file = (Path(root).expanduser() / Path(entry[field]).expanduser() for field in ("img_dir", "ann_file"))
+    img_dir, ann_file = (Path(expanded(root), expanded(entry[field])) for field in ("img_dir", "ann_file"))
     advice = f"put it there, or set DATASETS.ROOT (now '{root}') or DATASETS.CATALOG.{name}"
     if not ann_file.is_file():
         raise InputError(f"data set {shown(name)}: no annotation file {ann_file}; {advice}")

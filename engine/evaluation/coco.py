@@ -18,7 +18,8 @@ from engine.errors import InputError, shown
 from engine.evaluation.cocoeval import run_cocoeval
 
 AREAS = {"s": 1, "m": 2, "l": 3}  # suffix of a figure -> index of pycocotools' area range; 0 is all areas
-MAX_DETS = (1, 10, 100)  # detections per image and class that AR1, AR10 and all other figures see
+AR_LIMITS = (1, 10, 100)  # detections per image and class that AR1, AR10 and AR100 see
+MAX_DETS = 100  # those that all other figures see, unless told otherwise
 
 
 def coco_metrics(
@@ -26,6 +27,7 @@ def coco_metrics(
     results: Sequence[Mapping[str, Any]],
     class_names: Sequence[str],
     category_ids: Sequence[CategoryId],
+    max_dets: int = MAX_DETS,
 ) -> dict[str, dict[str, Any]]:
     """The object of `metrics.json`.
 
@@ -34,6 +36,8 @@ def coco_metrics(
         results: COCO result entries; no entries give an AP of 0 wherever there is ground truth.
         class_names: label k -> name.
         category_ids: label k -> category id.
+        max_dets: detections per image and class that all figures see except AR1, AR10 and AR100; if it is another
+            number than these, there is an AR of that number too.
 
     Returns:
         `{"bbox": {"AP", "AP50", ...}, "per_class": {name: {"AP", ..., "num_gt"}}}`, fractions in [0, 1], -1 where there
@@ -44,12 +48,15 @@ def coco_metrics(
             have.
     """
     names = unique_names(class_names)
-    evaluation, ground_truth, _ = run_cocoeval(annotations, results, category_ids, MAX_DETS)
+    limits = sorted({*AR_LIMITS, max_dets})
+    evaluation, ground_truth, _ = run_cocoeval(annotations, results, category_ids, limits)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
     num_gt = np.bincount(ground_truth.labels[~ground_truth.crowd], minlength=len(category_ids)).tolist()
-    per_class = {name: {**_figures(evaluation, slice(k, k + 1)), "num_gt": num_gt[k]} for k, name in enumerate(names)}
-    return {"bbox": _figures(evaluation, slice(None)), "per_class": per_class}
+    at = limits.index(max_dets)
+    figures = [_figures(evaluation, slice(k, k + 1), at) for k in range(len(names))]
+    per_class = {name: {**figures[k], "num_gt": num_gt[k]} for k, name in enumerate(names)}
+    return {"bbox": _figures(evaluation, slice(None), at), "per_class": per_class}
 
 
 def unique_names(class_names: Sequence[str]) -> Sequence[str]:
@@ -66,21 +73,21 @@ def unique_names(class_names: Sequence[str]) -> Sequence[str]:
     return class_names
 
 
-def _figures(evaluation: COCOeval, classes: slice) -> dict[str, float]:
-    """The twelve figures of `COCOeval.summarize` over some classes."""
+def _figures(evaluation: COCOeval, classes: slice, at: int) -> dict[str, float]:
+    """The twelve figures of `COCOeval.summarize` over some classes; index `at` along L is the limit of most of them."""
     precision = evaluation.eval["precision"][:, :, classes]  # (T, R, K, A, L)
     recall = evaluation.eval["recall"][:, classes]  # (T, K, A, L)
     iou_thresholds = evaluation.params.iouThrs
     # isclose: pycocotools computes its thresholds, so 0.75 need not be exact
     at_50, at_75 = (np.isclose(iou_thresholds, iou) for iou in (0.5, 0.75))
     figures = {
-        "AP": _mean(precision[..., 0, -1]),
-        "AP50": _mean(precision[at_50][..., 0, -1]),
-        "AP75": _mean(precision[at_75][..., 0, -1]),
+        "AP": _mean(precision[..., 0, at]),
+        "AP50": _mean(precision[at_50][..., 0, at]),
+        "AP75": _mean(precision[at_75][..., 0, at]),
     }
-    figures |= {f"AP{s}": _mean(precision[..., a, -1]) for s, a in AREAS.items()}
-    figures |= {f"AR{limit}": _mean(recall[..., 0, index]) for index, limit in enumerate(MAX_DETS)}
-    return figures | {f"AR{s}": _mean(recall[..., a, -1]) for s, a in AREAS.items()}
+    figures |= {f"AP{s}": _mean(precision[..., a, at]) for s, a in AREAS.items()}
+    figures |= {f"AR{limit}": _mean(recall[..., 0, index]) for index, limit in enumerate(evaluation.params.maxDets)}
+    return figures | {f"AR{s}": _mean(recall[..., a, at]) for s, a in AREAS.items()}
 
 
 def _mean(values: np.ndarray) -> float:

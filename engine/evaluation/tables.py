@@ -19,7 +19,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
     parts = [aligned_table(list(overall), [[_fraction(v) for v in overall.values()]], text_columns=())]
     per_class = metrics["per_class"]
     if 0 < len(per_class) <= FEW_CLASSES:
-        shown = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"]
+        shown = ["AP", "AP50", "AP75", "APs", "APm", "APl", f"AR{metrics.get('max_dets', 100)}"]
         rows = [[name, str(row["num_gt"]), *(_fraction(row[key]) for key in shown)] for name, row in per_class.items()]
         parts.append(aligned_table(["class", "num_gt", *shown], rows))
     elif per_class:

@@ -47,12 +47,17 @@ class ClassMatches(NamedTuple):
 
 
 def fmeasure_thresholds(
-    matches: Matches, class_names: Sequence[str], iou: float = 0.5, beta: float = 1.0, rule: str = "raw"
+    matches: Matches,
+    class_names: Sequence[str],
+    iou: float = 0.5,
+    beta: float = 1.0,
+    rule: str = "raw",
+    max_dets: int = MAX_DETS,
 ) -> dict[str, Any]:
     """The object of `thresholds.json`.
 
-    The rule "raw" counts every detection, since a deployed model shows them all; "interpolated" keeps 100 per image
-    and class, as AP does.
+    The rule "raw" counts every detection, since a deployed model shows them all; "interpolated" keeps `max_dets` per
+    image and class, as AP does.
 
     Args:
         matches: of a data set, at `iou` among other thresholds.
@@ -60,6 +65,7 @@ def fmeasure_thresholds(
         iou: the overlap in (0, 1] from which a detection is true.
         beta: > 0; recall weighs beta times as much as precision.
         rule: "raw" or "interpolated".
+        max_dets: see the rules.
 
     Returns:
         `{"iou", "beta", "classes": {name: {"threshold", "f_measure", "precision", "recall", "num_gt"}}}`. Where no
@@ -73,9 +79,9 @@ def fmeasure_thresholds(
         raise InputError(f"TEST.THRESHOLD_BETA must be a positive number, not {beta}")
     if rule not in RULES:
         raise InputError(f"TEST.THRESHOLD_RULE must be one of {', '.join(RULES)}, not {rule!r}")
-    best, max_dets = (best_threshold, math.inf) if rule == "raw" else (best_interpolated, MAX_DETS[-1])
+    best, limit = (best_threshold, math.inf) if rule == "raw" else (best_interpolated, max_dets)
     classes = {}
-    for name, found in zip(unique_names(class_names), matches_per_class(matches, iou, max_dets), strict=True):
+    for name, found in zip(unique_names(class_names), matches_per_class(matches, iou, limit), strict=True):
         classes[name] = _entry(best(found.scores, found.is_true, found.num_gt, beta), found)
     return {"iou": float(iou), "beta": float(beta), "classes": classes}
 

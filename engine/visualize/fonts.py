@@ -93,7 +93,7 @@ def _warn_once(characters: str) -> None:
         "apt-get install fonts-noto-cjk (Chinese, Japanese, Korean) or fonts-noto-core (other scripts), or put a .ttf "
         "file into %s",
         characters,
-        Path.home() / ".local/share/fonts",
+        "~/.local/share/fonts",
     )
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from yacs.config import CfgNode
 
-from engine.assembly.process import prepare, write_config
+from engine import folder_lock
+from engine.assembly.process import output_dir_claimed, prepare, releasing_output_dir, write_config
 from engine.config import get_cfg
 from engine.errors import InputError
+from engine.folder_lock import LOCK_FILE
 from engine.log import CONFIG_FILE, setup_logging
 
 
@@ -21,6 +25,7 @@ def cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CfgNode:
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "run")])
     yield cfg
     setup_logging()  # closes log.txt
+    folder_lock.release(tmp_path / "run")
 
 
 def test_a_folder_that_cannot_hold_the_log(cfg: CfgNode) -> None:
@@ -55,3 +60,54 @@ def test_a_slip_in_a_word_is_answered_before_the_run_begins(cfg: CfgNode) -> Non
     ):
         prepare(cfg)
     assert not Path(cfg.OUTPUT_DIR).exists()
+
+
+def test_a_run_claims_its_folder_until_its_end(cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after an error; with a test to follow, until the end of the process."""
+    lock = tmp_path / "run" / LOCK_FILE
+
+    @releasing_output_dir
+    def run(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> None:
+        prepare(cfg)
+        assert lock.exists()
+        raise InputError("a mistake")
+
+    with pytest.raises(InputError, match="a mistake"):
+        run(cfg)
+    assert not lock.exists() and (tmp_path / "run" / "log.txt").exists()
+    with pytest.raises(InputError, match="a mistake"):
+        run(cfg, will_test=True)
+    assert lock.exists()
+    with output_dir_claimed(cfg):
+        assert lock.exists()
+    assert lock.exists()  # it was this process's before
+    folder_lock.release(tmp_path / "run")
+    with output_dir_claimed(cfg):
+        assert lock.exists()
+    assert not lock.exists()
+
+
+def test_a_refused_run_does_not_touch_the_log(cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def claim(folder: Path) -> str:
+        raise InputError("in use")
+
+    monkeypatch.setattr(folder_lock, "claim", claim)
+    for use in (prepare, write_nothing):
+        with pytest.raises(InputError, match="^in use$"):
+            use(cfg)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def write_nothing(cfg: CfgNode) -> None:
+    with output_dir_claimed(cfg):
+        raise AssertionError("unreachable")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_folder_that_cannot_hold_the_lock(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(folder_lock.os, "open", refuse)
+    with pytest.raises(InputError, match=rf"^OUTPUT_DIR .*run cannot be written to \({os.strerror(number)}\); choose"):
+        prepare(cfg)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +14,7 @@ from torch import nn
 
 from engine.assembly.analysis import analyze_complexity
 from engine.assembly.model import build_model
-from engine.assembly.testing import Validation, evaluate
+from engine.assembly.testing import Validation, _detection_limits, evaluate
 from engine.config import CfgNode, get_cfg
 from engine.config.keys import KEYS
 from engine.errors import InputError
@@ -122,3 +124,51 @@ def test_complexity_of_the_largest_test_image(validation_world: CfgNode) -> None
         analyze_complexity(cfg)
     cfg.DATASETS.TRAIN = ("mine",)
     assert "one image" in analyze_complexity(cfg, (32, 32), depth=0) and cfg.MODEL.RPN.NMS_THRESH == 0.7
+
+
+def test_a_limit_on_detections_is_said_in_testing_and_once_in_validation(
+    validation_world: CfgNode, tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    cfg = validation_world
+    cfg.merge_from_list(["TEST.MAX_DETS", 1, "TEST.DETECTIONS_PER_IMG", 20, "MODEL.ATSS.INFERENCE_TH", 0.0])
+    model = build_model(cfg, ["hole", "stain"])
+    metrics = evaluate(cfg, model)["mine"]["metrics"]
+    (note,) = metrics["notes"]
+    assert re.match(r"[1-9]\d* of \d+ detections are beyond the best 1 of their image and class .TEST.MAX_DETS.", note)
+    assert [record.getMessage() for record in said.records].count(f"mine: {note}") == 1
+    assert json.loads((tmp_path / "out/inference/mine/metrics.json").read_text())["notes"] == [note]
+    said.clear()
+    validate = Validation(cfg, model.class_names)
+    assert validate(model)["mine"]["figures"]["AP"] == metrics["bbox"]["AP"] and validate(model)
+    assert [record.getMessage() for record in said.records].count(f"mine: {note}") == 1
+
+
+@pytest.mark.parametrize(
+    "keys, expected",
+    [
+        (
+            ["MODEL.ATSS_ON", True, "MODEL.RPN_ONLY", True, "TEST.DETECTIONS_PER_IMG", 7],
+            {"TEST.DETECTIONS_PER_IMG": 7, "MODEL.ATSS.PRE_NMS_TOP_N": 5000},
+        ),
+        (
+            ["MODEL.RETINANET_ON", True, "MODEL.RPN_ONLY", True, "MODEL.RETINANET.PRE_NMS_TOP_N", 10],
+            {"TEST.DETECTIONS_PER_IMG": 100, "MODEL.RETINANET.PRE_NMS_TOP_N": 50},
+        ),
+        (
+            ["MODEL.FCOS_ON", True, "MODEL.RPN_ONLY", True, "MODEL.FCOS.FPN_STRIDES", (8, 16)],
+            {"TEST.DETECTIONS_PER_IMG": 100, "MODEL.FCOS.PRE_NMS_TOP_N": 2000},
+        ),
+        (
+            ["MODEL.RPN_ONLY", False, "MODEL.ROI_HEADS.DETECTIONS_PER_IMG", 9, "TEST.DETECTIONS_PER_IMG", 1],
+            {
+                "MODEL.RPN.POST_NMS_TOP_N_TEST": 1000,
+                "MODEL.ROI_HEADS.DETECTIONS_PER_IMG": 9,
+                "MODEL.RPN.FPN_POST_NMS_TOP_N_TEST": 2000,
+            },
+        ),
+    ],
+)
+def test_the_limits_of_a_model_on_what_it_finds(keys: list[Any], expected: dict[str, int]) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(keys)
+    assert _detection_limits(cfg) == expected

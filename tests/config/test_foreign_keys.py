@@ -10,7 +10,7 @@ from engine.config.tree import leaves
     "text",
     [
         "  MASK_ON: False\n  ROI_MASK_HEAD:\n    RESOLUTION: 28\n    POOLER_SCALES: [0.25]\n",
-        "  KEYPOINT_ON: False\n  ROI_KEYPOINT_HEAD:\n    NUM_CLASSES: 5\n",
+        "  KEYPOINT_ON: off\n  ROI_KEYPOINT_HEAD:\n    NUM_CLASSES: 5\n",
         "  FBNET:\n    ARCH: x\n",
         "PATHS_CATALOG: ''\n",
         "PATHS_CATALOG: /home/me/ATSS/atss_core/config/paths_catalog.py\n",

@@ -35,7 +35,7 @@ def test_dump_and_load_gives_the_same_tree(write_config):
     text = (
         "SOLVER: {STEPS: [1, 2], BASE_LR: 1e-4}\n"
         "DATASETS:\n  TRAIN: [a]\n  CATALOG: {a: {img_dir: b, ann_file: c}}\n"
-        "TEST: {BBOX_AUG: {SCALES: [1, 2], SCALE_RANGES: [[0, 5], [1, 9]]}}\n"
+        "TEST: {BBOX_AUG: {SCALES: [100, 200], SCALE_RANGES: [[0, 5], [1, 9]]}}\n"
     )
     cfg = load_config(write_config(text))
     again = load_config(write_config(cfg.dump(), head="", name="dumped.yaml"))

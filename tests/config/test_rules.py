@@ -73,12 +73,12 @@ BROKEN = {
     ),
     "steps": ("SOLVER:\n  STEPS: [20, 10]\n", "7: SOLVER.STEPS must increase, got (20, 10)"),
     "scales": (
-        "TEST:\n  BBOX_AUG:\n    SCALES: [1, 2]\n    SCALE_RANGES: [[1, 2]]\n",
+        "TEST:\n  BBOX_AUG:\n    SCALES: [100, 200]\n    SCALE_RANGES: [[1, 2]]\n",
         "9: TEST.BBOX_AUG.SCALE_RANGES has 1 entries and TEST.BBOX_AUG.SCALES has 2; "
         "write one (low, high) for each scale, or () for none",
     ),
     "scale range": (
-        "TEST:\n  BBOX_AUG:\n    SCALES: [1]\n    SCALE_RANGES: [[2, 1]]\n",
+        "TEST:\n  BBOX_AUG:\n    SCALES: [100]\n    SCALE_RANGES: [[2, 1]]\n",
         "9: TEST.BBOX_AUG.SCALE_RANGES has (2, 1); low must be below high",
     ),
     "a type of data set": (

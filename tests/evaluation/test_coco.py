@@ -181,3 +181,49 @@ def test_equal_to_summarize(boxes: list[BOX], found: list[tuple[BOX, int]], crow
         oracle.accumulate()
         oracle.summarize()
     assert list(metrics["bbox"].values()) == pytest.approx(list(oracle.stats), abs=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(box, min_size=1, max_size=12),
+    st.lists(st.tuples(box, st.integers(1, 6)), min_size=1, max_size=25),
+    st.sampled_from([1, 2, 3, 7, 100, 150]),
+)
+def test_another_limit_equals_pycocotools_at_that_limit(
+    boxes: list[BOX], found: list[tuple[BOX, int]], limit: int
+) -> None:
+    """Bit for bit: the oracle matches no more than `limit` detections of an image and class."""
+    truth = annotations(boxes)
+    results = [{"image_id": i, "category_id": c, "bbox": b, "score": s / 6} for (i, c, b), s in found]
+    bbox = coco_metrics(annotation_table(truth), results, ["a", "b"], [5, 2], limit)["bbox"]
+    assert set(bbox) == {"AP", "AP50", "AP75", "APs", "APm", "APl", "ARs", "ARm", "ARl"} | {
+        f"AR{k}" for k in (1, 10, 100, limit)
+    }
+    for gt in truth["annotations"]:
+        gt["id"] += 1
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = truth
+        coco.createIndex()
+        oracle = COCOeval(coco, coco.loadRes(copy.deepcopy(results)), "bbox")
+        oracle.params.maxDets = [limit]
+        oracle.evaluate()
+        oracle.accumulate()
+    precision, recall = oracle.eval["precision"][..., 0], oracle.eval["recall"][..., 0]
+    expected = {f"AP{s}": precision[:, :, :, a] for a, s in enumerate(("", "s", "m", "l"))}
+    expected |= {f"AR{s}": recall[:, :, a] for a, s in enumerate((limit, "s", "m", "l"))}
+    for name, values in expected.items():
+        values = values[values > -1]
+        assert bbox[name] == (float(values.mean()) if values.size else -1), name
+
+
+def test_more_objects_than_coco_counts() -> None:
+    """150 objects of a class in an image, all found: at 100 detections a third is lost, at 150 nothing."""
+    truth = annotations([(0, 5, [20.0 * k, 0, 10, 10]) for k in range(150)])
+    figures = {
+        limit: coco_metrics(annotation_table(truth), as_results(truth), ["a", "b"], [5, 2], limit)["bbox"]
+        for limit in (100, 150)
+    }
+    assert figures[100]["AR100"] == figures[150]["AR100"] == pytest.approx(100 / 150)
+    assert figures[100]["AP"] == pytest.approx(67 / 101) and "AR150" not in figures[100]
+    assert figures[150]["AP"] == figures[150]["AR150"] == figures[150]["ARs"] == pytest.approx(1)

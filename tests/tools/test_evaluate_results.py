@@ -150,3 +150,23 @@ DATASETS:
     main("--config-file", config, "--results", tmp_path / "bbox.json")
     metrics, _ = read(tmp_path)
     assert metrics["bbox"]["AP"] == pytest.approx(1)
+
+
+def test_more_objects_and_detections_than_the_limits(
+    config: Path, truth: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = [{**entry, "score": 0.4 + 0.1 * k} for k in range(3) for entry in as_results(truth)]
+    (config.parent / "bbox.json").write_text(json.dumps(results))
+    command = ["--config-file", config, "--results", config.parent / "bbox.json"]
+    main(*command)
+    assert read(config.parent)[0]["notes"] == [] and "MAX_DETS" not in capsys.readouterr().out
+    main(*command, "TEST.MAX_DETS", "2", "TEST.DETECTIONS_PER_IMG", "1")
+    metrics, _ = read(config.parent)
+    assert metrics["max_dets"] == 2 and {"AR1", "AR2", "AR10", "AR100"} <= set(metrics["bbox"])
+    cut = (
+        "2 of 6 detections are beyond the best 2 of their image and class (TEST.MAX_DETS); AP and AR do not count them"
+    )
+    held = "1 image holds more than 1 objects (up to 2), but the model finds at most 1; raise TEST.DETECTIONS_PER_IMG"
+    assert metrics["notes"] == [cut, held]
+    printed = capsys.readouterr().out
+    assert f"\n{cut}\n{held}\n" in printed and " AR2" in printed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from engine.config.declaration import Entries, key
+from pathlib import Path
+
+from engine.config.declaration import MAX_SIZE, MIN_SIZE, Entries, key
 
 # One key after another as in a table, so that a search for a key shows its default too.
 # fmt: off
@@ -10,8 +12,10 @@ _CATALOG = Entries(
     "names",
     "{img_dir: FOLDER, ann_file: FILE}",
     {
-        "img_dir": key("DATASETS.CATALOG.NAME.img_dir", "", "The folder of its images.", not_empty=True),
-        "ann_file": key("DATASETS.CATALOG.NAME.ann_file", "", "Its COCO JSON file.", not_empty=True),
+        "img_dir": key("DATASETS.CATALOG.NAME.img_dir", "", "The folder of its images.", type=Path,
+            not_empty=True),
+        "ann_file": key("DATASETS.CATALOG.NAME.ann_file", "", "Its COCO JSON file.", type=Path,
+            not_empty=True),
         "type": key("DATASETS.CATALOG.NAME.type", "CocoDataset", "Its format; may be missing.", words=("CocoDataset",),
             registry="engine.data.dataset.DATASET_TYPES"),
     },
@@ -19,23 +23,23 @@ _CATALOG = Entries(
 
 KEYS = [
     key("INPUT.MIN_SIZE_TRAIN", (800,), "Lengths of the short side in training, pixels; one is drawn for each image.",
-        at_least=1, not_empty=True),
+        between=(MIN_SIZE, MAX_SIZE), not_empty=True),
     key("INPUT.MIN_SIZE_RANGE_TRAIN", (-1, -1), "(low, high): draw the short side from this range instead, both ends "
-        "included; (-1, -1) is off.", length=(2, "low and high")),
-    key("INPUT.MAX_SIZE_TRAIN", 1333, "Limit of the long side in training, pixels.", at_least=1),
-    key("INPUT.MIN_SIZE_TEST", 800, "Length of the short side in testing, pixels.", at_least=1),
-    key("INPUT.MAX_SIZE_TEST", 1333, "Limit of the long side in testing, pixels.", at_least=1),
+        "included; (-1, -1) is off.", length=(2, "low and high"), between=(-1, MAX_SIZE)),
+    key("INPUT.MAX_SIZE_TRAIN", 1333, "Limit of the long side in training, pixels.", between=(MIN_SIZE, MAX_SIZE)),
+    key("INPUT.MIN_SIZE_TEST", 800, "Length of the short side in testing, pixels.", between=(MIN_SIZE, MAX_SIZE)),
+    key("INPUT.MAX_SIZE_TEST", 1333, "Limit of the long side in testing, pixels.", between=(MIN_SIZE, MAX_SIZE)),
     key("INPUT.PIXEL_MEAN", (102.9801, 115.9465, 122.7717), "Subtracted from each channel, in the order and range that "
-        "TO_BGR255 selects.", length=(3, "one for each channel")),
+        "TO_BGR255 selects.", length=(3, "one for each channel"), between=(-1e6, 1e6)),
     key("INPUT.PIXEL_STD", (1.0, 1.0, 1.0), "Each channel is divided by this after the mean is subtracted.",
-        length=(3, "one for each channel")),
+        length=(3, "one for each channel"), between=(0, 1e6)),
     key("INPUT.TO_BGR255", True, "True: BGR in 0..255 (Caffe2 weights); False: RGB in 0..1 (torchvision weights)."),
     key("INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 0.5, "Probability of mirroring left to right.", ours=True, between=(0, 1)),
     key("INPUT.VERTICAL_FLIP_PROB_TRAIN", 0.0, "Probability of mirroring top to bottom.", ours=True, between=(0, 1)),
     key("INPUT.BRIGHTNESS", 0.0, "Colour jitter: brightness is multiplied by a factor drawn from [1 - x, 1 + x]; 0 is "
-        "off.", ours=True, at_least=0),
-    key("INPUT.CONTRAST", 0.0, "The same for contrast.", ours=True, at_least=0),
-    key("INPUT.SATURATION", 0.0, "The same for saturation.", ours=True, at_least=0),
+        "off.", ours=True, between=(0, 10)),
+    key("INPUT.CONTRAST", 0.0, "The same for contrast.", ours=True, between=(0, 10)),
+    key("INPUT.SATURATION", 0.0, "The same for saturation.", ours=True, between=(0, 10)),
     key("INPUT.HUE", 0.0, "Hue is shifted by a fraction of the colour circle drawn from [-x, x]; 0 is off.", ours=True,
         between=(0, 0.5)),
     key("DATASETS.TRAIN", (), "Names of the data sets to train on: built-in ones (coco_2017_train, ...) or those of "
@@ -48,12 +52,13 @@ KEYS = [
     key("DATASETS.OTHER_CLASSES", "drop", "What becomes of the boxes of other classes than CLASSES: drop makes them "
         "background, ignore makes them regions that are neither positive nor negative.", ours=True,
         words=("drop", "ignore")),
-    key("DATASETS.ROOT", "datasets", "Folder to which relative paths of the catalog are relative.", ours=True),
+    key("DATASETS.ROOT", "datasets", "Folder to which relative paths of the catalog are relative.", ours=True,
+        type=Path),
     key("DATASETS.CATALOG", {}, "Your own data sets, any number: {name: {img_dir: folder of images, ann_file: COCO "
         "JSON}}. For another format add type: the name of a class of your own.", ours=True, entries=_CATALOG),
-    key("DATALOADER.NUM_WORKERS", 4, "Processes that read images; 0 reads in the training process.", at_least=0),
+    key("DATALOADER.NUM_WORKERS", 4, "Processes that read images; 0 reads in the training process.", between=(0, 1024)),
     key("DATALOADER.SIZE_DIVISIBILITY", 0, "Height and width of a batch are padded to a multiple of this; 0 is off.",
-        at_least=0),
+        between=(0, 4096)),
     key("DATALOADER.ASPECT_RATIO_GROUPING", True, "Keep landscape and portrait images in separate batches, which saves "
         "padding."),
     key("DATALOADER.FILTER_EMPTY", False, "Leave out training images without boxes; by default they are trained on.",

@@ -6,7 +6,7 @@ resized image that the model sees.
 
 from __future__ import annotations
 
-from engine.config.declaration import key
+from engine.config.declaration import MAX_CLASSES, MAX_SIZE, key
 
 # One key after another as in a table, so that a search for a key shows its default too.
 # fmt: off
@@ -17,20 +17,22 @@ KEYS = [
     key("MODEL.DENSE.ARGS", {}, "Arguments of a dense stage of your own, by name: any plain values. The built-in ones "
         "have keys in MODEL.ATSS, MODEL.RETINANET and MODEL.FCOS.", ours=True),
     key("MODEL.DENSE.NUM_CLASSES", 0, "Of a dense stage of your own: foreground classes + 1; 0: from the data set or "
-        "the checkpoint.", ours=True),
-    key("MODEL.ATSS.NUM_CLASSES", 81, "Foreground classes + 1; 0: from the data set or the checkpoint."),
-    key("MODEL.ATSS.ANCHOR_SIZES", (64, 128, 256, 512, 1024), "Anchor size of each level.", at_least=1, not_empty=True),
+        "the checkpoint.", ours=True, between=(0, MAX_CLASSES)),
+    key("MODEL.ATSS.NUM_CLASSES", 81, "Foreground classes + 1; 0: from the data set or the checkpoint.",
+        between=(0, MAX_CLASSES)),
+    key("MODEL.ATSS.ANCHOR_SIZES", (64, 128, 256, 512, 1024), "Anchor size of each level.",
+        between=(1, MAX_SIZE), not_empty=True),
     key("MODEL.ATSS.ASPECT_RATIOS", (1.0,), "Height / width of a cell's anchors.", between=(1e-3, 1e3), not_empty=True),
-    key("MODEL.ATSS.ANCHOR_STRIDES", (8, 16, 32, 64, 128), "Stride of each level.", at_least=1),
+    key("MODEL.ATSS.ANCHOR_STRIDES", (8, 16, 32, 64, 128), "Stride of each level.", between=(1, 1024)),
     key("MODEL.ATSS.STRADDLE_THRESH", 0, "Does nothing, as in the reference: anchors that leave the image are trained "
-        "on."),
+        "on.", between=(-1, MAX_SIZE)),
     key("MODEL.ATSS.OCTAVE", 2.0, "The anchors of a cell have the sizes size * OCTAVE ** (i / SCALES_PER_OCTAVE), i = "
-        "0, 1, ...", at_least=1),
-    key("MODEL.ATSS.SCALES_PER_OCTAVE", 1, "Number of anchor sizes per cell.", at_least=1),
-    key("MODEL.ATSS.NUM_CONVS", 4, "Number of 3x3 convolutions in each tower of the head.", at_least=0),
+        "0, 1, ...", between=(1, 100)),
+    key("MODEL.ATSS.SCALES_PER_OCTAVE", 1, "Number of anchor sizes per cell.", between=(1, 100)),
+    key("MODEL.ATSS.NUM_CONVS", 4, "Number of 3x3 convolutions in each tower of the head.", between=(0, 100)),
     key("MODEL.ATSS.USE_DCN_IN_TOWER", False, "The last convolution of each tower is deformable."),
     key("MODEL.ATSS.LOSS_ALPHA", 0.25, "Focal loss: weight of positives.", between=(0, 1)),
-    key("MODEL.ATSS.LOSS_GAMMA", 2.0, "Focal loss: exponent that fades out easy examples.", at_least=0),
+    key("MODEL.ATSS.LOSS_GAMMA", 2.0, "Focal loss: exponent that fades out easy examples.", between=(0, 100)),
     key("MODEL.ATSS.POSITIVE_TYPE", "ATSS", "Which anchors are positive: ATSS (by statistics), SSC (as in FCOS), IoU "
         "(as in RetinaNet), TOPK (the nearest).", words=("ATSS", "SSC", "IoU", "TOPK"),
         registry="engine.modeling.assign.ASSIGNERS"),
@@ -48,24 +50,26 @@ KEYS = [
     key("MODEL.ATSS.SCORE", "sqrt", 'Score of a box: "sqrt" of class score x centerness, which ranks the candidates '
         'too; "product" of the two, with candidates ranked by class score (mmdetection).', ours=True,
         words=("sqrt", "product")),
-    key("MODEL.RETINANET.NUM_CLASSES", 81, "Foreground classes + 1; 0: from the data set or the checkpoint."),
-    key("MODEL.RETINANET.ANCHOR_SIZES", (32, 64, 128, 256, 512), "First size of the anchors of each level.", at_least=1,
+    key("MODEL.RETINANET.NUM_CLASSES", 81, "Foreground classes + 1; 0: from the data set or the checkpoint.",
+        between=(0, MAX_CLASSES)),
+    key("MODEL.RETINANET.ANCHOR_SIZES", (32, 64, 128, 256, 512), "First size of the anchors of each level.",
+        between=(1, MAX_SIZE),
         not_empty=True),
     key("MODEL.RETINANET.ASPECT_RATIOS", (0.5, 1.0, 2.0), "Height / width of a cell's anchors.",
         between=(1e-3, 1e3), not_empty=True),
-    key("MODEL.RETINANET.ANCHOR_STRIDES", (8, 16, 32, 64, 128), "Stride of each level.", at_least=1),
+    key("MODEL.RETINANET.ANCHOR_STRIDES", (8, 16, 32, 64, 128), "Stride of each level.", between=(1, 1024)),
     key("MODEL.RETINANET.STRADDLE_THRESH", 0, "Does nothing, as in the reference: anchors that leave the image are "
-        "trained on."),
+        "trained on.", between=(-1, MAX_SIZE)),
     key("MODEL.RETINANET.OCTAVE", 2.0, "The anchors of a cell have the sizes size * OCTAVE ** (i / SCALES_PER_OCTAVE), "
-        "i = 0, 1, ...", at_least=1),
-    key("MODEL.RETINANET.SCALES_PER_OCTAVE", 3, "Number of anchor sizes per cell.", at_least=1),
+        "i = 0, 1, ...", between=(1, 100)),
+    key("MODEL.RETINANET.SCALES_PER_OCTAVE", 3, "Number of anchor sizes per cell.", between=(1, 100)),
     key("MODEL.RETINANET.USE_C5", True, "The pyramid's P6 comes from C5 (True) or from P5 (False), for every dense "
         "stage, not only RetinaNet."),
-    key("MODEL.RETINANET.NUM_CONVS", 4, "Number of 3x3 convolutions in each tower of the head.", at_least=0),
+    key("MODEL.RETINANET.NUM_CONVS", 4, "Number of 3x3 convolutions in each tower of the head.", between=(0, 100)),
     key("MODEL.RETINANET.USE_GN", False, "Group norm in the towers.", ours=True),
     key("MODEL.RETINANET.DELTA_WEIGHTS", (10.0, 10.0, 5.0, 5.0), "Factors of (dx, dy, dw, dh).", ours=True,
-        at_least=1e-6, length=(4, "for dx, dy, dw, dh")),
-    key("MODEL.RETINANET.BBOX_REG_WEIGHT", 4.0, "The box loss is divided by this.", at_least=1e-6),
+        between=(1e-6, 1e6), length=(4, "for dx, dy, dw, dh")),
+    key("MODEL.RETINANET.BBOX_REG_WEIGHT", 4.0, "The box loss is divided by this.", between=(1e-6, 1e6)),
     key("MODEL.RETINANET.LOSS_NORMALIZER", "positives", "What the losses are divided by: positives of the batch (the "
         "reference's), a moving_average of them (detectron2's) or the positives of each image, per_image "
         "(torchvision's); only the first one uses BBOX_REG_WEIGHT.", ours=True,
@@ -75,21 +79,22 @@ KEYS = [
     key("MODEL.RETINANET.FG_IOU_THRESHOLD", 0.5, "Positive from this IoU on.", between=(0, 1)),
     key("MODEL.RETINANET.BG_IOU_THRESHOLD", 0.4, "Negative below this IoU.", between=(0, 1)),
     key("MODEL.RETINANET.LOSS_ALPHA", 0.25, "Focal loss: weight of positives.", between=(0, 1)),
-    key("MODEL.RETINANET.LOSS_GAMMA", 2.0, "Focal loss: exponent that fades out easy examples.", at_least=0),
+    key("MODEL.RETINANET.LOSS_GAMMA", 2.0, "Focal loss: exponent that fades out easy examples.", between=(0, 100)),
     key("MODEL.RETINANET.PRIOR_PROB", 0.01, "Score of every class before training.", between=(1e-9, 1 - 1e-9)),
     key("MODEL.RETINANET.INFERENCE_TH", 0.05, "Candidates score more than this.", between=(0, 1)),
     key("MODEL.RETINANET.NMS_TH", 0.4, "NMS drops a box whose IoU with a better one of its class is larger.",
         between=(0, 1)),
-    key("MODEL.FCOS.NUM_CLASSES", 81, "Foreground classes + 1; 0: from the data set or the checkpoint."),
-    key("MODEL.FCOS.FPN_STRIDES", (8, 16, 32, 64, 128), "Stride of each level.", at_least=1),
+    key("MODEL.FCOS.NUM_CLASSES", 81, "Foreground classes + 1; 0: from the data set or the checkpoint.",
+        between=(0, MAX_CLASSES)),
+    key("MODEL.FCOS.FPN_STRIDES", (8, 16, 32, 64, 128), "Stride of each level.", between=(1, 1024)),
     key("MODEL.FCOS.PRIOR_PROB", 0.01, "Score of every class before training.", between=(1e-9, 1 - 1e-9)),
     key("MODEL.FCOS.INFERENCE_TH", 0.05, "Candidates score more than this.", between=(0, 1)),
     key("MODEL.FCOS.NMS_TH", 0.6, "NMS drops a box whose IoU with a better one of its class is larger.",
         between=(0, 1)),
     key("MODEL.FCOS.PRE_NMS_TOP_N", 1000, "Candidates per level that reach the NMS.", at_least=1),
     key("MODEL.FCOS.LOSS_ALPHA", 0.25, "Focal loss: weight of positives.", between=(0, 1)),
-    key("MODEL.FCOS.LOSS_GAMMA", 2.0, "Focal loss: exponent that fades out easy examples.", at_least=0),
-    key("MODEL.FCOS.NUM_CONVS", 4, "Number of 3x3 convolutions in each tower of the head.", at_least=0),
+    key("MODEL.FCOS.LOSS_GAMMA", 2.0, "Focal loss: exponent that fades out easy examples.", between=(0, 100)),
+    key("MODEL.FCOS.NUM_CONVS", 4, "Number of 3x3 convolutions in each tower of the head.", between=(0, 100)),
     key("MODEL.FCOS.CENTER_SAMPLING_RADIUS", 0.0, "Only cells within this many strides of a box's centre are positive; "
         "0 uses the whole box.", at_least=0),
     key("MODEL.FCOS.IOU_LOSS_TYPE", "iou", "Box loss.", words=("iou", "linear_iou", "giou"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from engine.config.declaration import key
+from pathlib import Path
+
+from engine.config.declaration import MAX_CHANNELS, key
 
 _BODIES = ("R-18", "R-34", "R-50", "R-101", "R-152")
 _NECKS = ("FPN-RETINANET", "FPN")
@@ -20,7 +22,7 @@ KEYS = [
     key("MODEL.RETINANET_ON", False, "The dense stage is RetinaNet."),
     key("MODEL.DEVICE", "cuda", "cuda, cuda:N or cpu; without a GPU the engine warns and uses the CPU."),
     key("MODEL.WEIGHT", "", 'Initial weights: catalog://NAME, torchvision://NAME, a URL or a file; "" trains from '
-        'scratch.'),
+        'scratch.', type=Path),
     key("MODEL.WEIGHT_SURGERY", "", "What to do to the weights before they are matched: \"keep_first_classes\" slices "
         "a head of more classes (such as COCO's 80) to this model's number; \"\" leaves them.", ours=True,
         words=("", "keep_first_classes")),
@@ -58,11 +60,12 @@ KEYS = [
     key("MODEL.FPN.USE_RELU", False, "ReLU after the pyramid's convolutions."),
     key("MODEL.FPN.RELU_BEFORE_P7", True, "P7 comes from relu(P6), as in RetinaNet; mmdetection uses P6 itself "
         "(False).", ours=True),
-    key("MODEL.GROUP_NORM.DIM_PER_GP", -1, "Channels per group, or -1."),
-    key("MODEL.GROUP_NORM.NUM_GROUPS", 32, "Groups, or -1."),
-    key("MODEL.GROUP_NORM.EPSILON", 1e-5, "Added to the variance.", at_least=0),
-    key("MODEL.RESNETS.NUM_GROUPS", 1, "Groups of the 3x3 convolutions; more than 1 is a ResNeXt.", at_least=1),
-    key("MODEL.RESNETS.WIDTH_PER_GROUP", 64, "Channels of each group in the first stage.", at_least=1),
+    key("MODEL.GROUP_NORM.DIM_PER_GP", -1, "Channels per group, or -1.", between=(-1, MAX_CHANNELS)),
+    key("MODEL.GROUP_NORM.NUM_GROUPS", 32, "Groups, or -1.", between=(-1, MAX_CHANNELS)),
+    key("MODEL.GROUP_NORM.EPSILON", 1e-5, "Added to the variance.", between=(0, 1)),
+    key("MODEL.RESNETS.NUM_GROUPS", 1, "Groups of the 3x3 convolutions; more than 1 is a ResNeXt.",
+        between=(1, MAX_CHANNELS)),
+    key("MODEL.RESNETS.WIDTH_PER_GROUP", 64, "Channels of each group in the first stage.", between=(1, MAX_CHANNELS)),
     key("MODEL.RESNETS.STRIDE_IN_1X1", True, "The stride of a stage is in its first 1x1 convolution (MSRA weights) or "
         "in the 3x3 one (others)."),
     # The engine reads the norm at the end of both names and nothing else, so that a module of IMPORTS has nothing to
@@ -75,13 +78,14 @@ KEYS = [
     key("MODEL.RESNETS.NORM", "", 'Norm of stem and blocks; "" means the one in STEM_FUNC and TRANS_FUNC.', ours=True,
         words=("", "FrozenBN", "BN", "SyncBN", "GN"), registry="engine.layers.norm.NORMS"),
     key("MODEL.RESNETS.RES5_DILATION", 1, "Dilation of the last stage; 2 keeps its resolution.", between=(1, 2)),
-    key("MODEL.RESNETS.BACKBONE_OUT_CHANNELS", 1024, "Channels of the pyramid's levels.", at_least=1),
+    key("MODEL.RESNETS.BACKBONE_OUT_CHANNELS", 1024, "Channels of the pyramid's levels.", between=(1, MAX_CHANNELS)),
     key("MODEL.RESNETS.RES2_OUT_CHANNELS", 256, "Output channels of the first stage; each later one has twice as many.",
-        at_least=1),
-    key("MODEL.RESNETS.STEM_OUT_CHANNELS", 64, "Output channels of the stem.", at_least=1),
+        between=(1, MAX_CHANNELS)),
+    key("MODEL.RESNETS.STEM_OUT_CHANNELS", 64, "Output channels of the stem.", between=(1, MAX_CHANNELS)),
     key("MODEL.RESNETS.STAGE_WITH_DCN", (False, False, False, False), "Which of the four stages have deformable 3x3 "
         "convolutions.", length=(4, "one for each stage")),
     key("MODEL.RESNETS.WITH_MODULATED_DCN", False, "Deformable convolutions have masks (version 2), not only offsets."),
-    key("MODEL.RESNETS.DEFORMABLE_GROUPS", 1, "Groups of channels that have offsets of their own.", at_least=1),
+    key("MODEL.RESNETS.DEFORMABLE_GROUPS", 1, "Groups of channels that have offsets of their own.",
+        between=(1, MAX_CHANNELS)),
 ]
 # fmt: on

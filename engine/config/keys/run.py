@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from engine.config.declaration import key
 
 # One key after another as in a table, so that a search for a key shows its default too.
 # fmt: off
 KEYS = [
-    key("OUTPUT_DIR", ".", "Folder of everything a run writes."),
+    key("OUTPUT_DIR", ".", "Folder of everything a run writes.", type=Path),
     key("IMPORTS", (), "Python modules to import before anything is built: your own backbones, heads and losses "
         "register themselves there.", ours=True, type=tuple[str, ...]),
     key("SEED", -1, "Seed of weights, sampling and augmentation, below 2^32 (NumPy's limit); -1 draws one and logs it.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.config.declaration import Entries, key
+from engine.config.declaration import MAX_BATCH, Entries, key
 
 _FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -23,16 +23,16 @@ GROUPS = {"SOLVER.VALIDATION": "(ours) Evaluation on DATASETS.VAL during trainin
 KEYS = [
     key("SOLVER.MAX_ITER", 40000, "Training steps.", at_least=0),
     key("SOLVER.MAX_EPOCH", 0, "Length of the training in passes over the training images, instead of MAX_ITER "
-        "(rounded up to whole steps); 0: MAX_ITER counts.", ours=True, at_least=0),
+        "(rounded up to whole steps); 0: MAX_ITER counts.", ours=True, between=(0, 10**6)),
     # The classes of torch.optim, except those that need a closure, sparse gradients or matrices only; a test compares.
     key("SOLVER.OPTIMIZER", "SGD", "A class of torch.optim (not LBFGS, SparseAdam or Muon), or one of your own.",
         ours=True,
         words=("SGD", "Adam", "AdamW", "Adadelta", "Adafactor", "Adagrad", "Adamax", "ASGD", "NAdam", "RAdam",
                "RMSprop", "Rprop"),
         registry="engine.solver.optimizer.OPTIMIZERS"),
-    key("SOLVER.BASE_LR", 0.001, "Learning rate after the warm-up.", at_least=0),
+    key("SOLVER.BASE_LR", 0.001, "Learning rate after the warm-up.", between=(0, 1e30)),
     key("SOLVER.REFERENCE_BATCH", 0, "Number of images per step that BASE_LR is meant for: BASE_LR is multiplied by "
-        "IMS_PER_BATCH / REFERENCE_BATCH, which the log reports. 0 is off.", ours=True, at_least=0),
+        "IMS_PER_BATCH / REFERENCE_BATCH, which the log reports. 0 is off.", ours=True, between=(0, MAX_BATCH)),
     key("SOLVER.BIAS_LR_FACTOR", 2.0, "Learning rate of biases relative to BASE_LR.", at_least=0),
     key("SOLVER.DCONV_OFFSETS_LR_FACTOR", 1.0, "Learning rate of the offsets of deformable convolutions relative to "
         "BASE_LR.", at_least=0),
@@ -78,10 +78,10 @@ KEYS = [
     key("SOLVER.CHECKPOINT_PERIOD", 2500, "Iterations between two checkpoints.", at_least=0),
     key("SOLVER.KEEP_CHECKPOINTS", 0, "Keep this many of the newest numbered checkpoints; 0 keeps all.", ours=True,
         at_least=0),
-    key("SOLVER.IMS_PER_BATCH", 16, "Images per step, over all processes together.", at_least=1),
+    key("SOLVER.IMS_PER_BATCH", 16, "Images per step, over all processes together.", between=(1, MAX_BATCH)),
     key("SOLVER.ACCUMULATE", 1, "Gradient accumulation: a step consists of this many passes of IMS_PER_BATCH / "
         "ACCUMULATE images each. It takes less memory; rates and iterations keep their meaning.", ours=True,
-        at_least=1),
+        between=(1, MAX_BATCH)),
     key("SOLVER.CLIP_GRAD_NORM", 0.0, "Gradients are scaled down to this norm when theirs is larger; 0 is off.",
         ours=True, at_least=0),
     key("SOLVER.CLIP_GRAD_VALUE", 0.0, "Each gradient is clipped to [-this, this], before CLIP_GRAD_NORM; 0 is off.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.config.declaration import key
+from engine.config.declaration import MAX_CHANNELS, MAX_CLASSES, MAX_SIZE, key
 
 _SAMPLERS = ("random", "ohem", "balanced")
 _BOX_LOSSES = ("smooth_l1", "l1", "giou")
@@ -25,12 +25,12 @@ GROUPS = {
 KEYS = [
     key("MODEL.RPN.USE_FPN", False, "The first stage looks at all levels of a pyramid."),
     key("MODEL.RPN.ANCHOR_SIZES", (32, 64, 128, 256, 512), "Anchor sizes, the same number for each level: the first "
-        "ones belong to the first level, and so on.", at_least=1, not_empty=True),
-    key("MODEL.RPN.ANCHOR_STRIDE", (16,), "Stride of each level.", at_least=1, not_empty=True),
+        "ones belong to the first level, and so on.", between=(1, MAX_SIZE), not_empty=True),
+    key("MODEL.RPN.ANCHOR_STRIDE", (16,), "Stride of each level.", between=(1, 1024), not_empty=True),
     key("MODEL.RPN.ASPECT_RATIOS", (0.5, 1.0, 2.0), "Height / width of a cell's anchors.", between=(1e-3, 1e3),
         not_empty=True),
     key("MODEL.RPN.STRADDLE_THRESH", 0, "Anchors that leave the image by more than this are not trained on; -1 keeps "
-        "all.", at_least=-1),
+        "all.", between=(-1, MAX_SIZE)),
     key("MODEL.RPN.FG_IOU_THRESHOLD", 0.7, "Positive from this IoU on.", between=(0, 1)),
     key("MODEL.RPN.BG_IOU_THRESHOLD", 0.3, "Negative below this IoU.", between=(0, 1)),
     key("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 256, "Anchors per image that are sampled for the losses.", at_least=1),
@@ -40,7 +40,7 @@ KEYS = [
     key("MODEL.RPN.POST_NMS_TOP_N_TRAIN", 2000, "Proposals per level kept after the NMS in training.", at_least=0),
     key("MODEL.RPN.POST_NMS_TOP_N_TEST", 1000, "Proposals per level kept after the NMS in testing.", at_least=0),
     key("MODEL.RPN.NMS_THRESH", 0.7, "NMS drops a proposal whose IoU with a better one is larger.", between=(0, 1)),
-    key("MODEL.RPN.MIN_SIZE", 0, "Proposals with a shorter side are dropped, pixels.", at_least=0),
+    key("MODEL.RPN.MIN_SIZE", 0, "Proposals with a shorter side are dropped, pixels.", between=(0, MAX_SIZE)),
     key("MODEL.RPN.FPN_POST_NMS_TOP_N_TRAIN", 2000, "Proposals of all levels together kept per image in training. (The "
         "reference counts them over the images of a process.)", at_least=0),
     key("MODEL.RPN.FPN_POST_NMS_TOP_N_TEST", 2000, "Proposals of all levels kept per image in testing.", at_least=0),
@@ -66,7 +66,7 @@ KEYS = [
         "instead of both thresholds.)", between=(0, 1)),
     key("MODEL.ROI_HEADS.BG_IOU_THRESHOLD", 0.5, "A proposal is background below this IoU.", between=(0, 1)),
     key("MODEL.ROI_HEADS.BBOX_REG_WEIGHTS", (10.0, 10.0, 5.0, 5.0), "Factors of (dx, dy, dw, dh).",
-        length=(4, "for dx, dy, dw, dh")),
+        length=(4, "for dx, dy, dw, dh"), between=(1e-6, 1e6)),
     key("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 512, "Proposals per image sampled for the losses.", at_least=1),
     key("MODEL.ROI_HEADS.POSITIVE_FRACTION", 0.25, "Largest fraction of them that is foreground.", between=(0, 1)),
     key("MODEL.ROI_HEADS.SCORE_THRESH", 0.05, "Detections score more than this.", between=(0, 1)),
@@ -85,24 +85,26 @@ KEYS = [
     key("MODEL.ROI_BOX_HEAD.PREDICTOR", "FastRCNNPredictor", "What turns the vector into logits and deltas: "
         "FPNPredictor. The default is the reference's and cannot be built.",
         words=("FPNPredictor", "FastRCNNPredictor")),
-    key("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 14, "Height and width of a pooled proposal, cells.", at_least=1),
+    key("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 14, "Height and width of a pooled proposal, cells.", between=(1, 256)),
     key("MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO", 0, "Samples along each side of a cell; 0 adapts to the proposal's "
-        "size.", at_least=0),
+        "size.", between=(0, 64)),
     key("MODEL.ROI_BOX_HEAD.POOLER_SCALES", (0.0625,), "1 / stride of each level that is pooled from.",
         between=(1e-3, 1), not_empty=True),
-    key("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 81, "Foreground classes + 1; 0: from the data set or the checkpoint."),
-    key("MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 1024, "Width of the fully connected layers.", at_least=1),
+    key("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 81, "Foreground classes + 1; 0: from the data set or the checkpoint.",
+        between=(0, MAX_CLASSES)),
+    key("MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 1024, "Width of the fully connected layers.", between=(1, MAX_CHANNELS)),
     key("MODEL.ROI_BOX_HEAD.USE_GN", False, "Group norm in the head."),
-    key("MODEL.ROI_BOX_HEAD.DILATION", 1, "Dilation of the head's convolutions.", at_least=1),
-    key("MODEL.ROI_BOX_HEAD.CONV_HEAD_DIM", 256, "Channels of the head's convolutions.", at_least=1),
-    key("MODEL.ROI_BOX_HEAD.NUM_STACKED_CONVS", 4, "Number of the head's convolutions.", at_least=0),
+    key("MODEL.ROI_BOX_HEAD.DILATION", 1, "Dilation of the head's convolutions.", between=(1, 64)),
+    key("MODEL.ROI_BOX_HEAD.CONV_HEAD_DIM", 256, "Channels of the head's convolutions.", between=(1, MAX_CHANNELS)),
+    key("MODEL.ROI_BOX_HEAD.NUM_STACKED_CONVS", 4, "Number of the head's convolutions.", between=(0, 100)),
     key("MODEL.ROI_BOX_HEAD.POOLER_ALIGNED", False, "RoIAlign with pixel centres at half-integers, as in detectron2 "
         "and mmdetection 2; False is the reference's.", ours=True),
     key("MODEL.ROI_BOX_HEAD.CLS_LOSS", "cross_entropy", "Class loss: cross_entropy or focal (of the softmax).",
         ours=True, words=("cross_entropy", "focal"), registry="engine.modeling.two_stage.roi_losses.CLS_LOSSES"),
     key("MODEL.ROI_BOX_HEAD.CLS_LOSS_WEIGHT", 1.0, "Weight of the class loss.", ours=True, at_least=0),
     key("MODEL.ROI_BOX_HEAD.LOSS_ALPHA", 0.25, "focal: weight of the foreground.", ours=True, between=(0, 1)),
-    key("MODEL.ROI_BOX_HEAD.LOSS_GAMMA", 2.0, "focal: exponent that fades out easy examples.", ours=True, at_least=0),
+    key("MODEL.ROI_BOX_HEAD.LOSS_GAMMA", 2.0, "focal: exponent that fades out easy examples.", ours=True,
+        between=(0, 100)),
     key("MODEL.ROI_BOX_HEAD.BBOX_LOSS", "smooth_l1", "Box loss.", ours=True, words=_BOX_LOSSES,
         registry="engine.modeling.two_stage.roi_losses.BOX_LOSSES"),
     key("MODEL.ROI_BOX_HEAD.BBOX_LOSS_WEIGHT", 1.0, "Weight of the box loss.", ours=True, at_least=0),
@@ -112,7 +114,8 @@ KEYS = [
         "below.", ours=True, between=(0, 1), not_empty=True),
     key("MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS",
         ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0)), "Factors of (dx, dy, dw, dh): 1 "
-        "/ the standard deviations that mmdetection writes (where 0.033 is not exactly 1 / 30).", ours=True),
+        "/ the standard deviations that mmdetection writes (where 0.033 is not exactly 1 / 30).", ours=True,
+        between=(0, 1e6)),
     key("MODEL.ROI_BOX_CASCADE_HEAD.LOSS_WEIGHTS", (1.0, 0.5, 0.25), "Weights of both losses.", ours=True, at_least=0),
     key("MODEL.ROI_BOX_CASCADE_HEAD.SCORE_MEAN", "logits", "The scores come from the mean over the heads of their "
         "probabilities (detectron2) or of their logits (mmdetection).", ours=True, words=("logits", "probabilities"),
