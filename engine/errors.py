@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NoReturn
 
 EXIT_BAD_INPUT = 2
@@ -22,14 +24,45 @@ class InputError(Exception):
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: on one line, at most 60 characters.
+    """A value as a message shows it: on one line, at most 60 characters, text in quotes.
+
+    What could not be told from the page is an escape: line ends, zero-width characters, halves of characters, and in
+    decomposed text the characters that composition would change.
 
     Example:
         >>> shown("two\\nlines"), len(shown([1] * 100))
         ("'two\\\\nlines'", 60)
+        >>> shown("d\u00e9faut"), shown("de\u0301faut")
+        ("'d\u00e9faut'", "'de\\\\u0301faut'")
     """
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # lists a thousand deep; an integer of more digits than Python prints
+        text = f"<{type(value).__name__} too large to show>"
+    text = _with_visible_accents(text[:61])
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Names or ids as a message lists them.
+
+    Example:
+        >>> listed(["hole ", 7])
+        "'hole ', 7"
+    """
+    return ", ".join(map(shown, values))
+
+
+def _with_visible_accents(text: str) -> str:
+    """`text` with escapes in place of the characters that NFC would change or join to the one before them."""
+    if unicodedata.is_normalized("NFC", text):
+        return text
+    normal = partial(unicodedata.normalize, "NFC")
+    pairs = zip(("", *text), text, strict=False)
+    return "".join(
+        char if normal(before + char) == normal(before) + char else char.encode("unicode_escape").decode()
+        for before, char in pairs
+    )
 
 
 SIGNALS = [each for each in signal.Signals if each.name in ("SIGINT", "SIGTERM", "SIGUSR1")]

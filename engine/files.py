@@ -1,4 +1,4 @@
-"""Paths as users write them, and atomic writing.
+"""Paths as users write them, atomic writing, and reading JSON.
 
 A file is complete or absent: temporary file, fsync, rename, fsync of the folder.
 """
@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +109,7 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[_RememberingFile]:
 def write_text(path: Path, text: str, suffix: str = ".tmp") -> None:
     """Write a small UTF-8 file atomically; for `suffix` see `replacing`."""
     with replacing(path, suffix) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))  # half a character; in JSON that is its escape
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -123,6 +124,50 @@ def write_json(path: str | Path, content: Any) -> None:
     indent = 2 if isinstance(content, dict) else None
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
     write_text(Path(path), text, suffix=f".{uuid.uuid4().hex}.tmp")
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file in UTF-8.
+
+    Raises:
+        InputError: the file cannot be read or is not JSON (names the line), or `parse_json` refuses it.
+    """
+    try:
+        return parse_json(Path(path).read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds. Valid JSON that Python cannot hold is a `ValueError` too, with one line.
+
+    Raises:
+        ValueError: lists and objects are nested too deeply, or a number has more digits than Python converts.
+        json.JSONDecodeError: a `ValueError` as well; `text` is not JSON.
+
+    Example:
+        >>> parse_json("[" * 100_000 + "]" * 100_000)
+        Traceback (most recent call last):
+            ...
+        ValueError: lists or objects are nested too deeply to be read; remove them
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deeply to be read; remove them") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        limit = sys.get_int_max_str_digits()
+        found = re.search(rf"\d{{{limit + 1}}}", text)
+        line = text.count("\n", 0, found.start()) + 1 if found else 1
+        raise ValueError(f"line {line}: a number of more than {limit} digits cannot be read; correct it") from None
 
 
 def _why_not_written(path: Path, error: OSError) -> str:

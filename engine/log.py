@@ -65,7 +65,7 @@ def setup_logging(output_dir: Path | None = None, rank: int = 0) -> logging.Logg
     logger.addHandler(console)
     if output_dir is not None and rank == 0:
         output_dir.mkdir(parents=True, exist_ok=True)
-        file = _LogFile(output_dir / "log.txt", encoding="utf-8")
+        file = _LogFile(output_dir / "log.txt", encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(file)
     return logger

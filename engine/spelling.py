@@ -1,4 +1,4 @@
-"""Which key, word or file did the user mean?"""
+"""Which key, word or file did the user mean? When are two names the same?"""
 
 from __future__ import annotations
 
@@ -9,10 +9,34 @@ from collections.abc import Iterable
 # Similarities are between 0 and 1. A suggestion below these limits would only confuse.
 _SIMILAR_ENOUGH = 0.6
 _SIMILAR_ENOUGH_ELSEWHERE = 0.8  # in another group of keys
+_SLIP = 0.82  # a letter of four; not `isbbox` for `bbox`
 # Tuned on every possible slip in every key (the tests sample them): the right group counts more than the exact name in
 # another group.
 _SAME_GROUP_BONUS = 0.15
 _OTHER_GROUP_PENALTY = 0.06
+
+
+def normal_name(name: str) -> str:
+    """The form in which names are compared: without blanks at the ends, accents composed (NFC). Case counts.
+
+    Example:
+        >>> normal_name("de\\u0301faut ") == normal_name("d\\u00e9faut")
+        True
+    """
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def is_slip(word: str, meant: str) -> bool:
+    """Whether `word` is `meant` with a slip: a letter more, less, wrong or in another place, other case or separators.
+
+    Example:
+        >>> [is_slip(word, "bbox") for word in ("bBox", "bbx", "obbx", "box_id")]
+        [True, True, True, False]
+    """
+    squeezed, squeezed_meant = ("".join(filter(str.isalnum, each.lower())) for each in (word, meant))
+    if abs(len(squeezed) - len(squeezed_meant)) > len(squeezed_meant) // 2:  # most words; no need to look closer
+        return False
+    return sorted(squeezed) == sorted(squeezed_meant) or _similarity(squeezed, squeezed_meant) >= _SLIP
 
 
 def nearest_key(key: str, keys: Iterable[str]) -> str | None:
@@ -77,13 +101,3 @@ def _abbreviation_bonus(name: str, candidate: str) -> float:
     if name in candidate.split("_") or (len(name) >= 3 and candidate.startswith(name)):
         return 0.15
     return 0.05 if name.startswith(candidate) else 0.0
-
-
-def normal_name(name: str) -> str:
-    """The form in which names are compared: composed characters (NFC), no blanks around.
-
-    Example:
-        >>> normal_name("de\\u0301faut ") == "d\\u00e9faut"
-        True
-    """
-    return unicodedata.normalize("NFC", name).strip()

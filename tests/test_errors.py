@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import listed, shown
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -48,3 +50,32 @@ def test_exit_codes() -> None:
     assert outcome("pass") == (0, "") and outcome("return 4") == (4, "")
     assert outcome("raise InputError('a\\nb')") == (2, "error: a\nerror: b\n")
     assert outcome("raise KeyboardInterrupt") == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("hole ", "'hole '"),
+        ("7", "'7'"),
+        (7, "7"),
+        ("d\u00e9faut", "'d\u00e9faut'"),
+        ("de\u0301faut", "'de\\u0301faut'"),
+        ("\u212bngstr\u00f6m", "'\\u212bngstr\u00f6m'"),  # the sign, not the letter
+        ("\u1112\u1161\u11ab", "'\u1112\\u1161\u11ab'"),  # one syllable of Korean in three pieces
+        ("\u0e01\u0e33", "'\u0e01\u0e33'"),  # Thai, where no other form is meant
+        ("a\u200bb\u00a0\ufeff", "'a\\u200bb\\xa0\\ufeff'"),
+        ("\ud83d\0\n", "'\\ud83d\\x00\\n'"),
+        (["de\u0301"], "['de\\u0301']"),
+    ],
+)
+def test_what_cannot_be_told_apart_is_an_escape(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_values_of_any_size_are_short() -> None:
+    deep: list = []
+    for _ in range(5000):
+        deep = [deep]
+    for value in (deep, 10**6000, "x" * 10**6, ["e\u0301" * 99], {"a": deep}):
+        assert 0 < len(shown(value)) <= 60 and "\n" not in shown(value)
+    assert listed(["a ", 7]) == "'a ', 7" and listed([]) == ""

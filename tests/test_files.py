@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InputError
-from engine.files import expanded, replacing, user_path, write_json
+from engine.files import expanded, parse_json, read_json, replacing, user_path, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -59,6 +59,43 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Pat
         file.write(b"new")
     assert victim.read_text() == "kept" and (tmp_path / "b").read_text() == "new"
     assert not (tmp_path / "b").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{\n"a": [}', ":2: not valid JSON"),
+        (b"", ":1: not valid JSON"),
+        (b"\xff\xfe[\x00]\x00", ": not UTF-8 text"),
+        (b"[" * 100_000 + b"]" * 100_000, ": lists or objects are nested too deeply"),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, ": lists or objects are nested too deeply"),
+        (b"[1,\n\n-" + b"9" * 5000 + b"]", ": line 3: a number of more than 4300 digits"),
+    ],
+    ids=lambda value: str(value[:20]),
+)
+def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_json(tmp_path / "a.json")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.json'}{message}") and "\n" not in str(caught.value)
+
+
+def test_paths_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.json", tmp_path, tmp_path / ("x" * 5000), tmp_path / "a\0.json"):
+        with pytest.raises(InputError) as caught:
+            read_json(path)
+        assert str(caught.value).startswith(str(path))
+
+
+def test_json_is_read_as_written(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": [1, "\\ud83d", NaN], "a": ' + b"[" * 300 + b"]" * 300 + b"}")
+    assert list(read_json(str(tmp_path / "a.json"))) == ["a"]
+    assert parse_json(" [1e999] ") == [float("inf")]
+
+
+def test_halves_of_characters_survive_writing(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", ["\ud83d", "\udcff", "ü"])
+    assert read_json(tmp_path / "a.json") == ["\ud83d", "\udcff", "ü"]
 
 
 # ---------------------------------------------------------------- paths as users write them

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +39,11 @@ def test_mistakes_in_a_message_are_shown(tmp_path: Path, capsys: pytest.CaptureF
     setup_logging(tmp_path)
     get_logger(__name__).info("%d", "no number")
     assert "TypeError" in capsys.readouterr().err
+
+
+def test_a_name_that_is_no_text_is_an_escape_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    setup_logging(tmp_path)
+    logging.getLogger("engine").handlers[0].setStream(io.StringIO())  # the console has its own way, see `run_tool`
+    get_logger(__name__).info("photo \udcff.jpg")
+    assert (tmp_path / "log.txt").read_text(encoding="utf-8").endswith(": photo \\udcff.jpg\n")
+    assert capsys.readouterr().err == ""

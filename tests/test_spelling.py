@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config.keys import KEYS as DECLARED
-from engine.spelling import did_you_mean, nearest_key, nearest_words
+from engine.spelling import did_you_mean, is_slip, nearest_key, nearest_words, normal_name
 
 KEYS = list(DECLARED)
 
@@ -64,3 +64,22 @@ def test_nearest_words():
 def test_did_you_mean():
     assert did_you_mean("adamw", ["SGD", "Adam", "AdamW"], at_most=2) == "; did you mean AdamW or Adam?"
     assert did_you_mean("zebra", ["SGD", "Adam"]) == ""
+
+
+@pytest.mark.parametrize("name", ["d\u00e9faut", "de\u0301faut", " d\u00e9faut", "de\u0301faut\u00a0\n"])
+def test_names_that_look_alike_have_one_normal_form(name: str) -> None:
+    assert normal_name(name) == "d\u00e9faut"
+
+
+def test_names_that_differ_stay_different() -> None:
+    names = ["Hole", "hole", "ho le", "hole.", "h\u043ele", "", "\ufb01ne", "fine"]
+    assert [normal_name(name) for name in names] == names
+
+
+def test_slips() -> None:
+    slips = {"annotations": ["annotation", "Annotations", "anotations", "annotaitons"], "bbox": ["bbx", "box", "BBOX"]}
+    slips |= {"file_name": ["file-name", "filename", "fileName"], "iscrowd": ["is_crowd", "crowd"], "width": ["widht"]}
+    others = {"bbox": ["isbbox", "bboxes3d", "score"], "id": ["idx", "uid"], "category_id": ["category_name"]}
+    others |= {"annotations": ["info", "licenses", "videos"], "height": ["weight_kg"], "file_name": ["path", "license"]}
+    assert [word for meant, words in slips.items() for word in words if not is_slip(word, meant)] == []
+    assert [word for meant, words in others.items() for word in words if is_slip(word, meant)] == []

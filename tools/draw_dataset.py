@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.errors import InputError, run_tool
+from engine.errors import InputError, run_tool, shown
 from engine.files import user_path
 
 MAX_ON_SHEET = 200
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
         if num_drawn <= MAX_ON_SHEET:  # all of a large data set would not fit into memory
             cells.append(mosaic([picture], columns=1, cell_width=width, gap=0))
     if not cells:
-        raise InputError(f"{dataset.name}: none of {len(indices)} images can be read")
+        raise InputError(f"data set {shown(dataset.name)}: none of {len(indices)} images can be read")
     sheet = args.output_dir / f"{dataset.name}.png"
     write_image(sheet, mosaic(cells, args.columns or (2 if args.results else 4), width))
     print(f"{num_drawn} of {len(dataset)} images of {dataset.name} drawn into {folder}")

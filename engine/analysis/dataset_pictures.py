@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.data.annotations import CategoryId
 from engine.data.dataset import CocoDataset
 from engine.errors import InputError
 from engine.log import get_logger
@@ -53,7 +54,9 @@ def pictures(
         yield name, titled(drawn, name)
 
 
-def _detections(results: Sequence[Mapping[str, Any]], category_ids: Sequence[int], size: tuple[int, int]) -> Detections:
+def _detections(
+    results: Sequence[Mapping[str, Any]], category_ids: Sequence[CategoryId], size: tuple[int, int]
+) -> Detections:
     """COCO results of one image of `size` (height, width) as detections."""
     label_of = {category_id: label for label, category_id in enumerate(category_ids)}
     boxes_xywh = torch.tensor([result["bbox"] for result in results], dtype=torch.float32).reshape(-1, 4)

@@ -113,7 +113,8 @@ def times_table(runs: Sequence[RunLog]) -> str:
     The mean and the hours include the time between iterations (checkpoints, validations); the median does not.
     """
     headers = ["run", "iterations", "hours", "s/iter median", "mean", "p95", "data", "memory MB"]
-    return aligned_table(headers, [[run.name, *_times(run)] for run in runs])
+    with np.errstate(all="ignore"):  # a file may hold any numbers, also such as have no mean
+        return aligned_table(headers, [[run.name, *_times(run)] for run in runs])
 
 
 def _times(run: RunLog) -> list[str]:

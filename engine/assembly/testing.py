@@ -19,7 +19,7 @@ from engine.assembly.process import output_dir_claimed
 from engine.config.parts import dense_name
 from engine.data.annotations import ImageId
 from engine.data.dataset import DetectionDataset
-from engine.errors import InputError
+from engine.errors import InputError, shown
 from engine.evaluation.coco import coco_metrics
 from engine.evaluation.limits import limit_notes
 from engine.evaluation.matches import match_detections
@@ -136,8 +136,8 @@ def _check_num_classes(cfg: CfgNode, model: nn.Module, dataset: DetectionDataset
     count = len(dataset.class_names)
     if not model.class_names and num_classes(cfg) != count:
         raise InputError(
-            f"data set {dataset.name} has {count} classes, but the model has {num_classes(cfg)}, which its weights do "
-            "not name: test it on a data set with the classes that it was trained on"
+            f"data set {shown(dataset.name)} has {count} classes, but the model has {num_classes(cfg)}, which its "
+            "weights do not name: test it on a data set with the classes that it was trained on"
         )
 
 
@@ -147,7 +147,7 @@ def _report_unreadable(name: str, unreadable: dict[ImageId, str], num_images: in
         return
     if len(unreadable) == num_images:
         reason = next(iter(unreadable.values()))
-        raise InputError(f"data set {name}: none of its {num_images} images can be read; the first: {reason}")
+        raise InputError(f"data set {shown(name)}: none of its {num_images} images can be read; the first: {reason}")
     logger = get_logger(__name__)
     for reason in unreadable.values():
         logger.warning("unreadable image left out: %s", reason)

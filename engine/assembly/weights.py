@@ -16,8 +16,9 @@ from engine.checkpoint.heads import keep_first_classes
 from engine.checkpoint.report import LoadReport
 from engine.checkpoint.weights import WeightFile, load_weights, read_weights
 from engine.config.tree import leaves
-from engine.errors import InputError
+from engine.errors import InputError, listed
 from engine.log import get_logger
+from engine.spelling import normal_name
 
 
 def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
@@ -79,9 +80,9 @@ def with_batch_norm_recomputed(cfg: CfgNode, state: dict[str, Any], num_images: 
     cfg.SEED = max(cfg.SEED, 0)
     loader = build_train_loader(cfg)
     names = loader.dataset.class_names
-    if file.class_names and file.class_names != list(names):
+    if file.class_names and [*map(normal_name, file.class_names)] != [*map(normal_name, names)]:
         raise InputError(
-            f"the checkpoints have the classes {', '.join(file.class_names)}, the training set has {', '.join(names)}"
+            f"the checkpoints have the classes {listed(file.class_names)}, the training set has {listed(names)}"
         )
     model = build_model(cfg, names)
     report = load_weights(model, file)

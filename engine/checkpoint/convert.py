@@ -16,7 +16,7 @@ from engine.checkpoint.io import FORMAT
 from engine.checkpoint.report import part_of
 from engine.checkpoint.restricted_pickle import printable
 from engine.checkpoint.weights import IMAGENET_HEADS, WeightFile
-from engine.errors import InputError
+from engine.errors import InputError, listed
 
 OUR_PARTS = ("backbone.body.", "backbone.fpn.", "rpn.", "roi_heads.")
 
@@ -29,10 +29,10 @@ def with_class_names(file: WeightFile, class_names: Sequence[str]) -> WeightFile
     """
     names = list(class_names)
     if len(set(names)) < len(names):
-        raise InputError(f"class names must differ, got {', '.join(names)}")
+        raise InputError(f"class names must differ, got {listed(names)}")
     if not heads_fit(file.tensors, len(names)):
         raise InputError(
-            f"{file.source}: {len(names)} names ({', '.join(names)}) do not fit its heads; name all classes in "
+            f"{file.source}: {len(names)} names ({listed(names)}) do not fit its heads; name all classes in "
             "the order of the labels"
         )
     renamed = dict(zip(file.class_names or [], names, strict=False))

@@ -21,6 +21,7 @@ from engine.checkpoint.report import LoadReport, Reshaped
 from engine.checkpoint.restricted_pickle import printable
 from engine.errors import InputError
 from engine.log import get_logger
+from engine.spelling import normal_name
 
 Tensors = dict[str, Tensor]
 
@@ -96,7 +97,8 @@ def load_weights(
     names = class_names or getattr(model, "class_names", None) or None
     targets = {strip_wrappers(name): value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     tensors = align_variances(place_deformable(file.tensors, targets), model, file.format)
-    values, report = values_by_name(tensors, targets, file.class_names, names)
+    classes = (each and [*map(normal_name, each)] for each in (file.class_names, names))
+    values, report = values_by_name(tensors, targets, *classes)
     report.source, report.format = file.source, file.format
     if not report.matched:
         raise InputError(_nothing_matches(file, report, tensors, targets))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import InputError
+from engine.errors import InputError, shown
 from engine.files import expanded
 from engine.spelling import did_you_mean
 
@@ -57,7 +57,7 @@ def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]
     if name not in known:
         declare = f"DATASETS.CATALOG: {{{name}: {{img_dir: FOLDER, ann_file: FILE.json}}}}"
         hint = did_you_mean(name, known, at_most=3)
-        raise InputError(f"unknown data set '{name}'{hint} (declare a new one with {declare})")
+        raise InputError(f"unknown data set {shown(name)}{hint} (declare a new one with {declare})")
     entry = known[name]
     # A configuration that is not frozen yet has not been checked.
     if not isinstance(entry, Mapping):
@@ -68,7 +68,7 @@ def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]
     img_dir, ann_file = (Path(expanded(root), expanded(entry[field])) for field in ("img_dir", "ann_file"))
     advice = f"put it there, or set DATASETS.ROOT (now '{root}') or DATASETS.CATALOG.{name}"
     if not ann_file.is_file():
-        raise InputError(f"data set '{name}': no annotation file {ann_file}; {advice}")
+        raise InputError(f"data set {shown(name)}: no annotation file {ann_file}; {advice}")
     if not img_dir.is_dir():
-        raise InputError(f"data set '{name}': no image folder {img_dir}; {advice}")
+        raise InputError(f"data set {shown(name)}: no image folder {img_dir}; {advice}")
     return DatasetPaths(name, img_dir, ann_file, entry.get("type", "CocoDataset"))

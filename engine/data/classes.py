@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.data.annotations import AnnotationTable
+from engine.data.annotations import AnnotationTable, unused_ids
 from engine.errors import InputError, shown
 from engine.spelling import did_you_mean, normal_name
 
@@ -34,15 +34,14 @@ def check_classes(names: Sequence[str], known: Sequence[str], where: str) -> Non
 def with_class_names(table: AnnotationTable, class_names: Sequence[str]) -> AnnotationTable:
     """`table` with the spelling of `class_names`, and with those of them that the file lacks.
 
-    The ids of the latter are larger than those of the file, so they go to the end and `category_rows` stay as they are.
+    The latter go to the end, so `category_rows` stay as they are.
     """
     spelling = {normal_name(name): name for name in class_names}
     own = [spelling.get(normal_name(name), name) for name in table.category_names]
     lacking = [name for name in class_names if name not in own]
-    unused = max(table.category_ids) + 1
     return replace(
         table,
-        category_ids=[*table.category_ids, *range(unused, unused + len(lacking))],
+        category_ids=[*table.category_ids, *unused_ids(table.category_ids, len(lacking))],
         category_names=[*own, *lacking],
     )
 

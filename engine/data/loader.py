@@ -20,7 +20,7 @@ from engine.data.dataset import LabelledImages
 from engine.data.image_file import collected_damage
 from engine.data.transforms import random_state
 from engine.data.workers import naming_dead_workers, worker_arguments
-from engine.errors import InputError
+from engine.errors import InputError, shown
 from engine.log import get_logger
 from engine.structures import ImageBatch, Targets
 
@@ -162,7 +162,7 @@ def _load(dataset: LabelledImages, index: int, transform: Transform) -> Sample:
     resized_file = None
     if height and (height, width) != image.shape[:2]:
         resized_file = (
-            f"image {targets.image_id} of {dataset.name} is {image.shape[1]} x {image.shape[0]}, "
+            f"image {shown(targets.image_id)} of {shown(dataset.name)} is {image.shape[1]} x {image.shape[0]}, "
             f"but its annotation file says {width} x {height}"
         )
     tensor, targets = transform(image, targets)

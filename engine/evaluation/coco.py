@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
-from engine.data.annotations import AnnotationTable
-from engine.errors import InputError
+from engine.data.annotations import AnnotationTable, CategoryId
+from engine.errors import InputError, shown
 from engine.evaluation.cocoeval import run_cocoeval
 
 AREAS = {"s": 1, "m": 2, "l": 3}  # suffix of a figure -> index of pycocotools' area range; 0 is all areas
@@ -26,7 +26,7 @@ def coco_metrics(
     annotations: AnnotationTable,
     results: Sequence[Mapping[str, Any]],
     class_names: Sequence[str],
-    category_ids: Sequence[int],
+    category_ids: Sequence[CategoryId],
     max_dets: int = MAX_DETS,
 ) -> dict[str, dict[str, Any]]:
     """The object of `metrics.json`.
@@ -67,7 +67,9 @@ def unique_names(class_names: Sequence[str]) -> Sequence[str]:
     """
     repeated = sorted({name for name in class_names if class_names.count(name) > 1})
     if repeated:
-        raise InputError(f"class name {repeated[0]!r} stands for several categories; rename one in the annotation file")
+        raise InputError(
+            f"class name {shown(repeated[0])} stands for several categories; rename one in the annotation file"
+        )
     return class_names
 
 

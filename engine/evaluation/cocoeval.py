@@ -15,8 +15,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from engine.data.annotations import AnnotationTable
-from engine.errors import InputError
+from engine.data.annotations import AnnotationTable, CategoryId
+from engine.errors import InputError, shown
 
 _UNKNOWN, _NOT_EVALUATED = -1, -2
 
@@ -50,7 +50,7 @@ class BoxRows:
 def run_cocoeval(
     annotations: AnnotationTable,
     results: Sequence[Mapping[str, Any]],
-    category_ids: Sequence[int],
+    category_ids: Sequence[CategoryId],
     max_dets: Sequence[int],
     iou_thresholds: Sequence[float] | None = None,
 ) -> tuple[COCOeval, BoxRows, BoxRows]:
@@ -89,7 +89,9 @@ def run_cocoeval(
     return evaluation, ground_truth, detections
 
 
-def _sorted_ground_truth(annotations: AnnotationTable, category_ids: Sequence[int], places: np.ndarray) -> BoxRows:
+def _sorted_ground_truth(
+    annotations: AnnotationTable, category_ids: Sequence[CategoryId], places: np.ndarray
+) -> BoxRows:
     label_of = {category_id: label for label, category_id in enumerate(category_ids)}
     label_of_row = np.array([label_of.get(id_, _UNKNOWN) for id_ in annotations.category_ids], dtype=np.int64)
     labels = label_of_row[annotations.category_rows]  # (m,)
@@ -99,7 +101,10 @@ def _sorted_ground_truth(annotations: AnnotationTable, category_ids: Sequence[in
 
 
 def _sorted_detections(
-    annotations: AnnotationTable, results: Sequence[Mapping[str, Any]], category_ids: Sequence[int], places: np.ndarray
+    annotations: AnnotationTable,
+    results: Sequence[Mapping[str, Any]],
+    category_ids: Sequence[CategoryId],
+    places: np.ndarray,
 ) -> BoxRows:
     row_of_image = {image_id: row for row, image_id in enumerate(annotations.image_ids)}
     label_of = dict.fromkeys(annotations.category_ids, _NOT_EVALUATED)
@@ -111,7 +116,7 @@ def _sorted_detections(
         index = int(np.argmax(unknown))
         key = "image_id" if image_rows[index] == _UNKNOWN else "category_id"
         raise InputError(
-            f"result {index}: {key} {results[index][key]!r} is not in the annotations;"
+            f"result {index}: {key} {shown(results[index][key])} is not in the annotations;"
             " evaluate on the data set that the results were made on"
         )
     # Arrays of all entries before they are sorted: visiting 500,000 dictionaries in another order takes a second.

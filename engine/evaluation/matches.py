@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
-from engine.data.annotations import AnnotationTable
+from engine.data.annotations import AnnotationTable, CategoryId
 from engine.errors import InputError
 from engine.evaluation.cocoeval import BoxRows, run_cocoeval
 
@@ -111,7 +111,7 @@ class Matches:
 def match_detections(
     annotations: AnnotationTable,
     results: Sequence[Mapping[str, Any]],
-    category_ids: Sequence[int],
+    category_ids: Sequence[CategoryId],
     iou_thresholds: Sequence[float],
 ) -> Matches:
     """Match detections with ground truth in each image and class, by the rules of COCO.

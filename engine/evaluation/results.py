@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from engine.data.annotations import AnnotationTable, ImageId
-from engine.data.formats.coco import is_box, is_finite_number
-from engine.errors import InputError, shown
+from engine.data.annotations import AnnotationTable, CategoryId, ImageId
+from engine.data.formats.values import IdRows, is_box, number, numbers
+from engine.errors import InputError, listed, shown
+from engine.files import read_json
 from engine.structures import Detections
 from engine.structures import boxes as box_ops
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 
 
-def to_coco_results(detections: Mapping[ImageId, Detections], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+def to_coco_results(
+    detections: Mapping[ImageId, Detections], category_ids: Sequence[CategoryId]
+) -> list[dict[str, Any]]:
     """Result entries of many images, in the order given.
 
     Args:
@@ -40,13 +42,13 @@ def to_coco_results(detections: Mapping[ImageId, Detections], category_ids: Sequ
     for image_id, found in detections.items():
         if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
             raise InputError(
-                f"image {image_id}: the box or score of a detection is not finite;"
+                f"image {shown(image_id)}: the box or score of a detection is not finite;"
                 " the weights have probably diverged, train with a lower SOLVER.BASE_LR"
             )
         boxes_xywh = box_ops.to_xywh(found.boxes).tolist()  # (D, 4)
         rows = zip(boxes_xywh, found.scores.tolist(), found.labels.tolist(), strict=True)
         results.extend(
-            {"image_id": image_id, "category_id": int(category_ids[label]), "bbox": bbox, "score": score}
+            {"image_id": image_id, "category_id": category_ids[label], "bbox": bbox, "score": score}
             for bbox, score, label in rows
         )
     return results
@@ -74,62 +76,62 @@ def without_images(annotations: AnnotationTable, image_ids: Collection[ImageId])
 def read_skipped_images(metrics_file: Path) -> list[ImageId]:
     """Ids of the images that a test could not read, from the `metrics.json` beside its results; [] without a file."""
     try:
-        metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        metrics = read_json(metrics_file)
+    except InputError:
         return []
-    return metrics.get("skipped_images", []) if isinstance(metrics, dict) else []
+    skipped = metrics.get("skipped_images") if isinstance(metrics, dict) else None
+    return [each for each in skipped if type(each) in (int, str)] if isinstance(skipped, list) else []
 
 
 def read_results(path: str | Path, annotations: AnnotationTable) -> list[dict[str, Any]]:
     """Read and check a COCO result file of a data set with these `annotations`.
 
+    Ids and numbers that are written as text are read, and come as `annotations` have them.
+
     Raises:
         InputError: the file cannot be read, or an entry is faulty or has an id that is not in `annotations`; one line
             with the file and the index of the entry, from 0.
     """
-    path = Path(path)
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the results file: {error.strerror}") from None
-    except ValueError as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{path}: not a JSON file ({first}); write the results again") from None
+    results = read_json(path)
     if not isinstance(results, list):
         raise InputError(
             f"{path}: must hold a list of COCO results, not {type(results).__name__}; is this the annotation file?"
         )
-    image_ids, category_ids = set(annotations.image_ids), set(annotations.category_ids)
+    image_ids, category_ids = list(annotations.image_ids), annotations.category_ids
+    image_rows, category_rows = (IdRows({id_: row for row, id_ in enumerate(ids)}) for ids in (image_ids, category_ids))
     for index, entry in enumerate(results):
-        fault = _fault(entry, image_ids, category_ids)
-        if fault is not None:
+        if fault := _outline_fault(entry):
             raise InputError(f"{path}: entry {index}: {fault}")
+        bbox, score = entry["bbox"], number(entry["score"])
+        box = bbox if is_box(bbox) else numbers(bbox, 4)
+        image_row, category_row = image_rows.find(entry["image_id"]), category_rows.find(entry["category_id"])
+        if None in (box, score, image_row, category_row) or box[2] < 0 or box[3] < 0:
+            fault = _fault(entry, box, image_row is not None, category_ids)
+            raise InputError(f"{path}: entry {index}: {fault}")
+        entry["image_id"], entry["category_id"] = image_ids[image_row], category_ids[category_row]
+        entry["bbox"], entry["score"] = box, score
     return results
 
 
-def _fault(entry: Any, image_ids: set[ImageId], category_ids: set[int]) -> str | None:
-    """What is wrong with one result entry, or None."""
+def _outline_fault(entry: Any) -> str | None:
+    """What is wrong with the outline of one result entry, or None."""
     if not isinstance(entry, dict):
         return f"must be an object with {', '.join(KEYS)}, not {type(entry).__name__}"
     missing = [key for key in KEYS if key not in entry]
-    if missing:
-        return f"lacks {', '.join(missing)}"
-    bbox, score = entry["bbox"], entry["score"]
-    if not is_box(bbox):
-        return f"bbox must be 4 finite numbers [x, y, width, height], not {shown(bbox)}"
-    if bbox[2] < 0 or bbox[3] < 0:
-        return f"bbox {shown(bbox)} has a negative width or height; it must be [x, y, width, height]"
-    if not is_finite_number(score):
-        return f"score must be a finite number, not {shown(score)}"
-    if not _is_known(entry["image_id"], image_ids):
+    return f"lacks {', '.join(missing)}" if missing else None
+
+
+def _fault(
+    entry: Mapping[str, Any], box: list[float] | None, is_known_image: bool, category_ids: Sequence[CategoryId]
+) -> str:
+    """What is wrong with the values of a faulty result entry."""
+    if box is None:
+        return f"bbox must be 4 finite numbers [x, y, width, height], not {shown(entry['bbox'])}"
+    if box[2] < 0 or box[3] < 0:
+        return f"bbox {shown(box)} has a negative width or height; it must be [x, y, width, height]"
+    if number(entry["score"]) is None:
+        return f"score must be a finite number, not {shown(entry['score'])}"
+    if not is_known_image:
         return f"image_id {shown(entry['image_id'])} is not in the annotations of this data set"
-    if not _is_known(entry["category_id"], category_ids):
-        known = sorted(category_ids)
-        some = ", ".join(map(str, known[:8])) + (", ..." if len(known) > 8 else "")
-        return f"category_id {shown(entry['category_id'])} is not in the annotations, which have {some}"
-    return None
-
-
-def _is_known(value: Any, known: set[Any]) -> bool:
-    # Types first: a list cannot be looked up in a set, and True equals the id 1.
-    return type(value) in (int, str) and value in known
+    some = listed(category_ids[:8]) + (", ..." if len(category_ids) > 8 else "")
+    return f"category_id {shown(entry['category_id'])} is not in the annotations, which have {some}"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.checkpoint import io
 from engine.data.loader import Batch
-from engine.errors import InputError
+from engine.errors import InputError, listed
 
 
 class NonFinite(InputError):
@@ -22,7 +22,7 @@ class NonFinite(InputError):
 
     def __init__(self, what: str, losses: Mapping[str, Tensor], batches: Sequence[Batch]) -> None:
         parts = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
-        ids = ", ".join(str(target.image_id) for batch in batches for target in batch.targets)
+        ids = listed(target.image_id for batch in batches for target in batch.targets)
         super().__init__(f"{what} not finite ({parts}) at images {ids}: lower SOLVER.BASE_LR or check these images")
         self.batches = batches
 

@@ -12,8 +12,9 @@ from torch import nn
 
 from engine import distributed
 from engine.checkpoint import Checkpointer, io
-from engine.errors import InputError
+from engine.errors import InputError, listed
 from engine.log import get_logger
+from engine.spelling import normal_name
 from engine.training.ema import EMAHook
 from engine.training.loop import Hook
 from engine.training.precision import Precision
@@ -81,8 +82,8 @@ class TrainingState:
         if name != self.optimizer_name:
             raise _unfit(path, f"it was trained with SOLVER.OPTIMIZER {name}, not {self.optimizer_name}")
         classes, saved_classes = getattr(self.model, "class_names", None), saved.get("class_names")
-        if classes and saved_classes and list(classes) != list(saved_classes):
-            raise _unfit(path, f"its classes are {', '.join(saved_classes)}, the training set's {', '.join(classes)}")
+        if classes and saved_classes and [*map(normal_name, classes)] != [*map(normal_name, saved_classes)]:
+            raise _unfit(path, f"its classes are {listed(saved_classes)}, the training set's {listed(classes)}")
         # `load_state_dict` also restores learning rates and decays, which are to come from the configuration.
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         try:

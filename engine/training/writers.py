@@ -17,7 +17,7 @@ import yaml
 from tqdm import tqdm
 
 from engine.errors import InputError
-from engine.files import write_text
+from engine.files import parse_json, write_text
 from engine.log import CONFIG_FILE, ON_BAR, get_logger
 from engine.registry import Registry
 from engine.training.hooks import Run
@@ -98,7 +98,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         InputError: the file cannot be read.
     """
     rows = (row for _, row in _lines(path) if "data" not in row)
-    return [{name: x for name, x in row.items() if x is None or type(x) in (int, float)} for row in rows]
+    return [{name: x for name, x in row.items() if x is None or _is_number(x)} for row in rows]
 
 
 def drop_records_after(path: Path, iteration: int) -> None:
@@ -115,11 +115,16 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     for line in lines:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and type(row.get("iteration")) is int:  # True is an int too
+        if isinstance(row, dict) and type(row.get("iteration")) is int and abs(row["iteration"]) < 2**63:
             yield line, row
+
+
+def _is_number(value: Any) -> bool:
+    """NaN and infinity included; not True, which is an int too, and not an integer that no float can hold."""
+    return type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max)
 
 
 class ConsoleWriter(Writer):

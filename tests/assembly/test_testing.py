@@ -32,7 +32,7 @@ def test_a_model_of_other_classes_that_have_no_names(tmp_path: Path) -> None:
     cfg.DATASETS.CATALOG.mine = {"img_dir": ".", "ann_file": "a.json"}
     model = nn.Module()
     model.class_names = []
-    with pytest.raises(InputError, match="mine has 2 classes, but the model has 80, which its weights do not name"):
+    with pytest.raises(InputError, match="'mine' has 2 classes, but the model has 80, which its weights do not name"):
         evaluate(cfg, model)
 
 
@@ -103,7 +103,7 @@ def test_images_that_cannot_be_read_do_not_end_a_training(
         assert validate(model) == {"mine": {"figures": {}, "thresholds": None}}
     said = [record.getMessage() for record in caplog.records]
     assert any("1 of 3 images cannot be read" in line for line in said)
-    assert "no validation on mine: data set mine: none of its 3 images can be read" in said[-1]
+    assert "no validation on mine: data set 'mine': none of its 3 images can be read" in said[-1]
 
 
 def test_metrics_of_the_configuration_are_those_there_are(validation_world: CfgNode) -> None:

@@ -61,12 +61,12 @@ def test_classes_are_renamed_with_their_thresholds() -> None:
 @pytest.mark.parametrize("names", [["a", "b"], ["a", "b", "c", "d", "e", "f"], ["a"]])
 def test_names_for_another_number_of_classes(names: list[str]) -> None:
     """Six rows could be 1, 2, 3 or 6 classes; the boxes show that there are two anchors."""
-    with pytest.raises(InputError, match=rf"x.pth: {len(names)} names \(a.*\) do not fit its heads"):
+    with pytest.raises(InputError, match=rf"x.pth: {len(names)} names \('a'.*\) do not fit its heads"):
         with_class_names(weights(["a", "b", "c"]), names)
 
 
 def test_a_name_twice() -> None:
-    with pytest.raises(InputError, match="must differ, got a, b, a"):
+    with pytest.raises(InputError, match="must differ, got 'a', 'b', 'a'"):
         with_class_names(weights(), ["a", "b", "a"])
 
 

@@ -141,6 +141,15 @@ def test_text_image_ids_and_unicode_names(write_coco: WriteCoco) -> None:
     assert dataset.read(1)[1].image_id == "b"
 
 
+def test_text_category_ids_and_classes_that_the_file_lacks(write_coco: WriteCoco) -> None:
+    folder = write_coco(
+        [(1, 20, 20)], [annotation(1, "b"), annotation(1, "2")], categories=(("b", "hole"), ("2", "stain"))
+    )
+    dataset = open_coco(folder, class_names=["scratch", "hole", "stain"])
+    assert dataset.category_ids == ["1", "b", "2"] and dataset.annotations.category_ids == ["2", "b", "1"]
+    assert dataset.read(0)[1].labels.tolist() == [1, 2]
+
+
 def test_a_test_set_without_annotations(write_coco: WriteCoco) -> None:
     folder = write_coco([(1, 20, 20)], [])
     data = json.loads((folder / "ann.json").read_text())

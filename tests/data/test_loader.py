@@ -119,7 +119,7 @@ def test_files_of_another_size_are_counted(write_coco: WriteCoco, caplog: pytest
     with caplog.at_level(logging.WARNING, "engine"):
         batches = list(_test_loader(dataset))
     assert len(caplog.records) == 1
-    assert "image 10 of toy is 50 x 40" in caplog.text and "16 x 20" in caplog.text
+    assert "image 10 of 'toy' is 50 x 40" in caplog.text and "16 x 20" in caplog.text
     assert sum(len(batch.resized_files) for batch in batches) == 3
 
 

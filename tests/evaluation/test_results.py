@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.errors import InputError
-from engine.evaluation.results import read_results, to_coco_results, without_images
+from engine.evaluation.results import read_results, read_skipped_images, to_coco_results, without_images
 from engine.files import write_json
 from engine.structures import Detections
 from tests.evaluation.conftest import annotation_table
@@ -56,8 +56,10 @@ def test_write_then_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{not json", "not a JSON file"),
-        ("", "not a JSON file"),
+        ("{not json", "not valid JSON"),
+        ("", "not valid JSON"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ("[" + "9" * 5000 + "]", "a number of more than 4300 digits"),
         ('{"images": []}', "must hold a list"),
     ],
 )
@@ -70,10 +72,10 @@ def test_a_file_of_the_wrong_kind(tmp_path: Path, text: str, message: str) -> No
 
 
 def test_a_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_results(tmp_path / "none.json", TRUTH)
     (tmp_path / "bbox.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="not a JSON file"):
+    with pytest.raises(InputError, match="not UTF-8 text"):
         read_results(tmp_path / "bbox.json", TRUTH)
 
 
@@ -81,12 +83,15 @@ def test_a_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"image_id": 2}, "image_id 2 is not in"),
-        ({"image_id": "1"}, "image_id '1' is not in"),
+        ({"image_id": "01b"}, "image_id '01b' is not in"),
+        ({"image_id": True}, "image_id True is not in"),
+        ({"category_id": "hole "}, "category_id 'hole ' is not in the annotations, which have 3, 9"),
         ({"image_id": None}, "image_id None"),
         ({"image_id": [1]}, "image_id"),
         ({"category_id": 4}, "category_id 4 is not in the annotations, which have 3, 9"),
         ({"bbox": [1, 2, 3]}, "4 finite numbers"),
-        ({"bbox": [1, 2, 3, "4"]}, "4 finite numbers"),
+        ({"bbox": [1, 2, 3, "4px"]}, "4 finite numbers"),
+        ({"score": "1e400"}, "score must be a finite number, not '1e400'"),
         ({"bbox": [1, 2, 3, float("inf")]}, "4 finite numbers"),
         ({"bbox": [5, 5, -1, 3]}, "negative"),
         ({"score": float("nan")}, "score must be a finite number, not nan"),
@@ -110,6 +115,33 @@ def test_an_entry_that_is_no_object_or_lacks_a_key(tmp_path: Path) -> None:
     path.write_text('[{"image_id": 1, "bbox": [0, 0, 1, 1]}]')
     with pytest.raises(InputError, match="entry 0: lacks category_id, score"):
         read_results(path, TRUTH)
+
+
+def test_plain_numbers_as_text_are_read_and_come_as_the_annotations_have_them(tmp_path: Path) -> None:
+    path = tmp_path / "bbox.json"
+    path.write_text('[{"image_id": " 1", "category_id": "3.0", "bbox": ["0", 0, "1.5", 2], "score": ".5"}]')
+    assert read_results(path, TRUTH) == [GOOD]
+
+
+@pytest.mark.parametrize("ids", [["hole", "7"], [2**64, 2**64 + 1], ["3", "0x"]])
+def test_category_ids_of_any_kind_make_the_round_trip(tmp_path: Path, ids: list) -> None:
+    table = annotation_table({"images": [{"id": "a"}, {"id": "1"}], "categories": [{"id": id_} for id_ in ids]})
+    found = {"a": detections([[1, 2, 4, 6]], [0.5], [1]), "1": detections([[1, 2, 4, 6]], [0.5], [0])}
+    results = to_coco_results(found, table.category_ids)
+    write_json(tmp_path / "bbox.json", results)
+    assert read_results(tmp_path / "bbox.json", table) == results
+    assert [row["category_id"] for row in results] == [sorted(ids)[1], sorted(ids)[0]]
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"skipped_images": 5}', '{"skipped_images": [[1], {}, null]}', "[" * 9999]
+)
+def test_skipped_images_of_a_faulty_file_are_none(tmp_path: Path, content: str) -> None:
+    assert read_skipped_images(tmp_path / "metrics.json") == []
+    (tmp_path / "metrics.json").write_text(content)
+    assert read_skipped_images(tmp_path / "metrics.json") == []
+    (tmp_path / "metrics.json").write_text('{"skipped_images": [3, "a", [5], true]}')
+    assert read_skipped_images(tmp_path / "metrics.json") == [3, "a"]
 
 
 def test_without_images_keeps_what_the_others_have() -> None:

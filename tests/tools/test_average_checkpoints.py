@@ -148,7 +148,7 @@ def test_a_configuration_that_does_not_fit(world: Path, keys: tuple[str, ...], m
 
 def test_other_classes(world: Path) -> None:
     (world / "a.json").write_text((world / "a.json").read_text().replace("stain", "knot"))
-    with pytest.raises(InputError, match="have the classes hole, stain, the training set has hole, knot"):
+    with pytest.raises(InputError, match="have the classes 'hole', 'stain', the training set has 'hole', 'knot'"):
         main(world / "mean.pth", run_files(world)[0], *RECOMPUTE, world / "c.yaml")
 
 

@@ -89,7 +89,7 @@ def test_an_unreadable_image_is_skipped(config: Path, tmp_path: Path, capsys: py
     assert "skipped: " in told and images[1].name in told and "2 of 3 images" in told
     for image in images:
         image.write_bytes(b"no picture")
-    with pytest.raises(InputError, match="toy: none of 3 images can be read"):
+    with pytest.raises(InputError, match="'toy': none of 3 images can be read"):
         main("--config-file", config, "--output-dir", tmp_path / "out")
 
 

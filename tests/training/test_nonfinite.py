@@ -21,7 +21,7 @@ def test_message_has_every_loss_and_every_image() -> None:
     losses = {"loss_cls": torch.tensor(1.5, requires_grad=True), "loss_reg": torch.tensor(float("nan"))}
     error = NonFinite("the loss is", losses, [_batch()])
     what, todo = str(error).split(": ")
-    assert what == "the loss is not finite (loss_cls 1.5, loss_reg nan) at images 17, b"
+    assert what == "the loss is not finite (loss_cls 1.5, loss_reg nan) at images 17, 'b'"
     assert todo == "lower SOLVER.BASE_LR or check these images"
 
 

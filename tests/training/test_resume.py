@@ -40,7 +40,7 @@ def test_the_same_classes_in_another_order() -> None:
     """Their number is equal, so all shapes fit, but the labels would have the wrong meaning."""
     _, _, state = _state(["hole", "stain"])
     model, optimizer, _ = _state(["stain", "hole"])
-    with pytest.raises(InputError, match="a.pth does not fit .* its classes are hole, stain, .* stain, hole;"):
+    with pytest.raises(InputError, match="a.pth does not fit .* its classes are 'hole', 'stain', .* 'stain', 'hole';"):
         _training(model, optimizer, "SGD").restore(Path("a.pth"), state)
 
 

@@ -86,6 +86,9 @@ def test_lines_that_are_no_record_are_passed_over(tmp_path: Path) -> None:
     assert read_records(path) == [{"iteration": 1}, {"iteration": 3}]
     path.write_text('{"iteration": true}\n{"iteration": 1, "a": "b", "c": [1], "d": true, "lr": null, "time": 2.5}')
     assert read_records(path) == [{"iteration": 1, "lr": None, "time": 2.5}]
+    lines = ['{"iteration": 1, "lr": 1' + "0" * 400 + ', "time": 2}', '{"iteration": 1' + "0" * 20 + "}", "[" * 9999]
+    path.write_text("\n".join([*lines, '{"iteration": 2, "lr": 1' + "0" * 5000 + "}"]))
+    assert read_records(path) == [{"iteration": 1, "time": 2}]
     with pytest.raises(InputError, match="cannot be read"):
         read_records(tmp_path)
 

@@ -22,25 +22,29 @@ WriteCoco = Callable[..., Path]
     [
         ({"images": None}, ["`images` must be a list"]),
         ({"images": [{"file_name": "a.png"}]}, ["image number 1", "id"]),
-        ({"images": [{"id": 2**63, "file_name": "a.png"}]}, ["image number 1", "64-bit"]),
+        ({"images": [{"id": 1.5, "file_name": "a.png"}]}, ["image number 1", "1.5", "integer or text"]),
+        ({"images": [{"id": True, "file_name": "a.png"}]}, ["image number 1", "True"]),
+        ({"images": [{"id": [1], "file_name": "a.png"}]}, ["image number 1", "[1]"]),
         ({"images": [{"id": 1}]}, ["image 1", "file_name"]),
-        ({"images": [{"id": 1, "file_name": "a"}] * 2}, ["image id 1 occurs twice"]),
-        ({"images": [{"id": "\ud83d", "file_name": "a"}]}, ["image number 1: `id` '\\ud83d' is not valid Unicode"]),
+        ({"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}, ["image id 1 occurs twice"]),
+        ({"images": [{"id": 1, "file_name": "a"}, {"id": "1", "file_name": "b"}]}, ["image id '1' occurs twice"]),
+        ({"images": [{"id": "\ud83d", "file_name": "a"}]}, ["image number 1 has no usable `id`, but '\\ud83d'"]),
+        ({"images": [{"id": 1, "file_name": 12}]}, ["image 1: `file_name` must be text, not 12"]),
+        ({"images": [{"id": "x ", "file_name": "a\0"}]}, ["image 'x ': `file_name` 'a\\x00' has a NUL character"]),
+        ({"images": [{"id": 1, "file_name": "\ud83d.png"}]}, ["image 1: `file_name` '\\ud83d.png' is not valid Uni"]),
         ({"categories": [{"id": 3, "name": "\ud83d"}]}, ["category 3: `name` '\\ud83d' is not valid Unicode"]),
-        (
-            {"images": [{"id": 1, "file_name": "a"}, {"id": "2", "file_name": "b"}]},
-            ["mixture"],
-        ),
         ({"images": [{"id": 1, "file_name": "a", "height": -2, "width": 5}]}, ["image 1", "-2"]),
         ({"images": [{"id": 1, "file_name": "a", "height": "x", "width": 5}]}, ["image 1", "'x'"]),
+        ({"images": [{"id": 1, "file_name": "a", "height": "5px"}]}, ["image 1", "'5px'"]),
+        ({"images": [{"id": 1, "file_name": "a", "height": 5.5, "width": 5}]}, ["image 1", "5 x 5.5"]),
+        ({"images": [{"id": 1, "file_name": "a", "height": True, "width": 5}]}, ["image 1", "5 x True"]),
+        ({"images": [{"id": 1, "file_name": "a", "height": "9" * 5000, "width": 5}]}, ["image 1", "999..."]),
         ({"categories": []}, ["`categories` is empty"]),
-        ({"categories": [{"id": 3, "name": "a"}] * 2}, ["category id 3 occurs twice"]),
-        (
-            {"categories": [{"id": 3, "name": "a"}, {"id": 4, "name": "a"}]},
-            ["category name 'a' occurs twice"],
-        ),
+        ({"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, ["category id 3 occurs twice"]),
+        ({"categories": [{"id": 3, "name": " "}]}, ["category 3 has no usable `name`, but ' '"]),
+        ({"categories": [{"id": 3, "name": True}]}, ["category 3 has no usable `name`, but True"]),
         ({"categories": [{"id": 3}]}, ["category 3", "name"]),
-        ({"categories": [{"id": "3", "name": "a"}]}, ["category", "integer"]),
+        ({"categories": [{"id": None, "name": "a"}]}, ["category number 1: `id` must be an integer or text, not None"]),
         ({"annotations": [annotation(99, id=5)]}, ["annotation 5", "image_id 99"]),
         ({"annotations": [annotation(99)]}, ["annotation number 1", "image_id 99"]),
         ({"annotations": [annotation(1, 99, id=5)]}, ["annotation 5", "category_id 99"]),
@@ -50,7 +54,19 @@ WriteCoco = Callable[..., Path]
         ({"annotations": [annotation(bbox=[1, 2, 3, float("nan")], id=5)]}, ["bbox", "nan"]),
         ({"annotations": [annotation(bbox=[1, 2, 3, float("inf")], id=5)]}, ["bbox", "inf"]),
         ({"annotations": [annotation(bbox=[1, 2, 3, 10**400], id=5)]}, ["bbox", "1000"]),
-        ({"annotations": [annotation(bbox=[1, 2, 3, "4"], id=5)]}, ["bbox", "'4'"]),
+        ({"annotations": [annotation(bbox=[1, 2, 3, "1e400"], id=5)]}, ["bbox", "'1e400'"]),
+        ({"annotations": [annotation(bbox=[1, 2, 3, "nan"], id=5)]}, ["bbox", "'nan'"]),
+        ({"annotations": [annotation(bbox=[1, 2, 3, "1_0"], id=5)]}, ["bbox", "'1_0'"]),
+        ({"annotations": [annotation(bbox=[1, 2, 3, "０"], id=5)]}, ["bbox", "'０'"]),
+        ({"annotations": [annotation(bbox=[], id=5)]}, ["bbox", "[] (and there is no usable segmentation)"]),
+        ({"annotations": [annotation(area="big", id=5)]}, ["annotation 5: area (image 1)", "'big'"]),
+        ({"annotations": [annotation(area=float("nan"), id=5)]}, ["annotation 5: area (image 1)", "nan"]),
+        ({"annotations": [annotation(iscrowd="yes", id=5)]}, ["annotation 5: iscrowd (image 1)", "0 or 1", "'yes'"]),
+        ({"annotations": [annotation(iscrowd="", id="5 ")]}, ["annotation '5 ': iscrowd"]),
+        ({"annotations": [annotation(iscrowd=[], id=5)]}, ["annotation 5: iscrowd (image 1)", "[]"]),
+        ({"annotations": [annotation(ignore=2, id=5)]}, ["annotation 5: ignore (image 1) must be 0 or 1, not 2"]),
+        ({"annotations": [annotation(id=[5])]}, ["annotation [5]: `id` must be an integer or text"]),
+        ({"annotations": [annotation(True, id=5)]}, ["annotation 5: image_id True is not in `images`"]),
         ({"annotations": [annotation(bbox=[1, 2, 3, True], id=5)]}, ["bbox", "True"]),
         ({"annotations": [annotation(bbox="a\nb" * 50, id=5)]}, ["bbox"]),
         ({"annotations": [{"id": 5}]}, ["annotation 5", "image_id None"]),
@@ -101,7 +117,7 @@ def test_the_loader_raises_the_first_of_all_faults(write_coco: WriteCoco) -> Non
     path = write_coco([], [], changes=changes) / "ann.json"
     found = list(coco.file_faults(path))
     expected = [
-        ["category 4", "no `name`"],
+        ["category 4", "no usable `name`"],
         ["image 2", "5 x -2"],
         ["annotation 5", "image_id 99"],
         ["annotation 6", "image 2", "bbox", "[1, 2, 3]"],
@@ -147,5 +163,5 @@ def test_a_file_without_faults(write_coco: WriteCoco) -> None:
 def test_class_names_look_at_categories_only(tmp_path: Path) -> None:
     data = {"images": [{}], "categories": [{"id": 9, "name": "b"}, {"id": 2, "name": "a"}]}
     assert coco.class_names(data, "x.json") == ["a", "b"]
-    with pytest.raises(InputError, match="x.json: category 9 has no `name`"):
+    with pytest.raises(InputError, match="x.json: category 9 has no usable `name`"):
         coco.class_names({"categories": [{"id": 9}]}, "x.json")
