@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import cache
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,6 +14,8 @@ CONFIG_FILE = "config.yaml"
 """The resolved configuration of a training run, next to `log.txt`."""
 ON_BAR = "is_on_bar"
 """Attribute of a log record (`extra={ON_BAR: True}`): a progress bar shows the same, so a terminal needs no line."""
+
+_ALIKE = "is_alike"
 
 
 class _ReportsFailureOnce(logging.Handler):
@@ -51,6 +54,12 @@ def get_logger(name: str = ROOT) -> logging.Logger:
     return logging.getLogger(name if name.startswith(ROOT) else f"{ROOT}.{name}")
 
 
+@cache
+def warn_once(text: str) -> None:
+    """Warn of something that every process sees alike, such as a data file: once, however often it is read."""
+    get_logger().warning("%s", text, extra={_ALIKE: True})
+
+
 def setup_logging(output_dir: Path | None = None, rank: int = 0) -> logging.Logger:
     """Log to stdout and, on rank 0, append to `output_dir/log.txt`. Calling it again replaces the handlers."""
     logger = logging.getLogger(ROOT)
@@ -62,6 +71,7 @@ def setup_logging(output_dir: Path | None = None, rank: int = 0) -> logging.Logg
     prefix = "" if rank == 0 else f"[rank {rank}] "
     console = _BarFriendlyHandler(sys.stdout)
     console.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
+    console.addFilter(lambda record: rank == 0 or not getattr(record, _ALIKE, False))
     logger.addHandler(console)
     if output_dir is not None and rank == 0:
         output_dir.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from engine.log import warn_once
+
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 if os.environ.get("CI"):  # a change must not fail by chance; runs by hand try new examples each time
@@ -40,9 +42,10 @@ def data_dir() -> Path:
 
 @pytest.fixture(autouse=True)
 def engine_logger() -> Iterator[None]:
-    """Restores the handlers and the level of the engine logger after each test."""
+    """Restores the handlers and the level of the engine logger after each test, which begins with nothing said."""
     logger = logging.getLogger("engine")
     before = list(logger.handlers), logger.propagate, logger.level
+    warn_once.cache_clear()
     yield
     logger.handlers[:], logger.propagate = before[0], before[1]
     logger.setLevel(before[2])

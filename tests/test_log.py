@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.log import get_logger, setup_logging
+from engine.log import get_logger, setup_logging, warn_once
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,3 +47,12 @@ def test_a_name_that_is_no_text_is_an_escape_in_the_log(tmp_path: Path, capsys: 
     get_logger(__name__).info("photo \udcff.jpg")
     assert (tmp_path / "log.txt").read_text(encoding="utf-8").endswith(": photo \\udcff.jpg\n")
     assert capsys.readouterr().err == ""
+
+
+def test_a_warning_of_what_all_processes_see_is_said_once_by_the_main_one(capsys: pytest.CaptureFixture) -> None:
+    for rank, expected in ((1, ""), (0, "parts.json: odd\n")):
+        warn_once.cache_clear()
+        setup_logging(rank=rank)
+        for _ in range(2):
+            warn_once("parts.json: odd")
+        assert capsys.readouterr().out == expected

@@ -19,7 +19,7 @@ from engine.data.annotations import AnnotationTable, CategoryId, ImageId, group_
 from engine.data.classes import check_classes, select_classes, unknown_names, with_class_names
 from engine.data.formats import coco
 from engine.data.image_file import read_image
-from engine.data.image_paths import find_images
+from engine.data.image_paths import find_file_names
 from engine.data.sizes import measure_sizes
 from engine.data.value_range import ValueRange
 from engine.errors import InputError, shown
@@ -147,7 +147,7 @@ class CocoDataset(DetectionDataset):
             positive_rows = table.image_rows[trained_on & ~table.crowd]
             keep_images = np.bincount(positive_rows, minlength=len(keep_images)) > 0
         self._image_rows = np.flatnonzero(keep_images)  # index in this data set -> row of the table
-        self._ids, self._file_names = table.image_ids, find_images(name, self.img_dir, table.file_names)
+        self._ids, self._file_names = table.image_ids, find_file_names(name, self.img_dir, table.file_names)
         self.sizes = table.sizes[self._image_rows]
         self._store_boxes(boxes, np.flatnonzero(trained_on & keep_images[table.image_rows]))
         self._measured_sizes: np.ndarray | None = None

@@ -10,13 +10,11 @@ from urllib.parse import unquote
 
 from engine.data.annotations import StringTable
 from engine.errors import shown
-from engine.log import get_logger
+from engine.log import warn_once
 from engine.spelling import normal_name
 
-logger = get_logger(__name__)
 
-
-def find_images(name: str, folder: Path, file_names: Sequence[str]) -> Sequence[str]:
+def find_file_names(name: str, folder: Path, file_names: Sequence[str]) -> Sequence[str]:
     """The names in `folder` of the files that `file_names` mean.
 
     A file that is there under the name as written is taken. Otherwise one inside the folder is sought whose name has
@@ -37,9 +35,9 @@ def find_images(name: str, folder: Path, file_names: Sequence[str]) -> Sequence[
         return file_names
     num_found = sum(each is not None for each in found)
     written, actual = file_names[example[0]], example[1]
-    logger.warning(
-        "%s: %d of %d file names are spelled differently in %s: %s is read from %s",
-        *(name, num_found, len(file_names), folder, shown(written), shown(actual)),
+    warn_once(
+        f"{name}: {num_found} of {len(file_names)} file names are spelled differently in {folder}: {shown(written)} is "
+        f"read from {shown(actual)}"
     )
     return StringTable(actual or written for actual, written in zip(found, file_names, strict=True))
 

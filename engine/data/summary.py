@@ -14,7 +14,7 @@ import numpy as np
 from engine.data.dataset import ConcatDataset, DetectionDataset, LabelledImages
 from engine.data.sizes import size_faults
 from engine.errors import InputError, shown
-from engine.log import get_logger
+from engine.log import get_logger, warn_once
 
 logger = get_logger(__name__)
 
@@ -95,7 +95,7 @@ def report(summaries: Sequence[DataSummary]) -> None:
     for summary in summaries:
         logger.info("%s", summary.line())
         for fault in [*summary.faults, *([summary.mistake] if summary.mistake else [])]:
-            logger.warning("data set %s: %s", summary.name, fault)
+            warn_once(f"data set {summary.name}: {fault}")
 
 
 def check_trainable(summaries: Sequence[DataSummary]) -> None:

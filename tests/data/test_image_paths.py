@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.image_paths import find_images
+from engine.data.image_paths import find_file_names
 from engine.errors import InputError
 from tests.data.conftest import annotation, open_coco
 
@@ -17,7 +17,7 @@ COMPOSED, DECOMPOSED = "d\u00e9faut.jpg", "de\u0301faut.jpg"
 
 
 def found(folder: Path, *file_names: str) -> list[str]:
-    return list(find_images("toy", folder, file_names))
+    return list(find_file_names("toy", folder, file_names))
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_each_folder_is_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatc
     listed = []
     real = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or real(path))
-    find_images("toy", folder, ["a.jpg", "a.JPG", "sub dir/b.png", "sub dir\\b.png", "a.jpg", "sub dir/c.png"] * 5)
+    find_file_names("toy", folder, ["a.jpg", "a.JPG", "sub dir/b.png", "sub dir\\b.png", "a.jpg", "sub dir/c.png"] * 5)
     assert len(listed) == len(set(listed))
 
 

@@ -25,11 +25,10 @@ from engine.data.formats.coco_rows import (
 )
 from engine.errors import InputError, shown
 from engine.files import read_json
-from engine.log import get_logger
+from engine.log import warn_once
 from engine.spelling import is_slip
 
 T = TypeVar("T")
-logger = get_logger(__name__)
 
 _REQUIRED = {
     "images": ("id", "file_name"),
@@ -116,7 +115,7 @@ def to_table(data: Row, path: str | Path) -> AnnotationTable:
                 f" under the first id: {len(merged)}, such as {shown(merged[0])}"
             )
     for note in notes:
-        logger.warning("%s: %s", path, note)
+        warn_once(f"{path}: {note}")
     return table
 
 
