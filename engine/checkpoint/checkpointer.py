@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ class Checkpointer:
             return None
         beside = self.output_dir / Path(named).name
         elsewhere = (Path(named), self.output_dir / named) if len(Path(named).parts) > 1 else ()
-        return next((path for path in (beside, *elsewhere) if path.is_file()), None)
+        return next((path for path in (beside, *elsewhere) if os.path.isfile(path)), None)  # damaged names too
 
     def set_aside(self, others: Sequence[str] = ()) -> Path | None:
         """Move the checkpoints of an earlier run to `previous-1` (or the next free number) before a new run starts.
