@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import InputError
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -48,3 +50,16 @@ def test_exit_codes() -> None:
     assert outcome("pass") == (0, "") and outcome("return 4") == (4, "")
     assert outcome("raise InputError('a\\nb')") == (2, "error: a\nerror: b\n")
     assert outcome("raise KeyboardInterrupt") == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("a\tb\r\x1b[31m\x7f\x85", "a\\tb\\r\\x1b[31m\\x7f\\x85"),
+        ("\u2028 \u202e \ud83d", "\\u2028 \\u202e \\ud83d"),
+        ("破洞 é \U0001f600 a\\b '\u200d'", "破洞 é \U0001f600 a\\b '\u200d'"),
+        ("one\ntwo", "one\ntwo"),
+    ],
+)
+def test_a_message_shows_what_a_terminal_would_obey(message: str, shown: str) -> None:
+    assert str(InputError(message)) == shown

@@ -144,7 +144,7 @@ class Checkpoints:
 
     def _foreign(self, random: Random) -> Any:
         """Names and shapes of other projects, right or changed."""
-        ones, stem = torch.ones, torch.stem
+        ones, stem = torch.ones, torch.ones(4, 3, 7, 7)
         layouts = [
             {"blobs": {"conv1_w": np.ones((4, 3, 7, 7), np.float32), "res2_0_branch2a_w": np.ones((4, 4, 1, 1))}},
             {"state_dict": {"backbone.conv1.weight": stem, "bbox_head.atss_cls.weight": ones(2, 32, 3, 3)},
@@ -256,7 +256,7 @@ def changed_tensor(random: Random, value: torch.Tensor) -> Any:
     kind = random.randrange(14)
     shape = list(value.shape)
     if kind == 0:
-        return value.new_full(
+        return value.float().new_full(
             shape, random.choice([float("nan"), float("inf"), 1e38]) if value.is_floating_point() else 0
         )
     if kind == 1:

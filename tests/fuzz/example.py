@@ -10,6 +10,7 @@ import sys
 import tempfile
 import traceback
 import unicodedata
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,9 +64,11 @@ def judge(example: Example, folder: Path) -> Outcome:
     outcome = Outcome(example.way)
     before = _tree(folder)
     memory = _reset_peak()
-    with _captured() as streams:
+    with captured() as streams:
         try:
-            example.run()
+            with warnings.catch_warnings():
+                warnings.simplefilter("always")
+                example.run()
         except InputError as error:
             outcome.answer = str(error) or "(no message)"
             outcome.faults += _message_faults(str(error), example.inputs)
@@ -119,7 +122,7 @@ def _changes(before: Tree, after: Tree, allowed: tuple[str, ...]) -> Iterator[st
 
 
 @contextlib.contextmanager
-def _captured() -> Iterator[dict[str, str]]:
+def captured() -> Iterator[dict[str, str]]:
     """What the block writes to stdout and stderr, also from C."""
     texts: dict[str, str] = {}
     with contextlib.ExitStack() as stack:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tests.fuzz.example import Kind, Outcome, judge
+from tests.fuzz.example import Kind, Outcome, captured, judge
 
 KINDS = ("config", "annotations", "results", "checkpoints", "images", "commands")
 SLOWER = {"commands": 6}  # of the deadline, to start a process on a busy machine
@@ -34,8 +34,9 @@ def work(
     tempfile.tempdir = str(home)
     with open(log, "w") as crash, contextlib.suppress(BrokenPipeError):  # nobody listens any more
         faulthandler.enable(crash)
-        inputs = build(kind, seed, home)
-        warnings.simplefilter("always")
+        warnings.simplefilter("ignore")  # `judge` hears them
+        with captured():
+            inputs = build(kind, seed, home)
         limit_memory()
         for number in numbers:
             folder = home / f"{kind}-{number}"
