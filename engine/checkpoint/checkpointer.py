@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoint import io
-from engine.errors import InputError
+from engine.errors import InputError, shown
 from engine.files import write_text
 from engine.log import get_logger
 
@@ -100,7 +100,7 @@ class Checkpointer:
         problems = []
         last = self.last()
         if last is None:
-            fault = "does not exist" if named is None else f"names {named!r}, which does not exist"
+            fault = "does not exist" if named is None else f"names {shown(named)}, which does not exist"
             problems.append(f"{self.output_dir / _POINTER}: {fault}")
             self._logger.warning(problems[-1])
         for path in [*([last] if last else []), *self._before(last)]:

@@ -278,7 +278,7 @@ def changed_tensor(random: Random, value: torch.Tensor) -> Any:
     if kind == 8:
         return torch.as_strided(torch.zeros(100), [9, 9], [1, 1])
     if kind == 9:
-        return value.numpy() if random.random() < 0.5 else value.tolist()
+        return random.choice([value.detach().float().numpy(), value.tolist()])
     if kind == 10:
         return torch.nn.Parameter(value) if value.is_floating_point() else value
     if kind == 11:
@@ -329,12 +329,13 @@ def _as_arrays(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _as_arrays(each) for key, each in value.items()}
     if isinstance(value, torch.Tensor):
+        value = value.detach()
         is_plain = (
             value.layout == torch.strided
             and value.dtype in (torch.float32, torch.int64)
             and value.numel() < MAX_NUMBERS
         )
-        return value.detach().numpy() if is_plain else np.ones(3, np.float32)
+        return value.numpy() if is_plain else np.ones(3, np.float32)
     return value
 
 

@@ -1,4 +1,7 @@
-"""Configurations: a YAML file, a chain of `_BASE_`, or KEY VALUE pairs; what is accepted is also printed."""
+"""Configurations: a YAML file, a chain of `_BASE_`, or KEY VALUE pairs.
+
+What is accepted is also printed; with one key changed, it also makes one training step and one detection.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,26 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import torch
 import yaml
 
-from engine.config import describe, get_cfg, load_config
+from engine.assembly.data import build_train_loader
+from engine.assembly.detector import build_detector
+from engine.assembly.model import build_model
+from engine.assembly.solver import build_optimizer, build_schedule, run_length
+from engine.config import CfgNode, describe, get_cfg, load_config
 from engine.config.keys import KEYS, MAPPINGS
 from engine.config.tree import nested
+from engine.structures import ImageBatch
 from tests.fuzz.example import Example, Kind
 from tests.fuzz.mutate import NUMBERS, TEXTS, change, change_bytes, change_lines, misspelt, odd_value
-from tests.fuzz.valid import CONFIG, random_of
+from tests.fuzz.valid import CONFIG, NAMES, picture, random_of, write_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PLACES = (".yaml", "command line", "in code")
+CLASSES = ("破洞", "stain")
+NOT_USED = {"DATASETS.ROOT", "OUTPUT_DIR", "IMPORTS", "DATALOADER.NUM_WORKERS", "MODEL.WEIGHT", "SOLVER.COMPILE"}
+MAX_BATCH = 64  # images; a user may ask for as many as the memory holds
 LAUGHS = 24  # levels of aliases, each twice in the next: 16 million values if they are written out
 
 STRANGE_LINES = [
@@ -34,8 +46,9 @@ STRANGE_LINES = [
 class Configurations:
     """See the text at the head of the file."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.seed, self.valid = seed, folder
+        write_dataset(folder)
         paths = sorted((REPOSITORY / "configs").rglob("*.yaml"))
         defaults = describe.plain(get_cfg())
         published = [describe.difference(describe.plain(load_config(path)), defaults) for path in paths]
@@ -45,7 +58,7 @@ class Configurations:
         random = random_of("config", self.seed, number)
         tree = random.choice(self.trees)
         ways: list[Callable[..., Example]] = [self._value, self._value, self._tree, self._text, self._bytes]
-        ways += [self._strange, self._chain, self._pairs, self._pairs]
+        ways += [self._strange, self._chain, self._pairs, self._pairs, self._used]
         return random.choice(ways)(random, tree, folder)
 
     def _value(self, random: Random, tree: dict[str, Any], folder: Path) -> Example:
@@ -56,6 +69,20 @@ class Configurations:
         _write(folder / "b.yaml", _dump(random, CONFIG))
         _write(folder / "c.yaml", _dump(random, {"_BASE_": "b.yaml", **nested(values)}))
         return _loading("value of a key", folder / "c.yaml")
+
+    def _used(self, random: Random, tree: dict[str, Any], folder: Path) -> Example:
+        """One key of another value; the model and data are small enough to be used."""
+        key = random.choice([key for key in KEYS if key not in NOT_USED])
+        words = ["DATASETS.ROOT", str(self.valid), key, str(fitting_or_odd(random, key)).replace("\0", "")]
+        _write(folder / "c.yaml", _dump(random, CONFIG))
+
+        def run() -> None:
+            cfg = load_config(folder / "c.yaml", words)
+            if cfg.SOLVER.IMS_PER_BATCH <= MAX_BATCH:
+                _use(cfg)
+
+        # What it says later than `load_config` names the key, the data set or the class.
+        return Example("step and detection", run, (*PLACES, key, key.rpartition(".")[2], "tiny"))
 
     def _tree(self, random: Random, tree: dict[str, Any], folder: Path) -> Example:
         _write(folder / "c.yaml", _dump(random, change(random, tree)))
@@ -154,6 +181,18 @@ def _like(random: Random, value: Any) -> Any:
     return odd_value(random)
 
 
+def _use(cfg: CfgNode) -> None:
+    model = build_model(cfg, CLASSES)
+    optimizer = build_optimizer(cfg, model)
+    build_schedule(cfg, optimizer, run_length(cfg, len(NAMES)))
+    batch = next(iter(build_train_loader(cfg)))
+    sum(model.train()(batch.images, batch.targets).values()).backward()
+    optimizer.step()
+    detector, transform = build_detector(cfg, model.eval())
+    with torch.inference_mode():
+        detector.detect(ImageBatch.from_list([transform(picture())[0]], cfg.DATALOADER.SIZE_DIVISIBILITY))
+
+
 def _loading(way: str, path: Path, words: list[str] | None = None) -> Example:
     def run() -> None:
         loaded = load_config(path, words or ())
@@ -178,4 +217,4 @@ def _write(path: Path, text: str) -> None:
 
 
 def build(seed: int, folder: Path) -> Kind:
-    return Configurations(seed)
+    return Configurations(seed, folder)
