@@ -86,7 +86,7 @@ def read_chain(path: str) -> list[YamlFile]:
         if base is None:
             return chain[::-1]
         file.entries.remove(base)
-        if not isinstance(base.value, str) or not base.value or "\0" in base.value:
+        if not isinstance(base.value, str) or not base.value or set("\0\n") & set(base.value):
             raise InputError(f"{base.where}: {BASE_KEY} must be the path of one YAML file")
         named_at = f"{base.where}: {BASE_KEY} "
         folder = os.path.dirname(path)

@@ -164,8 +164,9 @@ def test_a_base_that_never_ends(answer: Callable[..., str], tmp_path: Path, base
     assert answer(f"_BASE_: {base}\n") == f"my.yaml:6: _BASE_ {base}: not a file of text"
 
 
-def test_a_base_with_a_nul(answer: Callable[..., str]) -> None:
-    assert answer('_BASE_: "a\\0b"\n') == "my.yaml:6: _BASE_ must be the path of one YAML file"
+@pytest.mark.parametrize("escape", ["\\0", "\\n"])
+def test_a_base_with_a_character_that_no_path_has(answer: Callable[..., str], escape: str) -> None:
+    assert answer(f'_BASE_: "a{escape}b"\n') == "my.yaml:6: _BASE_ must be the path of one YAML file"
 
 
 def test_a_pipe_on_the_command_line(tmp_path: Path) -> None:
