@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.fuzz.example import Outcome
 from tests.fuzz.worker import KINDS, SLOWER, work
 
-SHARES = {"commands": 0.02}  # of the examples that each other kind gets, since one is a whole process
+SHARES = {"commands": 0.04}  # of the examples that each other kind gets, since one is a whole process
 START_SECONDS = 60  # to import torch and to make valid inputs
 SHOWN = 20  # faults printed
 
