@@ -2,6 +2,7 @@
 # make setup        the environment with the development tools
 # make test         the environment, then the whole test suite
 # make check        ruff, ruff format, tests
+# make fuzz         changed inputs of all kinds, what fails is kept: make fuzz MINUTES=30, SEED=n repeats a run
 # make clean        remove builds and caches (not .venv, not outputs)
 #
 # The active virtual environment is used; without one, .venv is created with PYTHON.
@@ -17,7 +18,10 @@ DEV_STAMP := $(STAMP)-dev
 CONFIG := configs/quickstart/atss_R_18_fabric.yaml
 OUTPUT := outputs/quickstart
 
-.PHONY: quickstart setup test check clean
+MINUTES := 5
+SEED :=
+
+.PHONY: quickstart setup test check fuzz clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(STAMP)
@@ -36,6 +40,9 @@ check: $(DEV_STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest
+
+fuzz: $(DEV_STAMP)
+	@$(PY) -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import listed, shown
+from engine.errors import InputError, listed, shown
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,3 +79,16 @@ def test_values_of_any_size_are_short() -> None:
     for value in (deep, 10**6000, "x" * 10**6, ["e\u0301" * 99], {"a": deep}):
         assert 0 < len(shown(value)) <= 60 and "\n" not in shown(value)
     assert listed(["a ", 7]) == "'a ', 7" and listed([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("a\tb\r\x1b[31m\x7f\x85", "a\\tb\\r\\x1b[31m\\x7f\\x85"),
+        ("\u2028 \u202e \ud83d", "\\u2028 \\u202e \\ud83d"),
+        ("破洞 é \U0001f600 a\\b '\u200d'", "破洞 é \U0001f600 a\\b '\u200d'"),
+        ("one\ntwo", "one\ntwo"),
+    ],
+)
+def test_a_message_shows_what_a_terminal_would_obey(message: str, shown: str) -> None:
+    assert str(InputError(message)) == shown

@@ -56,9 +56,13 @@ def follow_conventions(cfg: CfgNode, file: WeightFile) -> None:
     get_logger(__name__).warning("%s needs %s: set for this run", file.source, _written(unmet))
     was_frozen = cfg.is_frozen()
     cfg.defrost()
-    cfg.merge_from_list([item for pair in unmet.items() for item in pair])
-    if was_frozen:
-        cfg.freeze()
+    try:
+        cfg.merge_from_list([item for pair in unmet.items() for item in pair])
+        if was_frozen:
+            cfg.freeze()
+    except InputError as error:
+        reasons = (line.partition(": ")[2] for line in str(error).splitlines())  # without "command line"
+        raise InputError(f"{file.source}: its conventions cannot be followed: {'; '.join(reasons)}") from None
 
 
 def with_batch_norm_recomputed(cfg: CfgNode, state: dict[str, Any], num_images: int) -> dict[str, Any]:

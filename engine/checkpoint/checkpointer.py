@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.checkpoint import io
-from engine.errors import InputError
+from engine.errors import InputError, shown
 from engine.files import write_text
 from engine.log import get_logger
 
@@ -51,7 +52,7 @@ class Checkpointer:
             return None
         beside = self.output_dir / Path(named).name
         elsewhere = (Path(named), self.output_dir / named) if len(Path(named).parts) > 1 else ()
-        return next((path for path in (beside, *elsewhere) if path.is_file()), None)
+        return next((path for path in (beside, *elsewhere) if os.path.isfile(path)), None)  # damaged names too
 
     def set_aside(self, others: Sequence[str] = ()) -> Path | None:
         """Move the checkpoints of an earlier run to `previous-1` (or the next free number) before a new run starts.
@@ -99,7 +100,7 @@ class Checkpointer:
         problems = []
         last = self.last()
         if last is None:
-            fault = "does not exist" if named is None else f"names {named!r}, which does not exist"
+            fault = "does not exist" if named is None else f"names {shown(named)}, which does not exist"
             problems.append(f"{self.output_dir / _POINTER}: {fault}")
             self._logger.warning(problems[-1])
         for path in [*([last] if last else []), *self._before(last)]:

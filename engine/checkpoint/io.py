@@ -12,6 +12,7 @@ import json
 import os
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -23,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from engine.checkpoint import restricted_pickle
+from engine.checkpoint import contents, restricted_pickle
 from engine.errors import InputError
 from engine.files import replacing
 from engine.spelling import did_you_mean
@@ -103,7 +104,7 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
 
     Raises:
         InputError: the file is missing, empty, truncated, damaged, a web page, a pickle that asks for code (names it),
-            or not a dictionary.
+            not a dictionary, or holds what weights do not need (see `contents`).
     """
     path = Path(path)
     try:
@@ -122,7 +123,10 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a dictionary of weights")
-    if content.get("format") == FORMAT and "conventions" in content:
+    is_ours = isinstance(content.get("format"), str) and content["format"] == FORMAT
+    if reason := contents.fault(content, is_ours):
+        raise InputError(f"{path}: {reason}; use another copy, or save it again")
+    if is_ours and "conventions" in content:
         content["conventions"] = _with_tuples(content["conventions"])
     return content
 
@@ -203,19 +207,23 @@ def _verify_entries(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
             names = archive.namelist()
+            is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
     except Exception:  # zipfile fails in many ways on damaged files
-        bad, names = "its directory", []
+        bad, names, is_packed = "its directory", [], False
     if bad:
         raise InputError(
             f"{path}: damaged or truncated (checksum of {restricted_pickle.printable(bad)} is wrong); use another copy"
         )
     if not any(name.endswith("data.pkl") for name in names):
         raise InputError(f"{path}: a zip archive but not a checkpoint; unpack it if the weights are inside")
+    if is_packed:  # a mapped file would give the packed bytes as numbers, and a small one may unpack to any size
+        raise InputError(f"{path}: its entries are compressed, which torch.save does not do; save the weights again")
 
 
 def _torch_load(path: Path, mmap: bool) -> object:
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
+        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of kinds of tensors that `contents` refuses
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except OSError:
         raise

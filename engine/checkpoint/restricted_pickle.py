@@ -126,8 +126,7 @@ def read(file: BinaryIO, source: str) -> object:
     try:
         # A damaged or hostile pickle can raise anything. It cannot do anything else.
         content = _Unpickler(file, encoding="latin1").load()
-        is_dict = isinstance(content, dict)
-        return {_text(key): _tensors(value) for key, value in content.items()} if is_dict else content
+        return _plain(content, {})
     except Refused as refused:
         raise InputError(
             f"{source}: refused without running anything: the pickle asks for {refused}, which weights do not need"
@@ -137,12 +136,19 @@ def read(file: BinaryIO, source: str) -> object:
         raise InputError(f"{source}: not a checkpoint, or a damaged one ({reason}); download it again") from None
 
 
-def _tensors(value: object) -> object:
+def _plain(value: object, done: dict[int, object]) -> object:
+    """`value` with tensors for arrays and text for keys; `done` has the containers met before, by their `id`."""
     if isinstance(value, Array):
         return value.tensor()
+    if not isinstance(value, dict | list | tuple) or id(value) in done:
+        return done.get(id(value), value)
     if isinstance(value, dict):
-        return {_text(key): item.tensor() if isinstance(item, Array) else item for key, item in value.items()}
-    return value
+        done[id(value)] = filled = {}
+        filled.update((_text(key), _plain(each, done)) for key, each in value.items())
+        return filled
+    done[id(value)] = listed = []
+    listed.extend(_plain(each, done) for each in value)
+    return listed
 
 
 def _text(key: object) -> str:

@@ -93,7 +93,7 @@ def check_words(key: Key, value: str | tuple[str, ...], registered: Iterable[str
         one_of = " one of" if len(allowed) > 1 else ""
         choices = [f"{one_of} {names}"] * bool(allowed)
         choices += [" registered by a module of IMPORTS"] * bool(key.words.registry)
-        raise BadValueError(f"{start}{', or'.join(choices)}, got {word!r}{did_you_mean(word, allowed)}")
+        raise BadValueError(f"{start}{', or'.join(choices)}, got {shown(word)}{did_you_mean(word, allowed)}")
 
 
 def describe(type_: Any, plural: bool = False) -> str:

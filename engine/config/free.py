@@ -41,7 +41,7 @@ def entries_of(key: Key, entry: Entry) -> Group:
         value = group_of(value, entry.where)
     if not isinstance(value, Group):
         wanted = f"map {key.entries.names} to {key.entries.form}" if key.entries else "map names of arguments to values"
-        raise InputError(f"{entry.where}: {key.name} must {wanted}, got {value!r}")
+        raise InputError(f"{entry.where}: {key.name} must {wanted}, got {shown(value)}")
     return value
 
 
@@ -65,7 +65,7 @@ def group_of(mapping: Mapping[str, Any], where: str) -> Group:
 def _fields(key: Key, entry: Entry) -> Iterator[Assignment]:
     path = f"{key.name}.{entry.name}"
     if not isinstance(entry.value, Group):
-        raise InputError(f"{entry.where}: {path} must be {key.entries.form}, got {entry.value!r}")
+        raise InputError(f"{entry.where}: {path} must be {key.entries.form}, got {shown(entry.value)}")
     above = (*key.name.split("."), entry.name)
     yield Assignment(above, {}, entry.where)
     for each in entry.value:

@@ -18,6 +18,7 @@ from engine.errors import InputError
 from engine.spelling import nearest_key
 
 COMMAND_LINE = "command line"
+_MAX_SHOWN = 120  # characters of a key
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Merge:
         """Takes KEY VALUE KEY VALUE ... of the command line."""
         complaint = _complaint(opts)
         if complaint:
-            self.mistakes.append(f"{COMMAND_LINE}: {complaint}")
+            self._note(f"{COMMAND_LINE}: {complaint}")
             return
         for key, value in zip(opts[0::2], opts[1::2], strict=True):
             mapping = next((each for each in MAPPINGS.values() if key.startswith(f"{each.name}.")), None)
@@ -57,7 +58,7 @@ class Merge:
         else:
             fields = " or .".join(mapping.entries.fields)
             incomplete = f"{mapping.name}.{names[0]} is incomplete; write {mapping.name}.NAME.{fields}"
-            self.mistakes.append(f"{COMMAND_LINE}: {incomplete}")
+            self._note(f"{COMMAND_LINE}: {incomplete}")
             return
         for name in reversed(names):
             value = Group([Entry(name, value, COMMAND_LINE)])
@@ -105,7 +106,7 @@ class Merge:
         try:
             yield
         except InputError as error:
-            self.mistakes.append(str(error))
+            self._note(str(error))
 
     def _take_unknown(self, entry: Entry, path: tuple[str, ...], node: Mapping[str, Any]) -> None:
         """A key that is not in the tree: foreign, allowed by the node (yacs), or a mistake."""
@@ -127,7 +128,7 @@ class Merge:
             alike = [name for name, is_group in kinds.items() if is_group == isinstance(entry.value, Group)]
             nearest = nearest_key(key, alike) or nearest_key(key, kinds)
             hint = f"; did you mean {nearest}?" if nearest else self._neighbours(path[:-1])
-            self._refuse(entry, f"unknown key {key}{hint}")
+            self._refuse(entry, f"unknown key {_cut(key)}{hint}")
 
     def _neighbours(self, path: Sequence[str]) -> str:
         while not isinstance(_at(self.tree, path), Mapping):
@@ -135,22 +136,30 @@ class Merge:
         return f"; {'.'.join(path) or 'the top level'} has {', '.join(_at(self.tree, path))}"
 
     def _refuse(self, entry: Entry, message: str) -> None:
-        self.mistakes.append(f"{entry.where}: {message}")
+        self._note(f"{entry.where}: {message}")
+
+    def _note(self, mistake: str) -> None:
+        self.mistakes.append(mistake.replace("\n", "\\n"))  # a key of the command line may hold one
 
 
 def _complaint(opts: Sequence[Any]) -> str | None:
     """What keeps the words of a command line from being pairs, or None."""
     for key in opts[0::2]:
         if not isinstance(key, str):
-            return f"expected a key, got {key!r}"
+            return f"expected a key, got {shown(key)}"
         if key.startswith("-"):
-            return f"{key} is among the KEY VALUE pairs; options come before them"
+            return f"{_cut(key)} is among the KEY VALUE pairs; options come before them"
         name, equals, value = key.partition("=")
         if equals:
-            return f"{key}: write {name} {value or 'VALUE'}, with a space"
+            return f"{_cut(key)}: write {_cut(name)} {_cut(value) or 'VALUE'}, with a space"
     if len(opts) % 2:
-        return f"expected KEY VALUE pairs, but {opts[-1]} has no value"
+        return f"expected KEY VALUE pairs, but {_cut(opts[-1])} has no value"
     return None
+
+
+def _cut(key: str) -> str:
+    """A key as a message shows it; what is far longer than any key may be a whole file."""
+    return key if len(key) <= _MAX_SHOWN else f"{key[: _MAX_SHOWN - 3]}..."
 
 
 def _at(tree: Mapping[str, Any], path: Iterable[str]) -> Any:

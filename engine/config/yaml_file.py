@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ _UNCLEAR_TAG = f"{_YAML}unclear"
 _PLAIN_TAGS = {
     f"{_YAML}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "value", "unclear")
 }
+_MAX_VALUES = 100_000  # the largest configuration has some hundreds
 
 
 class _Loader(yaml.SafeLoader):
@@ -110,7 +112,7 @@ def read_chain(path: str) -> list[YamlFile]:
         if base is None:
             return chain[::-1]
         file.entries.remove(base)
-        if not isinstance(base.value, str) or not base.value:
+        if not isinstance(base.value, str) or not base.value or set("\0\n") & set(base.value):
             raise InputError(f"{base.where}: {BASE_KEY} must be the path of one YAML file")
         named_at = f"{base.where}: {BASE_KEY} "
         folder = os.path.dirname(path)
@@ -132,6 +134,8 @@ def _read(path: str, named_at: str) -> YamlFile:
         if not isinstance(root, yaml.MappingNode):
             kind = "a list" if isinstance(root, yaml.SequenceNode) else f"the value {root.value!r}"
             raise InputError(f"{_where(root)}: expected lines KEY: value, got {kind}")
+        if _written_out(root, {}) > _MAX_VALUES:
+            raise InputError(f"{path}: its anchors and aliases stand for more than {_MAX_VALUES} values")
         file.mistakes.extend(_duplicates(root, set()))
         file.entries = list(_entries(root, loader, file))
     except yaml.MarkedYAMLError as error:
@@ -151,6 +155,10 @@ def _text(path: str, named_at: str) -> str:
             "write the keys in a YAML file"
         )
     try:
+        mode = os.stat(path).st_mode
+        # A device may never end, a pipe may never begin. The command line may name a pipe: --config-file <(...).
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or (named_at and stat.S_ISFIFO(mode)):
+            raise InputError(f"{named_at}{path}: not a file of text")
         with open(path, encoding="utf-8") as file:
             return file.read()
     except FileNotFoundError:
@@ -207,6 +215,15 @@ def _entries(node: yaml.MappingNode, loader: _Loader, file: YamlFile) -> Iterato
             value = loader.construct_object(value_node, deep=True)
         merged[name] = Entry(name, value, where)
     yield from merged.values()
+
+
+def _written_out(node: yaml.Node, done: dict[int, int]) -> int:
+    """The number of values below a node when each alias is replaced by what it stands for; `done` has them by `id`."""
+    if id(node) not in done:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        nodes = [each for part in parts for each in (part if isinstance(part, tuple) else (part,))]
+        done[id(node)] = 1 + sum(_written_out(each, done) for each in nodes)
+    return done[id(node)]
 
 
 def _syntax_message(path: str, text: str, error: yaml.MarkedYAMLError) -> str:

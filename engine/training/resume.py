@@ -93,15 +93,15 @@ class TrainingState:
             self.precision.load_state_dict(saved.get("scaler", {}))
             if self.ema:
                 self.ema.restore(saved["model"], saved.get("ema_updates", 0))
-        except (KeyError, RuntimeError, ValueError) as error:
+            for name, hook in _by_name(self.hooks).items():
+                if name in saved.get("hooks", {}):
+                    hook.load_state_dict(saved["hooks"][name])
+        except Exception as error:  # torch and hooks look into the state without checking it
             # torch writes a heading first, then a line for each difference.
-            lines = [line.strip() for line in str(error).splitlines()]
+            lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
             raise _unfit(path, lines[min(1, len(lines) - 1)]) from error
         for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(setting)
-        for name, hook in _by_name(self.hooks).items():
-            if name in saved.get("hooks", {}):
-                hook.load_state_dict(saved["hooks"][name])
 
 
 def parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:

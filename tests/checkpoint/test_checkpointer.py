@@ -170,3 +170,10 @@ def test_a_bare_name_is_of_this_folder(folder: Path, tmp_path_factory: pytest.Te
     monkeypatch.chdir(elsewhere)
     (folder / "last_checkpoint").write_text("model_0000009.pth")
     assert Checkpointer(folder).last() is None
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_last_checkpoint_names_what_cannot_be_a_file(folder: Path, name: str, said: pytest.LogCaptureFixture) -> None:
+    (folder / "last_checkpoint").write_text(name)
+    path, state = Checkpointer(folder).load_last()
+    assert path.name == "model_0000002.pth" and "does not exist" in said.messages[0]

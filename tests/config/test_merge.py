@@ -235,3 +235,28 @@ def _at(cfg, key):
     for name in key.split("."):
         cfg = cfg[name]
     return cfg
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["a\nb", "1"], "unknown key a\\nb; the top level has "),
+        (["a\tb\x1b[1m", "1"], "unknown key a\\tb\\x1b[1m; the top level has "),
+        (["X" * 5000, "1"], f"unknown key {'X' * 117}...; the top level has "),
+        (["-" + "x" * 5000, "1"], f"-{'x' * 116}... is among the KEY VALUE pairs"),
+        (["X" * 5000 + "=1", "1"], f"{'X' * 117}...: write {'X' * 117}... 1, with a space"),
+        (["SEED", "1", "X" * 5000], f"expected KEY VALUE pairs, but {'X' * 117}... has no value"),
+        ([3, "1"], "expected a key, got 3"),
+        (["MODEL.ATSS.SCORE", "x" * 5000], f"MODEL.ATSS.SCORE must be one of sqrt, product, got '{'x' * 56}..."),
+        (
+            ["DATASETS.CATALOG", "x" * 5000],
+            "DATASETS.CATALOG must map names to {img_dir: FOLDER, ann_file: FILE}, got 'x",
+        ),
+        (["MODEL.NECK.ARGS", "x" * 5000], "MODEL.NECK.ARGS must map names of arguments to values, got 'x"),
+    ],
+)
+def test_a_message_is_one_line_of_readable_length(words: list, line: str) -> None:
+    with pytest.raises(InputError) as caught:
+        get_cfg().merge_from_list(words)
+    message = str(caught.value)
+    assert message.startswith(f"command line: {line}") and message.isprintable() and len(message) < 400

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,38 @@ def test_anchors_and_merge_keys_are_plain_yaml(write_config):
     assert cfg.SOLVER.STEPS == cfg.INPUT.MIN_SIZE_TRAIN == (10, 20)
     text = "TEST: &t\n  IMS_PER_BATCH: 2\nSOLVER:\n  <<: *t\n  GAMMA: 0.5\n"
     assert load_config(write_config(text)).SOLVER.IMS_PER_BATCH == 2
+
+
+@pytest.mark.parametrize("value", ["{{x: {0}, y: {0}}}", "[{0}, {0}]"])
+@pytest.mark.parametrize("key", ["SEED", "IMPORTS", "SOLVER"])
+def test_aliases_that_stand_for_millions_of_values(answer: Callable[..., str], key: str, value: str) -> None:
+    lines = [f"a{k}: &a{k} {value.format(f'*a{k - 1}')}" for k in range(1, 40)]
+    text = "\n".join(["a0: &a0 1", *lines, f"{key}: *a39"])
+    assert answer(text) == "my.yaml: its anchors and aliases stand for more than 100000 values"
+
+
+def test_aliases_of_a_usual_number(write_config: Callable[..., str]) -> None:
+    path = write_config("SOLVER:\n  STEPS: &s [10, 20]\nTEST: {BBOX_AUG: {SCALES: *s}}\n")
+    (file,) = read_chain(path)
+    assert file.entries[2].value[0].value[0].value == [10, 20]
+
+
+@pytest.mark.parametrize("base", ["/dev/zero", "pipe"])
+def test_a_base_that_never_ends(answer: Callable[..., str], tmp_path: Path, base: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert answer(f"_BASE_: {base}\n") == f"my.yaml:6: _BASE_ {base}: not a file of text"
+
+
+@pytest.mark.parametrize("escape", ["\\0", "\\n"])
+def test_a_base_with_a_character_that_no_path_has(answer: Callable[..., str], escape: str) -> None:
+    assert answer(f'_BASE_: "a{escape}b"\n') == "my.yaml:6: _BASE_ must be the path of one YAML file"
+
+
+def test_a_pipe_on_the_command_line(tmp_path: Path) -> None:
+    """`--config-file <(...)` of a shell."""
+    reader, writer = os.pipe()
+    os.write(writer, b"SEED: 5")
+    os.close(writer)
+    (file,) = read_chain(f"/dev/fd/{reader}")
+    assert file.entries[0].value == 5
+    os.close(reader)

@@ -79,3 +79,22 @@ def test_moments_go_to_the_parameters_they_belong_to() -> None:
     state["parameter_names"] = ["weight", "scale"]
     with pytest.raises(InputError, match="trained other parameters: bias, scale"):
         _training(model, optimizer, "AdamW").restore(Path("a.pth"), state)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"model": None}, {"optimizer": {}}, {"optimizer": {"state": 3, "param_groups": "x"}}, {"scaler": None}]
+)
+def test_a_state_of_another_form(damage: dict) -> None:
+    model, optimizer, state = _state([])
+    state.update(parameter_names=["weight", "bias"])
+    if "scaler" in damage:
+        state["hooks"], damage = {"Hook": 3}, {}
+    training = _training(model, optimizer, "SGD")
+    training.hooks.append(Hook())
+    with pytest.raises(InputError, match="^a.pth does not fit this configuration: .*leave out --resume"):
+        training.restore(Path("a.pth"), state | damage)
+
+
+class Hook:
+    def load_state_dict(self, state: dict) -> None:
+        state["a"]
