@@ -19,17 +19,24 @@ EXIT_NO_READER = 141  # what a shell reports for a command ended by SIGPIPE
 
 # Control characters but the line break between two messages, separators of lines, reversed writing, lone surrogates.
 _UNSHOWABLE = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST_LINE = 1200
 
 
 class InputError(Exception):
     """Bad input: a file, a line, an id or a key that the user can correct.
 
     The message is one line that names the cause and says what to do. Commands print it without a traceback. What a
-    terminal would obey or cannot show (a carriage return in a file name, half an emoji) stands in it as an escape.
+    terminal would obey or cannot show (a carriage return in a file name, half an emoji) stands in it as an escape, and
+    of a very long line the middle is left out.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_UNSHOWABLE.sub(lambda match: ascii(match[0])[1:-1], message))
+        visible = _UNSHOWABLE.sub(lambda match: ascii(match[0])[1:-1], message)
+        super().__init__("\n".join(map(_shortened, visible.split("\n"))))
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
 
 
 def shown(value: Any) -> str:

@@ -88,6 +88,7 @@ def test_values_of_any_size_are_short() -> None:
         ("\u2028 \u202e \ud83d", "\\u2028 \\u202e \\ud83d"),
         ("破洞 é \U0001f600 a\\b '\u200d'", "破洞 é \U0001f600 a\\b '\u200d'"),
         ("one\ntwo", "one\ntwo"),
+        (f"a{'x' * 9000}b\nc", f"a{'x' * 599} ... {'x' * 599}b\nc"),
     ],
 )
 def test_a_message_shows_what_a_terminal_would_obey(message: str, shown: str) -> None:

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(f"{args.config_file}: DATASETS.TEST is empty; name a data set (--dataset)")
     dataset = build_dataset(cfg, names[0])
     results = read_results(args.results, dataset.annotations)
-    skipped = read_skipped_images(args.results.parent / "metrics.json")
+    skipped = read_skipped_images(args.results.parent / "metrics.json", dataset.annotations, results)
     outcome = score_results(cfg, dataset, results, skipped)
     metrics, thresholds = outcome["metrics"], outcome["thresholds"]
     output_dir = args.output_dir or args.results.parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +68,8 @@ def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]
             raise InputError(f"DATASETS.CATALOG.{name} lacks {field}; write {{img_dir: FOLDER, ann_file: FILE.json}}")
     img_dir, ann_file = (Path(expanded(root), expanded(entry[field])) for field in ("img_dir", "ann_file"))
     advice = f"put it there, or set DATASETS.ROOT (now '{root}') or DATASETS.CATALOG.{name}"
-    if not ann_file.is_file():
+    if not os.path.isfile(ann_file):  # unlike Path.is_file it takes names that no file can have
         raise InputError(f"data set {shown(name)}: no annotation file {ann_file}; {advice}")
-    if not img_dir.is_dir():
+    if not os.path.isdir(img_dir):
         raise InputError(f"data set {shown(name)}: no image folder {img_dir}; {advice}")
     return DatasetPaths(name, img_dir, ann_file, entry.get("type", "CocoDataset"))

@@ -122,7 +122,8 @@ def _sorted_detections(
     # Arrays of all entries before they are sorted: visiting 500,000 dictionaries in another order takes a second.
     scores = np.array([entry["score"] for entry in results], dtype=np.float64)
     boxes_xywh = np.array([entry["bbox"] for entry in results], dtype=np.float64).reshape(-1, 4)
-    areas, crowd = boxes_xywh[:, 2] * boxes_xywh[:, 3], np.zeros(len(results), dtype=bool)
+    with np.errstate(over="ignore"):  # 1e300 x 1e300
+        areas, crowd = boxes_xywh[:, 2] * boxes_xywh[:, 3], np.zeros(len(results), dtype=bool)
     rows = np.arange(len(results))
     return _sorted(BoxRows(rows, image_rows, labels, boxes_xywh, areas, crowd, scores), places)
 

@@ -73,14 +73,21 @@ def without_images(annotations: AnnotationTable, image_ids: Collection[ImageId])
     )
 
 
-def read_skipped_images(metrics_file: Path) -> list[ImageId]:
-    """Ids of the images that a test could not read, from the `metrics.json` beside its results; [] without a file."""
+def read_skipped_images(
+    metrics_file: Path, annotations: AnnotationTable, results: Sequence[Mapping[str, Any]]
+) -> list[ImageId]:
+    """Ids of the images that a test could not read, from the `metrics.json` beside its results; [] without a file.
+
+    Images that are not in `annotations`, or that have detections, were not left out of this test.
+    """
     try:
         metrics = read_json(metrics_file)
     except InputError:
         return []
     skipped = metrics.get("skipped_images") if isinstance(metrics, dict) else None
-    return [each for each in skipped if type(each) in (int, str)] if isinstance(skipped, list) else []
+    possible = set(annotations.image_ids).difference(entry["image_id"] for entry in results)
+    ids = [each for each in skipped if type(each) in (int, str)] if isinstance(skipped, list) else []
+    return [each for each in dict.fromkeys(ids) if each in possible]
 
 
 def read_results(path: str | Path, annotations: AnnotationTable) -> list[dict[str, Any]]:

@@ -133,15 +133,16 @@ def test_category_ids_of_any_kind_make_the_round_trip(tmp_path: Path, ids: list)
     assert [row["category_id"] for row in results] == [sorted(ids)[1], sorted(ids)[0]]
 
 
-@pytest.mark.parametrize(
-    "content", ["[]", "{", '{"skipped_images": 5}', '{"skipped_images": [[1], {}, null]}', "[" * 9999]
-)
-def test_skipped_images_of_a_faulty_file_are_none(tmp_path: Path, content: str) -> None:
-    assert read_skipped_images(tmp_path / "metrics.json") == []
-    (tmp_path / "metrics.json").write_text(content)
-    assert read_skipped_images(tmp_path / "metrics.json") == []
-    (tmp_path / "metrics.json").write_text('{"skipped_images": [3, "a", [5], true]}')
-    assert read_skipped_images(tmp_path / "metrics.json") == [3, "a"]
+def test_skipped_images_are_known_and_have_no_detections(tmp_path: Path) -> None:
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in (3, 4, 5)]
+    table = annotation_table({"images": images, "annotations": [], "categories": [{"id": 1, "name": "hole"}]})
+    path, results = tmp_path / "metrics.json", [{"image_id": 4, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1.0}]
+    assert read_skipped_images(path, table, results) == []
+    for content in ("[]", "{", '{"skipped_images": 5}', '{"skipped_images": [[1], {}, null]}', "[" * 9999):
+        path.write_text(content)
+        assert read_skipped_images(path, table, results) == []
+    path.write_text('{"skipped_images": [3, "a", [5], true, 4, 9, 3]}')
+    assert read_skipped_images(path, table, results) == [3]
 
 
 def test_without_images_keeps_what_the_others_have() -> None:

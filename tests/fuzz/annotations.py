@@ -8,13 +8,19 @@ from pathlib import Path
 
 import yaml
 
-from engine.assembly.data import build_test_loader, build_train_loader
+from engine.assembly.data import (
+    build_test_loader,
+    build_train_dataset,
+    build_train_loader,
+    report_test_data,
+    summarize_train_data,
+)
 from engine.config import load_config
 from engine.log import setup_logging
 from tests.fuzz.example import Example, Kind
 from tests.fuzz.json_text import changed_json
 from tests.fuzz.mutate import TEXTS
-from tests.fuzz.valid import CONFIG, coco, random_of, write_dataset
+from tests.fuzz.valid import CLASS_NAMES, CONFIG, coco, random_of, write_dataset
 
 BATCHES = 2
 
@@ -35,6 +41,14 @@ class Annotations:
         words = []
         if random.random() < 0.2:
             words += ["DATALOADER.FILTER_EMPTY", str(random.random() < 0.5)]
+        if random.random() < 0.2:
+            classes = random.sample(CLASS_NAMES, random.randint(1, len(CLASS_NAMES)))
+            words += [
+                "DATASETS.CLASSES",
+                str(tuple(classes)),
+                "DATASETS.OTHER_CLASSES",
+                random.choice(["drop", "ignore"]),
+            ]
         if random.random() < 0.05:
             key = random.choice(["DATASETS.ROOT", "DATASETS.CATALOG.tiny.ann_file", "DATASETS.CATALOG.tiny.img_dir"])
             words += [key, random.choice(TEXTS).replace("\0", "")]
@@ -43,11 +57,14 @@ class Annotations:
         def run() -> None:
             setup_logging()
             cfg = load_config(folder / "c.yaml", words)
-            train = build_train_loader(cfg)
+            dataset = build_train_dataset(cfg)
+            report_test_data(cfg, dataset)  # counts, and refuses nothing
+            train = build_train_loader(cfg, dataset=dataset)
             test = build_test_loader(cfg, "tiny", train.dataset.class_names)
             for loader in (train, test):
                 for _ in islice(loader, BATCHES):
                     pass
+            summarize_train_data(cfg, dataset)
 
         return Example(kind, run, ("tiny", "images", "DATASETS", "command line"))
 

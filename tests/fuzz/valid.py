@@ -37,6 +37,7 @@ CONFIG: dict[str, Any] = {
 """A narrow ATSS on three images of 24 x 32 pixels; paths are relative to the folder of the example."""
 
 NAMES = ("a.png", "b.jpg", "c.bmp")
+CLASS_NAMES = ("stain", "破洞")
 
 
 def coco() -> dict[str, Any]:
@@ -45,7 +46,7 @@ def coco() -> dict[str, Any]:
     return {
         "info": {"year": 2024},
         "images": [{"id": k + 1, "file_name": name, "height": 24, "width": 32} for k, name in enumerate(NAMES)],
-        "categories": [{"id": 7, "name": "stain"}, {"id": 3, "name": "破洞"}],
+        "categories": [{"id": 7, "name": CLASS_NAMES[0]}, {"id": 3, "name": CLASS_NAMES[1]}],
         "annotations": [
             {"id": k + 1, "image_id": i, "category_id": c, "bbox": b, "area": b[2] * b[3], "iscrowd": crowd}
             for k, (i, c, b, crowd) in enumerate(boxes)
