@@ -113,8 +113,9 @@ def _as_other_type(random: Random, holder: Any, key: Any) -> None:
     value = holder[key]
     converted: list[Any] = [str(value), repr(value), [value], f" {value}"]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        converted += [-value, value + 0.5, value * 1000, bool(value), value == 0]
-        converted += [float(value)] * (abs(value) < 1e300)
+        converted += [-value, value * 1000, bool(value), value == 0]
+        if abs(value) < 1e300:  # a huge integer is no float
+            converted += [value + 0.5, float(value)]
     if isinstance(value, str):
         converted += [misspelt(random, value), value.encode(), list(value)[:50], value * 2]
         converted = [each for each in converted if not isinstance(each, bytes)]
