@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
@@ -101,8 +102,10 @@ def _build_hooks(
 ) -> list[loop.Hook]:
     """The hooks in the order of their calls: those whose state a checkpoint holds come before those that write it."""
 
-    def snapshot(iteration: int) -> dict[str, Any]:
-        return {**state.checkpoint(iteration), "config": cfg.dump()}
+    config = cfg.dump()
+
+    def snapshot(iteration: int, buffers: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+        return {**state.checkpoint(iteration, buffers), "config": config}
 
     run = Run(state.model, state.optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
     log = LogHook(run, cfg.SOLVER.LOG_PERIOD, build_writers(cfg, run))
@@ -111,6 +114,7 @@ def _build_hooks(
     if validation:
         hooks.append(
             ValidationHook(
+                run,
                 partial(validation, state.ema.model if state.ema else state.model),
                 log.write,
                 checkpointer,
@@ -122,8 +126,10 @@ def _build_hooks(
             )
         )
     hooks += [
-        CheckpointHook(checkpointer, snapshot, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS, is_final),
-        InterruptHook(checkpointer, snapshot),
+        CheckpointHook(
+            run, checkpointer, snapshot, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS, is_final
+        ),
+        InterruptHook(run, checkpointer, snapshot),
     ]
     return hooks
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import mmap
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -15,23 +18,96 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 
 from engine.errors import SIGNALS, InputError
 
 Pipe = tuple[Connection, Connection]
+CAN_FORK = sys.platform == "linux"
 
 
-def worker_arguments(num_workers: int) -> dict[str, Any]:
-    """Arguments of a torch DataLoader that reads with `num_workers` processes, at least one.
+class Progress:
+    """What each worker is doing, in memory that the workers share with the process that forks them."""
+
+    def __init__(self, num_workers: int) -> None:
+        # Rows are workers, columns: process id, reads begun and ended, index of the image being read or -1.
+        self._rows = np.frombuffer(mmap.mmap(-1, num_workers * 3 * 8), np.int64).reshape(num_workers, 3)
+        self._rows[:, 2] = -1
+        self._num_reads, self._seen_at = 0, time.monotonic()
+
+    def join(self, worker_id: int) -> None:
+        """Called in a worker: what `reading` notes is of this worker from now on."""
+        global _own_row
+        _own_row = self._rows[worker_id]
+        _own_row[0] = os.getpid()
+
+    def seconds_without(self, since: float) -> float:
+        """Seconds since the last call that saw a worker read, or since the time `since` if that was later."""
+        num_reads = int(self._rows[:, 1].sum())
+        if num_reads != self._num_reads:
+            self._num_reads, self._seen_at = num_reads, time.monotonic()
+        return time.monotonic() - max(self._seen_at, since)
+
+    def reading(self) -> list[int]:
+        """Indices of the images that workers are reading."""
+        return [index for index in self._rows[:, 2].tolist() if index >= 0]
+
+    def kill_workers(self) -> None:
+        """End workers that may hang in a system call; they ignore other signals."""
+        for pid in self._rows[:, 0].tolist():
+            if pid:
+                with contextlib.suppress(ProcessLookupError, RuntimeError):  # torch raises one for a dead worker
+                    os.kill(pid, signal.SIGKILL)
+                    time.sleep(0.2)
+
+
+_own_row: np.ndarray | None = None
+
+
+@contextmanager
+def reading(index: int) -> Iterator[None]:
+    """Within the block, this process is reading the image `index`; noted if it is a worker."""
+    if _own_row is None:
+        yield
+        return
+    _own_row[1:] = _own_row[1] + 1, index
+    try:
+        yield
+    finally:
+        _own_row[1:] = _own_row[1] + 1, -1
+
+
+@contextmanager
+def workers_starting(num_workers: int) -> Iterator[None]:
+    """Workers are started within the block; signals reach them only when they ignore them.
+
+    Raises:
+        OSError: the system has no room for the semaphores of their queues; before the block.
+    """
+    # More than torch needs. If it ran out of them on the way, it would leave workers behind.
+    semaphores = [multiprocessing.Lock() for _ in range(10 + 4 * num_workers)]
+    del semaphores
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def worker_arguments(num_workers: int, progress: Progress | None = None) -> dict[str, Any]:
+    """Arguments of a torch DataLoader that reads with `num_workers` processes, at least one, which note `progress`.
 
     On Linux they are forks of this process and share the memory of its data set. From 3.14 on, Python by default forks
     them from a server process instead: each would get a copy, and a signal to the whole job would end the server.
     """
     return {
         "num_workers": num_workers,
-        "worker_init_fn": partial(_start_worker, _lifeline(os.getpid())),
-        "multiprocessing_context": "fork" if sys.platform == "linux" else None,
+        "worker_init_fn": partial(_start_worker, _lifeline(os.getpid()), progress),
+        "multiprocessing_context": "fork" if CAN_FORK else None,
         "persistent_workers": True,
     }
 
@@ -49,8 +125,10 @@ def _lifeline(pid: int) -> Pipe:
     return reading_end, writing_end
 
 
-def _start_worker(lifeline: Pipe, worker_id: int) -> None:
+def _start_worker(lifeline: Pipe, progress: Progress | None, worker_id: int) -> None:
     """Prepare a worker: no signals, no threads that compute, and an end together with the main process."""
+    if progress:
+        progress.join(worker_id)
     # A signal to the whole job is answered by the main process, which still needs its workers to finish an iteration.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

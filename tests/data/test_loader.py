@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from engine.data import transforms
+from engine.data.batch import Batch
 from engine.data.dataset import CocoDataset
-from engine.data.loader import Batch, BatchLoader, TestSamples, TrainSamples
+from engine.data.loader import BatchLoader, TestSamples, TrainSamples
 from engine.data.samplers import TestBatchSampler, TrainBatchSampler
 from engine.errors import InputError
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from engine.checkpoint import Checkpointer, io
 from engine.errors import SIGNALS, Interrupted
+from engine.training.hooks import Run
 from engine.training.interrupt import InterruptHook
 from engine.training.loop import Step
 
@@ -21,13 +23,25 @@ def _step(iteration: int) -> Step:
     return Step(iteration, {}, torch.zeros(()), 0.0, 0.0, 0.0, [])
 
 
+def _hook(folder: Path) -> InterruptHook:
+    model = nn.BatchNorm2d(1)
+    run = Run(model, torch.optim.SGD(model.parameters(), 0.1), folder, 9)
+    return InterruptHook(run, Checkpointer(folder), lambda done, buffers: {"model": buffers, "iteration": done})
+
+
+def _take(hook: InterruptHook, step: Step) -> None:
+    hook.before_update()
+    hook.after_step(step)
+    hook.settle()
+
+
 def _send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)  # Python handles it before the next line
 
 
 @pytest.fixture
 def hook(tmp_path: Path) -> Iterator[InterruptHook]:
-    hook = InterruptHook(Checkpointer(tmp_path), lambda done: {"model": {}, "iteration": done})
+    hook = _hook(tmp_path)
     hook.before_train(0)
     yield hook
     hook.close()
@@ -37,11 +51,11 @@ def hook(tmp_path: Path) -> Iterator[InterruptHook]:
 def test_the_step_is_saved_and_the_log_says_where(
     hook: InterruptHook, tmp_path: Path, number: signal.Signals, said: pytest.LogCaptureFixture
 ) -> None:
-    hook.after_step(_step(0))  # no signal yet
+    _take(hook, _step(0))  # no signal yet
     _send(number)
     assert not list(tmp_path.iterdir())
     with pytest.raises(Interrupted):
-        hook.after_step(_step(6))
+        _take(hook, _step(6))
     path = tmp_path / "model_0000007.pth"
     assert said.messages == [f"{number.name} at iteration 7: saved in {path}; continue with --resume"]
     assert io.load(path)["iteration"] == 7 and Checkpointer(tmp_path).last() == path
@@ -56,7 +70,7 @@ def test_a_second_ctrl_c_does_not_wait(hook: InterruptHook, first: signal.Signal
 
 def test_a_signal_in_the_last_validation_is_not_lost(hook: InterruptHook, said: pytest.LogCaptureFixture) -> None:
     """There is no step after it, and a test of hours would follow."""
-    hook.after_step(_step(6))
+    _take(hook, _step(6))
     hook.after_train(7)  # no signal
     _send(signal.SIGTERM)
     with pytest.raises(Interrupted):
@@ -68,12 +82,12 @@ def test_schedulers_may_repeat_themselves(hook: InterruptHook) -> None:
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
         _send(number)
     with pytest.raises(Interrupted):
-        hook.after_step(_step(0))
+        _take(hook, _step(0))
 
 
 def test_afterwards_signals_mean_what_they_meant(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
-    hook = InterruptHook(Checkpointer(tmp_path), lambda done: {})
+    hook = _hook(tmp_path)
     hook.before_train(0)
     during = [signal.getsignal(number) for number in SIGNALS]
     hook.close()
@@ -83,10 +97,10 @@ def test_afterwards_signals_mean_what_they_meant(tmp_path: Path) -> None:
 
 def test_in_another_thread_signals_are_left_alone(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    hook = InterruptHook(Checkpointer(tmp_path), lambda done: {})
+    hook = _hook(tmp_path)
     thread = threading.Thread(target=hook.before_train, args=(0,))
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) == before
-    hook.after_step(_step(0))
+    _take(hook, _step(0))
     hook.close()

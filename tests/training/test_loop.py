@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from engine.assembly.solver import build_optimizer, build_schedule, run_length
-from engine.data.loader import Batch
+from engine.data.batch import Batch
 from engine.errors import InputError
 from engine.solver.curves import ScheduleSettings, multistep
 from engine.solver.schedule import Schedule
