@@ -7,6 +7,7 @@ to a socket, and a thread that reads it can act, since those who wait do not hol
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NoReturn
 
+from engine import distributed
 from engine.errors import EXIT_INTERRUPTED, EXIT_SAVED, SIGNALS
 from engine.log import get_logger
 
@@ -137,7 +139,7 @@ class SignalWatch:
     def _leave(self, line: str, code: int) -> None:
         """End this process without its main thread; a full pipe or a lock must not keep it."""
         if line:
-            _in_thread(get_logger(__name__).info, line).join(1.0)
+            _in_thread(_say, line).join(1.0)
         _in_thread(sys.stdout.flush).join(0.5)
         self.exit(code)
 
@@ -154,6 +156,13 @@ def _leave_to_thread(number: int, frame: object) -> None:
     """A handler in Python is needed for the C part to run; the thread does the work."""
 
 
+def _say(line: str) -> None:
+    if get_logger().handlers:
+        get_logger(__name__).log(logging.INFO if distributed.is_main() else logging.WARNING, line)
+    else:  # the process is still starting
+        print(line, file=sys.stderr, flush=True)
+
+
 def _in_thread(function: Callable[..., object], *arguments: object) -> threading.Thread:
     thread = threading.Thread(target=function, args=arguments, daemon=True)
     thread.start()
@@ -162,4 +171,4 @@ def _in_thread(function: Callable[..., object], *arguments: object) -> threading
 
 def nothing_to_save(what: str, code: int = EXIT_INTERRUPTED) -> Answer:
     """The answer of work that leaves nothing behind: one line, which begins with the signal and `what`."""
-    return Answer(lambda number: (f"{signal.Signals(number).name} {what}", code))
+    return Answer(lambda number: (f"{signal.Signals(number).name} {what}" if distributed.is_main() else "", code))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -152,7 +152,8 @@ class BatchLoader:
         size_divisibility: the padded height and width are multiples of it; with 0 they are those of the largest image.
         num_workers: processes that load; 0 loads in this one.
         pin_memory: put images in page-locked memory, for faster copies to a GPU.
-        timeout: seconds without progress of any worker after which waiting for them ends; 0 waits for ever.
+        timeout: seconds without progress of any worker after which waiting for them ends; 0 waits for ever, as do
+            systems that cannot fork.
 
     Raises:
         InputError: during iteration: no image can be read, a worker died, or `timeout`.
@@ -233,11 +234,7 @@ class BatchLoader:
                     self._loader = self._open()
                     return iter(self._loader)
             except OSError as error:
-                logger.warning(
-                    "/dev/shm has no room for the semaphores of loader workers (%s): images are read in the main "
-                    "process, which is slower; give the container more, for example docker run --shm-size=1g",
-                    error.strerror or error,
-                )
+                _warn_of_full_shm(error.strerror or str(error))
                 self._num_workers = 0
         self._loader = self._open()
         return iter(self._loader)
@@ -245,9 +242,9 @@ class BatchLoader:
     def _open(self) -> DataLoader:
         arguments: dict[str, Any] = {}
         if self._num_workers:
-            self._progress = Progress(self._num_workers) if self._timeout and CAN_FORK else None
+            self._progress = Progress(self._num_workers) if CAN_FORK else None
             arguments = worker_arguments(self._num_workers, self._progress)
-            if self._progress:
+            if self._progress and self._timeout:
                 arguments["timeout"] = min(self._timeout, SECONDS_PER_LOOK)
         return DataLoader(
             self._samples,
@@ -282,6 +279,15 @@ def _collate_and_pack(
     """`collate` in a worker. Packing belongs here: torch only prints the errors of the thread that sends."""
     batch = collate(size_divisibility, samples)
     return batch if isinstance(batch, InputError) else pack(batch)
+
+
+@cache  # once for all loaders of a process
+def _warn_of_full_shm(reason: str) -> None:
+    logger.warning(
+        "/dev/shm has no room for the semaphores of loader workers (%s): images are read in the main process, which is "
+        "slower; give the container more, for example docker run --shm-size=1g",
+        reason,
+    )
 
 
 def _described(dataset: LabelledImages, index: int) -> str:

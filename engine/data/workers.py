@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -27,6 +28,9 @@ Pipe = tuple[Connection, Connection]
 CAN_FORK = sys.platform == "linux"
 
 
+_of_this_process: weakref.WeakSet[Progress] = weakref.WeakSet()
+
+
 class Progress:
     """What each worker is doing, in memory that the workers share with the process that forks them."""
 
@@ -35,6 +39,7 @@ class Progress:
         self._rows = np.frombuffer(mmap.mmap(-1, num_workers * 3 * 8), np.int64).reshape(num_workers, 3)
         self._rows[:, 2] = -1
         self._num_reads, self._seen_at = 0, time.monotonic()
+        _of_this_process.add(self)
 
     def join(self, worker_id: int) -> None:
         """Called in a worker: what `reading` notes is of this worker from now on."""
@@ -53,13 +58,17 @@ class Progress:
         """Indices of the images that workers are reading."""
         return [index for index in self._rows[:, 2].tolist() if index >= 0]
 
-    def kill_workers(self) -> None:
-        """End workers that may hang in a system call; they ignore other signals."""
-        for pid in self._rows[:, 0].tolist():
-            if pid:
-                with contextlib.suppress(ProcessLookupError, RuntimeError):  # torch raises one for a dead worker
-                    os.kill(pid, signal.SIGKILL)
-                    time.sleep(0.2)
+    def kill_workers(self, after: float = 0.0) -> None:
+        """End workers that have not ended `after` so many seconds: they may hang, and they ignore other signals."""
+        pids, deadline = set(self._rows[:, 0].tolist()), time.monotonic() + after
+        while left := [child for child in multiprocessing.active_children() if child.pid in pids]:
+            if time.monotonic() >= deadline:
+                for child in left:
+                    with contextlib.suppress(RuntimeError):  # torch raises it in the signal handler for a dead worker
+                        child.kill()
+                        child.join(1.0)
+                return
+            time.sleep(0.02)
 
 
 _own_row: np.ndarray | None = None
@@ -120,8 +129,15 @@ def _lifeline(pid: int) -> Pipe:
     end readable. A signal would not do, since workers ignore signals.
     """
     reading_end, writing_end = multiprocessing.Pipe(duplex=False)
-    # This runs before Python waits for the workers. Forked processes inherit it, but must not act on it.
-    atexit.register(lambda: writing_end.send_bytes(b"end") if os.getpid() == pid else None)
+
+    def end_workers() -> None:
+        if os.getpid() != pid:
+            return  # a forked process inherits this, but must not act on it
+        writing_end.send_bytes(b"end")
+        for progress in _of_this_process:
+            progress.kill_workers(after=2.0)
+
+    atexit.register(end_workers)  # runs before Python waits for the workers
     return reading_end, writing_end
 
 
