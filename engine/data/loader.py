@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from engine.data.batch import Batch
 from engine.data.dataset import LabelledImages
-from engine.data.parcel import Parcel, pack
+from engine.data.parcel import Channel, Parcel, pack
 from engine.data.transforms import random_state
 from engine.data.workers import (
     CAN_FORK,
@@ -176,6 +176,7 @@ class BatchLoader:
         self._timeout = timeout
         self._loader: DataLoader | None = None
         self._progress: Progress | None = None
+        self._channels: list[Channel] = []
         self._num_resized_files = 0
 
     def __len__(self) -> int:
@@ -242,8 +243,10 @@ class BatchLoader:
     def _open(self) -> DataLoader:
         arguments: dict[str, Any] = {}
         if self._num_workers:
-            self._progress = Progress(self._num_workers) if CAN_FORK else None
-            arguments = worker_arguments(self._num_workers, self._progress)
+            if CAN_FORK:
+                self._progress = Progress(self._num_workers)
+                self._channels = [Channel() for _ in range(self._num_workers)]
+            arguments = worker_arguments(self._num_workers, self._progress, self._channels)
             if self._progress and self._timeout:
                 arguments["timeout"] = min(self._timeout, SECONDS_PER_LOOK)
         return DataLoader(

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from multiprocessing.connection import Connection
@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import torch
 
+from engine.data.parcel import Channel
 from engine.errors import SIGNALS, InputError
 
 Pipe = tuple[Connection, Connection]
@@ -107,15 +108,19 @@ def workers_starting(num_workers: int) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def worker_arguments(num_workers: int, progress: Progress | None = None) -> dict[str, Any]:
-    """Arguments of a torch DataLoader that reads with `num_workers` processes, at least one, which note `progress`.
+def worker_arguments(
+    num_workers: int, progress: Progress | None = None, channels: Sequence[Channel] = ()
+) -> dict[str, Any]:
+    """Arguments of a torch DataLoader that reads with `num_workers` processes, at least one.
+
+    They note `progress` and send images through `channels`, one for each, where there are any.
 
     On Linux they are forks of this process and share the memory of its data set. From 3.14 on, Python by default forks
     them from a server process instead: each would get a copy, and a signal to the whole job would end the server.
     """
     return {
         "num_workers": num_workers,
-        "worker_init_fn": partial(_start_worker, _lifeline(os.getpid()), progress),
+        "worker_init_fn": partial(_start_worker, _lifeline(os.getpid()), progress, channels),
         "multiprocessing_context": "fork" if CAN_FORK else None,
         "persistent_workers": True,
     }
@@ -141,10 +146,12 @@ def _lifeline(pid: int) -> Pipe:
     return reading_end, writing_end
 
 
-def _start_worker(lifeline: Pipe, progress: Progress | None, worker_id: int) -> None:
+def _start_worker(lifeline: Pipe, progress: Progress | None, channels: Sequence[Channel], worker_id: int) -> None:
     """Prepare a worker: no signals, no threads that compute, and an end together with the main process."""
     if progress:
         progress.join(worker_id)
+    if channels:
+        channels[worker_id].open_in_worker()
     # A signal to the whole job is answered by the main process, which still needs its workers to finish an iteration.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
