@@ -189,12 +189,16 @@ class Notes:
         """The text of a note; "" if nobody has left one."""
         return self._answer(lambda: self._store.get(key).decode() if self._store.check([key]) else "", "")
 
+    def holds(self, key: str) -> bool:
+        """Whether somebody has left a note."""
+        return self._answer(lambda: self._store.check([key]), False)
+
     def wait(self, key: str, seconds: float) -> bool:
         """Returns whether a note is there within so many seconds."""
         deadline = time.monotonic() + seconds
-        while not (found := self.read(key)) and not self._is_lost and time.monotonic() < deadline:
+        while not (found := self.holds(key)) and not self._is_lost and time.monotonic() < deadline:
             time.sleep(0.1)
-        return bool(found)
+        return found
 
     def claim(self, key: str) -> bool:
         """Whether this process is the first to claim `key`. If the store is lost, only the main process is."""

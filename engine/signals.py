@@ -122,7 +122,7 @@ class SignalWatch:
                     deadline = first + self.answer.patience
                     _in_thread(self.answer.hear, number)
                 elif received > 1 and byte < _FORWARDED and time.monotonic() > first + ECHO_SECONDS:
-                    self._leave(f"{signal.Signals(byte).name} again: ended at once", self._code())
+                    self.leave(f"{signal.Signals(byte).name} again: ended at once", self._code())
 
     def _code(self) -> int:
         return EXIT_SAVED if self.is_saved else EXIT_INTERRUPTED
@@ -134,9 +134,9 @@ class SignalWatch:
         except BaseException as error:
             line = f"{signal.Signals(number).name}: ended; what was to be saved could not be: {error}"
         finally:
-            self._leave(line, code)
+            self.leave(line, code)
 
-    def _leave(self, line: str, code: int) -> None:
+    def leave(self, line: str, code: int) -> None:
         """End this process without its main thread; a full pipe or a lock must not keep it."""
         if line:
             _in_thread(_say, line).join(1.0)

@@ -54,7 +54,8 @@ def test_notes_reach_other_processes() -> None:
     ours, theirs = Notes(server), Notes(dist.TCPStore("localhost", server.port, timeout=timedelta(seconds=30)))
     assert theirs.read("signal") == ""
     assert ours.leave("signal", "15") and theirs.read("signal") == "15"
-    assert theirs.wait("signal", 0.0) and not theirs.wait("saved", 0.2)
+    assert theirs.holds("signal") and theirs.wait("signal", 0.0) and not theirs.holds("saved")
+    assert not theirs.wait("saved", 0.2)
 
 
 def test_one_process_claims(monkeypatch: pytest.MonkeyPatch) -> None:

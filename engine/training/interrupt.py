@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine import distributed
 from engine.checkpoint import Checkpointer
@@ -25,6 +25,10 @@ PATIENCE_SECONDS = 1.5
 """How long a signal waits for the step to finish; then the state after the step before it is saved."""
 CLOSING_SECONDS = 10.0
 """How long the writers of the log and the other processes may take to end once the checkpoint is saved."""
+
+
+SECONDS_PER_LOOK = 0.25
+"""How often a process looks whether another one has left a note."""
 
 
 class InterruptHook(Hook):
@@ -45,8 +49,9 @@ class InterruptHook(Hook):
         self.received = 0  # the signal number; 0 for none
         self.done = 0  # iterations
         self.saved_at: int | None = None  # iterations done at the checkpoint of the signal
-        self._buffers = _persistent_buffers(run.model)
-        self._kept: dict[str, Tensor] = {}  # their values after the last finished step
+        self._stored = run.model.state_dict().keys()
+        self._kept: dict[str, Tensor] = {}  # the stored buffers after the last finished step
+        self._complete: torch.cuda.Event | None = None  # on a GPU: when it was finished
         self._previous: dict[int, object] = {}
         self._watch = None
         self._notes: distributed.Notes | None = None
@@ -76,7 +81,8 @@ class InterruptHook(Hook):
     def settle(self) -> None:
         if number := distributed.largest(self.received):
             if distributed.is_main():
-                self._save()
+                with self.run.changing:  # the thread of the watch may want to save too
+                    self._save()
             self._end(number, self._where())
 
     def after_train(self, iteration: int) -> None:
@@ -99,10 +105,11 @@ class InterruptHook(Hook):
         self.received = number  # no log line here: the signal may have interrupted a print
 
     def _note_done(self, done: int) -> None:
-        if not self._kept:
-            self._kept = {name: buffer.clone() for name, buffer in self._buffers.items()}
-        elif self._buffers:
-            torch._foreach_copy_(list(self._kept.values()), list(self._buffers.values()))
+        buffers = {name: buffer for name, buffer in self.run.model.named_buffers() if name in self._stored}
+        if buffers.keys() != self._kept.keys():
+            self._kept = {name: buffer.clone() for name, buffer in buffers.items()}
+        elif buffers:
+            torch._foreach_copy_(list(self._kept.values()), list(buffers.values()))
         self.done = done
         if torch.cuda.is_initialized():
             self._complete = torch.cuda.Event()
@@ -117,15 +124,13 @@ class InterruptHook(Hook):
     # ---------------------------------------------------------------- in any thread
 
     def _save(self) -> None:
-        """Save the state after the last finished step, unless this or another process has begun to."""
+        """Save the state after the last finished step, unless this or another process does; needs `changing`."""
         if self.saved_at is not None or (self._notes and not self._notes.claim("saver")):
             return
         self.checkpointer.save(f"model_{self.done:07d}", self.state(self.done, self._kept))
         self.saved_at = self.done
         if self._watch:
             self._watch.is_saved = True
-        if self._notes:
-            self._notes.leave("saved", str(self.done))
 
     def _where(self) -> str:
         path = self.checkpointer.output_dir / f"model_{self.done:07d}.pth"
@@ -139,7 +144,9 @@ class InterruptHook(Hook):
     def _exchange_signals(self) -> None:
         """Tell the other processes of a signal and learn of theirs, whatever the main threads wait for."""
         has_told = False
-        while not self._closed.wait(0.25):
+        while not self._closed.wait(SECONDS_PER_LOOK):
+            if self.received and self._notes.holds("ended"):
+                self._watch.leave("", EXIT_SAVED)
             if self.received and not has_told:
                 has_told = self._notes.leave("signal", str(int(self.received)))
             elif not self.received and (number := self._notes.read("signal")):
@@ -163,21 +170,20 @@ class InterruptHook(Hook):
                 )
         if self.saved_at is not None:  # the main thread is ending
             return self._close_in_time(number)
-        with _beside_the_default_stream(getattr(self, "_complete", None)):
+        with _beside_the_default_stream(self._complete):
             self._save()
-        if self.saved_at is not None:
-            return f"{name} {self._where()}", EXIT_SAVED
-        self._notes.wait("saved", 60.0)
-        return "", EXIT_SAVED
+        if self.saved_at is None:
+            self._notes.wait("ended", distributed.TIMEOUT.total_seconds())
+            return "", EXIT_SAVED
+        if self._notes:
+            self._closed.set()  # the note is not for this process
+            self._notes.leave("ended", "")
+            time.sleep(2 * SECONDS_PER_LOOK)  # the others end first, since they take a lost connection for an error
+        return f"{name} {self._where()}", EXIT_SAVED
 
     def _close_in_time(self, number: int) -> tuple[str, int]:
         time.sleep(CLOSING_SECONDS)
         return "", EXIT_SAVED
-
-
-def _persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
-    names = model.state_dict().keys()
-    return {name: buffer for name, buffer in model.named_buffers() if name in names}
 
 
 def _beside_the_default_stream(complete: torch.cuda.Event | None) -> Any:
