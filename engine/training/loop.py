@@ -178,8 +178,7 @@ def run(
                 )
                 began = time.perf_counter()
                 iteration += 1
-                for hook in hooks:
-                    hook.after_step(step)
+                _show(hooks, step)
                 for hook in hooks:
                     hook.settle()
                 waiting_since = time.perf_counter()
@@ -187,6 +186,18 @@ def run(
             get_logger(__name__).info("training ends at iteration %d: %s", iteration, stop)
         for hook in hooks:
             hook.after_train(iteration)
+
+
+def _show(hooks: Sequence[Hook], step: Step) -> None:
+    """Call `after_step` of all hooks; a `Stop` of one is raised when all have seen the step."""
+    stops = []
+    for hook in hooks:
+        try:
+            hook.after_step(step)
+        except Stop as stop:
+            stops.append(stop)
+    if stops:
+        raise stops[0]
 
 
 def _groups(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

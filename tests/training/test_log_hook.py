@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import mmap
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,50 @@ def test_memory_is_this_process_s() -> None:
             ballast.write(b"x" * (1 << 20))
         grown = memory_mb(torch.device("cpu")) - before
     assert 10 < before < 100_000 and 60 <= grown <= 80
+
+
+def test_a_record_that_was_due_is_written_by_the_resumed_run(tmp_path: Path) -> None:
+    """The checkpoint was saved while the main process waited for the figures of another one."""
+    whole = LogHook(_run(tmp_path / "whole", 4), period=2)
+    first, second = (LogHook(_run(tmp_path / "parts", 4), period=2) for _ in range(2))
+    for folder in ("whole", "parts"):
+        (tmp_path / folder).mkdir()
+    for hook in (whole, first):
+        hook.before_train(0)
+        _take(hook, _step(0, 1.0))
+        hook.after_step(_step(1, 3.0))
+    whole.settle()
+    state = first.state_dict()
+    first.close()
+    assert _lines(tmp_path / "parts") == []
+    second.load_state_dict(state)
+    second.before_train(2)
+    second.settle()
+    for hook in (whole, second):
+        _take(hook, _step(2, 7.0))
+        _take(hook, _step(3, 9.0))
+        hook.close()
+    lines = _lines(tmp_path / "parts")
+    assert [line["loss_cls"] for line in lines] == [2.0, 8.0]
+    noise = {"memory_mb"}
+    assert [{k: v for k, v in line.items() if k not in noise} for line in lines] == [
+        {k: v for k, v in line.items() if k not in noise} for line in _lines(tmp_path / "whole")
+    ]
+
+
+def test_a_checkpoint_has_the_sums_or_the_record(tmp_path: Path) -> None:
+    """While another thread may save, the writers are not at work."""
+    held: list[bool] = []
+
+    class Watching(Recorder):
+        def write(self, record: Record) -> None:
+            thread = threading.Thread(target=lambda: held.append(not run.changing.acquire(blocking=False)))
+            thread.start()
+            thread.join()
+
+    run = _run(tmp_path, 4)
+    hook = LogHook(run, 1, [Watching()])
+    hook.before_train(0)
+    _take(hook, _step(0))
+    hook.close()
+    assert held == [True]

@@ -225,3 +225,20 @@ def test_mean_over_data_sets(rows: list[dict[str, float]], metric: str, expected
 
 def test_one_data_set_that_gave_nothing_spoils_the_mean() -> None:
     assert mean_figure("AP", [{"AP": 0.25}, {}]) is None
+
+
+def test_a_validation_that_was_due_comes_first_in_the_resumed_run(tmp_path: Path) -> None:
+    """A signal ended the run in the middle of it."""
+    whole = World(tmp_path / "whole", [0.1, 0.4, 0.3])
+    whole.train(0, 3)
+    first = World(tmp_path / "parts", [0.1])
+    for iteration in range(2):
+        first.hook.after_step(Step(iteration, {}, torch.zeros(()), 0.1, 0.0, 0.0, []))
+        if iteration == 0:
+            first.hook.settle()
+    state = first.hook.state_dict()
+    second = World(tmp_path / "parts", [0.4, 0.3])
+    second.hook.load_state_dict(state)
+    second.train(2, 3)
+    assert first.records + second.records == whole.records and second.best == whole.best == 2
+    assert second.hook.state_dict() == whole.hook.state_dict()
