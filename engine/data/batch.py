@@ -41,8 +41,8 @@ class Batch:
         """Called by torch's DataLoader; the target tensors are too small to be worth pinning."""
         return replace(self, images=replace(self.images, tensor=self.images.tensor.pin_memory()))
 
-    # Each tensor that torch sends to another process takes a file descriptor and space in /dev/shm, and there is only so
-    # much. The small tensors are sent by value, as arrays; for the images see `engine.data.parcel`.
+    # A tensor that torch sends to another process takes a file descriptor and space in /dev/shm, which are scarce. The
+    # small tensors are sent by value, as arrays; for the images see `engine.data.parcel`.
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "targets": [target.map_rows(Tensor.numpy) for target in self.targets]}
 
