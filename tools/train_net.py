@@ -38,7 +38,7 @@ def main() -> None:
     from engine.signals import SignalWatch, nothing_to_save
 
     with (
-        SignalWatch(nothing_to_save("while starting or ending: nothing more was done")) as watch,
+        SignalWatch(nothing_to_save("outside of training and testing: there was nothing to save")) as watch,
         distributed.process_group(),
     ):
         model = train(cfg, resume=args.resume, will_test=not args.skip_test)

@@ -5,6 +5,7 @@ Shapes: N images, H W.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from engine.data.transforms import random_state
 from engine.data.workers import (
     CAN_FORK,
     Progress,
+    end_workers_at_exit,
     naming_dead_workers,
     reading,
     worker_arguments,
@@ -159,6 +161,9 @@ class BatchLoader:
         InputError: during iteration: no image can be read, a worker died, or `timeout`.
     """
 
+    _loader: DataLoader | None = None
+    _progress: Progress | None = None
+
     def __init__(
         self,
         dataset: LabelledImages,
@@ -174,10 +179,17 @@ class BatchLoader:
         self._samples, self._size_divisibility, self._pin_memory = samples, size_divisibility, pin_memory
         self._num_workers = min(num_workers, len(batch_sampler))
         self._timeout = timeout
-        self._loader: DataLoader | None = None
-        self._progress: Progress | None = None
         self._channels: list[Channel] = []
         self._num_resized_files = 0
+
+    def __del__(self) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        """End the workers now; the next iteration starts new ones."""
+        if self._progress:
+            self._progress.end_workers()
+        self._loader = self._progress = None
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -198,7 +210,7 @@ class BatchLoader:
         except InputError:
             # Release the workers now. If the traceback kept them alive until a garbage collection, their pipes would be
             # closed before they are told to stop, and joining each would take 5 seconds.
-            self._loader = None
+            self._release()
             raise
 
     def _batches(self) -> Iterator[Batch | InputError]:
@@ -228,12 +240,14 @@ class BatchLoader:
             except RuntimeError as error:
                 if not _is_timeout(error):
                     raise
-                self._loader = None  # workers that were slow to answer are replaced
+                self._release()  # workers that were slow to answer are replaced
         if self._num_workers:
             try:
                 with workers_starting(self._num_workers):
                     self._loader = self._open()
-                    return iter(self._loader)
+                    batches = iter(self._loader)
+                end_workers_at_exit(os.getpid())
+                return batches
             except OSError as error:
                 _warn_of_full_shm(error.strerror or str(error))
                 self._num_workers = 0

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import mmap
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -40,6 +41,8 @@ class Progress:
         self._rows = np.frombuffer(mmap.mmap(-1, num_workers * 3 * 8), np.int64).reshape(num_workers, 3)
         self._rows[:, 2] = -1
         self._num_reads, self._seen_at = 0, time.monotonic()
+        self._owner = os.getpid()
+        self.ending, self._end = multiprocessing.Pipe(duplex=False)  # readable as soon as the workers are to end
         _of_this_process.add(self)
 
     def join(self, worker_id: int) -> None:
@@ -58,6 +61,11 @@ class Progress:
     def reading(self) -> list[int]:
         """Indices of the images that workers are reading."""
         return [index for index in self._rows[:, 2].tolist() if index >= 0]
+
+    def end_workers(self) -> None:
+        """Have the workers end, whatever they are doing. Torch would wait 10 seconds for each one that hangs."""
+        if os.getpid() == self._owner:  # not in a worker, which has a copy
+            self._end.send_bytes(b"end")
 
     def kill_workers(self, after: float = 0.0) -> None:
         """End workers that have not ended `after` so many seconds: they may hang, and they ignore other signals."""
@@ -133,17 +141,24 @@ def _lifeline(pid: int) -> Pipe:
     When the process exits it writes to the pipe; after a SIGKILL no writing end is left open. Either makes the workers'
     end readable. A signal would not do, since workers ignore signals.
     """
-    reading_end, writing_end = multiprocessing.Pipe(duplex=False)
+    return multiprocessing.Pipe(duplex=False)
+
+
+@cache
+def end_workers_at_exit(pid: int) -> None:
+    """End the workers of process `pid` (the caller) at its exit; call it when torch has started some.
+
+    Then it runs before torch and Python wait for them.
+    """
 
     def end_workers() -> None:
         if os.getpid() != pid:
             return  # a forked process inherits this, but must not act on it
-        writing_end.send_bytes(b"end")
-        for progress in _of_this_process:
+        _lifeline(pid)[1].send_bytes(b"end")
+        for progress in list(_of_this_process):
             progress.kill_workers(after=2.0)
 
-    atexit.register(end_workers)  # runs before Python waits for the workers
-    return reading_end, writing_end
+    atexit.register(end_workers)
 
 
 def _start_worker(lifeline: Pipe, progress: Progress | None, channels: Sequence[Channel], worker_id: int) -> None:
@@ -157,15 +172,16 @@ def _start_worker(lifeline: Pipe, progress: Progress | None, channels: Sequence[
         signal.signal(number, signal.SIG_IGN)
     reading_end, writing_end = lifeline
     writing_end.close()  # otherwise this copy would keep the pipe open after the main process was killed
-    threading.Thread(target=_end_with, args=(reading_end,), daemon=True).start()
+    ends = [reading_end, progress.ending] if progress else [reading_end]
+    threading.Thread(target=_end_with, args=(ends,), daemon=True).start()
     # The workers already run in parallel; threads inside them would compete for the same CPUs.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
-def _end_with(lifeline: Connection) -> None:
-    """End this process as soon as the main process has ended."""
-    lifeline.poll(None)
+def _end_with(ends: list[Connection]) -> None:
+    """End this process as soon as the main process, or its use for it, has ended."""
+    multiprocessing.connection.wait(ends)
     # At once, without cleaning up: that could wait for ever for somebody to read what this worker is sending.
     os._exit(0)
 

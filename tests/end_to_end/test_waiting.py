@@ -158,7 +158,7 @@ def test_a_signal_while_images_do_not_come(hanging: Hanging, whole: Trained, num
     hanging.flag.touch()
     time.sleep(2)
     output, errors = _end(process, number)
-    (path,) = folder.glob("model_*.pth")
+    (path,) = folder.glob("model_0*.pth")
     done = io.load(path)["iteration"]
     assert process.returncode == 75 and errors == ""
     said = f"{signal.Signals(number).name} at iteration {done}: saved in {path}; continue with --resume"
