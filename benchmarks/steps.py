@@ -26,7 +26,7 @@ from engine.assembly.model import build_model  # noqa: E402
 from engine.assembly.solver import build_optimizer  # noqa: E402
 from engine.assembly.training import build_precision  # noqa: E402
 from engine.config import load_config  # noqa: E402
-from engine.data.loader import Batch  # noqa: E402
+from engine.data.batch import Batch  # noqa: E402
 from engine.structures import ImageBatch, Targets  # noqa: E402
 from engine.training.loop import train_step  # noqa: E402
 

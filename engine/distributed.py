@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from engine.device import explaining_out_of_memory
 from engine.errors import InputError
+
+Answer = TypeVar("Answer")
 
 MEETING_TIMEOUT = timedelta(minutes=10)
 """How long the processes may take to find each other."""
@@ -165,6 +168,72 @@ def _is_lost_peer(error: RuntimeError) -> bool:
     """gloo only has these words for it; in some places torch raises a class of its own (DistNetworkError)."""
     words = ("connection closed by peer", "connection reset by peer", "broken pipe", "gloo")
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
+
+
+class Notes:
+    """Notes that the processes of a run leave for each other, also while they wait in a collective operation.
+
+    They are kept in a store of torch. Each call ends within seconds; a store that has not answered in time counts as
+    lost, and nothing is read from it any more.
+    """
+
+    def __init__(self, store: dist.Store) -> None:
+        self._store = store
+        self._is_lost = False
+
+    def leave(self, key: str, text: str) -> bool:
+        """Returns whether the note was left."""
+        return self._answer(lambda: self._store.set(key, text) or True, False)
+
+    def read(self, key: str) -> str:
+        """The text of a note; "" if nobody has left one."""
+        return self._answer(lambda: self._store.get(key).decode() if self._store.check([key]) else "", "")
+
+    def holds(self, key: str) -> bool:
+        """Whether somebody has left a note."""
+        return self._answer(lambda: self._store.check([key]), False)
+
+    def wait(self, key: str, seconds: float) -> bool:
+        """Returns whether a note is there within so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not (found := self.holds(key)) and not self._is_lost and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return found
+
+    def claim(self, key: str) -> bool:
+        """Whether this process is the first to claim `key`. If the store is lost, only the main process is."""
+        own = str(rank())
+        return self._answer(lambda: self._store.compare_set(key, "", own).decode() == own, is_main())
+
+    def _answer(self, question: Callable[[], Answer], otherwise: Answer) -> Answer:
+        answers: list[Answer] = []
+
+        def ask() -> None:
+            with suppress(RuntimeError):
+                answers.append(question())
+
+        if not self._is_lost:
+            thread = threading.Thread(target=ask, daemon=True)
+            thread.start()
+            thread.join(2.0)
+            self._is_lost = not answers
+        return answers[0] if answers else otherwise
+
+
+def shared_notes() -> Notes | None:
+    """New notes, if there are several processes; all of them call it together."""
+    if world_size() == 1:
+        return None
+    name = broadcast_object(uuid.uuid4().hex)
+    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    if not (address and port):
+        return None  # the processes met in another way than with a launcher
+    try:
+        # A connection of its own: a collective operation may occupy the other one.
+        store = dist.TCPStore(address, int(port), is_master=False, wait_for_workers=False, timeout=timedelta(seconds=9))
+    except RuntimeError:
+        return None
+    return Notes(dist.PrefixStore(name, store))
 
 
 def barrier() -> None:

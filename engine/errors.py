@@ -92,9 +92,9 @@ class Interrupted(Exception):
 def run_tool(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and exit with its exit code.
 
-    `InputError` prints `error: ...` on stderr and gives exit code 2, `Interrupted` gives 75, a Ctrl-C that saved
-    nothing 130, and a pipe closed by its reader (`| head`) 141. Characters that the terminal cannot show (a Chinese
-    class name under LC_ALL=C) are printed as escapes.
+    `InputError` prints `error: ...` on stderr and gives exit code 2, `Interrupted` 75, a signal that saved nothing
+    130 (see `engine.signals`), and a pipe closed by its reader (`| head`) 141. Characters that the terminal cannot show
+    (a Chinese class name under LC_ALL=C) are printed as escapes.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 import torch.distributed as dist
 
-from engine.distributed import store_of_this_start
+from engine.distributed import Notes, store_of_this_start
 from engine.errors import InputError
 
 
@@ -45,3 +47,34 @@ def test_a_timeout_names_the_missing_processes() -> None:
         store_of_this_start(server, 0, size=3, timeout=moment)
     with pytest.raises(InputError, match="process 2 of 3 timed out waiting for the main process"):
         store_of_this_start(server, 2, size=3, timeout=moment)
+
+
+def test_notes_reach_other_processes() -> None:
+    server = dist.TCPStore("localhost", 0, is_master=True, timeout=timedelta(seconds=30))
+    ours, theirs = Notes(server), Notes(dist.TCPStore("localhost", server.port, timeout=timedelta(seconds=30)))
+    assert theirs.read("signal") == ""
+    assert ours.leave("signal", "15") and theirs.read("signal") == "15"
+    assert theirs.holds("signal") and theirs.wait("signal", 0.0) and not theirs.holds("saved")
+    assert not theirs.wait("saved", 0.2)
+
+
+def test_one_process_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = Notes(dist.TCPStore("localhost", 0, is_master=True, timeout=timedelta(seconds=30)))
+    claims = []
+    for rank in (1, 0, 1):
+        monkeypatch.setattr("engine.distributed.rank", lambda rank=rank: rank)
+        claims.append(notes.claim("saver"))
+    assert claims == [True, False, True]
+
+
+def test_a_store_that_does_not_answer_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        def check(self, keys: list[str]) -> bool:
+            threading.Event().wait()
+
+    notes = Notes(Silent())
+    began = time.monotonic()
+    assert notes.read("signal") == "" and not notes.wait("saved", 60.0) and notes.claim("saver")
+    assert time.monotonic() - began < 4  # the main process may save; another one would not
+    monkeypatch.setattr("engine.distributed.is_main", lambda: False)
+    assert not notes.claim("saver") and not notes.leave("signal", "15")

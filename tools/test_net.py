@@ -46,10 +46,11 @@ def main() -> None:
     from engine import distributed, evaluate
     from engine.assembly.detector import build_trained_model
     from engine.checkpoint import check_storable, store_thresholds
+    from engine.signals import SignalWatch, nothing_to_save
 
     if args.write_thresholds:
         check_storable(cfg.MODEL.WEIGHT)
-    with distributed.process_group():
+    with SignalWatch(nothing_to_save("in testing: nothing was changed")), distributed.process_group():
         outcomes = evaluate(cfg, build_trained_model(cfg))
         if args.write_thresholds and distributed.is_main():
             store_thresholds(cfg.MODEL.WEIGHT, outcomes[cfg.DATASETS.TEST[0]]["thresholds"])

@@ -35,13 +35,20 @@ def main() -> None:
 
     from engine import distributed, evaluate, train
     from engine.checkpoint import store_thresholds
+    from engine.errors import EXIT_SAVED
+    from engine.signals import SignalWatch, nothing_to_save
 
-    with distributed.process_group():
+    with (
+        SignalWatch(nothing_to_save("outside of training and testing: there was nothing to save")) as watch,
+        distributed.process_group(),
+    ):
         model = train(cfg, resume=args.resume, will_test=not args.skip_test)
         if cfg.DATASETS.TEST and not args.skip_test:
+            final = f"{cfg.OUTPUT_DIR}/model_final.pth"
+            watch.answer = nothing_to_save(f"in testing: {final} is saved; test it with --resume", EXIT_SAVED)
             outcomes = evaluate(cfg, model)
             if distributed.is_main():
-                store_thresholds(f"{cfg.OUTPUT_DIR}/model_final.pth", outcomes[cfg.DATASETS.TEST[0]]["thresholds"])
+                store_thresholds(final, outcomes[cfg.DATASETS.TEST[0]]["thresholds"])
 
 
 if __name__ == "__main__":

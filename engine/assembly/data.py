@@ -192,5 +192,6 @@ def _loader(
         batch_sampler,
         size_divisibility=cfg.DATALOADER.SIZE_DIVISIBILITY,
         num_workers=min(cfg.DATALOADER.NUM_WORKERS, num_cpus()),  # more workers than CPUs only take turns
+        timeout=cfg.DATALOADER.TIMEOUT,
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
     )

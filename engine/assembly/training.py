@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
@@ -117,9 +117,12 @@ def _build_hooks(
 ) -> list[loop.Hook]:
     """The hooks in the order of their calls: those whose state a checkpoint holds come before those that write it."""
 
-    def snapshot(iteration: int) -> dict[str, Any]:
-        measured = {"conventions": {VALUE_RANGE: cfg.INPUT.VALUE_RANGE}} if cfg.INPUT.VALUE_RANGE else {}
-        return {**state.checkpoint(iteration), "config": cfg.dump(), **measured}
+    fixed = {"config": cfg.dump()}
+    if cfg.INPUT.VALUE_RANGE:
+        fixed["conventions"] = {VALUE_RANGE: cfg.INPUT.VALUE_RANGE}
+
+    def snapshot(iteration: int, buffers: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+        return {**state.checkpoint(iteration, buffers), **fixed}
 
     run = Run(state.model, state.optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
     log = LogHook(run, cfg.SOLVER.LOG_PERIOD, build_writers(cfg, run), data)
@@ -128,6 +131,7 @@ def _build_hooks(
     if validation:
         hooks.append(
             ValidationHook(
+                run,
                 partial(validation, state.ema.model if state.ema else state.model),
                 log.write,
                 checkpointer,
@@ -139,8 +143,10 @@ def _build_hooks(
             )
         )
     hooks += [
-        CheckpointHook(checkpointer, snapshot, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS, is_final),
-        InterruptHook(checkpointer, snapshot),
+        CheckpointHook(
+            run, checkpointer, snapshot, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.KEEP_CHECKPOINTS, is_final
+        ),
+        InterruptHook(run, checkpointer, snapshot),
     ]
     return hooks
 

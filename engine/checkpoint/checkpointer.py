@@ -27,6 +27,7 @@ class Checkpointer:
 
     def __init__(self, output_dir: str | Path) -> None:
         self.output_dir = Path(output_dir)
+        self.is_saving = False  # seen by other threads
         self._logger = get_logger("checkpoint")
 
     def save(self, name: str, state: dict[str, Any], is_last: bool = True) -> Path:
@@ -36,9 +37,13 @@ class Checkpointer:
             InputError: disk full or not writable; the earlier checkpoints and `last_checkpoint` are untouched.
         """
         path = self.output_dir / f"{name.removesuffix('.pth')}.pth"
-        io.save(path, state)
-        if is_last:
-            write_text(self.output_dir / _POINTER, path.name)
+        self.is_saving = True
+        try:
+            io.save(path, state)
+            if is_last:
+                write_text(self.output_dir / _POINTER, path.name)
+        finally:
+            self.is_saving = False
         return path
 
     def last(self) -> Path | None:

@@ -5,10 +5,11 @@ Shapes: N images, H W.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,28 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from engine.data.batch import Batch
 from engine.data.dataset import LabelledImages
 from engine.data.image_file import collected_damage
+from engine.data.parcel import Channel, Parcel, pack
 from engine.data.transforms import random_state
-from engine.data.workers import naming_dead_workers, worker_arguments
-from engine.errors import InputError, shown
+from engine.data.workers import (
+    CAN_FORK,
+    Progress,
+    end_workers_at_exit,
+    naming_dead_workers,
+    reading,
+    worker_arguments,
+    workers_starting,
+)
+from engine.errors import InputError
 from engine.log import get_logger
 from engine.structures import ImageBatch, Targets
 
 logger = get_logger(__name__)
+
+SECONDS_PER_LOOK = 5.0
+"""How often a wait for a batch looks at the progress of the workers."""
 
 Transform = Callable[[np.ndarray, Targets], tuple[Tensor, Targets]]
 
@@ -37,14 +51,12 @@ class Sample:
         image: (3, H, W) float32.
         targets: in pixels of `image`.
         skipped: the reason why each image before it, which it replaces, cannot be read.
-        resized_file: a message if the image file does not have the stated size.
         damaged_file: a message if the image file is damaged.
     """
 
     image: Tensor
     targets: Targets
     skipped: list[str] = field(default_factory=list)
-    resized_file: str | None = None
     damaged_file: str | None = None
 
 
@@ -56,46 +68,7 @@ class Unreadable:
     reason: str
 
 
-@dataclass
-class Batch:
-    """N images and their targets.
-
-    Attributes:
-        images: (N, 3, H, W) and the unpadded sizes.
-        skipped: one line for each unreadable training image that another one replaced, with file and image id.
-        unreadable: image id -> reason, for the test images of this batch that cannot be read.
-        resized_files: one line for each image whose size is not the one stated in the annotation file.
-        damaged_files: one line for each image file that can be decoded although it is damaged.
-    """
-
-    images: ImageBatch
-    targets: list[Targets]
-    skipped: list[str] = field(default_factory=list)
-    unreadable: dict[int | str, str] = field(default_factory=dict)
-    resized_files: list[str] = field(default_factory=list)
-    damaged_files: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def to(self, device: torch.device | str) -> Batch:
-        return replace(self, images=self.images.to(device), targets=[target.to(device) for target in self.targets])
-
-    def pin_memory(self) -> Batch:
-        """Called by torch's DataLoader; the target tensors are too small to be worth pinning."""
-        return replace(self, images=replace(self.images, tensor=self.images.tensor.pin_memory()))
-
-    # Each tensor that is sent to another process takes a file descriptor, and there are only so many. The small tensors
-    # are sent by value, as arrays.
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "targets": [target.map_rows(Tensor.numpy) for target in self.targets]}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        targets = [target.map_rows(torch.from_numpy) for target in state["targets"]]
-        self.__dict__.update(state, targets=targets)
-
-
-def collate(samples: Sequence[Sample | Unreadable | InputError], size_divisibility: int = 0) -> Batch | InputError:
+def collate(size_divisibility: int, samples: Sequence[Sample | Unreadable | InputError]) -> Batch | InputError:
     """A zero-padded batch of those samples that can be read, perhaps none, or the first error among them.
 
     Errors are returned: an exception in a worker would reach the user with the worker's traceback.
@@ -110,7 +83,6 @@ def collate(samples: Sequence[Sample | Unreadable | InputError], size_divisibili
         targets=[sample.targets for sample in images],
         skipped=[line for sample in images for line in sample.skipped],
         unreadable={sample.image_id: sample.reason for sample in samples if isinstance(sample, Unreadable)},
-        resized_files=[sample.resized_file for sample in images if sample.resized_file],
         damaged_files=[sample.damaged_file for sample in images if sample.damaged_file],
     )
 
@@ -156,24 +128,19 @@ class TestSamples(Dataset):
 
 
 def _load(dataset: LabelledImages, index: int, transform: Transform) -> Sample:
-    with collected_damage() as damage:
+    with reading(index), collected_damage() as damage:
         image, targets = dataset.read(index)
-    height, width = dataset.sizes[index].tolist()
-    resized_file = None
-    if height and (height, width) != image.shape[:2]:
-        resized_file = (
-            f"image {shown(targets.image_id)} of {shown(dataset.name)} is {image.shape[1]} x {image.shape[0]}, "
-            f"but its annotation file says {width} x {height}"
-        )
     tensor, targets = transform(image, targets)
-    return Sample(tensor, targets, resized_file=resized_file, damaged_file="; ".join(damage) or None)
+    return Sample(tensor, targets, damaged_file="; ".join(damage) or None)
 
 
 class BatchLoader:
     """An iterable of `Batch` over a torch DataLoader.
 
     Errors in workers are raised here as `InputError` with their one-line message. Of the images whose size differs from
-    the stated one, and of the damaged ones that can be decoded, the 1st, 10th, 100th, ... is named in a warning.
+    Errors in workers are raised here as `InputError` with their one-line message. Of the damaged images that can be
+    decoded, the 1st, 10th, 100th, ... is named in a warning. If `/dev/shm` has no room even for the semaphores of
+    workers, this process loads the images, with a warning.
 
     Args:
         dataset: the data set that `samples` reads.
@@ -182,10 +149,15 @@ class BatchLoader:
         size_divisibility: the padded height and width are multiples of it; with 0 they are those of the largest image.
         num_workers: processes that load; 0 loads in this one.
         pin_memory: put images in page-locked memory, for faster copies to a GPU.
+        timeout: seconds without progress of any worker after which waiting for them ends; 0 waits for ever, as do
+            systems that cannot fork.
 
     Raises:
-        InputError: during iteration: no image can be read, or a worker died.
+        InputError: during iteration: no image can be read, a worker died, or `timeout`.
     """
+
+    _loader: DataLoader | None = None
+    _progress: Progress | None = None
 
     def __init__(
         self,
@@ -195,56 +167,147 @@ class BatchLoader:
         size_divisibility: int = 0,
         num_workers: int = 0,
         pin_memory: bool = False,
+        timeout: float = 0,
     ) -> None:
         self.dataset = dataset
         self.batch_sampler = batch_sampler
-        num_workers = min(num_workers, len(batch_sampler))
-        self._open = partial(
-            DataLoader,
-            samples,
-            batch_sampler=batch_sampler,
-            collate_fn=partial(collate, size_divisibility=size_divisibility),
-            **(worker_arguments(num_workers) if num_workers else {}),
-            pin_memory=pin_memory,
-            generator=torch.Generator(),  # otherwise each epoch would advance torch's default generator
-        )
-        self._loader: DataLoader | None = None
-        self._num_resized_files, self._num_damaged_files = 0, 0
+        self._samples, self._size_divisibility, self._pin_memory = samples, size_divisibility, pin_memory
+        self._num_workers = min(num_workers, len(batch_sampler))
+        self._timeout = timeout
+        self._channels: list[Channel] = []
+        self._num_damaged_files = 0
+
+    def __del__(self) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        """End the workers now; the next iteration starts new ones."""
+        if self._progress:
+            self._progress.end_workers()
+        self._loader = self._progress = None
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        if self._loader is None:
-            self._loader = self._open()
         try:
             with naming_dead_workers():
                 try:
-                    for batch in self._loader:
+                    for batch in self._batches():
                         if isinstance(batch, InputError):
                             raise InputError(str(batch))
-                        self._report_files(batch)
+                        self._report_damaged_files(batch)
                         yield batch
                 except (ConnectionError, EOFError, FileNotFoundError):
-                    # A worker may have died while sending a tensor; in a moment torch raises the error that names it.
+                    # A worker may have died while sending a batch; in a moment torch raises the error that names it.
                     time.sleep(1)
                     raise
         except InputError:
             # Release the workers now. If the traceback kept them alive until a garbage collection, their pipes would be
             # closed before they are told to stop, and joining each would take 5 seconds.
-            self._loader = None
+            self._release()
             raise
 
-    def _report_files(self, batch: Batch) -> None:
-        advice = "the size of the file is used"
-        self._num_resized_files = _report(batch.resized_files, advice, self._num_resized_files)
-        advice = "the image is used as decoded"
-        self._num_damaged_files = _report(batch.damaged_files, advice, self._num_damaged_files)
+    def _batches(self) -> Iterator[Batch | InputError]:
+        """What the workers load; ends the wait for them if none makes progress."""
+        batches = self._start()
+        waiting_since = time.monotonic()
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if not _is_timeout(error):
+                    raise
+                # So far only the time of one look has passed; the workers may be slow.
+                if self._progress.seconds_without(since=waiting_since) >= self._timeout:
+                    raise self._stuck() from None
+                continue
+            yield batch.unpack() if isinstance(batch, Parcel) else batch
+            waiting_since = time.monotonic()
+
+    def _start(self) -> Iterator[Parcel | Batch | InputError]:
+        """Start an epoch, and the workers if they do not run yet."""
+        while self._loader is not None:
+            try:
+                return iter(self._loader)
+            except RuntimeError as error:
+                if not _is_timeout(error):
+                    raise
+                self._release()  # workers that were slow to answer are replaced
+        if self._num_workers:
+            try:
+                with workers_starting(self._num_workers):
+                    self._loader = self._open()
+                    batches = iter(self._loader)
+                end_workers_at_exit(os.getpid())
+                return batches
+            except OSError as error:
+                _warn_of_full_shm(error.strerror or str(error))
+                self._num_workers = 0
+        self._loader = self._open()
+        return iter(self._loader)
+
+    def _open(self) -> DataLoader:
+        arguments: dict[str, Any] = {}
+        if self._num_workers:
+            if CAN_FORK:
+                self._progress = Progress(self._num_workers)
+                self._channels = [Channel() for _ in range(self._num_workers)]
+            arguments = worker_arguments(self._num_workers, self._progress, self._channels)
+            if self._progress and self._timeout:
+                arguments["timeout"] = min(self._timeout, SECONDS_PER_LOOK)
+        return DataLoader(
+            self._samples,
+            batch_sampler=self.batch_sampler,
+            collate_fn=partial(_collate_and_pack if self._num_workers else collate, self._size_divisibility),
+            pin_memory=self._pin_memory,
+            generator=torch.Generator(),  # otherwise each epoch would advance torch's default generator
+            **arguments,
+        )
+
+    def _stuck(self) -> InputError:
+        """The error about workers without progress, which are ended first: nothing else may end a hanging read."""
+        reading = [_described(self.dataset, index) for index in self._progress.reading()]
+        self._progress.kill_workers()
+        what = f"reading {'; '.join(reading[:3])}" if reading else "reading no image"
+        return InputError(
+            f"no loader worker has made progress for {self._timeout:g} s; at last they were {what}: check this drive, "
+            "or raise DATALOADER.TIMEOUT if it is only slow"
+        )
+
+    def _report_damaged_files(self, batch: Batch) -> None:
+        for line in batch.damaged_files:
+            self._num_damaged_files += 1
+            count = str(self._num_damaged_files)
+            if count.strip("0") == "1":
+                logger.warning("%s; the image is used as decoded (%s such images so far)", line, count)
 
 
-def _report(lines: Sequence[str], advice: str, count: int) -> int:
-    """Warn of the 1st, 10th, 100th, ... line; `count` came before these. Returns the new count."""
-    for number, line in enumerate(lines, count + 1):
-        if str(number).strip("0") == "1":
-            logger.warning("%s; %s (%d such images so far)", line, advice, number)
-    return count + len(lines)
+def _collate_and_pack(
+    size_divisibility: int, samples: Sequence[Sample | Unreadable | InputError]
+) -> Parcel | InputError:
+    """`collate` in a worker. Packing belongs here: torch only prints the errors of the thread that sends."""
+    batch = collate(size_divisibility, samples)
+    return batch if isinstance(batch, InputError) else pack(batch)
+
+
+@cache  # once for all loaders of a process
+def _warn_of_full_shm(reason: str) -> None:
+    logger.warning(
+        "/dev/shm has no room for the semaphores of loader workers (%s): images are read in the main process, which is "
+        "slower; give the container more, for example docker run --shm-size=1g",
+        reason,
+    )
+
+
+def _described(dataset: LabelledImages, index: int) -> str:
+    path = getattr(dataset, "image_path", None)  # data sets of the user's own need no files
+    what = f"data set {dataset.name}, image id {dataset.image_id(index)}"
+    return f"{path(index)} ({what})" if path else what
+
+
+def _is_timeout(error: RuntimeError) -> bool:
+    """Torch has no class of its own for it; afterwards its iterator can go on."""
+    return str(error).startswith("DataLoader timed out")

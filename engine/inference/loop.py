@@ -13,8 +13,9 @@ from torch import nn
 from tqdm import tqdm
 
 from engine import distributed
-from engine.data.loader import Batch, naming_dead_workers
+from engine.data.batch import Batch
 from engine.data.transforms import random_state
+from engine.data.workers import naming_dead_workers
 from engine.device import explaining_out_of_memory
 from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import CONTINUOUS, Detections, PixelConvention

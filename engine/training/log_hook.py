@@ -34,7 +34,7 @@ class LogHook(Hook):
     def __init__(
         self, run: Run, period: int, writers: Sequence[Writer] = (), data: Mapping[str, Any] | None = None
     ) -> None:
-        self.period, self.max_iter = period, run.max_iter
+        self.run, self.period, self.max_iter = run, period, run.max_iter
         self.console = ConsoleWriter(run.max_iter)
         self.writers = [self.console, MetricsFile(run.output_dir, data)]
         self.trackers = list(writers)
@@ -43,7 +43,8 @@ class LogHook(Hook):
         self.logger = get_logger(__name__)
         self.sums: Counter[str] = Counter()  # of tensors and floats; its `update` adds
         self.num_steps = 0
-        self.last_step: Step | None = None
+        self.due = 0  # the iteration to log, if there is one
+        self.lr = 0.0  # of the last step
         self.skipped: list[str] = []  # on this process since the last record
         self.unreadable: set[str] = set()  # named so far
         self.num_skipped = 0
@@ -62,11 +63,15 @@ class LogHook(Hook):
         self.sums.update({"loss": sum(step.losses.values()), **step.losses, "grad_norm": step.grad_norm})
         self.sums.update({"time": step.seconds, "data_time": step.data_seconds})
         self.num_steps += 1
-        self.last_step = step
+        self.lr = step.lr
         self.console.advance()
         done = step.iteration + 1
         if done % self.period == 0 or done == self.max_iter:
-            self._log_means(done, step)
+            self.due = done
+
+    def settle(self) -> None:
+        if self.due:
+            self._log_means(self.due)
 
     def write(self, record: Record) -> None:
         """Pass a record of your own to all writers; only the main process writes it."""
@@ -80,8 +85,8 @@ class LogHook(Hook):
             self._try(tracker, partial(tracker.write, finite))
 
     def after_train(self, iteration: int) -> None:
-        if self.num_steps and self.last_step is not None:  # training ended within a period
-            self._log_means(iteration, self.last_step)
+        if self.num_steps:  # training ended within a period
+            self._log_means(iteration)
         if self.num_skipped:
             self.logger.warning(
                 "%d unreadable image(s) were drawn %d time(s) and replaced", len(self.unreadable), self.num_skipped
@@ -99,28 +104,34 @@ class LogHook(Hook):
             "num_skipped": self.num_skipped,
             "skipped": list(self.skipped),
             "unreadable": sorted(self.unreadable),
+            "due": self.due,
+            "lr": self.lr,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.sums.update(state["sums"])
         self.num_steps, self.num_skipped = state["num_steps"], state["num_skipped"]
         self.unreadable.update(state["unreadable"])
+        self.due, self.lr = state.get("due", 0), state.get("lr", 0.0)
         if distributed.is_main():
             self.skipped += state["skipped"]
 
-    def _log_means(self, done: int, step: Step) -> None:
+    def _log_means(self, done: int) -> None:
         own = {name: float(total) / self.num_steps for name, total in self.sums.items()}
         shares = distributed.gather_objects((own, self.skipped))
-        self.sums.clear()
-        self.num_steps, self.skipped = 0, []
-        if shares is None:
-            return
+        with self.run.changing:  # a checkpoint has either the sums or the record
+            self.sums.clear()
+            self.num_steps, self.skipped, self.due = 0, [], 0
+            if shares is not None:
+                self._write_means(done, shares)
+
+    def _write_means(self, done: int, shares: list[tuple[dict[str, float], list[str]]]) -> None:
         # Loss normalisers are averaged over the processes, so the mean of the losses is the loss of a single process.
-        means = {name: sum(share[name] for share, _ in shares) / len(shares) for name in own}
+        means = {name: sum(share[name] for share, _ in shares) / len(shares) for name in shares[0][0]}
         self._note_skipped([line for _, lines in shares for line in lines])
-        record: dict[str, int | float] = {"iteration": done, "lr": step.lr, **means}
+        record: dict[str, int | float] = {"iteration": done, "lr": self.lr, **means}
         record["eta_seconds"] = round(means["time"] * (self.max_iter - done))
-        memory = memory_mb(next(iter(step.losses.values())).device)
+        memory = memory_mb(next(self.run.model.parameters()).device)
         if memory is not None:
             record["memory_mb"] = memory
         if self.num_skipped:

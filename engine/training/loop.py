@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from engine.data.loader import Batch
+from engine.data.batch import Batch
 from engine.log import get_logger
 from engine.solver.schedule import Schedule
 from engine.training.nonfinite import NonFinite
@@ -56,8 +56,21 @@ class Hook:
     def before_train(self, start: int) -> None:
         """`start`: the first iteration to come, 0-based."""
 
+    def before_update(self) -> None:
+        """The gradients are there; the weights change next."""
+
     def after_step(self, step: Step) -> None:
-        """Raise `Stop` on all processes to end the training here."""
+        """Bring the own state up to date; raise `Stop` on all processes to end the training here.
+
+        What takes long or waits for other processes belongs in `settle`.
+        """
+
+    def settle(self) -> None:
+        """Do what is due now that all hooks have seen the step.
+
+        A checkpoint made meanwhile is complete. So what is due must be part of `state_dict` until it is done: a resumed
+        run calls this before its first step.
+        """
 
     def after_train(self, iteration: int) -> None:
         """`iteration`: number of iterations done. Not called when training fails or is interrupted."""
@@ -83,6 +96,7 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     precision: Precision,
     clipping: Clipping = NO_CLIPPING,
+    before_update: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Forward and backward pass of each batch, then one update with the mean of their gradients.
 
@@ -109,6 +123,7 @@ def train_step(
     grad_norm = precision.clip(optimizer, clipping)
     if not (precision.skips_overflows or torch.isfinite(grad_norm)):
         raise NonFinite("the gradients are", means, batches)
+    before_update()
     precision.step(optimizer)
     return dict(means), grad_norm
 
@@ -132,18 +147,25 @@ def run(
     model.train()
     seed = torch.initial_seed()
     iteration = start
+
+    def before_update() -> None:
+        for hook in hooks:
+            hook.before_update()
+
     with ExitStack() as ending:
         for hook in reversed(hooks):
             ending.callback(hook.close)  # in the order of `hooks`, even if others fail
         try:
             for hook in hooks:
                 hook.before_train(start)
+            for hook in hooks:
+                hook.settle()
             began = waiting_since = time.perf_counter()
             for iteration, batches in enumerate(_groups(loader, accumulate), start):
                 data_seconds = time.perf_counter() - waiting_since
                 schedule.set(iteration)
                 seed_iteration(seed, iteration)
-                losses, grad_norm = train_step(model, batches, optimizer, precision, clipping)
+                losses, grad_norm = train_step(model, batches, optimizer, precision, clipping, before_update)
                 step = Step(
                     iteration,
                     losses,
@@ -156,13 +178,26 @@ def run(
                 )
                 began = time.perf_counter()
                 iteration += 1
+                _show(hooks, step)
                 for hook in hooks:
-                    hook.after_step(step)
+                    hook.settle()
                 waiting_since = time.perf_counter()
         except Stop as stop:
             get_logger(__name__).info("training ends at iteration %d: %s", iteration, stop)
         for hook in hooks:
             hook.after_train(iteration)
+
+
+def _show(hooks: Sequence[Hook], step: Step) -> None:
+    """Call `after_step` of all hooks; a `Stop` of one is raised when all have seen the step."""
+    stops = []
+    for hook in hooks:
+        try:
+            hook.after_step(step)
+        except Stop as stop:
+            stops.append(stop)
+    if stops:
+        raise stops[0]
 
 
 def _groups(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

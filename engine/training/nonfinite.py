@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from engine.checkpoint import io
-from engine.data.loader import Batch
+from engine.data.batch import Batch
 from engine.errors import InputError, listed
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine import distributed
 from engine.checkpoint import Checkpointer, io
@@ -52,14 +52,18 @@ class TrainingState:
     ema: EMAHook | None = None  # the averaged weights, if there are any
     hooks: list[Hook] = field(default_factory=list)  # in the order of their calls
 
-    def checkpoint(self, iteration: int) -> dict[str, Any]:
-        """The content of a checkpoint after `iteration` iterations; "model" has the weights to use (the average)."""
+    def checkpoint(self, iteration: int, buffers: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+        """The content of a checkpoint after `iteration` iterations; "model" has the weights to use (the average).
+
+        `buffers` replace those of the model by name, if an unfinished step may have changed them.
+        """
         model, ema = self.model, self.ema
-        averaged = {"training_model": model.state_dict(), "ema_updates": ema.num_updates} if ema else {}
+        weights = {**model.state_dict(), **(buffers or {})}
+        averaged = {"training_model": weights, "ema_updates": ema.num_updates} if ema else {}
         hooks = {name: hook.state_dict() for name, hook in _by_name(self.hooks).items()}
         return {
             "format": io.FORMAT,
-            "model": (ema.model if ema else model).state_dict(),
+            "model": ema.model.state_dict() if ema else weights,
             **averaged,
             "class_names": model.class_names,
             "thresholds": None,

@@ -18,7 +18,7 @@ from engine import distributed
 from engine.checkpoint import Checkpointer
 from engine.evaluation.tables import validation_table
 from engine.log import get_logger
-from engine.training.hooks import FINAL
+from engine.training.hooks import FINAL, Run
 from engine.training.loop import Hook, Step, Stop
 
 BEST = "model_best"
@@ -46,6 +46,7 @@ class ValidationHook(Hook):
         patience: training ends after this many validations in a row without improvement; 0 never ends it.
     """
 
+    run: Run
     validate: Callable[[], Mapping[str, Mapping[str, Any]]] | None
     write: Callable[[dict[str, float]], None]
     checkpointer: Checkpointer
@@ -61,6 +62,7 @@ class ValidationHook(Hook):
         self.best_iteration = 0
         self.num_since = 0  # validations since the best one
         self.last = -1  # iterations done at the last validation
+        self.due = 0  # the iteration to validate, if there is one
 
     def before_train(self, start: int) -> None:
         self._stop_without_improvement()  # the run to resume may have ended like this
@@ -69,13 +71,18 @@ class ValidationHook(Hook):
         done = step.iteration + 1
         # A new multiple of the period was reached, which may be a fraction. The last validation is in `after_train`.
         if done < self.max_iter and self.period and done // self.period > (done - 1) // self.period:
-            self._validate(done)
+            self.due = done
+
+    def settle(self) -> None:
+        if self.due:
+            self._validate(self.due)
             self._stop_without_improvement()
 
     def after_train(self, iteration: int) -> None:
         if self.last != iteration:
             if distributed.is_main():
-                self.checkpointer.save(FINAL, self.state(iteration))
+                with self.run.changing:
+                    self.checkpointer.save(FINAL, self.state(iteration))
             self._validate(iteration)
         if self.best is None:
             self.logger.warning("no validation had a value for %s, so there is no %s.pth", self.metric, BEST)
@@ -87,12 +94,12 @@ class ValidationHook(Hook):
         self.validate = None  # also ends its loader workers
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("metric", "best", "best_iteration", "num_since", "last")
+        names = ("metric", "best", "best_iteration", "num_since", "last", "due")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the result of `state_dict`; with another metric, the search for the best checkpoint starts again."""
-        self.last = state["last"]
+        self.last, self.due = state["last"], state.get("due", 0)
         if state["metric"] != self.metric:
             message = "the metric changed from %s to %s: the search for the best model starts again"
             self.logger.warning(message, state["metric"], self.metric)
@@ -110,14 +117,18 @@ class ValidationHook(Hook):
         began = time.perf_counter()
         with random_states_kept():
             outcomes = self.validate()
-        self.last = done
+        with self.run.changing:  # a checkpoint is of the moment before or after the validation
+            self._take(done, outcomes, time.perf_counter() - began)
+
+    def _take(self, done: int, outcomes: Mapping[str, Mapping[str, Any]], seconds: float) -> None:
+        self.last, self.due = done, 0
         figures = {name: outcome["figures"] for name, outcome in outcomes.items()}
         verdict = self._judge(done, mean_figure(self.metric, list(figures.values())))
         if not distributed.is_main():
             return
         defined = {f"{name}/{k}": v for name, row in figures.items() for k, v in row.items() if v != UNDEFINED}
         self.write({"iteration": done} | defined)
-        seconds, table = time.perf_counter() - began, validation_table(figures, self.metric)
+        table = validation_table(figures, self.metric)
         self.logger.info("validation at iteration %d took %.1f s\n%s\n%s", done, seconds, table, verdict)
         if self.num_since == 0 and self.best_iteration == done:
             thresholds = next(iter(outcomes.values()))["thresholds"]

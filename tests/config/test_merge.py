@@ -35,7 +35,7 @@ KEYS = {
     ),
     "nothing like it": (
         "DATALOADER:\n  XYZ: 9\n",
-        "7: unknown key DATALOADER.XYZ; DATALOADER has NUM_WORKERS, SIZE_DIVISIBILITY, "
+        "7: unknown key DATALOADER.XYZ; DATALOADER has NUM_WORKERS, TIMEOUT, SIZE_DIVISIBILITY, "
         "ASPECT_RATIO_GROUPING, FILTER_EMPTY",
     ),
     "dots": (

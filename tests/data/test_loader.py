@@ -1,20 +1,28 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import pickle
+import signal
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
-from engine.data import transforms
+from engine.data import loader, transforms
+from engine.data.batch import Batch
 from engine.data.dataset import CocoDataset
-from engine.data.loader import Batch, BatchLoader, TestSamples, TrainSamples
+from engine.data.loader import BatchLoader, TestSamples, TrainSamples
 from engine.data.samplers import TestBatchSampler, TrainBatchSampler
 from engine.errors import InputError
+from engine.structures import Targets
 
 WriteCoco = Callable[..., Path]
 MEAN, STD = [1.0, 2.0, 3.0], [1.0, 1.0, 1.0]
@@ -112,17 +120,6 @@ def test_errors_reach_the_user_as_one_line(write_coco: WriteCoco, num_workers: i
     assert "\n" not in str(caught.value)
 
 
-def test_files_of_another_size_are_counted(write_coco: WriteCoco, caplog: pytest.LogCaptureFixture) -> None:
-    dataset = _toy(write_coco)
-    for index in range(3):
-        cv2.imwrite(str(dataset.image_path(index)), np.zeros((40, 50, 3), np.uint8))
-    with caplog.at_level(logging.WARNING, "engine"):
-        batches = list(_test_loader(dataset))
-    assert len(caplog.records) == 1
-    assert "image 10 of 'toy' is 50 x 40" in caplog.text and "16 x 20" in caplog.text
-    assert sum(len(batch.resized_files) for batch in batches) == 3
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_damaged_files_are_used_and_counted(
     write_coco: WriteCoco, damaged_jpeg: bytes, caplog: pytest.LogCaptureFixture, num_workers: int
@@ -167,3 +164,96 @@ def test_batches_travel_between_processes_unchanged(write_coco: WriteCoco) -> No
     assert isinstance(batch.targets[0].boxes, torch.Tensor)
     moved = batch.to("cpu")
     assert _same(moved, batch)
+
+
+# ---------------------------------------------------------------- waiting for workers
+
+
+class _Slow(CocoDataset):
+    """Each image takes `seconds` to read; without them, a worker never finishes."""
+
+    seconds: float | None = None
+
+    def read(self, index: int) -> tuple[np.ndarray, Targets]:
+        if self.seconds is None:
+            threading.Event().wait()
+        time.sleep(self.seconds)
+        return super().read(index)
+
+
+def _slow_loader(write_coco: WriteCoco, seconds: float | None, timeout: float = 0.5, **options: Any) -> BatchLoader:
+    dataset = _toy(write_coco)
+    dataset.__class__, dataset.seconds = _Slow, seconds
+    samples = TestSamples(dataset, transforms.test_transform(16, 32, MEAN, STD))
+    return BatchLoader(dataset, samples, TestBatchSampler(len(dataset), 5), timeout=timeout, num_workers=1, **options)
+
+
+needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="workers note their progress in shared memory")
+
+
+@needs_fork
+def test_waiting_for_workers_without_progress_ends(write_coco: WriteCoco, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "SECONDS_PER_LOOK", 0.1)
+    batches = _slow_loader(write_coco, None)
+    began = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        next(iter(batches))
+    path = batches.dataset.image_path(0)
+    assert str(caught.value) == (
+        f"no loader worker has made progress for 0.5 s; at last they were reading {path} (data set toy, image id 10): "
+        "check this drive, or raise DATALOADER.TIMEOUT if it is only slow"
+    )
+    assert 0.5 <= time.monotonic() - began < 5
+    assert not multiprocessing.active_children()
+
+
+@needs_fork
+def test_a_stopped_worker_is_noticed_and_ended(write_coco: WriteCoco, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "SECONDS_PER_LOOK", 0.1)
+    dataset = _toy(write_coco)
+    samples = TestSamples(dataset, transforms.test_transform(16, 32, MEAN, STD))
+    batches = iter(BatchLoader(dataset, samples, TestBatchSampler(len(dataset), 1), num_workers=1, timeout=0.5))
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(InputError, match="has made progress for 0.5 s"):
+        list(batches)
+    assert not multiprocessing.active_children()
+
+
+@needs_fork
+def test_slow_workers_may_take_any_time(write_coco: WriteCoco, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch takes 1.5 seconds, each of its images 0.3: the timeout of 0.5 is for each of them."""
+    monkeypatch.setattr(loader, "SECONDS_PER_LOOK", 0.1)
+    (batch,) = _slow_loader(write_coco, 0.3)
+    assert len(batch) == 5
+
+
+@needs_fork
+def test_the_time_of_a_training_step_is_no_waiting(write_coco: WriteCoco, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "SECONDS_PER_LOOK", 0.1)
+    dataset = _toy(write_coco)
+    samples = TestSamples(dataset, transforms.test_transform(16, 32, MEAN, STD))
+    count = 0
+    for _ in BatchLoader(dataset, samples, TestBatchSampler(len(dataset), 1), num_workers=1, timeout=0.3):
+        time.sleep(0.6)
+        count += 1
+    assert count == 5
+
+
+@needs_fork
+def test_without_room_for_semaphores_the_main_process_loads(
+    write_coco: WriteCoco, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.Lock", refuse)
+    monkeypatch.setattr(logging.getLogger("engine"), "propagate", True)
+    loader._warn_of_full_shm.cache_clear()
+    dataset = _toy(write_coco)
+    for _ in range(2):
+        batches = _test_loader(dataset, num_workers=2)
+        assert [len(batch) for batch in batches] == [2, 2, 1] == [len(batch) for batch in batches]
+    (line,) = caplog.messages
+    assert line.startswith("/dev/shm has no room") and "No space left on device" in line and "--shm-size" in line

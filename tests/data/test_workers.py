@@ -71,6 +71,15 @@ def test_a_kill(command: list[str], method: str) -> None:
     _wait_for_the_end(workers)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="workers note their process ids in shared memory")
+def test_a_worker_that_hangs_does_not_keep_its_process(command: list[str]) -> None:
+    """It is stopped, so that it hears nothing, not even the end of the main process."""
+    stop = "import os, signal; os.kill(multiprocessing.active_children()[0].pid, signal.SIGSTOP)"
+    done = subprocess.run(_with_end(command, stop), capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
+    assert done.returncode == 0 and done.stderr == ""
+    _wait_for_the_end([int(pid) for pid in done.stdout.split()])
+
+
 def _wait_for_the_end(pids: list[int]) -> None:
     deadline = time.monotonic() + 20
     while any(_is_running(pid) for pid in pids):

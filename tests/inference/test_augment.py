@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from engine.assembly.detector import build_augmented, build_detector, build_views
 from engine.assembly.model import build_model
 from engine.config import get_cfg, load_config
-from engine.data.loader import Batch
+from engine.data.batch import Batch
 from engine.data.transforms import Transform, resized_size
 from engine.inference.augment import AugmentedDetector, View
 from engine.inference.loop import detect

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from engine.assembly.model import build_model
-from engine.data.loader import Batch
+from engine.data.batch import Batch
 from engine.data.transforms import random_state
 from engine.inference.loop import detect, evaluation_mode, image_losses, mean_losses
 from engine.modeling.detector import GeneralizedRCNN

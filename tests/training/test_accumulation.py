@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from engine.data.loader import Batch
+from engine.data.batch import Batch
 from engine.solver.curves import ScheduleSettings, multistep
 from engine.solver.schedule import Schedule
 from engine.structures import ImageBatch, Targets

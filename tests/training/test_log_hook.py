@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import mmap
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ def _step(iteration: int, loss: float = 1.0, skipped: list[str] | None = None) -
     return Step(iteration, losses, torch.tensor(4.0), 0.1, 0.5, 2.0, [7], skipped or [])
 
 
+def _take(hook: LogHook, step: Step) -> None:
+    hook.after_step(step)
+    hook.settle()
+
+
 def _lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -55,7 +61,7 @@ def test_steps_of_a_period_are_averaged(tmp_path: Path) -> None:
     hook = LogHook(_run(tmp_path, 5), period=2)
     hook.before_train(0)
     for iteration, loss in enumerate([1.0, 3.0, 5.0, 5.0, 9.0]):
-        hook.after_step(_step(iteration, loss))
+        _take(hook, _step(iteration, loss))
     hook.close()
     lines = _lines(tmp_path)
     assert [(line["iteration"], line["loss_cls"], line["loss"]) for line in lines] == [(2, 2, 4), (4, 5, 7), (5, 9, 11)]
@@ -68,7 +74,7 @@ def test_writers_are_opened_fed_and_closed(tmp_path: Path) -> None:
     recorder = Recorder()
     hook = LogHook(_run(tmp_path, 4), 1, [recorder])
     hook.before_train(2)
-    hook.after_step(replace(_step(2), grad_norm=torch.tensor(float("inf"))))
+    _take(hook, replace(_step(2), grad_norm=torch.tensor(float("inf"))))
     hook.write({"iteration": 3, "val/AP": 0.5, "val/loss": float("nan")})
     hook.close()
     opened, of_training, of_validation, closed = recorder.calls
@@ -92,7 +98,7 @@ def test_a_tracker_that_fails_later_is_named_once(tmp_path: Path, caplog: pytest
     logging.getLogger("engine").propagate = True
     with caplog.at_level(logging.WARNING, logger="engine"):
         for iteration in range(2):
-            hook.after_step(_step(iteration))
+            _take(hook, _step(iteration))
         hook.close()
     assert caplog.messages == ["Away failed to record metrics and may miss more: no route to host"]
     assert len(_lines(tmp_path)) == 2 and len(recorder.calls) == 4
@@ -102,7 +108,7 @@ def test_a_training_that_ends_within_a_period_logs_its_last_steps(tmp_path: Path
     hook = LogHook(_run(tmp_path, 9), period=3)
     hook.before_train(0)
     for iteration in range(5):
-        hook.after_step(_step(iteration))
+        _take(hook, _step(iteration))
     hook.after_train(5)
     hook.close()
     assert [line["iteration"] for line in _lines(tmp_path)] == [3, 5]
@@ -123,7 +129,7 @@ def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     recorder = Recorder()
     hook = LogHook(_run(tmp_path, 4), 1, [recorder])
     hook.before_train(0)
-    hook.after_step(_step(0))
+    _take(hook, _step(0))
     hook.write({"iteration": 1})
     hook.close()
     assert recorder.calls == [] and list(tmp_path.iterdir()) == []
@@ -135,7 +141,7 @@ def test_unreadable_images_are_named_once_and_counted(tmp_path: Path, caplog: py
     logging.getLogger("engine").propagate = True
     with caplog.at_level(logging.WARNING, logger="engine"):
         for iteration, skipped in enumerate([["a.jpg"], ["a.jpg", "b.jpg"], []]):
-            hook.after_step(_step(iteration, skipped=skipped))
+            _take(hook, _step(iteration, skipped=skipped))
         hook.after_train(3)
     hook.close()
     assert [line.get("skipped_images") for line in _lines(tmp_path)] == [1, 3, 3]
@@ -156,7 +162,7 @@ def test_a_resumed_run_logs_what_an_uninterrupted_one_does(tmp_path: Path, stop:
         hook.before_train(first)
         state = {}
         for step in steps[first:last]:
-            hook.after_step(step)
+            _take(hook, step)
             if step.iteration + 1 == stop:
                 state = hook.state_dict()
         hook.close()
@@ -183,3 +189,50 @@ def test_memory_is_this_process_s() -> None:
             ballast.write(b"x" * (1 << 20))
         grown = memory_mb(torch.device("cpu")) - before
     assert 10 < before < 100_000 and 60 <= grown <= 80
+
+
+def test_a_record_that_was_due_is_written_by_the_resumed_run(tmp_path: Path) -> None:
+    """The checkpoint was saved while the main process waited for the figures of another one."""
+    whole = LogHook(_run(tmp_path / "whole", 4), period=2)
+    first, second = (LogHook(_run(tmp_path / "parts", 4), period=2) for _ in range(2))
+    for folder in ("whole", "parts"):
+        (tmp_path / folder).mkdir()
+    for hook in (whole, first):
+        hook.before_train(0)
+        _take(hook, _step(0, 1.0))
+        hook.after_step(_step(1, 3.0))
+    whole.settle()
+    state = first.state_dict()
+    first.close()
+    assert _lines(tmp_path / "parts") == []
+    second.load_state_dict(state)
+    second.before_train(2)
+    second.settle()
+    for hook in (whole, second):
+        _take(hook, _step(2, 7.0))
+        _take(hook, _step(3, 9.0))
+        hook.close()
+    lines = _lines(tmp_path / "parts")
+    assert [line["loss_cls"] for line in lines] == [2.0, 8.0]
+    noise = {"memory_mb"}
+    assert [{k: v for k, v in line.items() if k not in noise} for line in lines] == [
+        {k: v for k, v in line.items() if k not in noise} for line in _lines(tmp_path / "whole")
+    ]
+
+
+def test_a_checkpoint_has_the_sums_or_the_record(tmp_path: Path) -> None:
+    """While another thread may save, the writers are not at work."""
+    held: list[bool] = []
+
+    class Watching(Recorder):
+        def write(self, record: Record) -> None:
+            thread = threading.Thread(target=lambda: held.append(not run.changing.acquire(blocking=False)))
+            thread.start()
+            thread.join()
+
+    run = _run(tmp_path, 4)
+    hook = LogHook(run, 1, [Watching()])
+    hook.before_train(0)
+    _take(hook, _step(0))
+    hook.close()
+    assert held == [True]

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from engine.assembly.solver import build_optimizer, build_schedule, run_length
-from engine.data.loader import Batch
+from engine.data.batch import Batch
 from engine.errors import InputError
 from engine.solver.curves import ScheduleSettings, multistep
 from engine.solver.schedule import Schedule
 from engine.structures import ImageBatch, Targets
-from engine.training.loop import Hook, Step, run, train_step
+from engine.training.loop import Hook, Step, Stop, run, train_step
 from engine.training.nonfinite import NonFinite
 from engine.training.precision import Clipping, Precision
 from tests.modeling.conftest import GoldenCase
@@ -197,3 +197,42 @@ def test_time_in_hooks_is_not_time_waiting_for_data(monkeypatch: pytest.MonkeyPa
     optimizer = torch.optim.SGD([{"params": list((model := Toy()).parameters()), "lr": 0.0, "initial_lr": 0.0}])
     run(model, batches(), optimizer, Schedule(optimizer, multistep(ScheduleSettings(2)), 2), Precision(CPU), [Slow()])
     assert [(step.data_seconds, step.seconds) for step in steps] == [(1.0, 1.0), (1.0, 11.0)]
+
+
+class Teller(Hook):
+    """Tells what it is called for, with the weight of the model; stops the training if asked to."""
+
+    def __init__(self, name: str, model: Toy, told: list[str], stops: bool = False) -> None:
+        self.name, self.model, self.told, self.stops = name, model, told, stops
+
+    def _tell(self, what: str) -> None:
+        self.told.append(f"{self.name} {what} {self.model.weight.item():g}")
+
+    def before_train(self, start: int) -> None:
+        self._tell("begins")
+
+    def before_update(self) -> None:
+        self._tell("updates")
+
+    def after_step(self, step: Step) -> None:
+        self._tell("steps")
+        if self.stops:
+            raise Stop("enough")
+
+    def settle(self) -> None:
+        self._tell("settles")
+
+    def after_train(self, iteration: int) -> None:
+        self._tell("ends")
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_all_hooks_have_seen_a_step_before_one_settles(stops: bool) -> None:
+    """The weight changes between `before_update` and `after_step`, and what is due from before comes first."""
+    model, told = Toy(), []
+    optimizer = torch.optim.SGD([{"params": list(model.parameters()), "lr": 0.25, "initial_lr": 0.25}])
+    hooks = [Teller("a", model, told, stops), Teller("b", model, told)]
+    schedule = Schedule(optimizer, multistep(ScheduleSettings(1)), 1)
+    run(model, [_batch(1.0)], optimizer, schedule, Precision(CPU), hooks)
+    expected = ["begins 1", "settles 1", "updates 1", "steps 0.25", "settles 0.25", "ends 0.25"]
+    assert told == [f"{name} {each}" for each in expected if not (stops and each == "settles 0.25") for name in "ab"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.data.loader import Batch
+from engine.data.batch import Batch
 from engine.structures import ImageBatch, Targets
 from engine.training.nonfinite import NonFinite, save_batches
 

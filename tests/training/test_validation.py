@@ -15,8 +15,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from engine.checkpoint import Checkpointer, io
+from engine.training.hooks import Run
 from engine.training.loop import Step, Stop
 from engine.training.validation import ValidationHook, mean_figure, random_states_kept
 
@@ -32,8 +34,10 @@ class World:
         self.folder, self.values = folder, iter(values)
         self.records: list[dict[str, float]] = []
         self.metric = metric
+        model = nn.Linear(1, 1)
+        run = Run(model, torch.optim.SGD(model.parameters(), 0.1), folder, 9)
         self.hook = ValidationHook(
-            self._validate, self.records.append, Checkpointer(folder), self._state, metric, period, 9, patience
+            run, self._validate, self.records.append, Checkpointer(folder), self._state, metric, period, 9, patience
         )
 
     def _validate(self) -> dict[str, Any]:
@@ -48,9 +52,11 @@ class World:
         done, self.hook.max_iter = start, stop
         try:
             self.hook.before_train(start)
+            self.hook.settle()
             for iteration in range(start, stop):
                 done = iteration + 1
                 self.hook.after_step(Step(iteration, {}, torch.zeros(()), 0.1, 0.0, 0.0, []))
+                self.hook.settle()
         except Stop:
             pass
         self.hook.after_train(done)
@@ -173,6 +179,7 @@ def test_resumed_equals_uninterrupted(
     first = World(folder, values, metric, patience=patience)
     for iteration in range(cut):
         first.hook.after_step(Step(iteration, {}, torch.zeros(()), 0.1, 0.0, 0.0, []))
+        first.hook.settle()
     second = World(folder, values[cut:], metric, patience=patience)
     second.hook.load_state_dict(first.hook.state_dict())
     assert second.train(cut, len(values)) == done
@@ -193,10 +200,11 @@ def test_chance_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     def drawn() -> list[Any]:
         return [torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()]
 
+    world = World(tmp_path, [0.1])
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     expected = drawn()
     random.setstate(states[0]), np.random.set_state(states[1]), torch.set_rng_state(states[2])
-    World(tmp_path, [0.1]).train(0, 1)
+    world.train(0, 1)
     assert drawn() == expected
     random.setstate(states[0]), np.random.set_state(states[1]), torch.set_rng_state(states[2])
     with pytest.raises(ZeroDivisionError), random_states_kept():
@@ -217,3 +225,20 @@ def test_mean_over_data_sets(rows: list[dict[str, float]], metric: str, expected
 
 def test_one_data_set_that_gave_nothing_spoils_the_mean() -> None:
     assert mean_figure("AP", [{"AP": 0.25}, {}]) is None
+
+
+def test_a_validation_that_was_due_comes_first_in_the_resumed_run(tmp_path: Path) -> None:
+    """A signal ended the run in the middle of it."""
+    whole = World(tmp_path / "whole", [0.1, 0.4, 0.3])
+    whole.train(0, 3)
+    first = World(tmp_path / "parts", [0.1])
+    for iteration in range(2):
+        first.hook.after_step(Step(iteration, {}, torch.zeros(()), 0.1, 0.0, 0.0, []))
+        if iteration == 0:
+            first.hook.settle()
+    state = first.hook.state_dict()
+    second = World(tmp_path / "parts", [0.4, 0.3])
+    second.hook.load_state_dict(state)
+    second.train(2, 3)
+    assert first.records + second.records == whole.records and second.best == whole.best == 2
+    assert second.hook.state_dict() == whole.hook.state_dict()

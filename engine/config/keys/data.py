@@ -60,6 +60,9 @@ KEYS = [
     key("DATASETS.CATALOG", {}, "Your own data sets, any number: {name: {img_dir: folder of images, ann_file: COCO "
         "JSON}}. For another format add type: the name of a class of your own.", ours=True, entries=_CATALOG),
     key("DATALOADER.NUM_WORKERS", 4, "Processes that read images; 0 reads in the training process.", between=(0, 1024)),
+    key("DATALOADER.TIMEOUT", 600, "A run that waits for images ends with an error if none of its worker processes has "
+        "begun or finished reading one for so many seconds (a network drive that hangs); 0 waits for ever.", ours=True,
+        between=(0, 10**7)),
     key("DATALOADER.SIZE_DIVISIBILITY", 0, "Height and width of a batch are padded to a multiple of this; 0 is off.",
         between=(0, 4096)),
     key("DATALOADER.ASPECT_RATIO_GROUPING", True, "Keep landscape and portrait images in separate batches, which saves "
