@@ -49,6 +49,7 @@ def draw_images(
     _create_output_dir(output_dir, images.paths)
     counts: dict[Path, np.ndarray] = {}
     taken: set[str] = set()
+    skipped: list[str] = []
     num_damaged = 0
     pairs = list(zip(images.paths, images.names, strict=True))
     for path, name in tqdm(pairs, desc="draw", disable=not sys.stderr.isatty()):
@@ -57,6 +58,7 @@ def draw_images(
                 image = read_image(path, value_range=predictor.value_range)
         except InputError as error:
             logger.warning("skipped: %s", error)
+            skipped.append(str(error))
             continue
         for line in damage:
             logger.warning("%s; the image is used as decoded", line)
@@ -69,13 +71,12 @@ def draw_images(
         write_image(output, drawn)
         counts[path] = np.bincount(detections.labels.numpy(), minlength=len(predictor.class_names))
         show = show and _show(path.name, drawn)
-    num_skipped = len(pairs) - len(counts)
     if not counts:
-        raise InputError(f"none of the {num_skipped} images could be read")
+        raise InputError(f"none of the {len(skipped)} images could be read; the first: {skipped[0]}")
     logger.info("%s", counts_table(counts, predictor))
-    skipped = f", {num_skipped} unreadable skipped" if num_skipped else ""
+    unreadable = f", {len(skipped)} unreadable skipped" if skipped else ""
     damaged = f", {num_damaged} of them damaged" if num_damaged else ""
-    logger.info("%d images drawn to %s%s%s", len(counts), output_dir, damaged, skipped)
+    logger.info("%d images drawn to %s%s%s", len(counts), output_dir, damaged, unreadable)
     if images.left_out:
         logger.info("%s", images.summary())
     return counts
