@@ -34,7 +34,7 @@ WATCH_SECONDS = 20.0
 thread runs."""
 _POLL_SECONDS = 0.1
 _GUARD_SECONDS = 5.0  # the longest that removing a file may take
-_MAX_BYTES = 4096  # of a lock file; what is longer is not one
+_MAX_BYTES = 1 << 14  # of a lock file; what is longer is not one
 _BEAT_DIGITS = 12
 _PLAIN_FILE = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY"))  # no pipe, no link
 
@@ -244,6 +244,7 @@ def _watched(path: Path) -> _Found | None:
     """
     first = _read(path)
     deadline, has_said = time.monotonic() + WATCH_SECONDS, False
+    last = deadline + WATCH_SECONDS  # however often a file without an owner changes
     while first:
         is_running = _is_running(first.owner) if first.owner else None
         if is_running:
@@ -260,7 +261,7 @@ def _watched(path: Path) -> _Found | None:
         if present and present.content != first.content:
             if present.owner:
                 raise _in_use(path, present.owner)
-            deadline = time.monotonic() + WATCH_SECONDS  # it is being written
+            deadline = min(time.monotonic() + WATCH_SECONDS, last)  # it is being written
         first = present
     return None
 

@@ -73,6 +73,8 @@ def setup_logging(output_dir: Path | None = None, rank: int = 0) -> logging.Logg
     console.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
     console.addFilter(lambda record: rank == 0 or not getattr(record, _ALIKE, False))
     logger.addHandler(console)
+    if output_dir is not None:
+        warn_once.cache_clear()  # a new run with a log of its own
     if output_dir is not None and rank == 0:
         output_dir.mkdir(parents=True, exist_ok=True)
         file = _LogFile(output_dir / "log.txt", encoding="utf-8", errors="backslashreplace")

@@ -61,7 +61,7 @@ class SignalWatch:
     answer: Answer
     is_saved: bool = False
     exit: Callable[[int], NoReturn] = os._exit
-    _previous: dict[int, object] = field(default_factory=dict)
+    _previous: dict[int, object] = field(default_factory=dict, init=False)
 
     def __enter__(self) -> SignalWatch:
         global _watch

@@ -16,6 +16,11 @@ _SAME_GROUP_BONUS = 0.15
 _OTHER_GROUP_PENALTY = 0.06
 
 
+def is_text(value: str) -> bool:
+    """Whether text can be written in UTF-8: JSON and pickles may hold halves of characters, such as "\\ud83d"."""
+    return not any("\ud800" <= char <= "\udfff" for char in value)
+
+
 def normal_name(name: str) -> str:
     """The form in which names are compared: without blanks at the ends, accents composed (NFC). Case counts.
 

@@ -76,7 +76,7 @@ def set_value_range(cfg: CfgNode, value_range: ValueRange | None) -> None:
     """Make `value_range`, if there is one, that of the run, unless INPUT.VALUE_RANGE is declared."""
     if value_range and not cfg.INPUT.VALUE_RANGE:
         cfg.defrost()
-        cfg.INPUT.VALUE_RANGE = tuple(value_range)
+        cfg.INPUT.VALUE_RANGE = value_range
         cfg.freeze()
 
 
@@ -92,15 +92,19 @@ def summarize_train_data(cfg: CfgNode, dataset: LabelledImages) -> list[summary.
     Raises:
         InputError: there is no box to train on, or the boxes of a data set are not [x, y, width, height] in pixels.
     """
-    summaries = summary.summarize(dataset, max(train_sizes(cfg)), cfg.INPUT.MAX_SIZE_TRAIN)
-    summary.report(summaries)
+    summaries = None
+    if is_main():  # which alone reads the headers of the files
+        summaries = summary.summarize(dataset, max(train_sizes(cfg)), cfg.INPUT.MAX_SIZE_TRAIN)
+        summary.report(summaries)
+    summaries = broadcast_object(summaries)
     summary.check_trainable(summaries)
     return summaries
 
 
 def report_test_data(cfg: CfgNode, dataset: LabelledImages) -> None:
     """Count and log what there is to test on."""
-    summary.report(summary.summarize(dataset, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST))
+    if is_main():
+        summary.report(summary.summarize(dataset, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST))
 
 
 def build_train_transform(cfg: CfgNode) -> transforms.Transform:
@@ -149,7 +153,8 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, dataset: Labelled
         logger.info("data seed: %d", seed)
     groups = None
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
-        groups = samplers.aspect_groups(dataset.measured_sizes())
+        # Measured by one process: a file that only some of them can read must not give them different batches.
+        groups = broadcast_object(samplers.aspect_groups(dataset.measured_sizes()) if is_main() else None)
     batch_sampler = samplers.TrainBatchSampler(
         num_images=len(dataset),
         batch_size=cfg.SOLVER.IMS_PER_BATCH,

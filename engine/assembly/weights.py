@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from engine.assembly.data import build_train_loader
+from engine.assembly.data import VALUE_RANGE, build_train_loader
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model, num_classes
 from engine.checkpoint.average import recompute_statistics
@@ -45,12 +45,15 @@ def unmet_conventions(cfg: CfgNode, file: WeightFile) -> dict[str, Any]:
 
 
 def follow_conventions(cfg: CfgNode, file: WeightFile) -> None:
-    """Set the conventions of the weights in `cfg` and log the changes.
+    """Set the conventions of the weights in `cfg` and log the changes. A declared `INPUT.VALUE_RANGE` stays.
 
     Raises:
         InputError: the file names a key that does not exist or a value that is not allowed.
     """
     unmet = unmet_conventions(cfg, file)
+    if cfg.INPUT.VALUE_RANGE and VALUE_RANGE in unmet:  # the images may be of another sensor than those in training
+        message = "%s was trained with %s %s; the declared %s is used"
+        get_logger(__name__).warning(message, file.source, VALUE_RANGE, unmet.pop(VALUE_RANGE), cfg.INPUT.VALUE_RANGE)
     if not unmet:
         return
     get_logger(__name__).warning("%s needs %s: set for this run", file.source, _written(unmet))

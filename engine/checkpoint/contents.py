@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engine.checkpoint.restricted_pickle import printable
 from engine.errors import shown
+from engine.spelling import is_text
 
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool, torch.uint8)
 _DTYPES += (torch.int64, torch.int32, torch.int16, torch.int8)
@@ -67,8 +68,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    """Whether it is text that can be written on one line, in UTF-8."""
-    return isinstance(value, str) and value.isprintable() and not any("\ud800" <= char <= "\udfff" for char in value)
+    return isinstance(value, str) and is_text(value)
 
 
 def _is_count(value: Any) -> bool:

@@ -190,6 +190,7 @@ def _verify(path: Path) -> None:
             return _verify_entries(path)
         if seal != b"%08x" % _crc_of_file(file, size - 8):
             raise InputError(f"{path}: damaged or truncated (its checksum is wrong); use another copy")
+    _refuse_packed(path)
 
 
 def _crc_of_file(file: BinaryIO, length: int) -> int:
@@ -207,16 +208,25 @@ def _verify_entries(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
             names = archive.namelist()
-            is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
     except Exception:  # zipfile fails in many ways on damaged files
-        bad, names, is_packed = "its directory", [], False
+        bad, names = "its directory", []
     if bad:
         raise InputError(
             f"{path}: damaged or truncated (checksum of {restricted_pickle.printable(bad)} is wrong); use another copy"
         )
     if not any(name.endswith("data.pkl") for name in names):
         raise InputError(f"{path}: a zip archive but not a checkpoint; unpack it if the weights are inside")
-    if is_packed:  # a mapped file would give the packed bytes as numbers, and a small one may unpack to any size
+    _refuse_packed(path)
+
+
+def _refuse_packed(path: Path) -> None:
+    """A mapped file would give the packed bytes as numbers, and a small one may unpack to any size."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    except Exception:  # zipfile fails in many ways on damaged files
+        raise InputError(f"{path}: damaged or truncated (its directory); use another copy") from None
+    if is_packed:
         raise InputError(f"{path}: its entries are compressed, which torch.save does not do; save the weights again")
 
 

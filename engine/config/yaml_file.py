@@ -24,9 +24,6 @@ BASE_KEY = "_BASE_"
 _YAML = "tag:yaml.org,2002:"
 _MERGE_TAG = f"{_YAML}merge"
 _UNCLEAR_TAG = f"{_YAML}unclear"
-_PLAIN_TAGS = {
-    f"{_YAML}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "value", "unclear")
-}
 _MAX_VALUES = 100_000  # the largest configuration has some hundreds
 
 
@@ -43,11 +40,13 @@ class _Loader(yaml.SafeLoader):
         return Unclear(self.construct_scalar(node))
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        written_tag = getattr(self.peek_event(), "tag", None)
         node = super().compose_node(parent, index)
         if node.end_mark is None:  # it is still being composed, so this is an alias inside it
             raise InputError(f"{_where(node)}: an anchor that contains itself")
-        if node.tag not in _PLAIN_TAGS:
-            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        # Values have the types that they show; only text may look like something else.
+        if written_tag not in (None, "!", f"{_YAML}str"):
+            tag = written_tag.replace(_YAML, "!!")
             raise InputError(f"{_where(node)}: YAML tag {tag} is refused; a configuration holds plain values")
         return node
 

@@ -60,6 +60,10 @@ class LabelledImages(Protocol):
 
     def image_id(self, index: int) -> ImageId: ...
 
+    def image_path(self, index: int) -> Path | None:
+        """The file of an image; None if it has none."""
+        return None
+
     @property
     def image_ids(self) -> list[ImageId]:
         """The ids in the order of the images (a new list); those of a `ConcatDataset` may repeat."""
@@ -292,7 +296,7 @@ class ConcatDataset(LabelledImages):
         dataset, local_index = self._locate(index)
         return dataset.image_id(local_index)
 
-    def image_path(self, index: int) -> Path:
+    def image_path(self, index: int) -> Path | None:
         dataset, local_index = self._locate(index)
         return dataset.image_path(local_index)
 

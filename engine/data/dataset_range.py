@@ -26,11 +26,11 @@ def range_of_dataset(dataset: LabelledImages) -> ValueRange | None:
     Looks at the headers of at most `_MOST_HEADERS` files, few of those named like JPEGs, and reads at most
     `_MOST_MEASURED` of the deep ones. What cannot be read is left out; it is reported when it is used.
     """
-    if not hasattr(dataset, "image_path"):  # one of the user's own that does not read files
-        return None
     named: dict[bool, list[Path]] = {False: [], True: []}
     for index in range(len(dataset)):
         path = dataset.image_path(index)
+        if path is None:  # a data set of the user's own that does not read files
+            return None
         named[path.suffix.lower() in (".jpg", ".jpeg")].append(path)
     candidates = _spread(named[False], _MOST_HEADERS) + _spread(named[True], _MOST_HEADERS // 10)
     deep = []

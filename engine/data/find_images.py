@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,8 +31,8 @@ class FoundImages:
         """What was left out, on one line; "" if nothing.
 
         Example:
-            >>> FoundImages(left_out=Counter({"hidden": 2, "no image (.txt)": 1})).summary()
-            'left out: 2 hidden, 1 no image (.txt)'
+            >>> FoundImages(left_out=Counter({"hidden": 2, "not an image (.txt)": 1})).summary()
+            'left out: 2 hidden, 1 not an image (.txt)'
         """
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(self.left_out.items()))
         return f"left out: {counts}" if counts else ""
@@ -52,11 +53,11 @@ def find_images(places: Sequence[str | Path], recursive: bool = False, skip: Pat
         InputError: a place does not exist or matches nothing, or there is no image in all of them.
     """
     found, seen = FoundImages(), set()
-    skip = skip.resolve() if skip else None
+    skip = _real(skip) if skip else None
     for place in places:
-        is_inside = skip in (Path(place).resolve(), *Path(place).resolve().parents)
+        is_inside = skip in (_real(place), *_real(place).parents)
         for path, name in _files_at(str(place), recursive, found.left_out):
-            real = path.resolve()
+            real = _real(path)
             if real in seen:
                 found.left_out["named twice"] += 1
             elif skip in real.parents and not is_inside:
@@ -66,18 +67,22 @@ def find_images(places: Sequence[str | Path], recursive: bool = False, skip: Pat
                 found.paths.append(path)
                 found.names.append(name)
     if not found.paths:
-        shown = ", ".join(map(str, places))
+        named = ", ".join(map(str, places))
         left_out = f"; {found.summary()}" if found.left_out else ""
-        raise InputError(f"{shown} holds no images ({', '.join(IMAGE_SUFFIXES)}){left_out}")
+        raise InputError(f"{named} holds no images ({', '.join(IMAGE_SUFFIXES)}){left_out}")
     return found
 
 
 def _files_at(place: str, recursive: bool, left_out: Counter[str]) -> Iterator[tuple[Path, Path]]:
     """(path, name below the place) of the images of one place; counts the others in `left_out`."""
     path = Path(place)
-    if place and path.is_dir():
-        yield from _files_in(path.iterdir(), path, recursive, left_out, frozenset({path.resolve()}))
-    elif place and path.exists():
+    if place and os.path.isdir(place):
+        try:
+            inside = list(path.iterdir())
+        except OSError as error:
+            raise InputError(f"{place}: cannot be opened ({error.strerror})") from error
+        yield from _files_in(inside, path, recursive, left_out, frozenset({_real(path)}))
+    elif place and os.path.exists(place):
         yield path, Path(path.name)
     elif glob.has_magic(place):
         matched = [Path(each) for each in glob.glob(place, recursive=True)]
@@ -100,14 +105,14 @@ def _files_in(
     for path in sorted(entries):
         if path.name.startswith("."):
             left_out["hidden"] += 1
-        elif path.is_dir():
+        elif os.path.isdir(path):
             folders.append(path)
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             yield path, path.relative_to(root)
         else:
-            left_out[f"no image ({path.suffix.lower() or 'without suffix'})"] += 1
+            left_out[f"not an image ({path.suffix.lower() or 'without suffix'})"] += 1
     for folder in folders:
-        real = folder.resolve()
+        real = _real(folder)
         if not recursive:
             left_out["sub-folder(s), see --recursive"] += 1
         elif real not in above:
@@ -117,6 +122,11 @@ def _files_in(
                 left_out[f"folder that cannot be opened ({error.strerror})"] += 1
                 continue
             yield from _files_in(inside, root, recursive, left_out, above | {real})
+
+
+def _real(path: str | Path) -> Path:
+    """The path without links. Unlike `Path.resolve` and `Path.is_dir`, those of `os.path` never raise."""
+    return Path(os.path.realpath(path))
 
 
 def _fixed_part(pattern: str) -> Path:

@@ -37,8 +37,8 @@ _JPEG_END = b"\xff\xd9"
 _PNG_END = b"IEND\xaeB`\x82"
 _SMALL = 1 << 28
 """Bytes of pixels that are decoded without asking how small the file is."""
-_MAX_RATIO = 300
-"""A photograph is never packed so much; a file that declares it is damaged or malicious."""
+_MAX_RATIO = 25_000
+"""Bytes of pixels (24 bits) per byte of a file: a blank drawing of 1 bit, deflated (1032:1), comes near it."""
 _FEW_LEVELS = 8
 """Of 256: an image with fewer is as good as empty."""
 _TRANSPOSED = range(5, 9)
@@ -86,7 +86,7 @@ def as_bgr_uint8(image: np.ndarray, value_range: ValueRange | None = None, name:
         scaled = to_uint8(image, value_range or measured_range([image]) or (0.0, 1.0))
         if value_range and np.ptp(scaled) < _FEW_LEVELS and (own_range := measured_range([image])):
             own, given = shown_range(own_range), shown_range(value_range)
-            _report(f"{name}: its values {own} are nearly one in the range {given} (INPUT.VALUE_RANGE)")
+            _report(f"{name}: its values {own} become almost one level in the range {given} (INPUT.VALUE_RANGE)")
         image = scaled
     return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
 
@@ -114,7 +114,7 @@ def read_samples(path: str | Path, expected_size: tuple[int, int] | None = None)
     if header is not None and samples.shape[:2] != header.size:
         raise InputError(f"{path}: damaged: its header says another size than its pixels have; replace the file")
     if messages:
-        _report(f"{path}: damaged ({'; '.join(messages)})")
+        _report(f"{path}: damaged ({'; '.join(messages)}); the image is used as decoded")
     return turned(samples, orientation)
 
 
@@ -203,7 +203,7 @@ def collected_damage() -> Iterator[list[str]]:
 def _report(line: str) -> None:
     collected = _collected.get()
     if collected is None:
-        logger.warning("%s; the image is used as decoded", line)
+        logger.warning("%s", line)
     else:
         collected.append(line)
 
@@ -280,7 +280,9 @@ def _check_whole(path: str | Path, data: bytes, header: Header) -> None:
     num_bytes = 3 * header.size[0] * header.size[1]
     if num_bytes > max(_SMALL, _MAX_RATIO * len(data)):
         height, width = header.size
-        raise InputError(f"{path}: {len(data)} bytes cannot hold {width} x {height} pixels; damaged or malicious")
+        raise InputError(
+            f"{path}: {len(data)} bytes cannot hold the {width} x {height} pixels that it declares; use another copy"
+        )
 
 
 def _orientation_to_apply(header: Header, expected_size: tuple[int, int] | None) -> int:

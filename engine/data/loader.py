@@ -5,11 +5,12 @@ Shapes: N images, H W.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from engine.data.workers import (
     workers_starting,
 )
 from engine.errors import InputError
-from engine.log import get_logger
+from engine.log import get_logger, warn_once
 from engine.structures import ImageBatch, Targets
 
 logger = get_logger(__name__)
@@ -137,7 +138,6 @@ def _load(dataset: LabelledImages, index: int, transform: Transform) -> Sample:
 class BatchLoader:
     """An iterable of `Batch` over a torch DataLoader.
 
-    Errors in workers are raised here as `InputError` with their one-line message. Of the images whose size differs from
     Errors in workers are raised here as `InputError` with their one-line message. Of the damaged images that can be
     decoded, the 1st, 10th, 100th, ... is named in a warning. If `/dev/shm` has no room even for the semaphores of
     workers, this process loads the images, with a warning.
@@ -229,7 +229,7 @@ class BatchLoader:
 
     def _start(self) -> Iterator[Parcel | Batch | InputError]:
         """Start an epoch, and the workers if they do not run yet."""
-        while self._loader is not None:
+        if self._loader is not None:
             try:
                 return iter(self._loader)
             except RuntimeError as error:
@@ -244,7 +244,8 @@ class BatchLoader:
                 end_workers_at_exit(os.getpid())
                 return batches
             except OSError as error:
-                _warn_of_full_shm(error.strerror or str(error))
+                self._release()  # those that have started
+                _warn_of_no_workers(error)
                 self._num_workers = 0
         self._loader = self._open()
         return iter(self._loader)
@@ -269,12 +270,12 @@ class BatchLoader:
 
     def _stuck(self) -> InputError:
         """The error about workers without progress, which are ended first: nothing else may end a hanging read."""
-        reading = [_described(self.dataset, index) for index in self._progress.reading()]
+        at_work = [_described(self.dataset, index) for index in self._progress.reading()]
         self._progress.kill_workers()
-        what = f"reading {'; '.join(reading[:3])}" if reading else "reading no image"
+        what = f"they were last reading {'; '.join(at_work[:3])}: check that drive" if at_work else "none was reading"
         return InputError(
-            f"no loader worker has made progress for {self._timeout:g} s; at last they were {what}: check this drive, "
-            "or raise DATALOADER.TIMEOUT if it is only slow"
+            f"no loader worker has made progress for {self._timeout:g} s; {what}, or raise DATALOADER.TIMEOUT if it is "
+            "only slow"
         )
 
     def _report_damaged_files(self, batch: Batch) -> None:
@@ -282,7 +283,7 @@ class BatchLoader:
             self._num_damaged_files += 1
             count = str(self._num_damaged_files)
             if count.strip("0") == "1":
-                logger.warning("%s; the image is used as decoded (%s such images so far)", line, count)
+                logger.warning("%s (%s such images so far)", line, count)
 
 
 def _collate_and_pack(
@@ -293,19 +294,19 @@ def _collate_and_pack(
     return batch if isinstance(batch, InputError) else pack(batch)
 
 
-@cache  # once for all loaders of a process
-def _warn_of_full_shm(reason: str) -> None:
-    logger.warning(
-        "/dev/shm has no room for the semaphores of loader workers (%s): images are read in the main process, which is "
-        "slower; give the container more, for example docker run --shm-size=1g",
-        reason,
+def _warn_of_no_workers(error: OSError) -> None:
+    is_full = error.errno in (errno.ENOSPC, errno.ENOMEM)
+    hint = "; /dev/shm has no room for their semaphores: give the container more, for example --shm-size=1g"
+    warn_once(
+        f"loader workers cannot be started ({error.strerror or error}): images are read in the main process, which is "
+        f"slower{hint if is_full else ''}"
     )
 
 
 def _described(dataset: LabelledImages, index: int) -> str:
-    path = getattr(dataset, "image_path", None)  # data sets of the user's own need no files
+    path = dataset.image_path(index)
     what = f"data set {dataset.name}, image id {dataset.image_id(index)}"
-    return f"{path(index)} ({what})" if path else what
+    return f"{path} ({what})" if path else what
 
 
 def _is_timeout(error: RuntimeError) -> bool:

@@ -22,6 +22,8 @@ from torch import Tensor
 from engine.data.batch import Batch
 from engine.errors import InputError
 
+_TOO_MANY_FILES = "too many open files to receive images from loader workers: raise ulimit -n"
+
 
 class Channel:
     """Carries open files from one worker to the main process, which creates it and then forks the worker.
@@ -68,7 +70,7 @@ class Channel:
             elif descriptors:
                 return descriptors[0]
             else:
-                raise InputError("too many open files to receive images from loader workers: raise ulimit -n")
+                raise InputError(_TOO_MANY_FILES)
 
 
 _channels: weakref.WeakValueDictionary[int, Channel] = weakref.WeakValueDictionary()
@@ -100,13 +102,18 @@ class Parcel:
             descriptor = _channels[channel].receive(number)
             try:
                 images = torch.frombuffer(mmap.mmap(descriptor, 0), dtype=torch.float32).view(self.shape)
+            except OSError as error:  # the map has a descriptor of its own
+                raise InputError(_TOO_MANY_FILES) from error
             finally:
                 os.close(descriptor)
         return replace(self.batch, images=replace(self.batch.images, tensor=images))
 
-    def pin_memory(self) -> Batch:
-        """Called by torch's DataLoader."""
-        return self.unpack().pin_memory()
+    def pin_memory(self) -> Batch | InputError:
+        """Called by a thread of torch's DataLoader, which would add a traceback to an exception."""
+        try:
+            return self.unpack().pin_memory()
+        except InputError as error:
+            return error
 
 
 def pack(batch: Batch) -> Parcel:

@@ -69,12 +69,12 @@ class DataSummary:
         counts = list(self.boxes.items())
         if len(counts) > _MOST_CLASSES:
             counts = sorted(counts, key=lambda each: each[1])[:10]
-        listed = ", ".join(f"{name} {count}" for name, count in counts)
+        listed = ", ".join(f"{name if name.isprintable() else shown(name)} {count}" for name, count in counts)
         if len(self.boxes) > _MOST_CLASSES:
             listed = f"{len(self.boxes)} classes, the rarest: {listed}"
         return (
-            f"data set {self.name}: {self.num_images} images, {self.images_without_boxes} of them without boxes; "
-            f"{self.num_boxes} boxes ({listed}), {self.ignore_regions} ignore regions"
+            f"data set {self.name}: {self.num_images} images, {self.images_without_boxes} without boxes; "
+            f"{self.num_boxes} boxes to train on ({listed}), {self.ignore_regions} to ignore"
         )
 
 
@@ -207,7 +207,7 @@ def _mistake(boxes: _Boxes) -> str | None:
     if boxes.look_corner_coded():
         return (
             f"most images have boxes that reach far beyond them, but all {count} fit as [x1, y1, x2, y2]: they are "
-            "coded by their corners; bbox must be [x, y, width, height]: subtract x1 from x2 and y1 from y2"
+            "corner coordinates; bbox must be [x, y, width, height]: subtract x1 from x2 and y1 from y2"
         )
     return None
 
@@ -235,7 +235,7 @@ def _faults(
         if oddities[what]:
             found.append(f"{oddities[what]} of {total} boxes {text}")
     if oddities["repeated_files"]:
-        found.append(f"{oddities['repeated_files']} images are listed again under the same file name")
+        found.append(f"{oddities['repeated_files']} images have the file name of an earlier image")
     if relative := int(boxes.are_relative().sum()):
         found.append(f"{relative} of {total} boxes lie between 0 and 1, as if they were relative to the image")
     if boxes.look_like_percentages():
@@ -244,7 +244,7 @@ def _faults(
         found.append(f"{lost} of {total} boxes are lost{_why_lost(boxes, size_words)}")
     missing = [shown(name) for name, count in zip(class_names, per_class, strict=True) if not count]
     if sum(per_class) and missing:
-        found.append(f"no box of {len(missing)} classes: {', '.join(missing[:10])}{', ...' * (len(missing) > 10)}")
+        found.append(f"classes without boxes: {', '.join(missing[:10])}{', ...' * (len(missing) > 10)}")
     return found
 
 
@@ -264,7 +264,7 @@ def _why_lost(boxes: _Boxes, size_words: list[str]) -> str:
 def _why_nothing(summary: DataSummary) -> str:
     if not summary.num_annotations:
         return (
-            "there are no annotations; look whether `annotations` is empty, missing or misspelt in its file, and at "
+            "there are no annotations; check whether `annotations` is empty, missing or misspelt in its file, and "
             "DATASETS.CLASSES"
         )
     if summary.ignore_regions == summary.num_annotations:

@@ -14,6 +14,8 @@ import numpy as np
 ValueRange = tuple[float, float]
 """(low, high), low < high, in the units of the samples."""
 
+MOST = 1e30
+"""The limit of `INPUT.VALUE_RANGE`."""
 _MIDDLE = 1e-4
 """The share of the samples at either end that may be faulty pixels."""
 _SAMPLES_PER_IMAGE = 1 << 18
@@ -42,6 +44,8 @@ def _table(low: float, high: float) -> np.ndarray:
 def measured_range(images: Iterable[np.ndarray]) -> ValueRange | None:
     """The lowest and the highest finite sample of all `images`; None if there is none.
 
+    Beyond `MOST` lies what floats use for "no data".
+
     Where 99.98 % of the samples span less than half of that, the others are taken for faulty (hot) pixels, which would
     make everything else dark, and do not count.
 
@@ -51,7 +55,7 @@ def measured_range(images: Iterable[np.ndarray]) -> ValueRange | None:
     """
     lows, highs, middles = [], [], []
     for image in images:
-        samples = image[np.isfinite(image)] if image.dtype.kind == "f" else image.reshape(-1)
+        samples = image[np.abs(image) <= MOST] if image.dtype.kind == "f" else image.reshape(-1)
         if samples.size:
             lows.append(float(samples.min()))
             highs.append(float(samples.max()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -50,19 +49,19 @@ def draw_images(
     counts: dict[Path, np.ndarray] = {}
     taken: set[str] = set()
     skipped: list[str] = []
-    num_damaged = 0
+    num_odd = 0
     pairs = list(zip(images.paths, images.names, strict=True))
     for path, name in tqdm(pairs, desc="draw", disable=not sys.stderr.isatty()):
         try:
-            with collected_damage() as damage:
+            with collected_damage() as odd:
                 image = read_image(path, value_range=predictor.value_range)
         except InputError as error:
             logger.warning("skipped: %s", error)
             skipped.append(str(error))
             continue
-        for line in damage:
-            logger.warning("%s; the image is used as decoded", line)
-        num_damaged += bool(damage)
+        for line in odd:
+            logger.warning("%s", line)
+        num_odd += bool(odd)
         detections = predictor(image)
         drawn = draw_detections(image, detections, predictor.class_names)
         output = output_dir / _free_name(name.parent / picture_name(name, drawn.shape[:2]), taken)
@@ -75,8 +74,8 @@ def draw_images(
         raise InputError(f"none of the {len(skipped)} images could be read; the first: {skipped[0]}")
     logger.info("%s", counts_table(counts, predictor))
     unreadable = f", {len(skipped)} unreadable skipped" if skipped else ""
-    damaged = f", {num_damaged} of them damaged" if num_damaged else ""
-    logger.info("%d images drawn to %s%s%s", len(counts), output_dir, damaged, unreadable)
+    warned = f", {num_odd} of them with a warning" if num_odd else ""
+    logger.info("%d images drawn to %s%s%s", len(counts), output_dir, warned, unreadable)
     if images.left_out:
         logger.info("%s", images.summary())
     return counts
@@ -87,13 +86,12 @@ def _free_name(name: Path, taken: set[str]) -> Path:
 
     Names that a file system may not tell apart (A and a, Unicode forms) count as the same.
     """
-    for number in itertools.count(1):
-        numbered = name if number == 1 else name.with_name(f"{name.stem}_{number}{name.suffix}")
-        key = unicodedata.normalize("NFC", numbered.as_posix()).casefold()
-        if key not in taken:
-            taken.add(key)
-            return numbered
-    raise AssertionError("there is always a free number")
+    free, number = name, 1
+    while (key := unicodedata.normalize("NFC", free.as_posix()).casefold()) in taken:
+        number += 1
+        free = name.with_name(f"{name.stem}_{number}{name.suffix}")
+    taken.add(key)
+    return free
 
 
 def _create_output_dir(output_dir: Path, paths: Sequence[Path]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     output_dir: Path  # exists
     max_iter: int  # iterations of the whole run
-    changing: AbstractContextManager = field(default_factory=threading.RLock)
+    changing: threading.RLock = field(default_factory=threading.RLock)
     """Held while the weights or the state of a hook change: whenever it is free, a checkpoint can be made."""
 
 

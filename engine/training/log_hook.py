@@ -28,7 +28,7 @@ class LogHook(Hook):
     A run resumed in the middle of a period continues with the sums of that period (those of the main process).
 
     A record covers `period` iterations. The additional `writers` are used on the main process only; if they fail after
-    opening, training continues.
+    opening, training continues. `data` is the summary of the training data, see `MetricsFile`.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class LogHook(Hook):
         self.console = ConsoleWriter(run.max_iter)
         self.writers = [self.console, MetricsFile(run.output_dir, data)]
         self.trackers = list(writers)
+        self.pending: list[Record] = []  # written, but not yet passed on to the trackers
         self.failed: list[Writer] = []  # trackers whose failure was logged
         self.opened = ExitStack()
         self.logger = get_logger(__name__)
@@ -72,6 +73,7 @@ class LogHook(Hook):
     def settle(self) -> None:
         if self.due:
             self._log_means(self.due)
+        self._pass_on()
 
     def write(self, record: Record) -> None:
         """Pass a record of your own to all writers; only the main process writes it."""
@@ -81,8 +83,14 @@ class LogHook(Hook):
         finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
         for writer in self.writers:
             writer.write(finite)
-        for tracker in self.trackers:
-            self._try(tracker, partial(tracker.write, finite))
+        self.pending.append(finite)
+
+    def _pass_on(self) -> None:
+        """Give the trackers what was written: they may block, and a signal could not save a checkpoint meanwhile."""
+        while self.pending:
+            record = self.pending.pop(0)
+            for tracker in self.trackers:
+                self._try(tracker, partial(tracker.write, record))
 
     def after_train(self, iteration: int) -> None:
         if self.num_steps:  # training ended within a period
@@ -93,10 +101,11 @@ class LogHook(Hook):
             )
 
     def close(self) -> None:
+        self._pass_on()
         self.opened.close()
 
     def state_dict(self) -> dict[str, Any]:
-        if not (self.num_steps or self.num_skipped):
+        if not (self.num_steps or self.num_skipped or self.pending):
             return {}
         return {
             "sums": {name: float(total) for name, total in self.sums.items()},
@@ -106,6 +115,7 @@ class LogHook(Hook):
             "unreadable": sorted(self.unreadable),
             "due": self.due,
             "lr": self.lr,
+            "pending": list(self.pending),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -115,6 +125,7 @@ class LogHook(Hook):
         self.due, self.lr = state.get("due", 0), state.get("lr", 0.0)
         if distributed.is_main():
             self.skipped += state["skipped"]
+            self.pending += state.get("pending", [])
 
     def _log_means(self, done: int) -> None:
         own = {name: float(total) / self.num_steps for name, total in self.sums.items()}

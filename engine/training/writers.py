@@ -71,7 +71,7 @@ class MetricsFile(Writer):
             self.file = self.path.open("a", encoding="utf-8")
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from error
-        if start == 0 and self.data is not None:
+        if self.data is not None and not self.file.tell():
             self._write_line({"iteration": 0, "data": self.data})
 
     def write(self, record: Record) -> None:

@@ -72,7 +72,6 @@ def test_content_that_holds_itself() -> None:
         ("class_names", ["hole", "hole"]),
         ("class_names", ["hole", 1]),
         ("class_names", ["\ud83d"]),
-        ("class_names", ["two\nlines"]),
         ("thresholds", [0.5]),
         ("thresholds", {"classes": {"hole": 0.5}}),
         ("thresholds", {"classes": {"hole": {}}}),

@@ -30,7 +30,7 @@ def test_a_folder_and_what_is_left_out(parts: Path) -> None:
     images = find_images([parts])
     assert [path.name for path in images.paths] == ["a.jpg", "a[1].webp", "b.PNG"]
     assert images.summary() == (
-        "left out: 1 hidden, 1 no image (.txt), 1 no image (without suffix), 2 sub-folder(s), see --recursive"
+        "left out: 1 hidden, 1 not an image (.txt), 1 not an image (without suffix), 2 sub-folder(s), see --recursive"
     )
 
 
@@ -72,7 +72,7 @@ def test_pictures_of_an_earlier_run_are_no_images(parts: Path) -> None:
     ("place", "answer"),
     [
         ("parts/folder.jpg", r"holds no images \(.jpg, .jpeg, .png, .bmp, .tif, .tiff, .webp\)$"),
-        ("parts/*.txt", "holds no images .*left out: 1 no image"),
+        ("parts/*.txt", "holds no images .*left out: 1 not an image"),
         ("parts/*.gif", "matches no file"),
         ("pars", "'pars': is not a file, a folder or a pattern"),
         ("", "'': is not a file"),

@@ -131,7 +131,7 @@ def test_nearly_black_or_white_is_said(
     with collected_damage() as damage:
         read_image(tmp_path / "a.tif", value_range=(0, 4095))
     assert len(damage) == 1 and damage[0].startswith(f"{tmp_path / 'a.tif'}: its values {values.min():g}..")
-    assert damage[0].endswith("are nearly one in the range 0..4095 (INPUT.VALUE_RANGE)")
+    assert damage[0].endswith("become almost one level in the range 0..4095 (INPUT.VALUE_RANGE)")
     as_bgr_uint8(values, (0, 4095))
     assert said.records[-1].getMessage().startswith("an array: its values")
 
@@ -363,7 +363,7 @@ def png(width: int, height: int, checksum: int | None = None) -> bytes:
         (bytes(3000), "not an image"),
         (png(0, 10), "header says 0 x 10"),
         (png(60000, 60000), "60000 x 60000 pixels are more than can be read"),
-        (png(20000, 20000), "bytes cannot hold 20000 x 20000 pixels"),
+        (png(20000, 20000), "bytes cannot hold the 20000 x 20000 pixels"),
         (png(20, 20, checksum=1), "wrong checksum"),
         (png(20, 20)[:33] + b"\x7f\xff\xff\xffiCCP" + png(20, 20)[33:], "chunk reaches beyond the end"),
         (b"\xff\xd8" + b"\xff\xd0" * 30000, "header"),

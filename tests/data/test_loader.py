@@ -200,8 +200,8 @@ def test_waiting_for_workers_without_progress_ends(write_coco: WriteCoco, monkey
         next(iter(batches))
     path = batches.dataset.image_path(0)
     assert str(caught.value) == (
-        f"no loader worker has made progress for 0.5 s; at last they were reading {path} (data set toy, image id 10): "
-        "check this drive, or raise DATALOADER.TIMEOUT if it is only slow"
+        f"no loader worker has made progress for 0.5 s; they were last reading {path} (data set toy, image id 10): "
+        "check that drive, or raise DATALOADER.TIMEOUT if it is only slow"
     )
     assert 0.5 <= time.monotonic() - began < 5
     assert not multiprocessing.active_children()
@@ -250,10 +250,9 @@ def test_without_room_for_semaphores_the_main_process_loads(
 
     monkeypatch.setattr("multiprocessing.Lock", refuse)
     monkeypatch.setattr(logging.getLogger("engine"), "propagate", True)
-    loader._warn_of_full_shm.cache_clear()
     dataset = _toy(write_coco)
     for _ in range(2):
         batches = _test_loader(dataset, num_workers=2)
         assert [len(batch) for batch in batches] == [2, 2, 1] == [len(batch) for batch in batches]
     (line,) = caplog.messages
-    assert line.startswith("/dev/shm has no room") and "No space left on device" in line and "--shm-size" in line
+    assert line.startswith("loader workers cannot be started (No space left on device)") and "--shm-size" in line

@@ -42,7 +42,7 @@ def test_counts_by_hand(write_coco: WriteCoco) -> None:
         "other_sizes": 0,
     }
     assert summary.line() == (
-        "data set toy: 4 images, 1 of them without boxes; 5 boxes (scratch 4, hole 1), 1 ignore regions"
+        "data set toy: 4 images, 1 without boxes; 5 boxes to train on (scratch 4, hole 1), 1 to ignore"
     )
     assert summary.faults == [
         "2 of 9 boxes have no area and are dropped",
@@ -143,7 +143,7 @@ def test_half_of_the_boxes_lost_is_said_with_the_reason(write_coco: WriteCoco) -
     annotations = [annotation(1, bbox=[10, 5, 5, 5]), annotation(1, bbox=[60, 30, 10, 5])]
     folder = write_coco(IMAGES, annotations)
     faults = summary_of(folder).faults
-    assert faults[-1] == ("no box of 1 classes: 'hole'") and faults[-2] == (
+    assert faults[-1] == ("classes without boxes: 'hole'") and faults[-2] == (
         "1 of 2 boxes are lost: they reach to x 70, y 35, but their images end at 40, 20; were the images resized or "
         "cropped after labelling?"
     )
@@ -164,16 +164,16 @@ def test_a_file_listed_several_times_is_counted(write_coco: WriteCoco) -> None:
     (folder / "ann.json").write_text(json.dumps(data))
     summary = summary_of(folder)
     assert summary.oddities["repeated_files"] == 2
-    assert "2 images are listed again under the same file name" in summary.faults
+    assert "2 images have the file name of an earlier image" in summary.faults
 
 
 def test_of_many_classes_the_rarest_are_listed(write_coco: WriteCoco) -> None:
     categories = tuple((number, f"c{number}") for number in range(1, 101))
     folder = write_coco(IMAGES, [annotation(1, number) for number in range(5, 101)], categories)
     summary = summary_of(folder)
-    assert "96 boxes (100 classes, the rarest: c1 0, c2 0, c3 0, c4 0, c5 1," in summary.line()
+    assert "96 boxes to train on (100 classes, the rarest: c1 0, c2 0, c3 0, c4 0, c5 1," in summary.line()
     assert summary.line().count("c") < 30
-    assert "no box of 4 classes: 'c1', 'c2', 'c3', 'c4'" in summary.faults
+    assert "classes without boxes: 'c1', 'c2', 'c3', 'c4'" in summary.faults
 
 
 def test_numbers_that_overflow_are_no_warning(write_coco: WriteCoco) -> None:

@@ -25,7 +25,8 @@ def test_measured_over_all_images() -> None:
     assert measured_range(images) == (96.0, 4016.0)
     assert measured_range([np.array([np.nan, -0.5, 2.0, np.inf])]) == (-0.5, 2.0)
     assert measured_range([]) is None and measured_range([np.array([np.nan])]) is None
-    for constant in (7, 0, -1e300):
+    assert measured_range([np.array([-3.4e38, 1.0, 5.0, 1e300], np.float64)]) == (1.0, 5.0)  # "no data"
+    for constant in (7, 0, -1e29):
         low, high = measured_range([np.full((2, 2), constant, np.float64)])
         assert low == constant < high and to_uint8(np.array([constant]), (low, high)).tolist() == [0]
 

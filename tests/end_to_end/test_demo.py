@@ -83,7 +83,7 @@ def test_files_folders_and_patterns(world: World, trained: Trained, tmp_path: Pa
     assert done.returncode == 0 and done.stderr == "", done.stderr
     names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.jpg"))
     assert names == ["c.jpg", "deep/x.jpg", "x.jpg", "x_2.jpg"]
-    assert f"4 images drawn to {out}\nleft out: 1 hidden, 1 named twice, 1 no image (.txt)" in done.stdout
+    assert f"4 images drawn to {out}\nleft out: 1 hidden, 1 named twice, 1 not an image (.txt)" in done.stdout
 
 
 OWN_PART = """

@@ -56,7 +56,7 @@ def test_draws_what_can_be_read(images: Path, tmp_path: Path, said: pytest.LogCa
     rows = [line.split() for line in counts_table(counts, Finder()).splitlines()]
     assert rows[2:] == [["hole", "2", "2", "0.250"], ["stain", "1", "1", "0.500"], ["all", "3", "2"]]
     lines = [record.getMessage() for record in said.records]
-    assert lines[-2].endswith("out, 1 unreadable skipped") and lines[-1] == "left out: 1 no image (.txt)"
+    assert lines[-2].endswith("out, 1 unreadable skipped") and lines[-1] == "left out: 1 not an image (.txt)"
 
 
 def test_originals_are_never_overwritten(images: Path) -> None:
@@ -134,4 +134,4 @@ def test_damaged_images_are_named_and_counted(
     draw_images(Finder(), find_images([tmp_path / "cut.jpg"]), tmp_path / "out")
     warnings = [each.getMessage() for each in said.records if each.levelno == logging.WARNING]
     assert len(warnings) == 1 and "cut.jpg: damaged (Corrupt JPEG data" in warnings[0]
-    assert said.records[-1].getMessage().endswith("out, 1 of them damaged")
+    assert said.records[-1].getMessage().endswith("out, 1 of them with a warning")

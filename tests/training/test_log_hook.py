@@ -221,18 +221,39 @@ def test_a_record_that_was_due_is_written_by_the_resumed_run(tmp_path: Path) -> 
 
 
 def test_a_checkpoint_has_the_sums_or_the_record(tmp_path: Path) -> None:
-    """While another thread may save, the writers are not at work."""
-    held: list[bool] = []
+    """While another thread may save, metrics.jsonl is not written; a tracker, which may block, is at work only then."""
+    held: dict[str, bool] = {}
 
     class Watching(Recorder):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
         def write(self, record: Record) -> None:
-            thread = threading.Thread(target=lambda: held.append(not run.changing.acquire(blocking=False)))
+            def look() -> None:
+                held[self.name] = not run.changing.acquire(blocking=False)
+
+            thread = threading.Thread(target=look)
             thread.start()
             thread.join()
 
     run = _run(tmp_path, 4)
-    hook = LogHook(run, 1, [Watching()])
+    hook = LogHook(run, 1, [Watching("tracker")])
+    hook.writers.append(Watching("file"))
     hook.before_train(0)
     _take(hook, _step(0))
     hook.close()
-    assert held == [True]
+    assert held == {"file": True, "tracker": False}
+
+
+def test_what_a_tracker_has_not_seen_is_in_the_checkpoint(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    first, tracker = LogHook(_run(tmp_path / "a", 4), 1), Recorder()
+    first.before_train(0)
+    first.write({"iteration": 1, "loss": 0.5})
+    again = LogHook(_run(tmp_path / "b", 4), 1, [tracker])
+    again.load_state_dict(first.state_dict())
+    again.before_train(1)
+    again.settle()
+    assert {"iteration": 1, "loss": 0.5} in tracker.calls and not again.pending

@@ -20,14 +20,13 @@ from engine.data.formats.values import (
     flag,
     identifier,
     is_box,
-    is_text,
     number,
     numbers,
     of_one_type,
     whole_number,
 )
 from engine.errors import listed, shown
-from engine.spelling import normal_name
+from engine.spelling import is_text, normal_name
 
 Row = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.data.formats.values import number, numbers
+from engine.data.formats.values import is_box, number, numbers
 
 
 def extent(segmentation: Any) -> list[float] | None:
@@ -37,7 +37,8 @@ def extent(segmentation: Any) -> list[float] | None:
             return None
         points += values
     xs, ys = points[::2], points[1::2]
-    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    return box if is_box(box) else None  # 1e308 and -1e308 are infinitely far apart
 
 
 def _extent_of_mask(mask: dict[str, Any]) -> list[float] | None:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from engine.spelling import is_text
+
 Id = int | str
 """An image id or a category id."""
 
@@ -80,11 +82,6 @@ def flag(value: Any) -> bool | None:
         return value
     found = number(value)
     return bool(found) if found in (0, 1) else None
-
-
-def is_text(value: str) -> bool:
-    """Whether text can be written in UTF-8: JSON may hold halves of characters, such as "\\ud83d"."""
-    return not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def identifier(value: Any) -> Id | None:
