@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable
 from functools import partial
+from types import FrameType
 from typing import Any, NoReturn
 
 EXIT_BAD_INPUT = 2
@@ -17,8 +18,8 @@ EXIT_INTERRUPTED = 130
 EXIT_NO_READER = 141  # what a shell reports for a command ended by SIGPIPE
 
 
-# Control characters but the line break between two messages, separators of lines, reversed writing, lone surrogates.
-_UNSHOWABLE = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters, separators of lines, reversed writing, lone surrogates.
+_UNSHOWABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST_LINE = 1200
 
 
@@ -31,8 +32,17 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        visible = _UNSHOWABLE.sub(lambda match: ascii(match[0])[1:-1], message)
-        super().__init__("\n".join(map(_shortened, visible.split("\n"))))
+        super().__init__("\n".join(map(_shortened, map(printable, message.split("\n")))))
+
+
+def printable(text: str) -> str:
+    """`text` on one line: an escape stands for what a terminal would obey, or cannot show.
+
+    Example:
+        >>> printable("two\\nlines")
+        'two\\\\nlines'
+    """
+    return _UNSHOWABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def _shortened(line: str) -> str:
@@ -96,6 +106,8 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
     130 (see `engine.signals`), and a pipe closed by its reader (`| head`) 141. Characters that the terminal cannot show
     (a Chinese class name under LC_ALL=C) are printed as escapes.
     """
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
     try:
@@ -117,6 +129,11 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
         code = EXIT_NO_READER
     _reaches_reader("")
     sys.exit(code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 def _reaches_reader(text: str) -> bool:

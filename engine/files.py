@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
+from engine.spelling import is_text
 
 
 def expanded(path: str | os.PathLike[str]) -> str:
@@ -40,7 +41,7 @@ def expanded(path: str | os.PathLike[str]) -> str:
         return f"{scheme}://{expanded(rest)}" if scheme == "file" else text
 
     def value(match: re.Match[str]) -> str:
-        name = match["name"] or match["braced"]
+        name = match["name"] or match["braced"] or "in ${}"
         if found := os.environ.get(name):
             return found
         if match.start() and os.path.lexists(text[: match.end()] + re.split(r"[\\/]", text[match.end() :])[0]):
@@ -49,7 +50,11 @@ def expanded(path: str | os.PathLike[str]) -> str:
         raise InputError(f"{text}: the variable {name} is {state}; set it, or write the path itself")
 
     expansion = re.sub(r"\$(?:(?P<name>[A-Za-z_]\w*)|\{(?P<braced>[^}]*)\})", value, text)
+    if "\0" in expansion or not is_text(expansion):
+        raise InputError(f"{text}: a path cannot hold a NUL character or half a character")
     if expansion.startswith("~"):
+        if os.environ.get("HOME") == "" and expansion[1:2] in ("", "/"):
+            raise InputError(f"{text}: the variable HOME is empty; set it, or write the path itself")
         expansion = os.path.expanduser(expansion)
         if expansion.startswith("~"):
             user = re.split(r"[\\/]", expansion[1:])[0]
@@ -176,7 +181,7 @@ def _why_not_written(path: Path, error: OSError) -> str:
         with contextlib.suppress(OSError):
             reason += f" ({shutil.disk_usage(path.parent).free / 1e6:.0f} MB free)"
         reason += "; free some space"
-    kept = "; the previous file is kept" if path.exists() else ""
+    kept = "; the previous file is kept" if os.path.isfile(path) else ""
     return f"{path}: cannot be written: {reason}{kept}"
 
 

@@ -336,7 +336,7 @@ def claim(folder: Path) -> str | None:
         InputError: another run writes into it; the folder was not changed.
         OSError: the folder cannot be written to.
     """
-    path = folder.resolve() / LOCK_FILE
+    path = Path(os.path.realpath(folder)) / LOCK_FILE
     with _claiming:
         held = _held.get(path)
         if held and held.owner.pid == os.getpid():  # not in a fork of the owner
@@ -347,7 +347,7 @@ def claim(folder: Path) -> str | None:
 
 def release(folder: Path) -> None:
     """Let others write into `folder`; nothing happens if this process does not hold it."""
-    _release(folder.resolve() / LOCK_FILE)
+    _release(Path(os.path.realpath(folder)) / LOCK_FILE)
 
 
 def _release(path: Path) -> None:
@@ -358,6 +358,7 @@ def _release(path: Path) -> None:
 
 
 @atexit.register
-def _release_all() -> None:
+def release_all() -> None:
+    """Let others write into the folders that this process holds; needed only before `os._exit`."""
     for path in list(_held):
         _release(path)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NoReturn
 
-from engine import distributed
+from engine import distributed, folder_lock
 from engine.errors import EXIT_INTERRUPTED, EXIT_SAVED, SIGNALS
 from engine.log import get_logger
 
@@ -141,6 +141,7 @@ class SignalWatch:
         if line:
             _in_thread(_say, line).join(1.0)
         _in_thread(sys.stdout.flush).join(0.5)
+        _in_thread(folder_lock.release_all).join(1.0)
         self.exit(code)
 
 

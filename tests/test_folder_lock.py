@@ -103,7 +103,7 @@ def test_a_fork_does_not_release_it(tmp_path: Path) -> None:
     if pid == 0:
         with contextlib.suppress(BaseException):
             release(tmp_path)
-            folder_lock._release_all()
+            folder_lock.release_all()
         os._exit(0)
     os.waitpid(pid, 0)
     assert names(tmp_path) == [LOCK_FILE]

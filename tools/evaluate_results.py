@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     dataset = build_dataset(cfg, names[0])
     results = read_results(args.results, dataset.annotations)
     skipped = read_skipped_images(args.results.parent / "metrics.json", dataset.annotations, results)
-    outcome = score_results(cfg, dataset, results, skipped)
+    outcome = score_results(cfg, dataset, results, skipped, of_this_model=False)
     metrics, thresholds = outcome["metrics"], outcome["thresholds"]
     output_dir = args.output_dir or args.results.parent
     files = [output_dir / f"{name}.json" for name in outcome]

@@ -104,7 +104,9 @@ def summarize_train_data(cfg: CfgNode, dataset: LabelledImages) -> list[summary.
 def report_test_data(cfg: CfgNode, dataset: LabelledImages) -> None:
     """Count and log what there is to test on."""
     if is_main():
-        summary.report(summary.summarize(dataset, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST))
+        summaries = summary.summarize(dataset, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        summary.report(summaries)
+        summary.report_useless(summaries)
 
 
 def build_train_transform(cfg: CfgNode) -> transforms.Transform:

@@ -19,6 +19,7 @@ from engine.assembly.weights import follow_conventions
 from engine.checkpoint.weights import WeightFile, load_weights, read_weights
 from engine.config import load_config
 from engine.data.transforms import Normalize, Transform
+from engine.errors import InputError
 from engine.inference.augment import AugmentedDetector, View
 from engine.inference.predictor import ImagePredictor
 from engine.layers.voting import MERGERS, Merged
@@ -111,7 +112,7 @@ class Predictor(ImagePredictor):
         threshold: one score threshold for all classes instead of the stored ones.
 
     Raises:
-        InputError: the configuration or the weights cannot be used.
+        InputError: the configuration, the weights or the threshold cannot be used.
 
     Attributes:
         class_names: names of labels 0..K-1 ("class 1", ... if the checkpoint has none).
@@ -119,6 +120,8 @@ class Predictor(ImagePredictor):
     """
 
     def __init__(self, config: CfgNode | str | Path, weights: str | Path, threshold: float | None = None) -> None:
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise InputError(f"the score threshold must be between 0 and 1, not {threshold}")
         cfg = config.clone() if isinstance(config, CfgNode) else load_config(config)
         warn_without_gpu(cfg)
         file = read_weights(str(weights))

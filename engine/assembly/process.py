@@ -51,7 +51,9 @@ def prepare(cfg: CfgNode, resume: bool = False) -> bool:
     if device.index is not None and distributed.world_size() == 1:
         torch.cuda.set_device(device)  # pinned memory and memory statistics belong to the current device
     output_dir = Path(cfg.OUTPUT_DIR)
-    resume = resume or distributed.has_begun(str(output_dir.resolve()))
+    if "://" in cfg.OUTPUT_DIR:
+        raise InputError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} is a URL; name a folder, and copy it there afterwards")
+    resume = resume or distributed.has_begun(os.path.realpath(output_dir))
     setup_logging(rank=distributed.rank())  # of the console: a run that is refused must not add to the log of another
     taken_over = claim_output_dir(cfg)
     try:

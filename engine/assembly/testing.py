@@ -156,7 +156,11 @@ def _report_unreadable(name: str, unreadable: dict[ImageId, str], num_images: in
 
 
 def score_results(
-    cfg: CfgNode, dataset: DetectionDataset, results: list[dict[str, Any]], skipped_images: Sequence[ImageId] = ()
+    cfg: CfgNode,
+    dataset: DetectionDataset,
+    results: list[dict[str, Any]],
+    skipped_images: Sequence[ImageId] = (),
+    of_this_model: bool = True,
 ) -> dict[str, Any]:
     """Metrics and thresholds (by the rules of `TEST.THRESHOLD_*`) of detections, without a model.
 
@@ -164,6 +168,7 @@ def score_results(
         dataset: with ground truth.
         results: COCO result entries with the category ids of `dataset`.
         skipped_images: ids of images to leave out with their ground truth.
+        of_this_model: the model of `cfg` found them, so its limits hold.
 
     Returns:
         {"metrics", "thresholds"}, the contents of `metrics.json` and `thresholds.json`; "notes" in the former says what
@@ -175,10 +180,10 @@ def score_results(
     annotations = without_images(dataset.annotations, skipped_images)
     iou = cfg.TEST.THRESHOLD_IOU
     matches = match_detections(annotations, results, dataset.category_ids, [iou])
-    max_dets = cfg.TEST.MAX_DETS
+    max_dets, limits = cfg.TEST.MAX_DETS, _detection_limits(cfg) if of_this_model else {}
     metrics = coco_metrics(annotations, results, dataset.class_names, dataset.category_ids, max_dets)
     metrics |= {"num_images": len(dataset) - len(skipped_images), "skipped_images": list(skipped_images)}
-    metrics |= {"max_dets": max_dets, "notes": limit_notes(matches, max_dets, _detection_limits(cfg))}
+    metrics |= {"max_dets": max_dets, "notes": limit_notes(matches, max_dets, limits)}
     beta, rule = cfg.TEST.THRESHOLD_BETA, cfg.TEST.THRESHOLD_RULE
     thresholds = fmeasure_thresholds(matches, dataset.class_names, iou, beta, rule, max_dets)
     return {"metrics": metrics, "thresholds": thresholds}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -155,7 +156,7 @@ def _begin(cfg: CfgNode, checkpointer: Checkpointer, is_new: bool) -> None:
     """Claim the output folder for this run, after all checks, so that a mistake changes no file."""
     # The initial weights may come from the earlier run that is moved now, so every process must have read them.
     distributed.barrier()
-    folder = Path(cfg.OUTPUT_DIR).resolve()
+    folder = Path(os.path.realpath(cfg.OUTPUT_DIR))
     if is_new and distributed.is_main():
         moved_to, weight = checkpointer.set_aside(FILES_OF_A_RUN), Path(cfg.MODEL.WEIGHT)
         if moved_to and weight.resolve().parent == folder and (moved_to / weight.name).exists():

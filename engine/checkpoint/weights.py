@@ -19,7 +19,7 @@ from engine.checkpoint.heads import heads_of, take_classes
 from engine.checkpoint.io import FORMAT
 from engine.checkpoint.report import LoadReport, Reshaped
 from engine.checkpoint.restricted_pickle import printable
-from engine.errors import InputError
+from engine.errors import InputError, listed
 from engine.log import get_logger
 from engine.spelling import normal_name
 
@@ -130,10 +130,21 @@ def check_storable(path: str | Path) -> dict[str, Any]:
 def store_thresholds(path: str | Path, thresholds: dict[str, Any]) -> None:
     """Write the `thresholds.json` object into a checkpoint of ours, atomically.
 
+    A class for which this test had no objects keeps the threshold that the checkpoint has for it, which is logged.
+
     Raises:
         InputError: see `check_storable`, or the file cannot be written.
     """
-    io.save(path, {**check_storable(path), "thresholds": thresholds})
+    content = check_storable(path)
+    old = (content.get("thresholds") or {}).get("classes", {})
+    kept = {
+        name: old[name]
+        for name, entry in thresholds["classes"].items()
+        if not entry.get("num_gt") and old.get(name, {}).get("threshold") is not None
+    }
+    if kept:
+        get_logger(__name__).info("%s keeps its thresholds of classes without objects here: %s", path, listed(kept))
+    io.save(path, {**content, "thresholds": {**thresholds, "classes": {**thresholds["classes"], **kept}}})
 
 
 def values_by_name(

@@ -73,6 +73,10 @@ class LabelledImages(Protocol):
         """(n, 2) int32, `sizes` corrected from the headers of the image files, see `engine.data.sizes`."""
         ...
 
+    def num_unreadable(self) -> int:
+        """How many of these headers cannot be read."""
+        return 0
+
     def num_boxes(self, index: int) -> int:
         """Boxes to train on in an image, ignore regions not counted."""
         ...
@@ -85,11 +89,13 @@ class DetectionDataset(LabelledImages, Protocol):
 
     Attributes:
         category_ids: label k -> category id in the file and in results.
+        kept_classes: those of `class_names` whose boxes count.
         annotations: all of the file, also what is not trained on. Its categories include those of `class_names` that
             the file lacks.
     """
 
     category_ids: list[CategoryId]
+    kept_classes: list[str]
     annotations: AnnotationTable
 
 
@@ -131,9 +137,10 @@ class CocoDataset(DetectionDataset):
         self.name = name
         self.img_dir = Path(img_dir)
         self.ann_file = Path(ann_file)
-        self._kept_classes, self._other_classes = list(kept_classes), other_classes
+        self._other_classes = other_classes
         table = self.read_annotations()
         self.class_names = list(class_names or kept_classes or table.category_names)
+        self.kept_classes = list(kept_classes or self.class_names)
         if other_classes == "refuse":
             self._refuse_other_classes(table)
         check_classes(kept_classes, class_names or table.category_names, "the model" if class_names else str(ann_file))
@@ -154,7 +161,7 @@ class CocoDataset(DetectionDataset):
         self._ids, self._file_names = table.image_ids, find_file_names(name, self.img_dir, table.file_names)
         self.sizes = table.sizes[self._image_rows]
         self._store_boxes(boxes, np.flatnonzero(trained_on & keep_images[table.image_rows]))
-        self._measured_sizes: np.ndarray | None = None
+        self._measured: tuple[np.ndarray, int] | None = None
 
     def _refuse_other_classes(self, table: AnnotationTable) -> None:
         # Their boxes would have no label, and without them their objects would be trained on as background.
@@ -170,8 +177,7 @@ class CocoDataset(DetectionDataset):
         table = with_class_names(table, self.class_names)
         if self._other_classes == "refuse":
             return table, len(table.crowd)
-        kept = self._kept_classes or self.class_names
-        return select_classes(table, kept, self._other_classes)
+        return select_classes(table, self.kept_classes, self._other_classes)
 
     def load(self) -> dict[str, Any]:
         """The content of `ann_file` as a COCO dictionary: `images`, `categories`, `annotations`.
@@ -215,9 +221,15 @@ class CocoDataset(DetectionDataset):
         return len(self._image_rows)
 
     def measured_sizes(self) -> np.ndarray:
-        if self._measured_sizes is None:  # the headers are read once
-            self._measured_sizes = measure_sizes(self.image_path, self.sizes)
-        return self._measured_sizes
+        return self._measure()[0]
+
+    def num_unreadable(self) -> int:
+        return self._measure()[1]
+
+    def _measure(self) -> tuple[np.ndarray, int]:
+        if self._measured is None:  # the headers are read once
+            self._measured = measure_sizes(self.image_path, self.sizes)
+        return self._measured
 
     def image_id(self, index: int) -> ImageId:
         return self._ids[self._image_rows[index]]

@@ -6,6 +6,7 @@ What libraries do differently from version to version (orientation, deep samples
 from __future__ import annotations
 
 import io
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ MAX_PIXELS = 1 << 30
 """OpenCV's limit."""
 _JPEG_END = b"\xff\xd9"
 _PNG_END = b"IEND\xaeB`\x82"
+_LONGEST_NAME = 230
+"""Bytes of the name of a picture, which leaves room for a number among the 255 of a file system."""
 _SMALL = 1 << 28
 """Bytes of pixels that are decoded without asking how small the file is."""
 _MAX_RATIO = 25_000
@@ -164,7 +167,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     Raises:
         InputError: there is no such format, or the file cannot be written.
     """
-    if not cv2.haveImageWriter(path.name):
+    if not _is_writable(path):
         raise InputError(f"{path}: cannot write an image of this kind")
     # Not cv2.imwrite: on Windows it cannot open paths with characters outside the local code page.
     try:
@@ -185,8 +188,15 @@ def picture_name(path: Path, size: tuple[int, int]) -> str:
         ('b.JPG', 'b.gif.png')
     """
     limit = _LARGEST_SIDES.get(path.suffix.lower(), 1 << 30)
-    is_written = path.suffix.lower() in IMAGE_SUFFIXES and max(size) <= limit and cv2.haveImageWriter(path.name)
-    return path.name if is_written else f"{path.name}.png"
+    is_written = path.suffix.lower() in IMAGE_SUFFIXES and max(size) <= limit and _is_writable(path)
+    stem, suffix = (path.stem, path.suffix) if is_written else (path.name, ".png")
+    encoded, room = os.fsencode(stem), _LONGEST_NAME - len(suffix)
+    return stem + suffix if len(encoded) <= room else encoded[:room].decode("utf-8", "ignore") + suffix
+
+
+def _is_writable(path: Path) -> bool:
+    """Whether OpenCV writes this format; it would crash on the rest of a name that is not UTF-8."""
+    return path.suffix.isascii() and cv2.haveImageWriter(f"x{path.suffix}")
 
 
 @contextmanager
@@ -311,6 +321,7 @@ def _decode(data: bytes, header: Header | None) -> tuple[np.ndarray | None, list
             return None
 
     samples, messages = with_messages(decode)
+    messages = [line for line in messages if "iCCP" not in line]  # a colour profile, which is not used
     if samples is not None and samples.ndim == 3 and samples.shape[2] != 3:
         samples = samples[:, :, 0] if samples.shape[2] < 3 else samples[:, :, :3]
     return samples, messages

@@ -13,13 +13,14 @@ import numpy as np
 
 from engine.data.dataset import ConcatDataset, DetectionDataset, LabelledImages
 from engine.data.sizes import size_faults
-from engine.errors import InputError, shown
+from engine.errors import InputError, listed, printable
 from engine.log import get_logger, warn_once
 
 logger = get_logger(__name__)
 
 _ROUNDING = 1  # pixel: by how much the sides of boxes differ between tools
-_WHOLE = 1.0001  # of an image, with the rounding of decimal fractions
+_FRACTIONS = (-0.05, 1.05)  # of an image, where boxes may reach a little beyond it
+_NEARLY_ALL = 0.9  # of the boxes: a few odd ones hide no mistake
 _MANY = 20  # boxes, so that where all of them lie is no chance
 _FAR_OUTSIDE = 0.1  # of a side: by how much a box reaches beyond its image if its numbers mean something else
 _MOST_CLASSES = 60  # that a log line lists one by one
@@ -38,8 +39,9 @@ class DataSummary:
         images_without_boxes: images without a box to train on.
         oddities: counts of what is odd: "without_area" and "outside" (wholly outside their image) are boxes that are
             dropped, "reaching_outside" those that are clipped to their image, "under_a_pixel" those with a side of less
-            than one pixel after resizing; "repeated_files" are images of a file that is listed before, "other_sizes"
-            those whose file does not have the stated size.
+            than one pixel after resizing, "repeated_boxes" those that repeat another one of their image and class;
+            "repeated_files" are images of a file that is listed before, "other_sizes" those whose file does not have
+            the stated size, "unreadable_files" those whose file is missing or no image.
         faults: one line for each thing that deserves a warning.
         mistake: what makes all boxes useless, and what to do; None if nothing does.
     """
@@ -69,12 +71,12 @@ class DataSummary:
         counts = list(self.boxes.items())
         if len(counts) > _MOST_CLASSES:
             counts = sorted(counts, key=lambda each: each[1])[:10]
-        listed = ", ".join(f"{name if name.isprintable() else shown(name)} {count}" for name, count in counts)
+        classes = ", ".join(f"{printable(name)[:60]} {count}" for name, count in counts)
         if len(self.boxes) > _MOST_CLASSES:
-            listed = f"{len(self.boxes)} classes, the rarest: {listed}"
+            classes = f"{len(self.boxes)} classes, the rarest: {classes}"
         return (
             f"data set {self.name}: {self.num_images} images, {self.images_without_boxes} without boxes; "
-            f"{self.num_boxes} boxes to train on ({listed}), {self.ignore_regions} to ignore"
+            f"{self.num_boxes} boxes ({classes}), {self.ignore_regions} to ignore"
         )
 
 
@@ -94,8 +96,17 @@ def report(summaries: Sequence[DataSummary]) -> None:
     """Log the counts, and a warning for each fault."""
     for summary in summaries:
         logger.info("%s", summary.line())
-        for fault in [*summary.faults, *([summary.mistake] if summary.mistake else [])]:
+        for fault in summary.faults:
             warn_once(f"data set {summary.name}: {fault}")
+
+
+def report_useless(summaries: Sequence[DataSummary]) -> None:
+    """Warn of what `check_trainable` refuses; testing goes on."""
+    for summary in summaries:
+        if summary.mistake:
+            warn_once(f"data set {summary.name}: {summary.mistake}")
+        if not summary.num_boxes:
+            warn_once(f"data set {summary.name}: there is nothing to find: {_why_nothing(summary)}")
 
 
 def check_trainable(summaries: Sequence[DataSummary]) -> None:
@@ -137,9 +148,12 @@ def _summarize_one(dataset: DetectionDataset, min_size: int, max_size: int) -> D
         "reaching_outside": int((boxes.trainable & boxes.reaches_outside).sum()),
         "under_a_pixel": int(under_a_pixel.sum()),
         "repeated_files": len(names) - len(set(names)),
+        "repeated_boxes": _num_repeated(boxes, labels),
         "other_sizes": int(((stated[:, 0] > 0) & (stated != sizes).any(1)).sum()),
+        "unreadable_files": dataset.num_unreadable(),
     }
     size_words = size_faults(stated, sizes)
+    missing = [name for name in dataset.kept_classes if not per_class[label_of[name]]] if sum(per_class) else []
     return DataSummary(
         name=dataset.name,
         num_images=len(dataset),
@@ -148,7 +162,7 @@ def _summarize_one(dataset: DetectionDataset, min_size: int, max_size: int) -> D
         ignore_regions=int(crowd.sum()),
         images_without_boxes=len(ids) - len(with_boxes),
         oddities=oddities,
-        faults=_faults(oddities, per_class, dataset.class_names, boxes, size_words),
+        faults=_faults(oddities, boxes, size_words, missing),
         mistake=_mistake(boxes),
     )
 
@@ -176,61 +190,70 @@ class _Boxes:
     def are_relative(self) -> np.ndarray:
         """(m,) bool: all four numbers are fractions, as of the width and height."""
         values = np.concatenate([self.corners, self.extents], axis=1)  # (m, 4)
-        return self.has_area & ((values >= 0) & (values <= _WHOLE)).all(1) & (self.sides > 2).all(1)
+        are_fractions = ((values >= _FRACTIONS[0]) & (values <= _FRACTIONS[1])).all(1)
+        return self.has_area & are_fractions & (self.sides > 8).all(1)
 
     def look_like_percentages(self) -> bool:
         """Whether many boxes fill the first 100 pixels of images at least twice as large, and none goes further."""
-        far, sides = self.far[self.has_area], self.sides[self.has_area]
-        if len(far) < _MANY or (sides < 200).any():
-            return False
-        return bool((far <= 100 * _WHOLE).all() and (far.max(0) > 90).all())
+        far = self.far[self.has_area & (self.sides >= 200).all(1)]
+        return len(far) >= _MANY and bool((far <= 100 * _FRACTIONS[1]).all() and (far.max(0) > 90).all())
 
-    def look_corner_coded(self) -> bool:
-        """Whether width and height are the right and lower sides: only so do the boxes lie within their images."""
+    def fit_as_corners(self) -> np.ndarray:
+        """(m,) bool: with width and height taken for the right and lower sides, the box lies within its image."""
+        is_known = self.sides[:, :1] > 0
+        return (is_known & (self.extents > self.corners) & (self.extents <= self.sides + _ROUNDING)).all(1)
+
+    def share_reaching_far(self) -> float:
+        """The share of the images with boxes that have one far beyond their border."""
         known = self.sides[:, 0] > 0
-        if not known.any():
-            return False
-        as_corners = (self.extents > self.corners) & (self.extents <= self.sides + _ROUNDING)
-        reaches_far = (self.far > self.sides * (1 + _FAR_OUTSIDE)).any(1)
-        num_images = len(np.unique(self.images[known]))
-        reached = len(np.unique(self.images[known & reaches_far]))
-        return bool(as_corners[known].all() and reached > num_images / 2)
+        reaches_far = known & (self.far > self.sides * (1 + _FAR_OUTSIDE)).any(1)
+        return len(np.unique(self.images[reaches_far])) / max(len(np.unique(self.images[known])), 1)
+
+
+def _num_repeated(boxes: _Boxes, labels: np.ndarray) -> int:
+    columns = (boxes.images, labels, *boxes.corners.T, *boxes.extents.T)
+    order = np.lexsort(columns)
+    is_equal = [column[order][1:] == column[order][:-1] for column in columns]
+    return int(np.logical_and.reduce(is_equal).sum()) if len(order) else 0
 
 
 def _mistake(boxes: _Boxes) -> str | None:
-    count = len(boxes.corners)
-    if count and boxes.are_relative().all():
+    relative, with_area = int(boxes.are_relative().sum()), int(boxes.has_area.sum())
+    if relative and relative >= _NEARLY_ALL * with_area:
         return (
-            f"all {count} boxes lie between 0 and 1: they are relative to the size of the image; bbox must be "
-            "[x, y, width, height] in pixels: multiply x and width by the image's width, y and height by its height"
+            f"{relative} of {with_area} boxes lie between 0 and 1: they are relative to the size of the image; bbox "
+            "must be [x, y, width, height] in pixels: multiply by the width and height of the image"
         )
-    if boxes.look_corner_coded():
+    count = len(boxes.corners)
+    fitting = int(boxes.fit_as_corners().sum())
+    if count and fitting >= _NEARLY_ALL * count and boxes.share_reaching_far() > 0.5:
         return (
-            f"most images have boxes that reach far beyond them, but all {count} fit as [x1, y1, x2, y2]: they are "
-            "corner coordinates; bbox must be [x, y, width, height]: subtract x1 from x2 and y1 from y2"
+            f"most images have boxes that reach far beyond them, but {fitting} of {count} fit as [x1, y1, x2, y2]: "
+            "they are corner coordinates; bbox must be [x, y, width, height]: subtract x1 from x2 and y1 from y2"
         )
     return None
 
 
 def _faults(
-    oddities: dict[str, int],
-    per_class: list[int],
-    class_names: Sequence[str],
-    boxes: _Boxes,
-    size_words: list[str],
+    oddities: dict[str, int], boxes: _Boxes, size_words: list[str], classes_without_boxes: list[str]
 ) -> list[str]:
     total, lost = len(boxes.corners), oddities["without_area"] + oddities["outside"]
     found = []
+    if oddities["unreadable_files"]:
+        found.append(f"{oddities['unreadable_files']} image files are missing or cannot be read")
     if size_words:
+        is_resized = any("resized" in words for words in size_words)
+        advice = "; boxes that belong to the stated size must be scaled with it" if is_resized else ""
         found.append(
             f"{oddities['other_sizes']} image files do not have the stated size: "
-            f"{', '.join(size_words)}; the size of the file is used"
+            f"{', '.join(size_words)}; the size of the file is used{advice}"
         )
     for what, text in (
         ("without_area", "have no area and are dropped"),
         ("outside", "lie outside their image and are dropped"),
         ("reaching_outside", "reach beyond their image and are clipped"),
         ("under_a_pixel", "are narrower than a pixel after resizing"),
+        ("repeated_boxes", "repeat another box of their image and class"),
     ):
         if oddities[what]:
             found.append(f"{oddities[what]} of {total} boxes {text}")
@@ -241,24 +264,26 @@ def _faults(
     if boxes.look_like_percentages():
         found.append("no box reaches beyond 100 pixels in images of 200 and more: are they percentages?")
     if total and lost >= total / 2:
-        found.append(f"{lost} of {total} boxes are lost{_why_lost(boxes, size_words)}")
-    missing = [shown(name) for name, count in zip(class_names, per_class, strict=True) if not count]
-    if sum(per_class) and missing:
-        found.append(f"classes without boxes: {', '.join(missing[:10])}{', ...' * (len(missing) > 10)}")
+        found.append(f"{lost} of {total} boxes are lost{_why_lost(oddities, boxes, size_words)}")
+    elif boxes.share_reaching_far() > 0.5:
+        found.append("most images have boxes that reach far beyond them; bbox must be [x, y, width, height] in pixels")
+    if classes_without_boxes:
+        more = f" and {len(classes_without_boxes) - 10} more" if len(classes_without_boxes) > 10 else ""
+        found.append(f"classes without boxes: {listed(classes_without_boxes[:10])}{more}")
     return found
 
 
-def _why_lost(boxes: _Boxes, size_words: list[str]) -> str:
+def _why_lost(oddities: dict[str, int], boxes: _Boxes, size_words: list[str]) -> str:
+    if oddities["without_area"] > oddities["outside"]:
+        return ": their width or height is not positive; bbox must be [x, y, width, height]"
     if any("resized" in words for words in size_words):
         return ": the images were resized after labelling; scale the boxes too, or use the original images"
-    outside = boxes.far[boxes.is_outside]
-    if len(outside):
-        (x, y), (width, height) = outside.max(0), boxes.sides[boxes.is_outside].max(0)
-        return (
-            f": they reach to x {x:g}, y {y:g}, but their images end at {width:g}, {height:g}; were the images resized "
-            "or cropped after labelling?"
-        )
-    return ": their width or height is not positive; bbox must be [x, y, width, height]"
+    is_outside = boxes.has_area & boxes.is_outside
+    (x, y), (width, height) = boxes.far[is_outside].max(0), boxes.sides[is_outside].max(0)
+    return (
+        f": they reach to x {x:g}, y {y:g}, but their images end at {width:g}, {height:g}; were the images resized or "
+        "cropped after labelling?"
+    )
 
 
 def _why_nothing(summary: DataSummary) -> str:

@@ -55,7 +55,8 @@ def measured_range(images: Iterable[np.ndarray]) -> ValueRange | None:
     """
     lows, highs, middles = [], [], []
     for image in images:
-        samples = image[np.abs(image) <= MOST] if image.dtype.kind == "f" else image.reshape(-1)
+        with np.errstate(over="ignore"):  # float16 has no MOST
+            samples = image[np.abs(image) <= MOST] if image.dtype.kind == "f" else image.reshape(-1)
         if samples.size:
             lows.append(float(samples.min()))
             highs.append(float(samples.max()))

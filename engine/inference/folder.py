@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ def draw_images(
     Raises:
         InputError: none of the files can be read, a picture cannot be written or shown, or would overwrite an image.
     """
-    originals = {path.resolve() for path in images.paths}
+    originals = {os.path.realpath(path) for path in images.paths}
     _create_output_dir(output_dir, images.paths)
     counts: dict[Path, np.ndarray] = {}
     taken: set[str] = set()
@@ -65,7 +66,7 @@ def draw_images(
         detections = predictor(image)
         drawn = draw_detections(image, detections, predictor.class_names)
         output = output_dir / _free_name(name.parent / picture_name(name, drawn.shape[:2]), taken)
-        if output.resolve() in originals:
+        if os.path.realpath(output) in originals:
             raise InputError(f"{output} is one of the images, which would be overwritten; name another --output-dir")
         write_image(output, drawn)
         counts[path] = np.bincount(detections.labels.numpy(), minlength=len(predictor.class_names))
@@ -95,7 +96,7 @@ def _free_name(name: Path, taken: set[str]) -> Path:
 
 
 def _create_output_dir(output_dir: Path, paths: Sequence[Path]) -> None:
-    if any(path.parent.resolve() == output_dir.resolve() for path in paths):
+    if os.path.realpath(output_dir) in {os.path.realpath(path.parent) for path in paths}:
         raise InputError(f"{output_dir} is the folder of the images, which would be overwritten; name another folder")
     try:
         output_dir.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from engine.errors import printable
 from engine.structures import Detections, Targets
 from engine.visualize.colors import RGB, class_color, text_color, to_bgr
 from engine.visualize.fonts import Font, font_for
@@ -100,7 +101,7 @@ def draw_comparison(
 def titled(image: np.ndarray, title: str) -> np.ndarray:
     """`image` with a dark strip above it that shows `title`."""
     height, width = _size(image)
-    text, font = _fitted(title, "", font_size((height, width)), width - 8)
+    text, font = _fitted(printable(title), "", font_size((height, width)), width - 8)
     strip_height = round(2.0 * font.size)
     strip = Image.new("RGB", (width, strip_height), (34, 37, 42))
     start = max(round(0.5 * font.size), 4), strip_height / 2

@@ -14,7 +14,8 @@ def test_headers_are_read_and_the_stated_size_stays_where_that_fails(tmp_path: P
     Image.new("L", (8, 9)).save(tmp_path / "1.png")
     (tmp_path / "2.png").write_bytes(b"no image")
     stated = np.array([[0, 0], [9, 7], [5, 6], [0, 0]], dtype=np.int32)  # of 3.png there is no file
-    found = sizes.measure_sizes(lambda index: tmp_path / f"{index}.png", stated)
+    found, num_failed = sizes.measure_sizes(lambda index: tmp_path / f"{index}.png", stated)
+    assert num_failed == 2
     assert found.tolist() == [[20, 30], [9, 8], [5, 6], [0, 0]]
     assert stated.tolist() == [[0, 0], [9, 7], [5, 6], [0, 0]]
 
@@ -25,14 +26,14 @@ def test_of_a_very_large_set_some_headers_are_read(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sizes, "read_size", lambda path, expected: read.append(int(path.name)) or (1, 1))
     stated = np.full((11, 2), 7, dtype=np.int32)
     stated[4] = 0
-    found = sizes.measure_sizes(lambda index: Path(str(index)), stated)
+    found, _ = sizes.measure_sizes(lambda index: Path(str(index)), stated)
     assert sorted(read) == [0, 4, 5, 10]  # spread evenly over those that are stated, and each that is not
     assert [index for index in range(11) if found[index, 0] == 1] == [0, 4, 5, 10]
 
 
 def test_no_images() -> None:
     empty = np.zeros((0, 2), dtype=np.int32)
-    assert sizes.measure_sizes(lambda index: Path(), empty).shape == (0, 2)
+    assert sizes.measure_sizes(lambda index: Path(), empty)[0].shape == (0, 2)
     assert sizes.size_faults(empty, empty) == []
 
 

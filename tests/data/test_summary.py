@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.data.dataset import ConcatDataset
-from engine.data.summary import DataSummary, check_trainable, report, summarize
+from engine.data.summary import DataSummary, check_trainable, report, report_useless, summarize
 from engine.errors import InputError
 from tests.conftest import WriteCoco
 from tests.data.conftest import annotation, open_coco
@@ -39,11 +39,11 @@ def test_counts_by_hand(write_coco: WriteCoco) -> None:
         "reaching_outside": 2,
         "under_a_pixel": 1,
         "repeated_files": 0,
+        "repeated_boxes": 0,
         "other_sizes": 0,
+        "unreadable_files": 0,
     }
-    assert summary.line() == (
-        "data set toy: 4 images, 1 without boxes; 5 boxes to train on (scratch 4, hole 1), 1 to ignore"
-    )
+    assert summary.line() == ("data set toy: 4 images, 1 without boxes; 5 boxes (scratch 4, hole 1), 1 to ignore")
     assert summary.faults == [
         "2 of 9 boxes have no area and are dropped",
         "2 of 9 boxes lie outside their image and are dropped",
@@ -103,7 +103,7 @@ def test_one_of_several_sets_may_have_no_boxes(write_coco: WriteCoco) -> None:
 
 def test_relative_boxes_are_recognised(write_coco: WriteCoco) -> None:
     folder = write_coco(IMAGES, [annotation(1, bbox=[0.1, 0.5, 0.9, 0.5]), annotation(2, bbox=[0.5, 0.6, 1, 1])])
-    with pytest.raises(InputError, match=r"all 2 boxes lie between 0 and 1: they are relative"):
+    with pytest.raises(InputError, match=r"2 of 2 boxes lie between 0 and 1: they are relative"):
         check_trainable([summary_of(folder)])
     mixed = write_coco(IMAGES, [annotation(1, bbox=[0.1, 0.5, 0.8, 0.4]), annotation(2)], name="mixed")
     summary = summary_of(mixed)
@@ -122,7 +122,7 @@ def test_percentages_are_guessed(write_coco: WriteCoco, scale: float, recognised
 def test_corner_coded_boxes_are_recognised(write_coco: WriteCoco) -> None:
     corners = [(1, [30, 10, 35, 15]), (2, [1, 1, 40, 20]), (3, [20, 2, 39, 9])]
     summary = summary_of(write_coco(IMAGES, [annotation(image, bbox=box) for image, box in corners]))
-    with pytest.raises(InputError, match=r"data set toy: .* all 3 fit as \[x1, y1, x2, y2\]"):
+    with pytest.raises(InputError, match=r"data set toy: .* 3 of 3 fit as \[x1, y1, x2, y2\]"):
         check_trainable([summary])
 
 
@@ -152,7 +152,10 @@ def test_half_of_the_boxes_lost_is_said_with_the_reason(write_coco: WriteCoco) -
         image |= {"height": 40, "width": 80}
     (folder / "ann.json").write_text(json.dumps(data))
     faults = summary_of(folder).faults
-    assert faults[0] == ("4 image files do not have the stated size: 4 resized by 0.5; the size of the file is used")
+    assert faults[0] == (
+        "4 image files do not have the stated size: 4 resized by 0.5; the size of the file is used; boxes that belong to "
+        "the stated size must be scaled with it"
+    )
     assert faults[-2].startswith("1 of 2 boxes are lost: the images were resized after labelling; scale the boxes too")
 
 
@@ -171,7 +174,7 @@ def test_of_many_classes_the_rarest_are_listed(write_coco: WriteCoco) -> None:
     categories = tuple((number, f"c{number}") for number in range(1, 101))
     folder = write_coco(IMAGES, [annotation(1, number) for number in range(5, 101)], categories)
     summary = summary_of(folder)
-    assert "96 boxes to train on (100 classes, the rarest: c1 0, c2 0, c3 0, c4 0, c5 1," in summary.line()
+    assert "96 boxes (100 classes, the rarest: c1 0, c2 0, c3 0, c4 0, c5 1," in summary.line()
     assert summary.line().count("c") < 30
     assert "classes without boxes: 'c1', 'c2', 'c3', 'c4'" in summary.faults
 
@@ -184,8 +187,57 @@ def test_numbers_that_overflow_are_no_warning(write_coco: WriteCoco) -> None:
 
 
 def test_what_is_said(write_coco: WriteCoco, said: pytest.LogCaptureFixture) -> None:
-    report(summarize(open_coco(write_coco(IMAGES, [annotation(bbox=[0.1, 0.1, 0.2, 0.2])])), 20, 100))
+    """In training a mistake is the error itself; a test goes on, so there it is a warning."""
+    summaries = summarize(open_coco(write_coco(IMAGES, [annotation(bbox=[0.1, 0.1, 0.2, 0.2])])), 20, 100)
+    report(summaries)
     levels = [record.levelno for record in said.records]
     assert levels[0] == logging.INFO and set(levels[1:]) == {logging.WARNING}
     assert all(record.getMessage().startswith("data set toy: ") for record in said.records)
+    assert "they are relative" not in said.text
+    report_useless(summaries)
     assert "they are relative" in said.records[-1].getMessage()
+
+
+def test_a_test_set_with_nothing_to_find_is_said(write_coco: WriteCoco, said: pytest.LogCaptureFixture) -> None:
+    report_useless(summarize(open_coco(write_coco(IMAGES, [])), 20, 100))
+    assert "data set toy: there is nothing to find: there are no annotations" in said.text
+
+
+@pytest.mark.parametrize("odd", [[0, 0, 0, 0], [5, 5, 5, 9], [-0.01, 0.2, 0.1, 0.1]])
+def test_a_few_odd_boxes_do_not_hide_relative_ones(write_coco: WriteCoco, odd: list[float]) -> None:
+    boxes = [[0.1, 0.2, 0.3, 0.04 * k] for k in range(1, 20)]
+    folder = write_coco(IMAGES, [annotation(k % 4 + 1, bbox=box) for k, box in enumerate([*boxes, odd])])
+    with pytest.raises(InputError, match="they are relative to the size of the image"):
+        check_trainable([summary_of(folder)])
+
+
+@pytest.mark.parametrize("odd", [[5, 5, 5, 9], [3, 3, 43, 15], [20, 10, 5, 5]], ids=["empty", "beyond", "right"])
+def test_a_few_odd_boxes_do_not_hide_corner_coordinates(write_coco: WriteCoco, odd: list[float]) -> None:
+    boxes = [[20 + k, 9, 36, 11 + k % 8] for k in range(15)]
+    folder = write_coco(IMAGES, [annotation(k % 4 + 1, bbox=box) for k, box in enumerate([*boxes, odd])])
+    with pytest.raises(InputError, match="15 of 16 fit as"):
+        check_trainable([summary_of(folder)])
+
+
+def test_boxes_that_reach_far_otherwise_are_said(write_coco: WriteCoco) -> None:
+    folder = write_coco(IMAGES, [annotation(number, bbox=[30, 10, 20, 20]) for number in range(1, 5)])
+    summary = summary_of(folder)
+    check_trainable([summary])
+    assert any(fault.startswith("most images have boxes that reach far beyond them") for fault in summary.faults)
+
+
+def test_missing_files_and_repeated_boxes_are_counted(write_coco: WriteCoco) -> None:
+    rows = [annotation(1), annotation(1), annotation(1, 7), annotation(2), annotation(1)]
+    folder = write_coco(IMAGES, rows)
+    for number in (0, 3):
+        (folder / "images" / f"{number}.png").unlink()
+    summary = summary_of(folder)
+    assert (summary.oddities["unreadable_files"], summary.oddities["repeated_boxes"]) == (2, 2)
+    assert summary.faults[0] == "2 image files are missing or cannot be read"
+    assert "2 of 5 boxes repeat another box of their image and class" in summary.faults
+
+
+def test_classes_left_out_are_not_missed(write_coco: WriteCoco) -> None:
+    folder = write_coco(IMAGES, [annotation(1, 7)])
+    assert summary_of(folder).faults == ["classes without boxes: 'scratch'"]
+    assert summary_of(folder, kept_classes=["hole"], other_classes="drop").faults == []

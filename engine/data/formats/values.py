@@ -75,11 +75,13 @@ def whole_number(value: Any) -> int | None:
 
 
 def flag(value: Any) -> bool | None:
-    """A flag of an annotation: true, 1, "1" or false, 0, "0" or null, which is no; None for all others."""
+    """A flag of an annotation: true, 1, "1", "true" or false, 0, "0", "false", null, which is no; None for others."""
     if value is None:
         return False
     if type(value) is bool:
         return value
+    if type(value) is str and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
     found = number(value)
     return bool(found) if found in (0, 1) else None
 

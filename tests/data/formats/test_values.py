@@ -46,9 +46,9 @@ def test_what_is_no_whole_number(value: Any) -> None:
 
 
 def test_flags() -> None:
-    assert [flag(value) for value in (None, False, 0, 0.0, "0", "0.0")] == [False] * 6
-    assert [flag(value) for value in (True, 1, 1.0, "1", " 1 ")] == [True] * 5
-    assert [flag(value) for value in (2, -1, 0.5, "", "yes", "true", [], {}, math.nan)] == [None] * 9
+    assert [flag(value) for value in (None, False, 0, 0.0, "0", "0.0", "False")] == [False] * 7
+    assert [flag(value) for value in (True, 1, 1.0, "1", " 1 ", "true")] == [True] * 6
+    assert [flag(value) for value in (2, -1, 0.5, "", "yes", [], {}, math.nan)] == [None] * 8
 
 
 def test_ids() -> None:
