@@ -81,7 +81,7 @@ def test_json_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes, me
 
 
 def test_paths_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.json", tmp_path, tmp_path / ("x" * 5000), tmp_path / "a\0.json"):
+    for path in (tmp_path / "none.json", tmp_path, tmp_path / ("x" * 500), tmp_path / "a\0.json"):
         with pytest.raises(InputError) as caught:
             read_json(path)
         assert str(caught.value).startswith(str(path))

@@ -14,7 +14,7 @@ from engine.config.free import Assignment, assigned, entries_of
 from engine.config.keys import MAPPINGS
 from engine.config.tree import read_at, type_of
 from engine.config.yaml_file import BASE_KEY, Entry, Group
-from engine.errors import InputError, shown
+from engine.errors import InputError, printable
 from engine.spelling import nearest_key
 
 COMMAND_LINE = "command line"
@@ -128,7 +128,7 @@ class Merge:
             alike = [name for name, is_group in kinds.items() if is_group == isinstance(entry.value, Group)]
             nearest = nearest_key(key, alike) or nearest_key(key, kinds)
             hint = f"; did you mean {nearest}?" if nearest else self._neighbours(path[:-1])
-            self._refuse(entry, f"unknown key {_cut(key) if key.isprintable() else shown(key)}{hint}")
+            self._refuse(entry, f"unknown key {_visible(_cut(key))}{hint}")
 
     def _neighbours(self, path: Sequence[str]) -> str:
         while not isinstance(_at(self.tree, path), Mapping):
@@ -155,6 +155,11 @@ def _complaint(opts: Sequence[Any]) -> str | None:
     if len(opts) % 2:
         return f"expected KEY VALUE pairs, but {_cut(opts[-1])} has no value"
     return None
+
+
+def _visible(key: str) -> str:
+    """`key`, in quotes and with escapes if it has blanks or marks that nobody sees (a zero-width one, U+200B)."""
+    return key if printable(key).isprintable() else ascii(key)
 
 
 def _cut(key: str) -> str:

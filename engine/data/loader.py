@@ -158,6 +158,7 @@ class BatchLoader:
 
     _loader: DataLoader | None = None
     _progress: Progress | None = None
+    _channels: Sequence[Channel] = ()
 
     def __init__(
         self,
@@ -174,7 +175,6 @@ class BatchLoader:
         self._samples, self._size_divisibility, self._pin_memory = samples, size_divisibility, pin_memory
         self._num_workers = min(num_workers, len(batch_sampler))
         self._timeout = timeout
-        self._channels: list[Channel] = []
         self._num_damaged_files = 0
 
     def __del__(self) -> None:
@@ -185,6 +185,9 @@ class BatchLoader:
         if self._progress:
             self._progress.end_workers()
         self._loader = self._progress = None
+        for channel in self._channels:
+            channel.close()
+        self._channels = ()
 
     def __len__(self) -> int:
         return len(self.batch_sampler)

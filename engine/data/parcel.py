@@ -41,6 +41,11 @@ class Channel:
         self._num_sent = 0
         _channels[self.name] = self
 
+    def close(self) -> None:
+        """Nothing is received any more."""
+        self._receiving.close()
+        self._sending.close()
+
     def open_in_worker(self) -> None:
         """Files of this process are sent through this channel from now on."""
         global _own_channel

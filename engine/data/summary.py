@@ -206,7 +206,7 @@ class _Boxes:
     def share_reaching_far(self) -> float:
         """The share of the images with boxes that have one far beyond their border."""
         known = self.sides[:, 0] > 0
-        reaches_far = known & (self.far > self.sides * (1 + _FAR_OUTSIDE)).any(1)
+        reaches_far = known & self.trainable & (self.far > self.sides * (1 + _FAR_OUTSIDE)).any(1)
         return len(np.unique(self.images[reaches_far])) / max(len(np.unique(self.images[known])), 1)
 
 

@@ -153,8 +153,8 @@ def test_half_of_the_boxes_lost_is_said_with_the_reason(write_coco: WriteCoco) -
     (folder / "ann.json").write_text(json.dumps(data))
     faults = summary_of(folder).faults
     assert faults[0] == (
-        "4 image files do not have the stated size: 4 resized by 0.5; the size of the file is used; boxes that belong to "
-        "the stated size must be scaled with it"
+        "4 image files do not have the stated size: 4 resized by 0.5; the size of the file is used; boxes that belong "
+        "to the stated size must be scaled with it"
     )
     assert faults[-2].startswith("1 of 2 boxes are lost: the images were resized after labelling; scale the boxes too")
 
