@@ -257,3 +257,5 @@ def test_what_a_tracker_has_not_seen_is_in_the_checkpoint(tmp_path: Path) -> Non
     again.before_train(1)
     again.settle()
     assert {"iteration": 1, "loss": 0.5} in tracker.calls and not again.pending
+    for hook in (first, again):
+        hook.close()
