@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,16 @@ def test_exit_codes() -> None:
     assert outcome("pass") == (0, "") and outcome("return 4") == (4, "")
     assert outcome("raise InputError('a\\nb')") == (2, "error: a\nerror: b\n")
     assert outcome("raise KeyboardInterrupt") == (130, "interrupted\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_before_there_is_anything_to_save(name: str) -> None:
+    """The second one ends the process even if the first is not heard, as in a loop in C."""
+    send = f"import os, signal, time; os.kill(os.getpid(), signal.{name}); time.sleep(9)"
+    assert outcome(send) == (130, "interrupted\n")
+    twice = f"import os, signal\n    try: os.kill(os.getpid(), signal.{name})\n    except BaseException: pass"
+    assert outcome(f"{twice}\n    os.kill(os.getpid(), signal.{name})") == (-getattr(signal, name), "")
 
 
 @pytest.mark.parametrize(
