@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
-from engine.spelling import is_text
 
 
 def expanded(path: str | os.PathLike[str]) -> str:
@@ -50,7 +49,11 @@ def expanded(path: str | os.PathLike[str]) -> str:
         raise InputError(f"{text}: the variable {name} is {state}; set it, or write the path itself")
 
     expansion = re.sub(r"\$(?:(?P<name>[A-Za-z_]\w*)|\{(?P<braced>[^}]*)\})", value, text)
-    if "\0" in expansion or not is_text(expansion):
+    try:
+        encoded = os.fsencode(expansion)  # without a locale, arguments have bytes in a form that only this undoes
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
         raise InputError(f"{text}: a path cannot hold a NUL character or half a character")
     if expansion.startswith("~"):
         if os.environ.get("HOME") == "" and expansion[1:2] in ("", "/"):

@@ -122,6 +122,23 @@ def test_a_path_with_a_home_folder_and_variables(monkeypatch: pytest.MonkeyPatch
     assert user_path("~/a") == Path("/home/me/a")
 
 
+@pytest.mark.parametrize("text", ["a\0b", "$HOME/\ud83d", "~/a\ud800"])
+def test_names_that_no_path_can_have(text: str) -> None:
+    with pytest.raises(InputError, match="a path cannot hold a NUL character or half a character"):
+        expanded(text)
+
+
+def test_bytes_of_an_argument_without_a_locale_are_a_path() -> None:
+    text = os.fsdecode("/data/\u7834\u6d1e".encode()) + "\udce5"  # a byte that is no UTF-8
+    assert expanded(text) == text
+
+
+def test_an_empty_home_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "")
+    with pytest.raises(InputError, match="the variable HOME is empty"):
+        expanded("~/runs")
+
+
 @pytest.mark.parametrize(
     "text, reason",
     [

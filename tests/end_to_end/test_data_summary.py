@@ -27,7 +27,7 @@ def relative(row: dict[str, Any]) -> None:
     ("spoil", "message"),
     [
         (all_crowd, "error: there is no box to train on: data set fabric_train: all "),
-        (relative, "error: data set fabric_train: all "),
+        (relative, "error: data set fabric_train: 21 of 21 boxes lie between 0 and 1: they are relative"),
     ],
 )
 def test_training_on_nothing_is_an_error(

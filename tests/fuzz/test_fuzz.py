@@ -58,7 +58,7 @@ def write(path: str) -> Callable[[], None]:
         (refuse("a.txt:3: wrong"), None),
         (refuse("something is wrong"), "message: names none"),
         (refuse("a.txt: wrong\nand more"), "message: names none"),
-        (refuse("a.txt: " + "x" * 2000), "message: 2007 characters"),
+        (refuse("a.txt: " + "x" * 2000), None),  # an error shortens what it says
         (lambda: 1 / 0, "traceback: "),
         (lambda: sys.exit(2), "traceback: "),
         (lambda: os.write(2, b"oops"), "stderr: oops"),
