@@ -184,7 +184,10 @@ def _like(random: Random, value: Any) -> Any:
 def _use(cfg: CfgNode) -> None:
     model = build_model(cfg, CLASSES)
     optimizer = build_optimizer(cfg, model)
-    build_schedule(cfg, optimizer, run_length(cfg, len(NAMES)))
+    length = run_length(cfg, len(NAMES))
+    build_schedule(cfg, optimizer, length)
+    if not length.max_iter:  # `train` refuses it
+        return
     batch = next(iter(build_train_loader(cfg)))
     sum(model.train()(batch.images, batch.targets).values()).backward()
     optimizer.step()
