@@ -15,8 +15,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NoReturn
@@ -87,15 +87,6 @@ class SignalWatch:
         self._thread.join()
         self._reading.close()
         self._writing.close()
-
-    @contextmanager
-    def answering(self, answer: Answer) -> Iterator[None]:
-        """Within the block, `answer` replaces the present one."""
-        before, self.answer = self.answer, answer
-        try:
-            yield
-        finally:
-            self.answer = before
 
     def forward(self, number: int) -> None:
         """Answer a signal that another process of the run has received; it never counts as a second one."""

@@ -7,6 +7,7 @@ python tools/draw_dataset.py --config-file F --results outputs/mine/inference/my
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     indices = sorted(choose_images(len(dataset), args.num_images, args.seed))
     folder = args.output_dir / dataset.name
     images_in = {dataset.image_path(index).parent for index in range(len(dataset))}
-    if {each.resolve() for each in images_in} & {folder.resolve(), args.output_dir.resolve()}:
+    if {os.path.realpath(each) for each in images_in} & {os.path.realpath(folder), os.path.realpath(args.output_dir)}:
         raise InputError(f"{args.output_dir}: pictures would stand among the images; name another --output-dir")
     cells, num_drawn, width = [], 0, 960 if args.results else 480
     for index, (name, picture) in enumerate(pictures(dataset, indices, results, args.threshold, not args.hide_labels)):
