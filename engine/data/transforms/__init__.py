@@ -1,0 +1,31 @@
+"""Transforms from an image as read to the input of the model, applied to the boxes as well.
+
+A transform is a callable `(image, targets) -> (image, targets)` on a BGR uint8 tensor (3, H, W); `Normalize` ends the
+chain with a float tensor. Random transforms draw from torch's default generator, like those of
+`torchvision.transforms.v2`, which can therefore stand in the same chain; `random_state` makes what they draw a function
+of a key.
+
+Pixels are transformed by torchvision.transforms.v2, boxes by `box_ops`, since tv_tensors have no inclusive-pixel
+convention.
+"""
+
+from engine.data.transforms.chain import Step, Transform, test_transform, train_transform
+from engine.data.transforms.flips import RandomHorizontalFlip, RandomVerticalFlip
+from engine.data.transforms.pixels import ColorJitter, Normalize
+from engine.data.transforms.randomness import random_state
+from engine.data.transforms.resize import Resize, resize_pixels, resized_size
+
+__all__ = [
+    "ColorJitter",
+    "Normalize",
+    "RandomHorizontalFlip",
+    "RandomVerticalFlip",
+    "Resize",
+    "Step",
+    "Transform",
+    "random_state",
+    "resize_pixels",
+    "resized_size",
+    "test_transform",
+    "train_transform",
+]

@@ -1,0 +1,69 @@
+"""Steps put together, from an image as read to the input of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.data.transforms.flips import RandomHorizontalFlip, RandomVerticalFlip
+from engine.data.transforms.pixels import ColorJitter, Normalize
+from engine.data.transforms.resize import Resize
+from engine.structures import INCLUSIVE, PixelConvention, Targets
+
+Step = Callable[[Tensor, Targets], tuple[Tensor, Targets]]
+
+
+class Transform:
+    """A chain of transforms for an image as read.
+
+    Call it with a BGR uint8 array (H, W, 3) and its targets; it returns a float32 tensor (3, H', W') and the targets in
+    its pixels. Without targets (an image to predict on) it returns None in their place.
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = list(steps)
+
+    def __call__(self, image: np.ndarray, targets: Targets | None = None) -> tuple[Tensor, Targets | None]:
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # (3, H, W), no copy
+        current = Targets.empty(image_id=-1, size=image.shape[:2]) if targets is None else targets
+        for step in self.steps:
+            tensor, current = step(tensor, current)
+        return tensor, None if targets is None else current
+
+
+def train_transform(
+    min_sizes: Sequence[int],
+    max_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    to_bgr255: bool = True,
+    horizontal_flip: float = 0.5,
+    vertical_flip: float = 0.0,
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
+    convention: PixelConvention = INCLUSIVE,
+) -> Transform:
+    """Resize, flip, jitter and normalise; `jitter` is (brightness, contrast, saturation, hue), all 0 for none."""
+    steps: list[Step] = [Resize(min_sizes, max_size, convention)]
+    if horizontal_flip > 0:
+        steps.append(RandomHorizontalFlip(horizontal_flip))
+    if vertical_flip > 0:
+        steps.append(RandomVerticalFlip(vertical_flip))
+    if any(jitter):
+        steps.append(ColorJitter(*jitter))
+    steps.append(Normalize(mean, std, to_bgr255))
+    return Transform(steps)
+
+
+def test_transform(
+    min_size: int,
+    max_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    to_bgr255: bool = True,
+    convention: PixelConvention = INCLUSIVE,
+) -> Transform:
+    """Resize and normalise; nothing is random."""
+    return Transform([Resize([min_size], max_size, convention), Normalize(mean, std, to_bgr255)])

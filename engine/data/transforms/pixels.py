@@ -1,0 +1,51 @@
+"""Changes of pixel values; boxes stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from engine.structures import Targets
+
+
+class ColorJitter:
+    """`torchvision.transforms.v2.ColorJitter` on a BGR image."""
+
+    def __init__(self, brightness: float, contrast: float, saturation: float, hue: float) -> None:
+        self.jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
+
+    def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+        return self.jitter(image.flip(0)).flip(0), targets
+
+
+class Normalize:
+    """(image - mean) / std in float32, of a BGR uint8 image.
+
+    Args:
+        mean, std: one per channel, in the channel order and range of the output.
+        to_bgr255: output BGR in the range 0..255, like the reference; otherwise RGB in 0..1.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], to_bgr255: bool) -> None:
+        self.mean = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
+        self.to_bgr255 = to_bgr255
+
+    def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+        return self.pixels(image), targets
+
+    def pixels(self, image: Tensor) -> Tensor:
+        """The normalised image, on the device of `image`."""
+        if not self.to_bgr255:
+            image = image.flip(0)
+        # Reorder the memory while the values are bytes: floats would be four times as much to move.
+        pixels = image.contiguous().to(torch.float32)
+        if not self.to_bgr255:
+            pixels /= 255.0
+        pixels -= self.mean.to(pixels.device)
+        if (self.std != 1).any():
+            pixels /= self.std.to(pixels.device)
+        return pixels
