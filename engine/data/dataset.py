@@ -81,6 +81,14 @@ class LabelledImages(Protocol):
         """Boxes to train on in an image, ignore regions not counted."""
         ...
 
+    def labels(self, index: int) -> np.ndarray:
+        """(M,) int64 labels of the boxes to train on in an image, ignore regions left out; see `num_boxes`."""
+        ...
+
+    def repeat_of(self, index: int) -> float:
+        """How often an image is used in an epoch on average, as its data set says (`DATASETS.CATALOG.NAME.repeat`)."""
+        return 1.0
+
 
 class DetectionDataset(LabelledImages, Protocol):
     """Also what evaluation and analysis need, which look at one annotation file at a time.
@@ -123,6 +131,9 @@ class CocoDataset(DetectionDataset):
         InputError: the file is unusable, some of its categories are not among `class_names` while `other_classes` is
             "refuse", or one of `kept_classes` is unknown.
     """
+
+    repeat = 1.0
+    """See `repeat_of`."""
 
     def __init__(
         self,
@@ -240,6 +251,13 @@ class CocoDataset(DetectionDataset):
     def num_boxes(self, index: int) -> int:
         return int(np.count_nonzero(~self._ignore[slice(*self._offsets[index : index + 2])]))
 
+    def labels(self, index: int) -> np.ndarray:
+        span = slice(*self._offsets[index : index + 2])
+        return self._labels[span][~self._ignore[span]]
+
+    def repeat_of(self, index: int) -> float:
+        return self.repeat
+
     def read(self, index: int) -> tuple[np.ndarray, Targets]:
         stated = tuple(self.sizes[index].tolist())
         try:
@@ -319,3 +337,11 @@ class ConcatDataset(LabelledImages):
     def num_boxes(self, index: int) -> int:
         dataset, local_index = self._locate(index)
         return dataset.num_boxes(local_index)
+
+    def labels(self, index: int) -> np.ndarray:
+        dataset, local_index = self._locate(index)
+        return dataset.labels(local_index)
+
+    def repeat_of(self, index: int) -> float:
+        dataset, local_index = self._locate(index)
+        return dataset.repeat_of(local_index)

@@ -82,6 +82,7 @@ def test_crowds_become_ignore_regions_and_count_as_empty(write_coco: WriteCoco) 
     folder = write_coco(images, annotations)
     full = open_coco(folder)
     assert len(full) == 4 and [full.num_boxes(i) for i in range(4)] == [1, 0, 0, 0]
+    assert [full.labels(i).tolist() for i in range(4)] == [[0], [], [], []]
     assert full.read(0)[1].ignore.tolist() == [False, True]
     assert full.read(1)[1].ignore.tolist() == [True]
     empty = full.read(3)[1]
@@ -180,6 +181,8 @@ def test_concatenation(write_coco: WriteCoco) -> None:
     assert len(both) == 3 and both.image_ids == [1, 2, 1]
     assert both.sizes.tolist() == [[20, 20], [20, 20], [10, 30]]
     assert [both.num_boxes(i) for i in range(3)] == [1, 0, 1]
+    second.repeat = 2.5
+    assert both.labels(2).tolist() == [0] and [both.repeat_of(i) for i in range(3)] == [1.0, 1.0, 2.5]
     assert both.read(2)[0].shape == (10, 30, 3)
     third = open_coco(write_coco([(1, 5, 5)], [], categories=((1, "stain"),), name="third"))
     with pytest.raises(InputError, match="toy and third.*scratch, hole / stain"):
