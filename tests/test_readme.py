@@ -75,7 +75,7 @@ def test_script_answers_help_at_once(script: str) -> None:
 def test_command_exists(command: str) -> None:
     words = shlex.split(command, comments=True)
     if words[0] == "make":
-        targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), flags=re.M)
+        targets = re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.M)
         assert {word for word in words[1:] if "=" not in word} <= set(targets)
     script = script_of(command)
     if script:

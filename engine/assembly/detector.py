@@ -19,9 +19,10 @@ from engine.assembly.weights import follow_conventions
 from engine.checkpoint.weights import WeightFile, load_weights, read_weights
 from engine.config import load_config
 from engine.data.transforms import Normalize, Transform
+from engine.device import explaining_out_of_memory
 from engine.errors import InputError
 from engine.inference.augment import AugmentedDetector, View
-from engine.inference.predictor import ImagePredictor
+from engine.inference.predictor import LESS_MEMORY, ImagePredictor
 from engine.layers.voting import MERGERS, Merged
 from engine.log import get_logger
 from engine.modeling.detector import GeneralizedRCNN
@@ -47,8 +48,9 @@ def build_trained_model(cfg: CfgNode) -> GeneralizedRCNN:
 
 
 def _load_trained(cfg: CfgNode, file: WeightFile) -> GeneralizedRCNN:
-    model = build_model(cfg, file.class_names or ())
-    load_weights(model, file)
+    with explaining_out_of_memory(LESS_MEMORY):
+        model = build_model(cfg, file.class_names or ())
+        load_weights(model, file)
     return model.eval()
 
 

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from engine.data.image_file import as_bgr_uint8, is_image, read_image
 from engine.data.transforms import Transform
 from engine.data.value_range import ValueRange
+from engine.device import explaining_out_of_memory
 from engine.structures import CONTINUOUS, Detections, ImageBatch, PixelConvention
 
 Image = np.ndarray | str | Path
+LESS_MEMORY = "lower TEST.IMS_PER_BATCH or INPUT.MIN_SIZE_TEST, or set MODEL.DEVICE cpu"
 
 
 class ImagePredictor:
@@ -91,14 +93,20 @@ class ImagePredictor:
 
     @torch.inference_mode()
     def run(self, tensors: Sequence[Tensor]) -> list[Detections]:
-        """Detections in prepared images, in their pixels and not thresholded, on the CPU."""
+        """Detections in prepared images, in their pixels and not thresholded, on the CPU.
+
+        Raises:
+            InputError: the GPU ran out of memory.
+        """
         groups: dict[torch.Size, list[int]] = {}
         for index, tensor in enumerate(tensors):
             groups.setdefault(tensor.shape, []).append(index)
         found: dict[int, Detections] = {}
         for indices in groups.values():
-            batch = ImageBatch.from_list([tensors[index] for index in indices], self.size_divisibility).to(self.device)
-            found |= zip(indices, (each.to("cpu") for each in self.model.detect(batch)), strict=True)
+            with explaining_out_of_memory(LESS_MEMORY):
+                batch = ImageBatch.from_list([tensors[index] for index in indices], self.size_divisibility)
+                raw = self.model.detect(batch.to(self.device))
+                found |= zip(indices, (each.to("cpu") for each in raw), strict=True)
         return [found[index] for index in range(len(tensors))]
 
     def finish(self, detections: Detections, size: tuple[int, int]) -> Detections:
