@@ -1,6 +1,7 @@
 # make quickstart   generate data, train, test, draw: the whole way in a few minutes of CPU
 # make setup        the environment with the development tools
 # make test         the environment, then the whole test suite
+# make nightly      the whole test suite with the tests that take long
 # make test-gpu     the checks that need a GPU (without make: bash tests/cuda/run.sh)
 # make check        ruff, ruff format, tests
 # make fuzz         changed inputs of all kinds, what fails is kept: make fuzz MINUTES=30, SEED=n repeats a run
@@ -22,7 +23,7 @@ OUTPUT := outputs/quickstart
 MINUTES := 5
 SEED :=
 
-.PHONY: quickstart setup test test-gpu check fuzz clean
+.PHONY: quickstart setup test nightly test-gpu check fuzz clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(STAMP)
@@ -36,6 +37,9 @@ setup: $(DEV_STAMP)
 
 test: $(DEV_STAMP)
 	@$(PY) -m pytest
+
+nightly: $(DEV_STAMP)
+	@$(PY) -m pytest --nightly
 
 test-gpu: $(DEV_STAMP)
 	@PYTHON=$(PY) bash tests/cuda/run.sh
