@@ -19,7 +19,7 @@ import_graph = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(import_graph)
 
 MAX_FLOORS = 8
-MAPPINGS = (".CATALOG", ".PARAM_GROUPS", ".ARGS")  # whose names are the user's
+MAPPINGS = (".CATALOG", ".CLASS_MAP", ".PARAM_GROUPS", ".ARGS")  # whose names are the user's
 MAX_CONSTRUCTOR_ARGUMENTS = 10
 MAX_FILE_LINES = 420
 MAX_FUNCTION_LINES = 70

@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     setup_logging()
     dataset = build_dataset(cfg, args.dataset or names[0])
     measure_value_range(dataset)
-    results = read_results(args.results, dataset.annotations) if args.results else None
+    results = read_results(args.results, dataset.annotations, dataset.merged_ids) if args.results else None
     indices = sorted(choose_images(len(dataset), args.num_images, args.seed))
     folder = args.output_dir / dataset.name
     images_in = {dataset.image_path(index).parent for index in range(len(dataset))}

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not names:
         raise InputError(f"{args.config_file}: DATASETS.TEST is empty; name a data set (--dataset)")
     dataset = build_dataset(cfg, names[0])
-    results = read_results(args.results, dataset.annotations)
+    results = read_results(args.results, dataset.annotations, dataset.merged_ids)
     skipped = read_skipped_images(args.results.parent / "metrics.json", dataset.annotations, results)
     outcome = score_results(cfg, dataset, results, skipped, of_this_model=False)
     metrics, thresholds = outcome["metrics"], outcome["thresholds"]

@@ -11,20 +11,27 @@ from yacs.config import CfgNode
 from engine.assembly.convention import build_convention
 from engine.assembly.solver import run_length
 from engine.data import catalog, samplers, summary, transforms
+from engine.data.classes import ClassMap, unknown_names
 from engine.data.dataset import DATASET_TYPES, ConcatDataset, DetectionDataset, LabelledImages
 from engine.data.dataset_range import range_of_dataset
+from engine.data.epochs import plan_epochs
 from engine.data.loader import BatchLoader, TestSamples, TrainSamples
 from engine.data.value_range import ValueRange, shown_range
 from engine.device import num_cpus
 from engine.distributed import broadcast_object, is_main, rank, world_size
-from engine.errors import InputError
+from engine.errors import InputError, shown
 from engine.log import get_logger
 from engine.registry import import_modules, lookup
+from engine.spelling import did_you_mean
 
 logger = get_logger(__name__)
 
 VALUE_RANGE = "INPUT.VALUE_RANGE"
 """The convention under which a checkpoint holds the range of values that its images were scaled by."""
+
+
+_file_classes: dict[catalog.DatasetPaths, list[str]] = {}
+"""The classes of the annotation files read so far, by the names in the file."""
 
 
 def build_dataset(
@@ -36,17 +43,52 @@ def build_dataset(
 
     Raises:
         InputError: the data set is not declared, a file or folder of it is missing, its annotation file is faulty, or a
-            name of DATASETS.CLASSES is unknown.
+            name of DATASETS.CLASSES or CLASS_MAP is unknown.
     """
+    dataset = _open_dataset(cfg, name, class_names, filter_empty)
+    _check_class_map(cfg, name)
+    return dataset
+
+
+def _open_dataset(
+    cfg: CfgNode, name: str, class_names: Sequence[str] | None = None, filter_empty: bool = False
+) -> DetectionDataset:
+    """`build_dataset` without a check of CLASS_MAP, whose names may be those of other data sets."""
     paths = catalog.resolve(name, cfg.DATASETS.ROOT, cfg.DATASETS.CATALOG)
     import_modules(cfg.IMPORTS)
     dataset_type = lookup(DATASET_TYPES, paths.type, f"DATASETS.CATALOG.{name}.type")
     selection = {}  # so that a type of the user's own needs to know of it only where it is used
     if cfg.DATASETS.CLASSES:
         selection = {"kept_classes": cfg.DATASETS.CLASSES, "other_classes": cfg.DATASETS.OTHER_CLASSES}
+    if cfg.DATASETS.CLASS_MAP or cfg.DATASETS.DROP_BACKGROUND:
+        new_names, drop_background = dict(cfg.DATASETS.CLASS_MAP), cfg.DATASETS.DROP_BACKGROUND
+        selection["class_map"] = ClassMap(new_names, cfg.DATASETS.OTHER_CLASSES, drop_background)
     dataset = dataset_type(paths.name, paths.img_dir, paths.ann_file, class_names, filter_empty, **selection)
-    dataset.value_range = cfg.INPUT.VALUE_RANGE or None
+    dataset.value_range, dataset.repeat = cfg.INPUT.VALUE_RANGE or None, paths.repeat
+    _file_classes[paths] = getattr(dataset, "file_class_names", dataset.class_names)
     return dataset
+
+
+def _check_class_map(cfg: CfgNode, name: str) -> None:
+    """Raise an `InputError` if no data set has a name of DATASETS.CLASS_MAP, neither `name` nor TRAIN, VAL and TEST.
+
+    The others are read only if those before them lack a name. Where one of them cannot be read, nothing is known.
+    """
+    known: dict[str, None] = {}
+    names = list(dict.fromkeys([name, *cfg.DATASETS.TRAIN, *cfg.DATASETS.VAL, *cfg.DATASETS.TEST]))
+    for each in names:
+        if not unknown_names(cfg.DATASETS.CLASS_MAP, known):
+            return
+        try:
+            paths = catalog.resolve(each, cfg.DATASETS.ROOT, cfg.DATASETS.CATALOG)
+            if paths not in _file_classes:
+                _open_dataset(cfg, each)
+        except InputError:
+            return
+        known |= dict.fromkeys(_file_classes[paths])
+    for unknown in unknown_names(cfg.DATASETS.CLASS_MAP, known):
+        hint = did_you_mean(unknown, known) or f" (there are {', '.join(map(shown, known))})"
+        raise InputError(f"DATASETS.CLASS_MAP: {shown(unknown)} is not a class of {', '.join(names)}{hint}")
 
 
 def build_train_dataset(cfg: CfgNode) -> LabelledImages:
@@ -157,16 +199,18 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, dataset: Labelled
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
         # Measured by one process: a file that only some of them can read must not give them different batches.
         groups = broadcast_object(samplers.aspect_groups(dataset.measured_sizes()) if is_main() else None)
+    plan = plan_epochs(dataset, cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.EMPTY_SHARE)
     batch_sampler = samplers.TrainBatchSampler(
         num_images=len(dataset),
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        max_iter=run_length(cfg, len(dataset)).max_iter,
+        max_iter=run_length(cfg, plan.length if plan else len(dataset)).max_iter,
         seed=seed,
         start_iteration=start_iteration,
         groups=groups,
         rank=rank(),
         world_size=world_size(),
         accumulate=cfg.SOLVER.ACCUMULATE,
+        plan=plan,
     )
     samples = TrainSamples(dataset, build_train_transform(cfg), seed)
     return _loader(cfg, dataset, samples, batch_sampler)

@@ -59,7 +59,7 @@ def base_lr(cfg: CfgNode) -> float:
 
 
 def run_length(cfg: CfgNode, num_images: int) -> RunLength:
-    """The length of the run with `num_images` training images; keys in epochs override keys in iterations.
+    """The length of the run with epochs of `num_images` images, repeats included; keys in epochs override the others.
 
     The length and the milestones are rounded up to whole iterations: a batch may reach into the next pass.
     """

@@ -80,7 +80,7 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     summaries = summarize_train_data(cfg, dataset)
     loader = build_train_loader(cfg, start, dataset)
     set_value_range(cfg, dataset.value_range)
-    length = run_length(cfg, len(dataset))
+    length = run_length(cfg, loader.batch_sampler.epoch_length)
     if will_test:
         check_test_sets(cfg, dataset.class_names)
     validation = Validation(cfg, dataset.class_names) if cfg.DATASETS.VAL else None

@@ -41,12 +41,14 @@ class Entries:
     Attributes:
         names: what the names are, in the plural.
         form: the fields of one entry, as an error message shows them.
-        fields: the declarations of the fields, by their names.
+        fields: the declarations of the fields, by their names; none where each name has just a value.
+        value: the declaration of that value.
     """
 
     names: str
     form: str
     fields: dict[str, Key]
+    value: Key | None = None
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Mappings below which the names are the user's own.
 
-There are two kinds. `DATASETS.CATALOG` and `SOLVER.PARAM_GROUPS` map each name to a few declared fields
-(`Key.entries`); `MODEL.DENSE.ARGS`, `MODEL.BACKBONE.ARGS` and `MODEL.NECK.ARGS` hold arguments for a part of the user's
-own: any names, any plain values.
+There are two kinds. `DATASETS.CATALOG` and `SOLVER.PARAM_GROUPS` map each name to a few declared fields, and
+`DATASETS.CLASS_MAP` to one declared value (`Key.entries`); `MODEL.DENSE.ARGS`, `MODEL.BACKBONE.ARGS` and
+`MODEL.NECK.ARGS` hold arguments for a part of the user's own: any names, any plain values.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def assigned(key: Key, entry: Entry) -> Iterator[Assignment]:
     Raises:
         InputError: an unknown or missing field, or a bad value.
     """
-    return _fields(key, entry) if key.entries else _argument(tuple(key.name.split(".")), entry)
+    if key.entries is None:
+        return _argument(tuple(key.name.split(".")), entry)
+    return _fields(key, entry) if key.entries.value is None else _declared_value(key, key.entries.value, entry)
 
 
 def group_of(mapping: Mapping[str, Any], where: str) -> Group:
@@ -77,6 +79,19 @@ def _fields(key: Key, entry: Entry) -> Iterator[Assignment]:
             yield Assignment((*above, each.name), read(key.entries.fields[each.name], each.value), each.where)
         except BadValueError as error:
             raise InputError(f"{each.where}: {path}.{each.name} {error}") from None
+
+
+def _declared_value(key: Key, declared: Key, entry: Entry) -> Iterator[Assignment]:
+    if not isinstance(entry.name, str):
+        raise InputError(f"{entry.where}: {entry.name!r} in {key.name} is not a name; quote it")
+    if isinstance(entry.value, Group):
+        raise InputError(f"{entry.where}: {key.name}.{entry.name} must be {key.entries.form}, got a group of keys")
+    # YAML's null, like "", is no name.
+    value = "" if entry.value is None and declared.type is str else entry.value
+    try:
+        yield Assignment((*key.name.split("."), entry.name), read(declared, value), entry.where)
+    except BadValueError as error:
+        raise InputError(f"{entry.where}: {key.name}.{entry.name} {error}") from None
 
 
 def _argument(above: tuple[str, ...], entry: Entry) -> Iterator[Assignment]:

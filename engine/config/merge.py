@@ -51,7 +51,9 @@ class Merge:
 
     def _take_below(self, mapping: Key, names: list[str], value: Any) -> None:
         """Takes a value of the command line whose key goes on below a mapping of the user's names."""
-        if mapping.entries is None:
+        if mapping.entries and mapping.entries.value:
+            names = [".".join(names)]
+        elif mapping.entries is None:
             value = Unclear(value) if isinstance(value, str) and UNCLEAR.fullmatch(value) else literal(value)
         elif len(names) > 1:  # the user's name may have dots, a field has none
             names = [".".join(names[:-1]), names[-1]]

@@ -134,7 +134,7 @@ class CfgNode(yacs.config.CfgNode):
         for name, key in KEYS.items():
             if key.words and key.words.registry:
                 yield name, key, values[name]
-            for entry, fields in values[name].items() if key.entries else ():
+            for entry, fields in values[name].items() if key.entries and key.entries.fields else ():
                 for field, value in fields.items():
                     declared = key.entries.fields[field]
                     if declared.words and declared.words.registry:

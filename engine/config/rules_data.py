@@ -76,3 +76,25 @@ def data_sets(tree: CfgNode) -> Broken:
         repeated = sorted({each for each in names if names.count(each) > 1})
         if repeated:
             yield (key,), f"{key} names {repeated[0]} twice; keep one"
+    yield from _class_map(tree)
+
+
+def _class_map(tree: CfgNode) -> Broken:
+    seen: dict[str, str] = {}
+    for name in tree.DATASETS.CLASS_MAP:
+        other = seen.setdefault(normal_name(name), name)
+        if other != name:
+            keys = (f"DATASETS.CLASS_MAP.{other}", f"DATASETS.CLASS_MAP.{name}")
+            yield keys, f"DATASETS.CLASS_MAP has the class {normal_name(name)} twice, written in two ways; keep one"
+
+
+def sampling(tree: CfgNode) -> Broken:
+    """The rules about how often images are used."""
+    key, share = "DATALOADER.EMPTY_SHARE", tree.DATALOADER.EMPTY_SHARE
+    if -1 < share < 0:
+        yield (key,), f"{key} is {share}; it must be from 0 to 0.95, or -1 for off"
+    if share > 0 and tree.DATALOADER.FILTER_EMPTY:
+        yield (
+            (key, "DATALOADER.FILTER_EMPTY"),
+            f"DATALOADER.FILTER_EMPTY leaves out the images that {key} {share} asks for; write FILTER_EMPTY: False",
+        )

@@ -115,6 +115,18 @@ def unused_ids(ids: Sequence[CategoryId], count: int) -> list[CategoryId]:
     return list(itertools.islice(free, count))
 
 
+def with_annotations(table: AnnotationTable, rows: np.ndarray) -> AnnotationTable:
+    """`table` with only these of its annotations, in this order; `rows` is an int64 index that may repeat."""
+    return replace(
+        table,
+        image_rows=table.image_rows[rows],
+        category_rows=table.category_rows[rows],
+        boxes_xywh=table.boxes_xywh[rows],
+        areas=table.areas[rows],
+        crowd=table.crowd[rows],
+    )
+
+
 def merge_split_images(table: AnnotationTable) -> tuple[AnnotationTable, list[str]]:
     """Entries of the same file that each hold a part of its boxes become one image, under the first id.
 

@@ -38,12 +38,16 @@ BUILTIN: dict[str, dict[str, str]] = _builtin()
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Paths of one data set, which exist; `type` is a name in `dataset.DATASET_TYPES`."""
+    """Paths of one data set, which exist; `type` is a name in `dataset.DATASET_TYPES`.
+
+    `repeat` is how often each image is used in an epoch on average.
+    """
 
     name: str
     img_dir: Path
     ann_file: Path
     type: str
+    repeat: float = 1.0
 
 
 def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]]) -> DatasetPaths:
@@ -72,4 +76,4 @@ def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]
         raise InputError(f"data set {shown(name)}: no annotation file {ann_file}; {advice}")
     if not os.path.isdir(img_dir):
         raise InputError(f"data set {shown(name)}: no image folder {img_dir}; {advice}")
-    return DatasetPaths(name, img_dir, ann_file, entry.get("type", "CocoDataset"))
+    return DatasetPaths(name, img_dir, ann_file, entry.get("type", "CocoDataset"), entry.get("repeat", 1.0))

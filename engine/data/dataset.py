@@ -7,16 +7,25 @@ Shapes: n images, m boxes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from engine.data.annotations import AnnotationTable, CategoryId, ImageId, group_by_image
-from engine.data.classes import check_classes, select_classes, unknown_names, with_class_names
+from engine.data.classes import (
+    NO_NAME,
+    ClassMap,
+    check_classes,
+    mapped_classes,
+    select_classes,
+    unknown_names,
+    with_class_names,
+)
 from engine.data.formats import coco
 from engine.data.image_file import read_image
 from engine.data.image_paths import find_file_names
@@ -100,11 +109,13 @@ class DetectionDataset(LabelledImages, Protocol):
         kept_classes: those of `class_names` whose boxes count.
         annotations: all of the file, also what is not trained on. Its categories include those of `class_names` that
             the file lacks.
+        merged_ids: ids of categories of the file that are part of another one (`DATASETS.CLASS_MAP`) -> its id.
     """
 
     category_ids: list[CategoryId]
     kept_classes: list[str]
     annotations: AnnotationTable
+    merged_ids: Mapping[CategoryId, CategoryId] = MappingProxyType({})
 
 
 @DATASET_TYPES.register("CocoDataset")
@@ -126,6 +137,7 @@ class CocoDataset(DetectionDataset):
         filter_empty: leave out images without boxes to train on (crowd regions do not count).
         kept_classes: the only classes whose boxes count, among `class_names`; all of them by default.
         other_classes: what becomes of the boxes of all other classes, one of `engine.data.classes.OTHER_CLASSES`.
+        class_map: new names for the classes of the file; all other names here are new ones.
 
     Raises:
         InputError: the file is unusable, some of its categories are not among `class_names` while `other_classes` is
@@ -134,6 +146,8 @@ class CocoDataset(DetectionDataset):
 
     repeat = 1.0
     """See `repeat_of`."""
+    file_class_names: list[str]
+    """The names of the classes as the file has them."""
 
     def __init__(
         self,
@@ -144,17 +158,20 @@ class CocoDataset(DetectionDataset):
         filter_empty: bool = False,
         kept_classes: Sequence[str] = (),
         other_classes: str = "refuse",
+        class_map: ClassMap | None = None,
     ) -> None:
         self.name = name
         self.img_dir = Path(img_dir)
         self.ann_file = Path(ann_file)
-        self._other_classes = other_classes
-        table = self.read_annotations()
-        self.class_names = list(class_names or kept_classes or table.category_names)
+        self._other_classes, self._class_map = other_classes, class_map or ClassMap()
+        self._known_names = [*(class_names or ()), *kept_classes]
+        table = self._read_mapped()
+        own_names = [each for each in table.category_names if each != NO_NAME]
+        self.class_names = list(class_names or kept_classes or own_names)
         self.kept_classes = list(kept_classes or self.class_names)
         if other_classes == "refuse":
-            self._refuse_other_classes(table)
-        check_classes(kept_classes, class_names or table.category_names, "the model" if class_names else str(ann_file))
+            self._refuse_other_classes(own_names)
+        check_classes(kept_classes, class_names or own_names, "the model" if class_names else str(ann_file))
         self.annotations, num_own = self._selected(table)
         table = self.annotations
         id_of = dict(zip(table.category_names, table.category_ids, strict=True))
@@ -174,9 +191,17 @@ class CocoDataset(DetectionDataset):
         self._store_boxes(boxes, np.flatnonzero(trained_on & keep_images[table.image_rows]))
         self._measured: tuple[np.ndarray, int] | None = None
 
-    def _refuse_other_classes(self, table: AnnotationTable) -> None:
+    def _read_mapped(self) -> AnnotationTable:
+        """The content of the file under the new names of its classes."""
+        table = self.read_annotations()
+        self.file_class_names = list(table.category_names)
+        name = f"data set {self.name}"
+        table, self.merged_ids = mapped_classes(table, self._class_map, self._known_names, name, self.ann_file)
+        return table
+
+    def _refuse_other_classes(self, own_names: Sequence[str]) -> None:
         # Their boxes would have no label, and without them their objects would be trained on as background.
-        if unknown := unknown_names(table.category_names, self.class_names):
+        if unknown := unknown_names(own_names, self.class_names):
             raise InputError(
                 f"data set {self.name}: {self.ann_file} has classes that are not trained: "
                 f"{', '.join(map(shown, unknown))} (known: {', '.join(map(shown, self.class_names))}); remove them, "
@@ -186,9 +211,11 @@ class CocoDataset(DetectionDataset):
     def _selected(self, table: AnnotationTable) -> tuple[AnnotationTable, int]:
         """`table` under the names of the labels, with the classes that count; see `select_classes`."""
         table = with_class_names(table, self.class_names)
-        if self._other_classes == "refuse":
-            return table, len(table.crowd)
-        return select_classes(table, self.kept_classes, self._other_classes)
+        if self._other_classes != "refuse":
+            return select_classes(table, self.kept_classes, self._other_classes)
+        if NO_NAME in table.category_names:
+            return select_classes(table, self.kept_classes, self._class_map.nameless)
+        return table, len(table.crowd)
 
     def load(self) -> dict[str, Any]:
         """The content of `ann_file` as a COCO dictionary: `images`, `categories`, `annotations`.
@@ -209,7 +236,7 @@ class CocoDataset(DetectionDataset):
     @cached_property
     def annotations(self) -> AnnotationTable:
         """All of the file, see `DetectionDataset`. It is set when the file is read; only a pickled copy reads again."""
-        return self._selected(self.read_annotations())[0]
+        return self._selected(self._read_mapped())[0]
 
     def __getstate__(self) -> dict[str, Any]:
         """All but `annotations`: a spawned loader worker is sent a copy of the data set, to read images only."""

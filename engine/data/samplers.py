@@ -1,8 +1,8 @@
 """Which images make up which batch, as pure functions of (seed, position).
 
-The training stream is endless: epoch after epoch, each a permutation of all n images, in batches of B. Position p of
-the stream belongs to epoch p // n and to iteration p // B, so every rank finds any iteration without replaying the
-earlier ones.
+The training stream is endless: epoch after epoch, each a permutation of all n images (or of what an `EpochPlan` makes
+of them), in batches of B. Position p of the stream belongs to epoch p // n and to iteration p // B, so every rank finds
+any iteration without replaying the earlier ones.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import BatchSampler
 
+from engine.data.epochs import EpochPlan, planned_order
 from engine.errors import InputError
 
 
@@ -66,6 +67,7 @@ class TrainBatchSampler:
         max_iter: the iteration at which the stream ends.
         start_iteration: the first iteration to yield; from there on the batches equal those of an uninterrupted run.
         groups: see `epoch_order`.
+        plan: how often each image is used in an epoch; None for once.
 
     Raises:
         InputError: there are no images, or B is not divisible by R * A.
@@ -80,6 +82,7 @@ class TrainBatchSampler:
     rank: int = 0
     world_size: int = 1
     accumulate: int = 1
+    plan: EpochPlan | None = None
 
     def __post_init__(self) -> None:
         if self.num_images == 0:
@@ -90,6 +93,7 @@ class TrainBatchSampler:
                 f"SOLVER.IMS_PER_BATCH ({self.batch_size}) must be a positive multiple of the number of "
                 f"processes ({self.world_size}){passes}; change one of them"
             )
+        self.epoch_length = self.plan.length if self.plan else self.num_images  # images
         share = self.batch_size // self.world_size
         each, first = share // self.accumulate, self.rank * share
         self._passes = [range(start, start + each) for start in range(first, first + share, each)]
@@ -104,11 +108,21 @@ class TrainBatchSampler:
                 batch = []
                 for slot in slots:
                     position = iteration * self.batch_size + slot
-                    if position // self.num_images != epoch:
-                        epoch = position // self.num_images
-                        order = epoch_order(self.seed, epoch, self.num_images, self.batch_size, self.groups)
-                    batch.append((position, int(order[position % self.num_images])))
+                    if position // self.epoch_length != epoch:
+                        epoch = position // self.epoch_length
+                        order = self._order(epoch)
+                    batch.append((position, int(order[position % self.epoch_length])))
                 yield batch
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The images of an epoch, see `epoch_order`."""
+        if self.plan is None:
+            return epoch_order(self.seed, epoch, self.num_images, self.batch_size, self.groups)
+        if self.plan.empty_share is not None:
+            return planned_order(self.plan, self.seed, epoch, self.batch_size, self.groups)
+        images = np.repeat(np.arange(self.num_images), self.plan.counts(self.seed, epoch))
+        groups = None if self.groups is None else self.groups[images]
+        return images[epoch_order(self.seed, epoch, len(images), self.batch_size, groups)]
 
 
 class TestBatchSampler(BatchSampler):

@@ -90,10 +90,13 @@ def read_skipped_images(
     return [each for each in dict.fromkeys(ids) if each in possible]
 
 
-def read_results(path: str | Path, annotations: AnnotationTable) -> list[dict[str, Any]]:
+def read_results(
+    path: str | Path, annotations: AnnotationTable, merged_ids: Mapping[CategoryId, CategoryId] | None = None
+) -> list[dict[str, Any]]:
     """Read and check a COCO result file of a data set with these `annotations`.
 
-    Ids and numbers that are written as text are read, and come as `annotations` have them.
+    Ids and numbers that are written as text are read, and come as `annotations` have them. `merged_ids` of categories
+    stand for others: the results may be of a model that was trained before its classes were merged.
 
     Raises:
         InputError: the file cannot be read, or an entry is faulty or has an id that is not in `annotations`; one line
@@ -105,7 +108,9 @@ def read_results(path: str | Path, annotations: AnnotationTable) -> list[dict[st
             f"{path}: must hold a list of COCO results, not {type(results).__name__}; is this the annotation file?"
         )
     image_ids, category_ids = list(annotations.image_ids), annotations.category_ids
-    image_rows, category_rows = (IdRows({id_: row for row, id_ in enumerate(ids)}) for ids in (image_ids, category_ids))
+    category_row = {id_: row for row, id_ in enumerate(category_ids)}
+    category_row |= {id_: category_row[merged] for id_, merged in (merged_ids or {}).items()}
+    image_rows, category_rows = IdRows({id_: row for row, id_ in enumerate(image_ids)}), IdRows(category_row)
     for index, entry in enumerate(results):
         if fault := _outline_fault(entry):
             raise InputError(f"{path}: entry {index}: {fault}")

@@ -36,7 +36,7 @@ KEYS = {
     "nothing like it": (
         "DATALOADER:\n  XYZ: 9\n",
         "7: unknown key DATALOADER.XYZ; DATALOADER has NUM_WORKERS, TIMEOUT, SIZE_DIVISIBILITY, "
-        "ASPECT_RATIO_GROUPING, FILTER_EMPTY",
+        "ASPECT_RATIO_GROUPING, FILTER_EMPTY, REPEAT_THRESHOLD, EMPTY_SHARE",
     ),
     "dots": (
         "MODEL.ATSS.TOPK: 9\n",

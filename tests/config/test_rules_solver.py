@@ -132,7 +132,7 @@ def test_groups_merge_by_pattern_and_keep_their_order(write_config):
         ),
         (
             ("DATASETS.CATALOG.mine", "a.json"),
-            "DATASETS.CATALOG.mine is incomplete; write DATASETS.CATALOG.NAME.img_dir or .ann_file or .type",
+            "DATASETS.CATALOG.mine is incomplete; write DATASETS.CATALOG.NAME.img_dir or .ann_file or .type or .repeat",
         ),
     ],
 )

@@ -18,8 +18,12 @@ _CATALOG = Entries(
             not_empty=True),
         "type": key("DATASETS.CATALOG.NAME.type", "CocoDataset", "Its format; may be missing.", words=("CocoDataset",),
             registry="engine.data.dataset.DATASET_TYPES"),
+        "repeat": key("DATASETS.CATALOG.NAME.repeat", 1.0, "How often each of its images is used in a pass over the "
+            "training images, on average; may be a fraction, and may be missing.", between=(0.001, 1000)),
     },
 )
+_CLASS_MAP = Entries("names of classes", "a name, or \"\"", {},
+    key("DATASETS.CLASS_MAP.NAME", "", "The new name; \"\" for none."))
 
 KEYS = [
     key("INPUT.MIN_SIZE_TRAIN", (800,), "Lengths of the short side in training, pixels; one is drawn for each image.",
@@ -55,6 +59,11 @@ KEYS = [
     key("DATASETS.OTHER_CLASSES", "drop", "What becomes of the boxes of other classes than CLASSES: drop makes them "
         "background, ignore makes them regions that are neither positive nor negative.", ours=True,
         words=("drop", "ignore")),
+    key("DATASETS.CLASS_MAP", {}, "{name in the annotation file: new name}: renames classes, in all data sets, before "
+        "CLASSES selects. Classes that get the same name become one, with the lowest of their category ids; boxes of "
+        "one that gets none (\"\") become what OTHER_CLASSES says.", ours=True, entries=_CLASS_MAP),
+    key("DATASETS.DROP_BACKGROUND", False, "Leave out a class that stands for no object, with its boxes: one called "
+        "background, or of category id 0 without boxes.", ours=True),
     key("DATASETS.ROOT", "datasets", "Folder to which relative paths of the catalog are relative.", ours=True,
         type=Path),
     key("DATASETS.CATALOG", {}, "Your own data sets, any number: {name: {img_dir: folder of images, ann_file: COCO "
@@ -69,5 +78,10 @@ KEYS = [
         "padding."),
     key("DATALOADER.FILTER_EMPTY", False, "Leave out training images without boxes; by default they are trained on.",
         ours=True),
+    key("DATALOADER.REPEAT_THRESHOLD", 0.0, "Images of rare classes are used several times in a pass: those with a "
+        "class that a share f of the images has, sqrt(threshold / f) times if that is above 1; 0 is off.", ours=True,
+        between=(0, 1)),
+    key("DATALOADER.EMPTY_SHARE", -1.0, "The share of images without boxes in every batch, from 0 to 0.95; -1 uses "
+        "them as often as the others.", ours=True, between=(-1, 0.95)),
 ]
 # fmt: on
