@@ -18,6 +18,7 @@ from engine.assembly.process import prepare
 from engine.assembly.weights import follow_conventions
 from engine.checkpoint.weights import WeightFile, load_weights, read_weights
 from engine.config import load_config
+from engine.data.reading import Reading
 from engine.data.transforms import Normalize, Transform
 from engine.device import explaining_out_of_memory
 from engine.errors import InputError
@@ -138,7 +139,7 @@ class Predictor(ImagePredictor):
             cfg.DATALOADER.SIZE_DIVISIBILITY,
             build_convention(cfg),
             cfg.TEST.IMS_PER_BATCH,
-            cfg.INPUT.VALUE_RANGE or None,
+            Reading(cfg.INPUT.VALUE_RANGE or None),
         )
 
 

@@ -29,6 +29,7 @@ from engine.data.classes import (
 from engine.data.formats import coco
 from engine.data.image_file import read_image
 from engine.data.image_paths import find_file_names
+from engine.data.reading import Reading
 from engine.data.sizes import measure_sizes
 from engine.data.value_range import ValueRange
 from engine.errors import InputError, shown
@@ -60,12 +61,17 @@ class LabelledImages(Protocol):
         return self.read(index)
 
     def read(self, index: int) -> tuple[np.ndarray, Targets]:
-        """The image, BGR uint8 (H, W, 3), and its targets in its own pixels, clipped to it.
+        """The image as BGR pixels (H, W, 3), see `read_image`, and its targets in its own pixels, clipped to it.
 
         Raises:
             InputError: the image cannot be read; names the file, the data set and the image id.
         """
         ...
+
+    @property
+    def reading(self) -> Reading:
+        """How its files become pixels, for `read_image`."""
+        return Reading(self.value_range)
 
     def image_id(self, index: int) -> ImageId: ...
 
@@ -288,7 +294,7 @@ class CocoDataset(DetectionDataset):
     def read(self, index: int) -> tuple[np.ndarray, Targets]:
         stated = tuple(self.sizes[index].tolist())
         try:
-            image = read_image(self.image_path(index), stated if stated[0] else None, self.value_range)
+            image = read_image(self.image_path(index), stated if stated[0] else None, self.reading)
         except InputError as error:
             raise InputError(f"{error} (data set {self.name}, image id {self.image_id(index)})") from None
         size = image.shape[:2]

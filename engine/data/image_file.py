@@ -1,4 +1,4 @@
-"""Reading image files as upright BGR uint8 arrays (H, W, 3); a file that is incomplete or no image is an error.
+"""Reading image files as upright BGR arrays (H, W, 3); a file that is incomplete or no image is an error.
 
 What libraries do differently from version to version (orientation, deep samples, messages on stderr) is done here.
 """
@@ -20,7 +20,8 @@ import numpy as np
 
 from engine.data.image_header import BrokenHeaderError, Header, foreign_kind, read_header
 from engine.data.library_messages import silence_opencv, with_messages
-from engine.data.value_range import ValueRange, measured_range, shown_range, to_uint8
+from engine.data.reading import DEFAULT, Reading
+from engine.data.value_range import measured_range, scaled, shown_range
 from engine.errors import InputError
 from engine.files import replacing
 from engine.log import get_logger
@@ -52,20 +53,21 @@ _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
 
 
 def read_image(
-    path: str | Path, expected_size: tuple[int, int] | None = None, value_range: ValueRange | None = None
+    path: str | Path, expected_size: tuple[int, int] | None = None, reading: Reading = DEFAULT
 ) -> np.ndarray:
-    """Read an image as BGR uint8 (H, W, 3).
+    """Read an image as BGR pixels (H, W, 3), uint8, or float32 in 0..255 if its samples have more than 8 bits.
 
     Grey, palette, CMYK and transparent images (alpha is dropped) are converted to BGR. Samples of more than 8 bits and
-    floats are scaled by `value_range`. The orientation (EXIF, TIFF) is applied, unless `expected_size` is that of the
-    image as stored and not that of the upright one: then the tool that wrote the annotations ignored the orientation.
+    floats are scaled by the range of values, not rounded. The orientation (EXIF, TIFF) is applied, unless
+    `expected_size` is that of the image as stored and not that of the upright one: then the tool that wrote the
+    annotations ignored the orientation.
 
     A file that can be decoded although it is damaged is reported, see `collected_damage`.
 
     Args:
         path: JPEG, PNG, BMP, TIFF, WebP, or what else OpenCV reads; recognised by its content.
         expected_size: (height, width) stated in the annotation file, pixels.
-        value_range: what becomes 0 and 255, see `engine.data.value_range`; None: the range of this image, said once.
+        reading: the range of values, see there.
 
     Raises:
         InputError: the file is missing, empty, truncated or not an image.
@@ -75,27 +77,31 @@ def read_image(
         if num_nan == samples.size:
             raise InputError(f"{path}: all its samples are NaN; replace the file")
         _report(f"{path}: {num_nan} samples are NaN and count as the lowest value")
-    return as_bgr_uint8(samples, value_range, path)
+    return as_pixels(samples, reading, path)
 
 
-def as_bgr_uint8(image: np.ndarray, value_range: ValueRange | None = None, name: str | Path = "an array") -> np.ndarray:
-    """Grey (H, W) or BGR (H, W, 3) samples of any real type as BGR uint8 (H, W, 3); see `read_image`.
+def as_pixels(samples: np.ndarray, reading: Reading = DEFAULT, name: str | Path = "an array") -> np.ndarray:
+    """Grey (H, W) or BGR (H, W, 3) samples of any real type as BGR pixels (H, W, 3), see `read_image`.
 
     `name` is for reports: an image that becomes nearly black, white or flat in a range that is not its own is one.
     """
-    if image.dtype != np.uint8:
-        if value_range is None:
-            _say_ranges_differ()
-        scaled = to_uint8(image, value_range or measured_range([image]) or (0.0, 1.0))
-        if value_range and np.ptp(scaled) < _FEW_LEVELS and (own_range := measured_range([image])):
-            own, given = shown_range(own_range), shown_range(value_range)
-            _report(f"{name}: its values {own} become almost one level in the range {given} (INPUT.VALUE_RANGE)")
-        image = scaled
-    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+    pixels = samples if samples.dtype == np.uint8 else _scaled(samples, reading, name)
+    return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels
+
+
+def _scaled(samples: np.ndarray, reading: Reading, name: str | Path) -> np.ndarray:
+    given = reading.value_range
+    if given is None:
+        _say_ranges_differ()
+    pixels = scaled(samples, given or measured_range([samples]) or (0.0, 1.0))
+    if given and np.ptp(pixels) < _FEW_LEVELS and (own := measured_range([samples])):
+        words = f"become almost one level in the range {shown_range(given)} (INPUT.VALUE_RANGE)"
+        _report(f"{name}: its values {shown_range(own)} {words}")
+    return pixels
 
 
 def is_image(array: np.ndarray) -> bool:
-    """Whether `as_bgr_uint8` takes `array`: (H, W) or (H, W, 3), of real numbers, not empty."""
+    """Whether `as_pixels` takes `array`: (H, W) or (H, W, 3), of real numbers, not empty."""
     return array.dtype.kind in "uif" and array.ndim in (2, 3) and array.shape[2:] in ((), (3,)) and array.size > 0
 
 

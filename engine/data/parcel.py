@@ -88,13 +88,15 @@ class Parcel:
 
     Attributes:
         batch: without its images.
-        shape: that of the images, (N, 3, H, W) float32.
+        shape: that of the images, (N, C, H, W).
+        dtype: that of the images: float32, or uint8 where they are normalised later (test-time augmentation).
         file: channel and number of the file of the images, which can be opened once; None if there is none.
         content: the images themselves if there is no file; a tensor travels in torch's way.
     """
 
     batch: Batch
     shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
     file: tuple[int, int] | None = None
     content: np.ndarray | Tensor | None = None
 
@@ -106,7 +108,7 @@ class Parcel:
             channel, number = self.file
             descriptor = _channels[channel].receive(number)
             try:
-                images = torch.frombuffer(mmap.mmap(descriptor, 0), dtype=torch.float32).view(self.shape)
+                images = torch.frombuffer(mmap.mmap(descriptor, 0), dtype=self.dtype).view(self.shape)
             except OSError as error:  # the map has a descriptor of its own
                 raise InputError(_TOO_MANY_FILES) from error
             finally:
@@ -129,11 +131,12 @@ def pack(batch: Batch) -> Parcel:
     images = batch.images.tensor
     rest = replace(batch, images=replace(batch.images, tensor=torch.zeros(0)))
     if _own_channel is None:
-        return Parcel(rest, images.shape, content=images)
+        return Parcel(rest, images.shape, images.dtype, content=images)
     if images.numel():
         with contextlib.suppress(OSError):
-            return Parcel(rest, images.shape, file=(_own_channel.name, _sent(images.numpy(), _own_channel)))
-    return Parcel(rest, images.shape, content=images.numpy())
+            file = _own_channel.name, _sent(images.numpy(), _own_channel)
+            return Parcel(rest, images.shape, images.dtype, file)
+    return Parcel(rest, images.shape, images.dtype, content=images.numpy())
 
 
 def _sent(images: np.ndarray, channel: Channel) -> int:

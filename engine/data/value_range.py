@@ -1,7 +1,8 @@
 """Samples of more than 8 bits, brought to 0..255 by a range of values.
 
-Between the reader and the network an image is uint8. What a 12-bit camera or a float TIFF stores is scaled so that
-`low` becomes 0 and `high` 255, rounded; values outside are clipped.
+What a 12-bit camera or a float TIFF stores is scaled so that `low` becomes 0 and `high` 255, in float32 and not
+rounded; values outside are clipped. So it has the range of an 8-bit image, for which means and weights are made, and
+keeps its levels.
 """
 
 from __future__ import annotations
@@ -21,24 +22,28 @@ _MIDDLE = 1e-4
 _SAMPLES_PER_IMAGE = 1 << 18
 
 
-def to_uint8(image: np.ndarray, value_range: ValueRange) -> np.ndarray:
-    """The samples of `image`, integers or floats of any shape, from `value_range` to 0..255; NaN becomes 0.
+def scaled(image: np.ndarray, value_range: ValueRange) -> np.ndarray:
+    """The samples of `image`, integers or floats of any shape, from `value_range` to 0..255 as float32; NaN becomes 0.
 
     Example:
-        >>> to_uint8(np.array([0, 96, 2056, 4016, 9999], np.uint16), (96, 4016)).tolist()
-        [0, 0, 128, 255, 255]
+        >>> scaled(np.array([0, 96, 2056, 2546, 4016, 9999], np.uint16), (96, 4016)).tolist()
+        [0.0, 0.0, 127.5, 159.375, 255.0, 255.0]
     """
-    if image.dtype == np.uint16:  # a table is exact and several times faster
-        return _table(*value_range)[image]
+    if image.dtype == np.uint16:  # the same bits as by the formula, several times faster
+        return _table(*value_range).take(image)
     low, high = value_range
+    # In float64: float32 has no room for small differences between large integers.
+    values = image.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinities are expected
-        scaled = (image.astype(np.float64) - low) * (255.0 / (high - low))
-    return np.rint(np.nan_to_num(scaled, nan=0.0).clip(0, 255)).astype(np.uint8)
+        values -= low
+        values *= 255.0 / (high - low)
+    np.clip(values, 0, 255, out=values)
+    return np.nan_to_num(values.astype(np.float32), copy=False, nan=0.0)
 
 
 @lru_cache(maxsize=64)
 def _table(low: float, high: float) -> np.ndarray:
-    return to_uint8(np.arange(1 << 16, dtype=np.int64), (low, high))
+    return scaled(np.arange(1 << 16, dtype=np.int64), (low, high))
 
 
 def measured_range(images: Iterable[np.ndarray]) -> ValueRange | None:

@@ -55,7 +55,7 @@ class AugmentedDetector(nn.Module):
         model: its `detect`, or with `suppress_first=False` its `candidates`, takes a list of normalised images; see
             `modeling.detector`.
         views: the first one is the plain pass; boxes are merged in its pixels.
-        normalize: uint8 BGR image (3, H, W) -> the float image that the model sees.
+        normalize: BGR image (3, H, W) in 0..255, uint8 or float32 -> the float image that the model sees.
         merge: boxes, scores, labels of all views -> of one image, highest score first; see `layers.voting`.
         max_detections: per image after merging (more where scores tie with the last one), 0 for no limit.
         suppress_first: merge the detections of each pass, not its candidates before suppression.
@@ -82,7 +82,8 @@ class AugmentedDetector(nn.Module):
         """Detections of each image in its own pixels, highest score first.
 
         Args:
-            images: N uint8 images BGR (3, H_i, W_i), or a batch of such.
+            images: N images BGR (3, H_i, W_i) in 0..255, uint8, or float32 if their files have more than 8 bits; or a
+                batch of such.
         """
         if isinstance(images, ImageBatch):
             images = [

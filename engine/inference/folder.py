@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from engine.data.find_images import FoundImages
-from engine.data.image_file import collected_damage, picture_name, read_image, write_image
+from engine.data.image_file import collected_damage, picture_name, write_image
 from engine.errors import InputError
 from engine.inference.predictor import ImagePredictor
 from engine.log import get_logger
@@ -55,7 +55,7 @@ def draw_images(
     for path, name in tqdm(pairs, desc="draw", disable=not sys.stderr.isatty()):
         try:
             with collected_damage() as odd:
-                image = read_image(path, value_range=predictor.value_range)
+                pixels = predictor.pixels(path)
         except InputError as error:
             logger.warning("skipped: %s", error)
             skipped.append(str(error))
@@ -63,8 +63,8 @@ def draw_images(
         for line in odd:
             logger.warning("%s", line)
         num_odd += bool(odd)
-        detections = predictor(image)
-        drawn = draw_detections(image, detections, predictor.class_names)
+        detections = predictor.detect(pixels)
+        drawn = draw_detections(pixels, detections, predictor.class_names)
         output = output_dir / _free_name(name.parent / picture_name(name, drawn.shape[:2]), taken)
         if os.path.realpath(output) in originals:
             raise InputError(f"{output} is one of the images, which would be overwritten; name another --output-dir")

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.data.image_file import as_bgr_uint8, is_image, read_image
+from engine.data.image_file import as_pixels, is_image, read_image
+from engine.data.reading import DEFAULT, Reading
 from engine.data.transforms import Transform
-from engine.data.value_range import ValueRange
 from engine.device import explaining_out_of_memory
 from engine.structures import CONTINUOUS, Detections, ImageBatch, PixelConvention
 
@@ -32,7 +32,7 @@ class ImagePredictor:
         size_divisibility: images are padded to a multiple of this.
         convention: what the sides of boxes mean.
         batch_size: limit on the images that go through the model at once.
-        value_range: what becomes 0 and 255 in images of more than 8 bits; None: each image has its own, said once.
+        reading: how images become pixels, files and arrays alike.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class ImagePredictor:
         size_divisibility: int = 0,
         convention: PixelConvention = CONTINUOUS,
         batch_size: int = 1,
-        value_range: ValueRange | None = None,
+        reading: Reading = DEFAULT,
     ) -> None:
         self.model, self.transform, self.device = model, transform, device
         self.class_names = list(class_names)
         self.size_divisibility, self.convention, self.batch_size = size_divisibility, convention, batch_size
-        self.value_range = value_range
+        self.reading = reading
         thresholds = thresholds or {}
         self.thresholds = torch.tensor([thresholds.get(name, default_threshold) for name in self.class_names])
 
@@ -62,8 +62,8 @@ class ImagePredictor:
         at once. Others do not, since padding changes what a model finds.
 
         Args:
-            image: BGR (H, W, 3) or grey (H, W), uint8 or of another real type, which `value_range` brings to uint8; a
-                path; or a list of either.
+            image: BGR (H, W, 3) or grey (H, W), uint8 or of another real type, which the range of values brings to
+                0..255; a path; or a list of either.
 
         Raises:
             InputError: a file cannot be read.
@@ -80,16 +80,24 @@ class ImagePredictor:
 
     def prepare(self, image: Image) -> tuple[Tensor, tuple[int, int]]:
         """What the model sees of an image, (3, H', W'), and the (height, width) of the image itself."""
-        if isinstance(image, (str, Path)):
-            pixels = read_image(Path(image), value_range=self.value_range)
-        elif isinstance(image, np.ndarray) and is_image(image):
-            pixels = as_bgr_uint8(image, self.value_range)
-        else:
-            raise ValueError(
-                "an image must be a path, or a BGR uint8 (uint16, float) array of shape (H, W, 3) or (H, W), not empty"
-            )
+        pixels = self.pixels(image)
         tensor, _ = self.transform(pixels)
         return tensor, pixels.shape[:2]
+
+    def pixels(self, image: Image) -> np.ndarray:
+        """The image as BGR pixels (H, W, 3), uint8 or float32 in 0..255; see `engine.data.image_file.read_image`."""
+        if isinstance(image, (str, Path)):
+            return read_image(Path(image), reading=self.reading)
+        if isinstance(image, np.ndarray) and is_image(image):
+            return as_pixels(image, self.reading)
+        raise ValueError(
+            "an image must be a path, or a BGR uint8 (uint16, float) array of shape (H, W, 3) or (H, W), not empty"
+        )
+
+    def detect(self, pixels: np.ndarray) -> Detections:
+        """Detections in what `pixels` returned, so that a file is not read twice to be drawn."""
+        tensor, _ = self.transform(pixels)
+        return self.finish(self.run([tensor])[0], pixels.shape[:2])
 
     @torch.inference_mode()
     def run(self, tensors: Sequence[Tensor]) -> list[Detections]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class ImageBatch:
     """N images of different sizes in one tensor.
 
     Attributes:
-        tensor: (N, 3, H, W) float, normalised, padded with zeros below and to the right.
+        tensor: (N, C, H, W), padded with zeros below and to the right; float32 and normalised where a model takes it.
         sizes: (height, width) of each image before padding.
     """
 
@@ -33,12 +34,13 @@ class ImageBatch:
 
     @classmethod
     def from_list(cls, images: Sequence[Tensor], size_divisibility: int = 0) -> ImageBatch:
-        """Pad images (3, H_i, W_i) to the size of the largest, see `padded_size`."""
+        """Pad images (C, H_i, W_i) to the size of the largest, see `padded_size`; bytes among floats become floats."""
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         height, width = padded_size(tuple(max(side) for side in zip(*sizes, strict=True)), size_divisibility)
+        dtype = reduce(torch.promote_types, (image.dtype for image in images))  # a float must not become a byte
         if all(size == (height, width) for size in sizes):
-            return cls(torch.stack(list(images)), sizes)
-        tensor = images[0].new_zeros((len(images), images[0].shape[0], height, width))
+            return cls(torch.stack([image.to(dtype) for image in images]), sizes)
+        tensor = images[0].new_zeros((len(images), images[0].shape[0], height, width), dtype=dtype)
         for slot, image in zip(tensor, images, strict=True):
             slot[:, : image.shape[-2], : image.shape[-1]] = image
         return cls(tensor, sizes)

@@ -3,7 +3,8 @@
 Lines and letters scale with the image, so that a picture looks the same at any size. Pillow draws the letters with a
 TrueType font that has them (see `fonts.py`).
 
-Shapes: D detections, M gt boxes, H W. Images are BGR uint8 (H, W, 3).
+Shapes: D detections, M gt boxes, C channels, H W. Pictures are BGR uint8 (H, W, 3); they are drawn on images as the
+reader returns them, see `pixels.as_picture`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from engine.structures import Detections, Targets
 from engine.visualize.colors import RGB, class_color, text_color, to_bgr
 from engine.visualize.fonts import Font, font_for
 from engine.visualize.labels import Rectangle, place_labels
+from engine.visualize.pixels import as_picture
 
 IGNORED: RGB = (176, 176, 176)
 DIGITS = "0123456789."
@@ -47,15 +49,15 @@ def draw_detections(
     to the score and then left out; the boxes are always drawn.
 
     Args:
-        image: BGR uint8 (H, W, 3).
+        image: (H, W, C), uint8 or floats in 0..255.
         detections: in pixels of an image of `detections.size`; rescaled if `image` has another size.
         class_names: names by label; "class k" for labels without a name.
         show_labels: write names and scores.
 
     Raises:
-        ValueError: `image` is not a BGR uint8 array.
+        ValueError: `image` has another shape or type.
     """
-    size = _size(image)
+    size = image.shape[:2]
     if tuple(detections.size) != size:
         detections = detections.resize(size)
     found = detections[detections.scores.argsort(descending=True, stable=True)]
@@ -94,7 +96,7 @@ def draw_comparison(
     found = draw_detections(image, detections, class_names, show_labels)
     num_objects = int((~targets.ignore).sum())
     halves = [titled(truth, f"ground truth: {num_objects}"), titled(found, f"detections: {len(detections)}")]
-    gap = np.full((halves[0].shape[0], 2 * line_width(_size(image)), 3), 255, dtype=np.uint8)
+    gap = np.full((halves[0].shape[0], 2 * line_width(image.shape[:2]), 3), 255, dtype=np.uint8)
     return np.concatenate([halves[0], gap, halves[1]], axis=1)
 
 
@@ -121,8 +123,9 @@ def font_size(size: tuple[int, int]) -> int:
 
 def draw_marks(image: np.ndarray, marks: Sequence[Mark], show_labels: bool = True) -> np.ndarray:
     """A copy of `image` with boxes and labels; large boxes are drawn first, below small ones."""
-    size = _size(image)
-    canvas = image.copy()
+    picture = as_picture(image)
+    size = _size(picture)
+    canvas = picture.copy() if np.shares_memory(picture, image) else picture
     marks = [mark for mark in marks if all(map(math.isfinite, mark.box))]
     frames = [_frame(mark.box, size) for mark in marks]
     areas = [(right - left) * (bottom - top) for left, top, right, bottom in frames]

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.data import image_file
-from engine.data.image_file import as_bgr_uint8, collected_damage, may_be_deep, read_image, read_size, turned
+from engine.data.image_file import as_pixels, collected_damage, may_be_deep, read_image, read_size, turned
+from engine.data.reading import Reading
 from engine.errors import InputError
 
 Picture = Callable[..., np.ndarray]
@@ -83,8 +84,9 @@ def test_12_of_16_bits(tmp_path: Path, suffix: str, num_channels: int) -> None:
     channels = np.dstack([(DEEP / (k + 1)).astype(np.uint16) for k in range(num_channels)])
     path = tmp_path / f"a{suffix}"
     cv2.imwrite(str(path), channels)
-    expected = np.rint(channels[..., :3].astype(float) / 4095 * 255)
-    assert (read_image(path, value_range=(0, 4095)) == expected).all()
+    expected = channels[..., :3].astype(float) * (255 / 4095)
+    image = read_image(path, reading=Reading((0, 4095)))
+    assert image.dtype == np.float32 and image.shape == (24, 40, 3) and (image == expected.astype(np.float32)).all()
     assert may_be_deep(path) and read_size(path) == (24, 40)
 
 
@@ -95,8 +97,9 @@ def test_tiffs_of_other_types(tmp_path: Path, dtype: type, num_channels: int) ->
     path = tmp_path / "a.tif"
     uncompressed = [cv2.IMWRITE_TIFF_COMPRESSION, 1]  # OpenCV 4 writes colours of floats as logarithms
     cv2.imwrite(str(path), np.dstack([values] * num_channels), uncompressed)
-    expected = np.rint((values.astype(float) + 20) * (255 / 60)).clip(0, 255)
-    assert (read_image(path, value_range=(-20, 40)) == expected[..., None]).all()
+    expected = ((values.astype(float) + 20) * (255 / 60)).clip(0, 255).astype(np.float32)
+    image = read_image(path, reading=Reading((-20, 40)))
+    assert image.dtype == np.float32 and (image == expected[..., None]).all()
     assert may_be_deep(path)
 
 
@@ -107,7 +110,7 @@ def test_without_a_range_each_has_its_own(
         path = tmp_path / f"{number}.png"
         cv2.imwrite(str(path), (DEEP / number).astype(np.uint16))
         image = read_image(path)
-        assert image.min() == 0 and image.max() == 255 and len(np.unique(image)) == 256
+        assert image.min() == 0 and image.max() == 255 and len(np.unique(image)) > 900
     assert [each.getMessage().split(":")[0] for each in said.records] == [
         "images of more than 8 bits (or floats) without a known range of values"
     ]
@@ -117,9 +120,9 @@ def test_an_array_is_scaled_like_a_file(tmp_path: Path) -> None:
     for values in (DEEP.astype(np.uint16), DEEP.astype(np.float32), np.dstack([DEEP.astype(np.uint16)] * 3)):
         path = tmp_path / "a.tif"
         cv2.imwrite(str(path), values)
-        assert (as_bgr_uint8(values, (50, 5000)) == read_image(path, value_range=(50, 5000))).all()
+        assert (as_pixels(values, Reading((50, 5000))) == read_image(path, reading=Reading((50, 5000)))).all()
     grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    assert (as_bgr_uint8(grey, (50, 5000)) == grey[..., None]).all()
+    assert (as_pixels(grey, Reading((50, 5000))) == grey[..., None]).all()
 
 
 @pytest.mark.parametrize(("dtype", "factor"), [(np.float32, 1 / 4095), (np.uint16, 0.02), (np.int32, 100)])
@@ -129,10 +132,10 @@ def test_nearly_black_or_white_is_said(
     values = (DEEP * factor).astype(dtype)
     cv2.imwrite(str(tmp_path / "a.tif"), values)
     with collected_damage() as damage:
-        read_image(tmp_path / "a.tif", value_range=(0, 4095))
+        read_image(tmp_path / "a.tif", reading=Reading((0, 4095)))
     assert len(damage) == 1 and damage[0].startswith(f"{tmp_path / 'a.tif'}: its values {values.min():g}..")
     assert damage[0].endswith("become almost one level in the range 0..4095 (INPUT.VALUE_RANGE)")
-    as_bgr_uint8(values, (0, 4095))
+    as_pixels(values, Reading((0, 4095)))
     assert said.records[-1].getMessage().startswith("an array: its values")
 
 
@@ -141,7 +144,7 @@ def test_what_is_not_a_number_is_the_lowest_and_counted(tmp_path: Path) -> None:
     values[0, :3], values[1, 0], values[1, 1] = np.nan, np.inf, -np.inf
     cv2.imwrite(str(tmp_path / "a.tif"), values)
     with collected_damage() as damage:
-        image = read_image(tmp_path / "a.tif", value_range=(0, 4095))
+        image = read_image(tmp_path / "a.tif", reading=Reading((0, 4095)))
     assert damage == [f"{tmp_path / 'a.tif'}: 3 samples are NaN and count as the lowest value"]
     assert not image[0, :3].any() and (image[1, 0] == 255).all() and not image[1, 1].any()
     cv2.imwrite(str(tmp_path / "a.tif"), np.full((4, 4), np.nan, np.float32))
@@ -187,8 +190,8 @@ def test_orientation_of_deep_tiffs(tmp_path: Path, orientation: int) -> None:
     exif[274] = orientation
     for values in (DEEP.astype(np.uint16), DEEP.astype(np.float32)):
         Image.fromarray(values).save(path, exif=exif)
-        expected = upright(as_bgr_uint8(values, (0, 4095)), orientation)
-        assert (read_image(path, value_range=(0, 4095)) == expected).all()
+        expected = upright(as_pixels(values, Reading((0, 4095))), orientation)
+        assert (read_image(path, reading=Reading((0, 4095))) == expected).all()
         assert read_size(path) == expected.shape[:2]
 
 
@@ -208,7 +211,7 @@ def test_formats_without_a_header_of_ours(tmp_path: Path, picture: Picture, suff
     image = image.astype({".pfm": np.float32, ".pgm": np.uint16}.get(suffix, np.uint8))
     path = tmp_path / f"a{suffix}"
     assert cv2.imwrite(str(path), image)
-    assert read_image(path, value_range=(0, 255)).shape == (24, 40, 3) and read_size(path) == (24, 40)
+    assert read_image(path, reading=Reading((0, 255))).shape == (24, 40, 3) and read_size(path) == (24, 40)
     assert may_be_deep(path)
 
 
@@ -420,9 +423,10 @@ def test_any_bytes_give_an_image_or_one_line(
     path.write_bytes(data[: int(keep * len(data))])
     with collected_damage() as damage:
         try:
-            image = read_image(path, value_range=(0, 4095))
+            image = read_image(path, reading=Reading((0, 4095)))
         except InputError as error:
             assert str(path) in str(error) and "\n" not in str(error)
             return
-    assert image.dtype == np.uint8 and image.shape == (*read_size(path), 3)
+    assert image.dtype in (np.uint8, np.float32) and image.shape == (*read_size(path), 3)
+    assert image.min() >= 0 and image.max() <= 255
     assert all("\n" not in line for line in damage)

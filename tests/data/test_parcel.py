@@ -55,6 +55,18 @@ def test_images_travel_in_a_file(channel: Channel) -> None:
 
 
 @needs_linux
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("num_channels", [1, 3, 5])
+def test_images_keep_their_type(channel: Channel, dtype: torch.dtype, num_channels: int) -> None:
+    """Those of a test with augmentation travel as read."""
+    images = (torch.rand(2, num_channels, 4, 5) * 255).to(dtype)
+    batch = Batch(ImageBatch(images, [(4, 5)] * 2), _batch().targets)
+    found = _travelled(pack(batch))
+    assert found.images.tensor.dtype == dtype
+    _assert_same(found, batch)
+
+
+@needs_linux
 def test_parcels_that_nobody_opened_are_passed_over(channel: Channel) -> None:
     """As when a training ends its iteration over a loader and starts another one."""
     before = len(os.listdir("/proc/self/fd"))

@@ -156,6 +156,34 @@ def test_jitter_sees_rgb(picture: Picture) -> None:
     assert (out.float() - luma).abs().max() <= 1.5
 
 
+@pytest.mark.parametrize(
+    "strengths", [(0.5, 0, 0, 0), (0, 0.5, 0, 0), (0, 0, 0.5, 0), (0, 0, 0, 0.2), (0.3, 0.3, 0.3, 0.1)]
+)
+def test_floats_are_transformed_like_bytes(picture: Picture, strengths: tuple[float, float, float, float]) -> None:
+    """Images of more than 8 bits: every step sees 0..255 and not torchvision's 0..1."""
+    image, targets = picture(30, 40), _targets([[3, 4, 10, 9]], (30, 40))
+    transform = transforms.train_transform([24], 64, MEAN, STD, vertical_flip=0.5, jitter=strengths)
+    for position in range(8):
+        outputs = []
+        for pixels in (image, image.astype(np.float32)):
+            before = pixels.copy()
+            with random_state(1, position):
+                outputs.append(transform(pixels, targets))
+            assert (pixels == before).all()
+        (of_bytes, boxes), (of_floats, same_boxes) = outputs
+        # Bytes are rounded after each step, and a rounded hue or saturation is multiplied.
+        assert (of_bytes - of_floats).abs().max() < (8 if any(strengths[2:]) else 3)
+        assert torch.equal(boxes.boxes, same_boxes.boxes) and of_floats.dtype == torch.float32
+
+
+def test_normalising_changes_no_image(picture: Picture) -> None:
+    image = picture(16, 16).astype(np.float32)
+    for to_bgr255 in (True, False):
+        before = image.copy()
+        transforms.Transform([transforms.Normalize([9.0] * 3, [2.0] * 3, to_bgr255)])(image)
+        assert (image == before).all()
+
+
 def test_scale_set_is_drawn_evenly() -> None:
     resize = transforms.Resize([10, 20, 30], 100, CONTINUOUS)
     image, targets = torch.zeros(3, 40, 40, dtype=torch.uint8), _targets([], (40, 40))

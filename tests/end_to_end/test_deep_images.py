@@ -58,7 +58,7 @@ def test_testing_and_predictor_use_it(deep: World, trained_deep: Trained, tmp_pa
     assert "needs INPUT.VALUE_RANGE" in done.stdout and SCALED.format("") not in done.stdout
     assert read_json(tmp_path / "inference/fabric_val/bbox.json") == read_json(trained_deep.inference / "bbox.json")
     predict = Predictor(deep.config, trained_deep.model, threshold=0.0)
-    assert predict.value_range == range_in(trained_deep.folder)
+    assert predict.reading.value_range == range_in(trained_deep.folder)
     path = sorted((deep.root / "val").glob("*.png"))[0]
     array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     assert array.dtype == np.uint16

@@ -79,7 +79,7 @@ class Images:
     def _read(self, random: Random, path: Path) -> None:
         expected = random.choice([None, (24, 32), (32, 24), (5, 5)])
         image = read_image(path, expected)
-        is_image = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size > 0
+        is_image = image.dtype in (np.uint8, np.float32) and image.ndim == 3 and image.shape[2] == 3 and image.size > 0
         assert is_image, f"{image.dtype} {image.shape}"
         try:
             size = read_size(path)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from engine.data.find_images import find_images
-from engine.data.image_file import write_image
+from engine.data.image_file import read_image, write_image
+from engine.data.reading import Reading
 from engine.errors import InputError
 from engine.inference.folder import counts_table, draw_images
 from engine.structures import Detections
@@ -21,9 +22,11 @@ class Finder:
 
     class_names = ["hole", "stain"]
     thresholds = torch.tensor([0.25, 0.5])
-    value_range = (0.0, 4095.0)
 
-    def __call__(self, image: np.ndarray) -> Detections:
+    def pixels(self, path: Path) -> np.ndarray:
+        return read_image(path, reading=Reading((0.0, 4095.0)))
+
+    def detect(self, image: np.ndarray) -> Detections:
         labels = torch.tensor([0, 1] if image.shape[1] > 50 else [0])
         boxes = torch.tensor([[4.0, 4.0, 30.0, 20.0]]).repeat(len(labels), 1)
         return Detections(boxes, torch.full((len(labels),), 0.9), labels, image.shape[:2])

@@ -26,3 +26,14 @@ def test_images_of_one_size_are_stacked() -> None:
     assert torch.equal(batch.tensor, torch.stack(images))
     batch.tensor.zero_()
     assert images[0].any(), "the batch is a copy"
+
+
+@pytest.mark.parametrize("sizes", [[(4, 4), (4, 4)], [(4, 4), (5, 3)]])
+def test_a_float_is_not_cut_to_a_byte(sizes: list[tuple[int, int]]) -> None:
+    """Images as read, of files of 8 and of 16 bits."""
+    images = [torch.full((3, *sizes[0]), 7, dtype=torch.uint8), torch.full((3, *sizes[1]), 7.25)]
+    for order in (images, images[::-1]):
+        batch = ImageBatch.from_list(order)
+        assert batch.tensor.dtype == torch.float32 and set(batch.tensor.unique().tolist()) <= {0.0, 7.0, 7.25}
+        assert 7.25 in batch.tensor
+    assert ImageBatch.from_list(images[:1]).tensor.dtype == torch.uint8

@@ -109,10 +109,19 @@ def test_comparison_puts_both_under_a_title() -> None:
     assert not has(drawn[:, :160], class_color(2)).any()
 
 
-@pytest.mark.parametrize("image", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3), np.float32)])
+@pytest.mark.parametrize("image", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3), np.uint16)])
 def test_not_an_image(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match="uint8"):
         draw_detections(image, detections([], []))
+
+
+def test_floats_are_drawn_like_the_bytes_next_to_them() -> None:
+    """Images of more than 8 bits, as the reader returns them."""
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3)).astype(np.uint8)
+    found, truth = detections([[20, 20, 60, 60]], [1]), targets([[20, 20, 60, 60]], [False])
+    for draw, marks in ((draw_detections, found), (draw_targets, truth)):
+        pixels = image + np.float32(0.3)
+        assert (draw(pixels, marks) == draw(image, marks)).all() and pixels.dtype == np.float32
 
 
 number = st.floats(-50, 250, width=32)

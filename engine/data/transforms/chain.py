@@ -19,8 +19,9 @@ Step = Callable[[Tensor, Targets], tuple[Tensor, Targets]]
 class Transform:
     """A chain of transforms for an image as read.
 
-    Call it with a BGR uint8 array (H, W, 3) and its targets; it returns a float32 tensor (3, H', W') and the targets in
-    its pixels. Without targets (an image to predict on) it returns None in their place.
+    Call it with BGR pixels (H, W, 3), as `engine.data.image_file.read_image` returns them, and targets; it returns a
+    float32 tensor (3, H', W') and the targets in its pixels. Without targets (an image to predict on) it returns None
+    in their place.
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:

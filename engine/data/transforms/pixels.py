@@ -18,11 +18,14 @@ class ColorJitter:
         self.jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
 
     def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
-        return self.jitter(image.flip(0)).flip(0), targets
+        image = image.flip(0)
+        if not image.is_floating_point():
+            return self.jitter(image).flip(0), targets
+        return self.jitter(image / 255).flip(0) * 255, targets  # floats of torchvision are in 0..1
 
 
 class Normalize:
-    """(image - mean) / std in float32, of a BGR uint8 image.
+    """(image - mean) / std in float32, of a BGR image in 0..255, uint8 or float32.
 
     Args:
         mean, std: one per channel, in the channel order and range of the output.
@@ -42,10 +45,14 @@ class Normalize:
         if not self.to_bgr255:
             image = image.flip(0)
         # Reorder the memory while the values are bytes: floats would be four times as much to move.
-        pixels = image.contiguous().to(torch.float32)
+        pixels = image.contiguous().to(torch.float32) if image.dtype == torch.uint8 else _copied(image)
         if not self.to_bgr255:
             pixels /= 255.0
         pixels -= self.mean.to(pixels.device)
         if (self.std != 1).any():
             pixels /= self.std.to(pixels.device)
         return pixels
+
+
+def _copied(image: Tensor) -> Tensor:
+    return image.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
