@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,14 +134,17 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(Path(path), text, suffix=f".{uuid.uuid4().hex}.tmp")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, floats: Callable[[str], Any] = float) -> Any:
     """The content of a JSON file in UTF-8.
+
+    Args:
+        floats: what becomes of the text of a number with a point or an exponent.
 
     Raises:
         InputError: the file cannot be read or is not JSON (names the line), or `parse_json` refuses it.
     """
     try:
-        return parse_json(Path(path).read_text(encoding="utf-8-sig"))
+        return parse_json(Path(path).read_text(encoding="utf-8-sig"), floats)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
     except UnicodeDecodeError as error:
@@ -152,7 +155,7 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, floats: Callable[[str], Any] = float) -> Any:
     """What a JSON text holds. Valid JSON that Python cannot hold is a `ValueError` too, with one line.
 
     Raises:
@@ -166,7 +169,7 @@ def parse_json(text: str) -> Any:
         ValueError: lists or objects are nested too deeply to be read; remove them
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=floats)
     except RecursionError:
         raise ValueError("lists or objects are nested too deeply to be read; remove them") from None
     except json.JSONDecodeError:

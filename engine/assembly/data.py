@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from yacs.config import CfgNode
@@ -15,6 +16,7 @@ from engine.data.classes import ClassMap, unknown_names
 from engine.data.dataset import DATASET_TYPES, ConcatDataset, DetectionDataset, LabelledImages
 from engine.data.dataset_range import range_of_dataset
 from engine.data.epochs import plan_epochs
+from engine.data.formats.recognise import read_annotations
 from engine.data.loader import BatchLoader, TestSamples, TrainSamples
 from engine.data.value_range import ValueRange, shown_range
 from engine.device import num_cpus
@@ -63,6 +65,9 @@ def _open_dataset(
     if cfg.DATASETS.CLASS_MAP or cfg.DATASETS.DROP_BACKGROUND:
         new_names, drop_background = dict(cfg.DATASETS.CLASS_MAP), cfg.DATASETS.DROP_BACKGROUND
         selection["class_map"] = ClassMap(new_names, cfg.DATASETS.OTHER_CLASSES, drop_background)
+    if paths.type == "CocoDataset" or paths.format:
+        unlisted = paths.unlisted_are_empty
+        selection["reader"] = partial(read_annotations, format_name=paths.format, unlisted_are_empty=unlisted)
     dataset = dataset_type(paths.name, paths.img_dir, paths.ann_file, class_names, filter_empty, **selection)
     dataset.value_range, dataset.repeat = cfg.INPUT.VALUE_RANGE or None, paths.repeat
     _file_classes[paths] = getattr(dataset, "file_class_names", dataset.class_names)

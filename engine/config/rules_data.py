@@ -65,7 +65,7 @@ def data_sets(tree: CfgNode) -> Broken:
     """The rules that `DATASETS` breaks."""
     for name, fields in tree.DATASETS.CATALOG.items():
         key = f"DATASETS.CATALOG.{name}"
-        for field, meaning in (("img_dir", "the folder of its images"), ("ann_file", "its COCO JSON file")):
+        for field, meaning in (("img_dir", "the folder of its images"), ("ann_file", "its annotations")):
             if field not in fields:
                 yield (key,), f"{key} lacks {field}, {meaning}"
     for key, names in (

@@ -38,9 +38,16 @@ BUILTIN: dict[str, dict[str, str]] = _builtin()
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Paths of one data set, which exist; `type` is a name in `dataset.DATASET_TYPES`.
+    """Paths of one data set, which exist, and how they are read.
 
-    `repeat` is how often each image is used in an epoch on average.
+    Attributes:
+        name: for messages.
+        img_dir: the folder of its images.
+        ann_file: a file, or a folder where the format has a file for each image.
+        type: a name in `dataset.DATASET_TYPES`.
+        repeat: how often each image is used in an epoch on average.
+        format: a name in `annotations.FORMATS`; "" to recognise it.
+        unlisted_are_empty: images that the annotations do not name have no boxes.
     """
 
     name: str
@@ -48,6 +55,8 @@ class DatasetPaths:
     ann_file: Path
     type: str
     repeat: float = 1.0
+    format: str = ""
+    unlisted_are_empty: bool = False
 
 
 def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]]) -> DatasetPaths:
@@ -72,8 +81,17 @@ def resolve(name: str, root: str | Path, catalog: Mapping[str, Mapping[str, str]
             raise InputError(f"DATASETS.CATALOG.{name} lacks {field}; write {{img_dir: FOLDER, ann_file: FILE.json}}")
     img_dir, ann_file = (Path(expanded(root), expanded(entry[field])) for field in ("img_dir", "ann_file"))
     advice = f"put it there, or set DATASETS.ROOT (now '{root}') or DATASETS.CATALOG.{name}"
-    if not os.path.isfile(ann_file):  # unlike Path.is_file it takes names that no file can have
+    # Unlike those of Path, these functions take names that no file can have.
+    if not os.path.isfile(ann_file) and not os.path.isdir(ann_file):
         raise InputError(f"data set {shown(name)}: no annotation file {ann_file}; {advice}")
     if not os.path.isdir(img_dir):
         raise InputError(f"data set {shown(name)}: no image folder {img_dir}; {advice}")
-    return DatasetPaths(name, img_dir, ann_file, entry.get("type", "CocoDataset"), entry.get("repeat", 1.0))
+    return DatasetPaths(
+        name,
+        img_dir,
+        ann_file,
+        type=entry.get("type", "CocoDataset"),
+        repeat=entry.get("repeat", 1.0),
+        format=entry.get("format", ""),
+        unlisted_are_empty=entry.get("unlisted_are_empty", False),
+    )

@@ -7,7 +7,7 @@ Shapes: n images, m boxes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -126,14 +126,14 @@ class DetectionDataset(LabelledImages, Protocol):
 
 @DATASET_TYPES.register("CocoDataset")
 class CocoDataset(DetectionDataset):
-    """Images and boxes of one COCO file, see `DetectionDataset`.
+    """Images and boxes of one annotation file (or folder of them), by default a COCO file, see `DetectionDataset`.
 
     Boxes without area and boxes wholly outside the image as read are not trained on; boxes that reach outside are
     clipped to it (`engine.data.summary` counts them). Crowd annotations become ignore regions. `annotations` holds all
     of them as written.
 
-    A data set in another format is a subclass whose `load` turns its file into a COCO dictionary, or whose
-    `read_annotations` returns the table itself.
+    Other formats have a `reader`; see `engine.data.annotations.FORMATS`. A subclass may instead have a `load` that
+    turns its file into a COCO dictionary, or a `read_annotations` that returns the table itself.
 
     Args:
         name: for messages and output folders.
@@ -144,6 +144,7 @@ class CocoDataset(DetectionDataset):
         kept_classes: the only classes whose boxes count, among `class_names`; all of them by default.
         other_classes: what becomes of the boxes of all other classes, one of `engine.data.classes.OTHER_CLASSES`.
         class_map: new names for the classes of the file; all other names here are new ones.
+        reader: called with `ann_file` and `img_dir` for the annotations; by default that of COCO files.
 
     Raises:
         InputError: the file is unusable, some of its categories are not among `class_names` while `other_classes` is
@@ -165,8 +166,9 @@ class CocoDataset(DetectionDataset):
         kept_classes: Sequence[str] = (),
         other_classes: str = "refuse",
         class_map: ClassMap | None = None,
+        reader: Callable[[Path, Path], AnnotationTable] | None = None,
     ) -> None:
-        self.name = name
+        self.name, self._reader = name, reader
         self.img_dir = Path(img_dir)
         self.ann_file = Path(ann_file)
         self._other_classes, self._class_map = other_classes, class_map or ClassMap()
@@ -237,6 +239,8 @@ class CocoDataset(DetectionDataset):
         Raises:
             InputError: the file is unusable.
         """
+        if self._reader is not None:
+            return self._reader(self.ann_file, self.img_dir)
         return coco.to_table(self.load(), self.ann_file)
 
     @cached_property

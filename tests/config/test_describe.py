@@ -105,7 +105,7 @@ def test_documentation() -> None:
         "One of constant, linear, exponential, or what a module of IMPORTS registers in engine.solver.warmup.WARMUPS."
     )
     assert words in " ".join(documentation(get_cfg(), "SOLVER.WARMUP_METHOD").split())
-    assert "ann_file: Its COCO JSON file." in documentation(get_cfg(), "DATASETS.CATALOG")
+    assert "ann_file: Its annotations: a COCO JSON file" in documentation(get_cfg(), "DATASETS.CATALOG")
     assert max(len(line) for line in documentation(get_cfg(), "").splitlines() if line.startswith("    ")) <= 110
 
 

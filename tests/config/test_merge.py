@@ -120,7 +120,7 @@ CATALOG = {
     ),
     "a field is missing": (
         "DATASETS:\n  CATALOG:\n    mine:\n      img_dir: a\n",
-        "8: DATASETS.CATALOG.mine lacks ann_file, its COCO JSON file",
+        "8: DATASETS.CATALOG.mine lacks ann_file, its annotations",
     ),
     "no group": (
         "DATASETS:\n  CATALOG:\n    mine: a/b\n",
@@ -155,7 +155,7 @@ COMMAND_LINE = {
     ),
     "half a data set": (
         ["DATASETS.CATALOG.mine.img_dir", "a"],
-        "DATASETS.CATALOG.mine lacks ann_file, its COCO JSON file",
+        "DATASETS.CATALOG.mine lacks ann_file, its annotations",
     ),
 }
 

@@ -132,7 +132,8 @@ def test_groups_merge_by_pattern_and_keep_their_order(write_config):
         ),
         (
             ("DATASETS.CATALOG.mine", "a.json"),
-            "DATASETS.CATALOG.mine is incomplete; write DATASETS.CATALOG.NAME.img_dir or .ann_file or .type or .repeat",
+            "DATASETS.CATALOG.mine is incomplete; write DATASETS.CATALOG.NAME.img_dir or .ann_file or .format"
+            " or .unlisted_are_empty or .type or .repeat",
         ),
     ],
 )

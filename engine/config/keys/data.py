@@ -14,12 +14,18 @@ _CATALOG = Entries(
     {
         "img_dir": key("DATASETS.CATALOG.NAME.img_dir", "", "The folder of its images.", type=Path,
             not_empty=True),
-        "ann_file": key("DATASETS.CATALOG.NAME.ann_file", "", "Its COCO JSON file.", type=Path,
-            not_empty=True),
-        "type": key("DATASETS.CATALOG.NAME.type", "CocoDataset", "Its format; may be missing.", words=("CocoDataset",),
-            registry="engine.data.dataset.DATASET_TYPES"),
         "repeat": key("DATASETS.CATALOG.NAME.repeat", 1.0, "How often each of its images is used in a pass over the "
             "training images, on average; may be a fraction, and may be missing.", between=(0.001, 1000)),
+        "ann_file": key("DATASETS.CATALOG.NAME.ann_file", "", "Its annotations: a COCO JSON file, or a file or folder "
+            "of another format.", type=Path, not_empty=True),
+        "format": key("DATASETS.CATALOG.NAME.format", "", "The format of its annotations; if it is missing, it is "
+            "recognised.", ours=True, words=("coco", "voc", "yolo", "txt", "csv", "labelme", "competition"),
+            registry="engine.data.formats.FORMATS"),
+        "unlisted_are_empty": key("DATASETS.CATALOG.NAME.unlisted_are_empty", False, "Images in img_dir that the "
+            "annotations do not name are images without boxes; by default they are no part of the data set.",
+            ours=True),
+        "type": key("DATASETS.CATALOG.NAME.type", "CocoDataset", "The class of the data set; may be missing.",
+            words=("CocoDataset",), registry="engine.data.dataset.DATASET_TYPES"),
     },
 )
 _CLASS_MAP = Entries("names of classes", "a name, or \"\"", {},
@@ -66,8 +72,8 @@ KEYS = [
         "background, or of category id 0 without boxes.", ours=True),
     key("DATASETS.ROOT", "datasets", "Folder to which relative paths of the catalog are relative.", ours=True,
         type=Path),
-    key("DATASETS.CATALOG", {}, "Your own data sets, any number: {name: {img_dir: folder of images, ann_file: COCO "
-        "JSON}}. For another format add type: the name of a class of your own.", ours=True, entries=_CATALOG),
+    key("DATASETS.CATALOG", {}, "Your own data sets, any number: {name: {img_dir: folder of images, ann_file: "
+        "annotations}}, in any format of docs/data.md or one of your own (format: NAME).", ours=True, entries=_CATALOG),
     key("DATALOADER.NUM_WORKERS", 4, "Processes that read images; 0 reads in the training process.", between=(0, 1024)),
     key("DATALOADER.TIMEOUT", 600, "A run that waits for images ends with an error if none of its worker processes has "
         "begun or finished reading one for so many seconds (a network drive that hangs); 0 waits for ever.", ours=True,

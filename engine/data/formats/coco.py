@@ -43,8 +43,8 @@ _OPTIONAL = {
 
 
 @FORMATS.register("coco")
-def read(ann_file: Path) -> AnnotationTable:
-    """The annotations of a COCO file.
+def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
+    """The annotations of a COCO file, which tells all itself; `img_dir` is not looked at.
 
     Raises:
         InputError: the first of `file_faults`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from engine.spelling import is_text
@@ -16,6 +17,8 @@ Id = int | str
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _WHOLE_NUMBER = re.compile(r"([+-]?\d{1,4000})(\.0*)?", re.ASCII)  # Python converts up to 4300 digits
 _MAX = sys.float_info.max
+_LONGEST_NUMBER = 2000
+"""Characters; a sum of two floats has at most 640 digits."""
 _MAX_EXACT = 2**53  # the whole numbers up to here are exact as floats
 
 
@@ -49,6 +52,34 @@ def number(value: Any) -> int | float | None:
             return None
         value = float(text)
     return value if is_finite_number(value) else None
+
+
+def exact(value: Any) -> Decimal | None:
+    """The number that `number` finds, as it is written; None if it finds none.
+
+    JSON that is read with `parse_float=str` keeps how its numbers are written.
+
+    Example:
+        >>> exact("0.10"), exact(3), exact("1e400"), exact("x")
+        (Decimal('0.10'), Decimal('3'), None, None)
+    """
+    if type(value) is str and len(value) > _LONGEST_NUMBER:
+        return None
+    found = number(value)
+    if found is None:
+        return None
+    try:
+        return Decimal(value.strip() if type(value) is str else repr(found))
+    except InvalidOperation:  # an exponent of more digits than decimals have; as a float it is 0
+        return Decimal(0)
+
+
+def exact_numbers(values: Any, count: int) -> list[Decimal] | None:
+    """`count` numbers in a list, as `exact` reads them; None if one is none, or if there are not `count`."""
+    if not isinstance(values, list) or len(values) != count:
+        return None
+    found = list(map(exact, values))
+    return None if None in found else found
 
 
 def numbers(values: Any, count: int | None = None) -> list[int | float] | None:

@@ -1,0 +1,204 @@
+"""The data sets that a folder holds, in any format: annotations, the images that they mean, and their splits."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from engine.data.annotations import AnnotationTable
+from engine.data.formats import recognise, txt, yolo
+from engine.data.formats.class_list import FILES
+from engine.data.formats.files_below import files_below
+from engine.data.formats.image_names import ImageNames
+from engine.data.image_file import IMAGE_SUFFIXES
+from engine.errors import InputError
+from engine.spelling import normal_name
+
+_SAMPLE = 50
+"""Images of a data set that are sought in each folder of images."""
+_SPLIT_WORDS = {"train": "train", "training": "train", "trainval": "trainval", "val": "val", "valid": "val",
+                "validation": "val", "dev": "val", "test": "test", "testing": "test"}  # fmt: skip
+_OTHER_JSON = re.compile(r"bbox|metrics|thresholds|results?|captions.*|person_keypoints.*|stuff.*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class FoundSet:
+    """A data set as an entry of `DATASETS.CATALOG` names it.
+
+    Attributes:
+        split: "train", "val", "test", "trainval", or "" where nothing tells.
+        img_dir: the folder of its images.
+        ann_file: the file or folder of its annotations.
+        format: a name in `annotations.FORMATS`.
+    """
+
+    split: str
+    img_dir: Path
+    ann_file: Path
+    format: str
+
+    def read(self) -> AnnotationTable:
+        """Its annotations.
+
+        Raises:
+            InputError: they are faulty.
+        """
+        return recognise.read_annotations(self.ann_file, self.img_dir, self.format)
+
+
+def find_sets(folder: Path) -> list[FoundSet]:
+    """The data sets in a folder and the folders in it, by split and name; two of one split are alternatives.
+
+    Raises:
+        InputError: there are no images, no annotations that belong to them, or a file is faulty; one line says what was
+            looked for.
+    """
+    if not os.path.isdir(folder):
+        raise InputError(f"{folder}: is no folder; name the one that holds images and annotations")
+    image_dirs = _image_dirs(folder)
+    if not image_dirs:
+        raise InputError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)}) in it or in folders below it")
+    for search in (_of_yaml, _of_json, _of_voc, _of_tables, _of_text):
+        found = list(search(folder, image_dirs))
+        if found:
+            order = ["train", "trainval", "val", "test", ""]
+            return sorted(found, key=lambda each: (order.index(each.split), str(each.ann_file)))
+    raise InputError(
+        f"{folder}: no annotations were found beside its images; looked for COCO, LabelMe or competition JSON, VOC XML,"
+        " YOLO or plain text, and CSV"
+    )
+
+
+def split_of(path: Path) -> str:
+    """The split that the name of a file or of a folder above it tells, the nearest one first.
+
+    Example:
+        >>> split_of(Path("parts/annotations/instances_val2017.json")), split_of(Path("parts/a.json"))
+        ('val', '')
+    """
+    for part in (path.stem if path.suffix else path.name, *list(path.parts)[-2::-1]):
+        words = re.findall(r"[a-z]+", part.lower())
+        if found := [_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS]:
+            return found[-1]
+    return ""
+
+
+def _image_dirs(folder: Path) -> dict[Path, list[str]]:
+    """Folders below (and with) `folder` that hold images -> names in them, relative, also of the folders below."""
+    names = files_below(folder, IMAGE_SUFFIXES)
+    dirs: dict[Path, list[str]] = {}
+    for name in names:
+        parts = name.split("/")
+        for depth in range(len(parts)):
+            dirs.setdefault(folder.joinpath(*parts[:depth]), []).append("/".join(parts[depth:]))
+    return dirs
+
+
+def _best_dir(wanted: Iterable[str], image_dirs: dict[Path, list[str]], near: Path, by_stem: bool) -> Path | None:
+    """The folder that holds most of the `wanted` images.
+
+    Of equals it is the one with most folder names in common with `near` (`images/train` for `labels/train`), then with
+    the fewest images, then the innermost.
+    """
+
+    sample = list(islice(wanted, _SAMPLE))
+    best, best_rank = None, (0, 0, 0, 0)
+    for place, names in image_dirs.items():
+        images = ImageNames(place, names)
+        count = sum(images.of_stem(each) is not None if by_stem else normal_name(each) in images for each in sample)
+        rank = (count, len(set(place.parts) & set(near.parts)), -len(names), len(place.parts))
+        if count and rank > best_rank:
+            best, best_rank = place, rank
+    return best
+
+
+# ---------------------------------------------------------------- one function per kind of annotations
+
+
+def _of_yaml(folder: Path, image_dirs: dict[Path, list[str]]) -> Iterator[FoundSet]:
+    for name in files_below(folder, (".yaml", ".yml")):
+        path = folder / name
+        try:
+            splits = yolo.splits(path) if "names" in yolo.read_yaml(path) else {}
+        except InputError:  # a YAML file of something else
+            continue
+        for split, places in splits.items():
+            for place in places:
+                if place.is_dir():
+                    yield FoundSet(split, place, path, "yolo")
+                else:
+                    yield FoundSet(split, folder, place, "yolo")
+
+
+def _of_json(folder: Path, image_dirs: dict[Path, list[str]]) -> Iterator[FoundSet]:
+    labelme: dict[Path, list[str]] = {}
+    for name in files_below(folder, (".json",)):
+        path = folder / name
+        if _OTHER_JSON.fullmatch(path.stem):
+            continue
+        kind = recognise.recognise(path)
+        if kind == "labelme":
+            labelme.setdefault(path.parent, []).append(path.stem)
+            continue
+        try:
+            file_names = recognise.read_annotations(path, None, kind).file_names
+        except InputError:
+            if kind == "coco" and not recognise.looks_like_coco(path):
+                continue
+            raise
+        if img_dir := _best_dir(file_names, image_dirs, path, by_stem=False):
+            yield FoundSet(split_of(path.relative_to(folder)), img_dir, path, kind)
+    for place, stems in labelme.items():
+        if not any(other in place.parents for other in labelme) and (
+            img_dir := _best_dir(stems, image_dirs, place, by_stem=True)
+        ):
+            yield FoundSet(split_of(place.relative_to(folder)), img_dir, place, "labelme")
+
+
+def _of_voc(folder: Path, image_dirs: dict[Path, list[str]]) -> Iterator[FoundSet]:
+    by_place: dict[Path, list[str]] = {}
+    for name in files_below(folder, (".xml",)):
+        path = folder / name
+        by_place.setdefault(path.parent, []).append(path.stem)
+    for place, stems in by_place.items():
+        if any(other in place.parents for other in by_place):
+            continue  # read with the folder above it
+        img_dir = _best_dir(stems, image_dirs, place, by_stem=True)
+        if img_dir is None:
+            continue
+        lists = [each for each in sorted(place.parent.glob("ImageSets/Main/*.txt")) if each.stem in _SPLIT_WORDS]
+        if place.name == "Annotations" and lists:
+            is_split = {"train", "val"} <= {each.stem for each in lists}
+            for each in lists:
+                if is_split and each.stem == "trainval":
+                    continue  # both together
+                yield FoundSet(_SPLIT_WORDS[each.stem], img_dir, each, "voc")
+        else:
+            yield FoundSet(split_of(place.relative_to(folder)), img_dir, place, "voc")
+
+
+def _of_tables(folder: Path, image_dirs: dict[Path, list[str]]) -> Iterator[FoundSet]:
+    for name in files_below(folder, (".csv", ".tsv")):
+        path = folder / name
+        if path.name.lower() in FILES:
+            continue
+        file_names = recognise.read_annotations(path, None, "csv").file_names
+        if img_dir := _best_dir(file_names, image_dirs, path, by_stem=False):
+            yield FoundSet(split_of(path.relative_to(folder)), img_dir, path, "csv")
+
+
+def _of_text(folder: Path, image_dirs: dict[Path, list[str]]) -> Iterator[FoundSet]:
+    by_place: dict[Path, list[str]] = {}
+    for name in txt.annotation_files(folder):
+        path = folder / name
+        by_place.setdefault(path.parent, []).append(path.stem)
+    for place, stems in by_place.items():
+        if any(other in place.parents for other in by_place):
+            continue  # read with the folder above it
+        if img_dir := _best_dir(stems, image_dirs, place, by_stem=True):
+            kind = recognise.recognise(place)
+            yield FoundSet(split_of(place.relative_to(folder)), img_dir, place, kind)

@@ -1,0 +1,87 @@
+"""Plain text: a file for each image, with a line `x1 y1 x2 y2 class` for each box.
+
+Blanks, tabs, commas or semicolons stand between the values; the class is the rest of the line, a name or a number. The
+names of numbers may stand in `classes.txt` beside the files or above them. The first line may be a header. An image has
+the name of its file, perhaps with `_test` or another usual tail more or less: `00041000_test.jpg` for `00041000.txt`.
+An empty file is an image without boxes; images without a file are no part of the data set.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from engine.data.annotations import FORMATS, AnnotationTable
+from engine.data.formats.class_list import FILES, find_class_list
+from engine.data.formats.collector import Collector
+from engine.data.formats.corners import to_xywh
+from engine.data.formats.files_below import files_below
+from engine.data.formats.image_names import ImageNames
+from engine.data.formats.text_file import read_lines
+from engine.data.formats.values import exact
+from engine.errors import InputError, shown
+from engine.log import warn_once
+from engine.spelling import normal_name
+
+NOT_ANNOTATIONS = frozenset(
+    (*FILES, "readme.txt", "license.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "trainval.txt")
+)
+"""Names, in lower case, of text files among annotations that are none."""
+
+_SEPARATOR = r"(?:\s*[,;]\s*|\s+)"
+_LINE = re.compile(
+    rf"\(?([^\s,;]+){_SEPARATOR}([^\s,;]+){_SEPARATOR}([^\s,;]+){_SEPARATOR}([^\s,;]+?)\)?{_SEPARATOR}(.+)"
+)
+
+
+@FORMATS.register("txt")
+def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
+    """The annotations of a folder of text files, or of one, see above; `img_dir` tells which suffix an image has.
+
+    Raises:
+        InputError: there is no text file, or a line is faulty.
+    """
+    is_folder = ann_file.is_dir()
+    folder = ann_file if is_folder else ann_file.parent
+    names = annotation_files(ann_file) if is_folder else [ann_file.name]
+    if not names:
+        raise InputError(f"{ann_file}: holds no text files (.txt) of annotations")
+    images = ImageNames(img_dir)
+    found = Collector(ann_file, find_class_list(folder))
+    num_guessed = 0
+    for name in names:
+        stem = name[: -len(".txt")]
+        image = images.of_stem(stem)
+        num_guessed += image is None
+        file_name = image or f"{stem}.jpg"
+        found.add_image(file_name)
+        for number, line in enumerate(read_lines(folder / name), start=1):
+            if line and not (number == 1 and is_header(line)):
+                _add_line(line, f"{folder / name}:{number}", file_name, found)
+    if num_guessed and img_dir is not None:
+        warn_once(f"{ann_file}: {num_guessed} of {len(names)} text files have no image of their name in {img_dir}")
+    return found.table()
+
+
+def annotation_files(folder: Path) -> list[str]:
+    """Names relative to `folder` of the text files in and below it that may hold annotations."""
+    names = files_below(folder, (".txt",))
+    return [name for name in names if name.rpartition("/")[2].lower() not in NOT_ANNOTATIONS]
+
+
+def is_header(line: str) -> bool:
+    """Whether a line has words where numbers of a box would be, such as `x1 y1 x2 y2 class`."""
+    words = re.split(_SEPARATOR, line)
+    return line.startswith("#") or (len(words) >= 4 and all(exact(word) is None for word in words))
+
+
+def _add_line(line: str, where: str, file_name: str, found: Collector) -> None:
+    match = _LINE.fullmatch(line)
+    corners = [exact(match[k]) for k in range(1, 5)] if match else [None]
+    class_name = normal_name(match[5]).strip(",; ") if match else ""
+    if None in corners or not class_name:
+        raise InputError(f"{where}: must be x1 y1 x2 y2 class, such as `10 20 30 40 hole`, not {shown(line)}")
+    box = to_xywh(corners)
+    if box is None:
+        raise InputError(f"{where}: its box is too large for a number")
+    found.add_box(file_name, class_name, box)
