@@ -14,8 +14,6 @@ _CATALOG = Entries(
     {
         "img_dir": key("DATASETS.CATALOG.NAME.img_dir", "", "The folder of its images.", type=Path,
             not_empty=True),
-        "repeat": key("DATASETS.CATALOG.NAME.repeat", 1.0, "How often each of its images is used in a pass over the "
-            "training images, on average; may be a fraction, and may be missing.", between=(0.001, 1000)),
         "ann_file": key("DATASETS.CATALOG.NAME.ann_file", "", "Its annotations: a COCO JSON file, or a file or folder "
             "of another format.", type=Path, not_empty=True),
         "format": key("DATASETS.CATALOG.NAME.format", "", "The format of its annotations; if it is missing, it is "
@@ -26,6 +24,8 @@ _CATALOG = Entries(
             ours=True),
         "type": key("DATASETS.CATALOG.NAME.type", "CocoDataset", "The class of the data set; may be missing.",
             words=("CocoDataset",), registry="engine.data.dataset.DATASET_TYPES"),
+        "repeat": key("DATASETS.CATALOG.NAME.repeat", 1.0, "How often each of its images is used in a pass over the "
+            "training images, on average; may be a fraction, and may be missing.", between=(0.001, 1000)),
     },
 )
 _CLASS_MAP = Entries("names of classes", "a name, or \"\"", {},
