@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from yacs.config import CfgNode
 
+from engine.assembly.augmentation import build_augmentations
 from engine.assembly.convention import build_convention
 from engine.assembly.solver import run_length
 from engine.data import catalog, samplers, summary, transforms
@@ -156,7 +157,8 @@ def report_test_data(cfg: CfgNode, dataset: LabelledImages) -> None:
         summary.report_useless(summaries)
 
 
-def build_train_transform(cfg: CfgNode) -> transforms.Transform:
+def build_train_transform(cfg: CfgNode, class_names: Sequence[str] = ()) -> transforms.Transform:
+    """What becomes of an image in training; label k is class_names[k], for steps that ask for classes by name."""
     return transforms.train_transform(
         min_sizes=train_sizes(cfg),
         max_size=cfg.INPUT.MAX_SIZE_TRAIN,
@@ -167,6 +169,7 @@ def build_train_transform(cfg: CfgNode) -> transforms.Transform:
         vertical_flip=cfg.INPUT.VERTICAL_FLIP_PROB_TRAIN,
         jitter=(cfg.INPUT.BRIGHTNESS, cfg.INPUT.CONTRAST, cfg.INPUT.SATURATION, cfg.INPUT.HUE),
         convention=build_convention(cfg),
+        augmentations=build_augmentations(cfg, class_names),
     )
 
 
@@ -217,7 +220,8 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, dataset: Labelled
         accumulate=cfg.SOLVER.ACCUMULATE,
         plan=plan,
     )
-    samples = TrainSamples(dataset, build_train_transform(cfg), seed)
+    transform = build_train_transform(cfg, dataset.class_names)
+    samples = TrainSamples(dataset, transform, seed, cfg.SOLVER.IMS_PER_BATCH)
     return _loader(cfg, dataset, samples, batch_sampler)
 
 

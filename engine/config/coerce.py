@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -133,6 +133,33 @@ def literal(value: Any) -> Any:
         return value
 
 
+def plain_value(value: Any) -> Any:
+    """A value for an argument, such that it is the same after a dump: lists become tuples.
+
+    Strings are read as elsewhere in the file, where no type tells what is wanted: "(1, 2)" is a tuple and 1e-4, which
+    YAML leaves a string, a number.
+
+    Raises:
+        BadValueError: it is an object that YAML cannot hold, or nothing tells whether it is text (010, no).
+    """
+    if isinstance(value, Unclear):
+        number = literal(str(value))
+        if isinstance(number, str):
+            raise BadValueError(f'may be text or not, got {shown(value)}; write a plain number, True, False or "text"')
+        value = number
+    if isinstance(value, str) and (re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value) or value[:1] in ("(", "[")):
+        value = literal(value)
+    if isinstance(value, list | tuple):
+        return tuple(plain_value(each) for each in value)
+    if isinstance(value, Mapping):  # in a list
+        return {str(name) if isinstance(name, Unclear) else name: plain_value(each) for name, each in value.items()}
+    if type(value) is int and abs(value) >= 2**63:
+        raise BadValueError(f"must be a number of 64 bits, got {shown(value)}")
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise BadValueError(f"must be a plain value (a number, string, bool, list or mapping), got {shown(value)}")
+
+
 def _meant(value: Any, type_: Any) -> Any:
     """What a string stands for where the type is wanted; anything else as it is."""
     if not isinstance(value, str):
@@ -185,7 +212,7 @@ def _correction(value: Any, type_: Any) -> str:
         return f"; write {int(meant)}"
     if type_ is bool and meant in (0, 1):
         return f"; write {bool(meant)}"
-    if not get_args(type_) or isinstance(meant, list | tuple):
+    if not get_args(type_) or get_args(type_)[-1] is not Ellipsis or isinstance(meant, list | tuple):
         return ""
     element = get_args(type_)[0]
     if isinstance(meant, str) and meant.startswith(("(", "[")) and element is str:

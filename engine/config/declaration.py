@@ -10,6 +10,8 @@ MOST_INT, MOST_FLOAT = 2**31 - 1, 1e9
 """Limits of the keys that declare no highest value of their own: what a tensor can count, and far from an overflow."""
 MIN_SIZE, MAX_SIZE = 8, 100_000
 """Sides of images in pixels: below 8, the stride of the finest level, not one cell is left; above, no memory is."""
+LOW_AND_HIGH = (2, "low and high")
+"""The length of a range of which the first number may not be above the second."""
 MAX_CHANNELS, MAX_CLASSES, MAX_BATCH = 65_536, 100_000, 65_536
 
 
@@ -52,6 +54,24 @@ class Entries:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """What an ordered list of named steps may hold, see `engine.config.steps`.
+
+    Attributes:
+        registry: "module.NAME" of the registry in which a module of `IMPORTS` may register more.
+        arguments: step -> argument -> its declaration.
+    """
+
+    registry: str
+    arguments: dict[str, dict[str, Key]]
+
+    @property
+    def fields(self) -> dict[str, Key]:
+        """The declarations of all arguments, as STEP.argument."""
+        return {f"{step}.{name}": each for step, named in self.arguments.items() for name, each in named.items()}
+
+
+@dataclass(frozen=True)
 class Key:
     """A key of the tree; `key` builds one.
 
@@ -65,7 +85,8 @@ class Key:
         limits: lowest and highest value, both allowed; of a tuple, for each element.
         length: exact number of entries, and what they are.
         not_empty: a tuple must have an entry, a string a character.
-        entries: of a mapping, what it holds; None when that is the user's affair (arguments of their own part).
+        entries: of a mapping, what it holds; None when that is the user's affair (arguments of their own part). Of a
+            list of named steps, the steps.
     """
 
     name: str
@@ -77,7 +98,12 @@ class Key:
     words: Words | None
     length: tuple[int, str] | None
     not_empty: bool
-    entries: Entries | None
+    entries: Entries | Steps | None
+
+    @property
+    def steps(self) -> Steps | None:
+        """The steps of a key that holds a list of them."""
+        return self.entries if isinstance(self.entries, Steps) else None
 
 
 def key(
@@ -94,7 +120,7 @@ def key(
     endings: tuple[str, ...] = ("",),
     length: tuple[int, str] | None = None,
     not_empty: bool = False,
-    entries: Entries | None = None,
+    entries: Entries | Steps | None = None,
 ) -> Key:
     """Declare a key, see `Key` and `Words`; `type` only where the default cannot tell (it is empty).
 

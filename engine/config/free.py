@@ -7,12 +7,11 @@ There are two kinds. `DATASETS.CATALOG` and `SOLVER.PARAM_GROUPS` map each name 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.config.coerce import BadValueError, Unclear, literal, read, shown
+from engine.config.coerce import BadValueError, literal, plain_value, read, shown
 from engine.config.declaration import Key
 from engine.config.yaml_file import Entry, Group
 from engine.errors import InputError
@@ -104,33 +103,6 @@ def _argument(above: tuple[str, ...], entry: Entry) -> Iterator[Assignment]:
             yield from _argument(path, each)
         return
     try:
-        yield Assignment(path, _plain(entry.value), entry.where)
+        yield Assignment(path, plain_value(entry.value), entry.where)
     except BadValueError as error:
         raise InputError(f"{entry.where}: {'.'.join(path)} {error}") from None
-
-
-def _plain(value: Any) -> Any:
-    """A value for an argument, such that it is the same after a dump: lists become tuples.
-
-    Strings are read as elsewhere in the file, where no type tells what is wanted: "(1, 2)" is a tuple and 1e-4, which
-    YAML leaves a string, a number.
-
-    Raises:
-        BadValueError: it is an object that YAML cannot hold, or nothing tells whether it is text (010, no).
-    """
-    if isinstance(value, Unclear):
-        number = literal(str(value))
-        if isinstance(number, str):
-            raise BadValueError(f'may be text or not, got {shown(value)}; write a plain number, True, False or "text"')
-        value = number
-    if isinstance(value, str) and (re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value) or value[:1] in ("(", "[")):
-        value = literal(value)
-    if isinstance(value, list | tuple):
-        return tuple(_plain(each) for each in value)
-    if isinstance(value, Mapping):  # in a list
-        return {str(name) if isinstance(name, Unclear) else name: _plain(each) for name, each in value.items()}
-    if type(value) is int and abs(value) >= 2**63:
-        raise BadValueError(f"must be a number of 64 bits, got {shown(value)}")
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    raise BadValueError(f"must be a plain value (a number, string, bool, list or mapping), got {shown(value)}")

@@ -11,7 +11,8 @@ from engine.config import foreign_keys
 from engine.config.coerce import UNCLEAR, BadValueError, Unclear, describe, literal, shown
 from engine.config.declaration import Key
 from engine.config.free import Assignment, assigned, entries_of
-from engine.config.keys import MAPPINGS
+from engine.config.keys import KEYS, MAPPINGS
+from engine.config.steps import name_of, read_steps
 from engine.config.tree import read_at, type_of
 from engine.config.yaml_file import BASE_KEY, Entry, Group
 from engine.errors import InputError, printable
@@ -28,6 +29,7 @@ class Merge:
     tree: Mapping[str, Any]
     assignments: list[Assignment] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)  # of the names of steps, see `steps.name_of`
 
     def add_entries(self, entries: Iterable[Entry]) -> None:
         """Takes the entries of a YAML file."""
@@ -89,6 +91,9 @@ class Merge:
 
     def _take_leaf(self, entry: Entry, path: tuple[str, ...], present: Any) -> None:
         key, type_ = ".".join(path), type_of(".".join(path), present)
+        if key in KEYS and KEYS[key].steps and not isinstance(entry.value, Group):
+            self._take_steps(KEYS[key], entry, path)
+            return
         if isinstance(entry.value, Group):
             self._refuse(entry, f"{key} must be {describe(type_) if type_ else 'one value'}, got a group of keys")
             return
@@ -96,6 +101,14 @@ class Merge:
             self.assignments.append(Assignment(path, read_at(key, entry.value, present), entry.where))
         except BadValueError as error:
             self._refuse(entry, f"{key} {error}")
+
+    def _take_steps(self, key: Key, entry: Entry, path: tuple[str, ...]) -> None:
+        steps, places, mistakes = read_steps(key, entry.value, entry.where)
+        for mistake in mistakes:
+            self._note(mistake)
+        if not mistakes:
+            self.assignments.append(Assignment(path, steps, entry.where))
+            self.places.update({name_of(key.name, index): place for index, place in enumerate(places)})
 
     def _take_mapping(self, mapping: Key, entry: Entry) -> None:
         with self._noting_mistakes():

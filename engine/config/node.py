@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 import yacs.config
 
 from engine.config.coerce import BadValueError, check_words
-from engine.config.declaration import Key
+from engine.config.declaration import Entries, Key
 from engine.config.free import group_of
 from engine.config.keys import KEYS, MAPPINGS
 from engine.config.merge import Merge
 from engine.config.rules import broken_rules
+from engine.config.steps import name_key, name_of
 from engine.config.tree import DEFAULTS, leaves
 from engine.config.yaml_file import read_chain
 from engine.errors import InputError
@@ -134,7 +135,10 @@ class CfgNode(yacs.config.CfgNode):
         for name, key in KEYS.items():
             if key.words and key.words.registry:
                 yield name, key, values[name]
-            for entry, fields in values[name].items() if key.entries and key.entries.fields else ():
+            for index, step in enumerate(values[name] if key.steps else ()):
+                yield name_of(name, index), name_key(key.steps), step["name"]
+            is_mapping = isinstance(key.entries, Entries) and key.entries.fields
+            for entry, fields in values[name].items() if is_mapping else ():
                 for field, value in fields.items():
                     declared = key.entries.fields[field]
                     if declared.words and declared.words.registry:
@@ -153,6 +157,7 @@ class CfgNode(yacs.config.CfgNode):
             key = ".".join(each.path)
             self.__dict__["_written"].pop(key, None)  # so that it goes to the end
             self.__dict__["_written"][key] = (each.where, each.value)
+        self.__dict__["_written"].update({name: (where, None) for name, where in merge.places.items()})
 
     def _put(self, path: tuple[str, ...], value: Any) -> None:
         """Sets a value; an empty dict stands for a node, whose entries are put one by one."""

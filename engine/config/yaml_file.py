@@ -27,6 +27,12 @@ _UNCLEAR_TAG = f"{_YAML}unclear"
 _MAX_VALUES = 100_000  # the largest configuration has some hundreds
 
 
+class Placed(dict[Any, Any]):
+    """A mapping within a list, and where it begins: "path/to/file.yaml:LINE"."""
+
+    where: str
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, except that it refuses tags and does not guess.
 
@@ -35,6 +41,12 @@ class _Loader(yaml.SafeLoader):
     """
 
     yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}  # not those of SafeLoader
+
+    def construct_placed(self, node: yaml.MappingNode) -> Iterator[Placed]:
+        placed = Placed()
+        placed.where = _where(node)
+        yield placed
+        placed.update(self.construct_mapping(node))
 
     def construct_unclear(self, node: yaml.ScalarNode) -> Unclear:
         return Unclear(self.construct_scalar(node))
@@ -51,6 +63,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+_Loader.add_constructor(f"{_YAML}map", _Loader.construct_placed)
 _Loader.add_constructor(_UNCLEAR_TAG, _Loader.construct_unclear)
 for _tag, _pattern, _first in (
     (f"{_YAML}null", "null|Null|NULL|~|", ["n", "N", "~", ""]),

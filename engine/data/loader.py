@@ -9,7 +9,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from engine.data.batch import Batch
 from engine.data.dataset import LabelledImages
 from engine.data.image_file import collected_damage
 from engine.data.parcel import Channel, Parcel, pack
-from engine.data.transforms import random_state
+from engine.data.transforms import Scene, random_state
 from engine.data.workers import (
     CAN_FORK,
     Progress,
@@ -42,6 +42,7 @@ SECONDS_PER_LOOK = 5.0
 """How often a wait for a batch looks at the progress of the workers."""
 
 Transform = Callable[[np.ndarray, Targets], tuple[Tensor, Targets]]
+TrainTransform = Callable[[np.ndarray, Targets, Scene], tuple[Tensor, Targets]]
 
 
 @dataclass
@@ -93,22 +94,35 @@ class TrainSamples(Dataset):
     """Samples by key (position in the stream, image index); random choices are a function of (seed, position).
 
     An image that cannot be read is replaced by the next one that can.
+
+    Attributes:
+        batch_size: images of a global batch, for what is drawn once per batch.
     """
 
     dataset: LabelledImages
-    transform: Transform
+    transform: TrainTransform
     seed: int
+    batch_size: int = 1
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | InputError:
         position, index = key
         skipped: list[str] = []
         for step in range(len(self.dataset)):
             candidate = (index + step) % len(self.dataset)
+            damage: list[str] = []
             try:
-                with random_state(self.seed, position):
-                    return replace(_load(self.dataset, candidate, self.transform), skipped=skipped)
+                image, targets = _read(self.dataset, candidate, damage)
             except InputError as error:
                 skipped.append(str(error))
+                continue
+            read = partial(_read, self.dataset, damage=damage)
+            scene = Scene(self.dataset, read, candidate, self.seed, position // self.batch_size, skipped)
+            try:
+                with random_state(self.seed, position):
+                    tensor, targets = self.transform(image, targets, scene)
+            except InputError as error:
+                return error
+            return Sample(tensor, targets, skipped, "; ".join(damage) or None)
         return InputError(f"none of {len(skipped)} images can be read; the first: {skipped[0]}")
 
 
@@ -123,16 +137,19 @@ class TestSamples(Dataset):
 
     def __getitem__(self, index: int) -> Sample | Unreadable:
         try:
-            return _load(self.dataset, index, self.transform)
+            damage: list[str] = []
+            tensor, targets = self.transform(*_read(self.dataset, index, damage))
+            return Sample(tensor, targets, damaged_file="; ".join(damage) or None)
         except InputError as error:
             return Unreadable(self.dataset.image_id(index), str(error))
 
 
-def _load(dataset: LabelledImages, index: int, transform: Transform) -> Sample:
-    with reading(index), collected_damage() as damage:
+def _read(dataset: LabelledImages, index: int, damage: list[str]) -> tuple[np.ndarray, Targets]:
+    """An image of the data set; what is said of damage to its file is added to `damage`."""
+    with reading(index), collected_damage() as lines:
         image, targets = dataset.read(index)
-    tensor, targets = transform(image, targets)
-    return Sample(tensor, targets, damaged_file="; ".join(damage) or None)
+    damage += lines
+    return image, targets
 
 
 class BatchLoader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.config.declaration import MAX_SIZE, MIN_SIZE, Entries, key
+from engine.config.keys.augmentations import STEPS
 
 # One key after another as in a table, so that a search for a key shows its default too.
 # fmt: off
@@ -55,6 +56,9 @@ KEYS = [
     key("INPUT.SATURATION", 0.0, "The same for saturation.", ours=True, between=(0, 10)),
     key("INPUT.HUE", 0.0, "Hue is shifted by a fraction of the colour circle drawn from [-x, x]; 0 is off.", ours=True,
         between=(0, 0.5)),
+    key("INPUT.AUGMENTATIONS", (), "Steps of augmentation in their order, [{name: Mosaic, prob: 0.3}, ...], applied to "
+        "the image as read; resizing, flips and colour jitter follow. docs/augmentation.md has a table of them.",
+        ours=True, type=tuple[dict, ...], entries=STEPS),
     key("DATASETS.TRAIN", (), "Names of the data sets to train on: built-in ones (coco_2017_train, ...) or those of "
         "CATALOG.", type=tuple[str, ...]),
     key("DATASETS.TEST", (), "Names of the data sets to test on.", type=tuple[str, ...]),

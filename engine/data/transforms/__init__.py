@@ -9,18 +9,44 @@ Pixels are transformed by torchvision.transforms.v2, boxes by `box_ops`, since t
 convention.
 """
 
-from engine.data.transforms.chain import Step, Transform, test_transform, train_transform
-from engine.data.transforms.flips import RandomHorizontalFlip, RandomVerticalFlip
+from engine.data.transforms.albumentations_step import AlbumentationsStep
+from engine.data.transforms.chain import Transform, test_transform, train_transform
+from engine.data.transforms.copy_paste import CopyPaste
+from engine.data.transforms.crops import Cutout, Expand, IoUCrop, RandomCrop
+from engine.data.transforms.flips import RandomHorizontalFlip, RandomVerticalFlip, Rotate90
+from engine.data.transforms.mixing import MixUp, Mosaic
+from engine.data.transforms.photometric import Blur, Clahe, Jpeg, Noise, PhotometricDistortion
 from engine.data.transforms.pixels import ColorJitter, Normalize
 from engine.data.transforms.randomness import random_state
-from engine.data.transforms.resize import Resize, resize_pixels, resized_size
+from engine.data.transforms.resize import LargeScaleJitter, MultiScale, Resize, resize_pixels, resized_size
+from engine.data.transforms.step import AUGMENTATIONS, Scene, SceneStep, Sometimes, Step
 
 __all__ = [
+    "AUGMENTATIONS",
+    "AlbumentationsStep",
+    "Blur",
+    "Clahe",
     "ColorJitter",
+    "CopyPaste",
+    "Cutout",
+    "Expand",
+    "IoUCrop",
+    "Jpeg",
+    "LargeScaleJitter",
+    "MixUp",
+    "Mosaic",
+    "MultiScale",
+    "Noise",
     "Normalize",
+    "PhotometricDistortion",
+    "RandomCrop",
     "RandomHorizontalFlip",
     "RandomVerticalFlip",
     "Resize",
+    "Rotate90",
+    "Scene",
+    "SceneStep",
+    "Sometimes",
     "Step",
     "Transform",
     "random_state",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,9 +11,8 @@ from torch import Tensor
 from engine.data.transforms.flips import RandomHorizontalFlip, RandomVerticalFlip
 from engine.data.transforms.pixels import ColorJitter, Normalize
 from engine.data.transforms.resize import Resize
+from engine.data.transforms.step import Scene, SceneStep, Step, apply
 from engine.structures import INCLUSIVE, PixelConvention, Targets
-
-Step = Callable[[Tensor, Targets], tuple[Tensor, Targets]]
 
 
 class Transform:
@@ -21,17 +20,19 @@ class Transform:
 
     Call it with BGR pixels (H, W, 3), as `engine.data.image_file.read_image` returns them, and targets; it returns a
     float32 tensor (3, H', W') and the targets in its pixels. Without targets (an image to predict on) it returns None
-    in their place.
+    in their place. `scene` is for steps that need more than the image, see `Scene`.
     """
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    def __init__(self, steps: Sequence[Step | SceneStep]) -> None:
         self.steps = list(steps)
 
-    def __call__(self, image: np.ndarray, targets: Targets | None = None) -> tuple[Tensor, Targets | None]:
+    def __call__(
+        self, image: np.ndarray, targets: Targets | None = None, scene: Scene | None = None
+    ) -> tuple[Tensor, Targets | None]:
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # (3, H, W), no copy
         current = Targets.empty(image_id=-1, size=image.shape[:2]) if targets is None else targets
         for step in self.steps:
-            tensor, current = step(tensor, current)
+            tensor, current = apply(step, tensor, current, scene)
         return tensor, None if targets is None else current
 
 
@@ -45,9 +46,17 @@ def train_transform(
     vertical_flip: float = 0.0,
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
     convention: PixelConvention = INCLUSIVE,
+    augmentations: Sequence[Step | SceneStep] = (),
 ) -> Transform:
-    """Resize, flip, jitter and normalise; `jitter` is (brightness, contrast, saturation, hue), all 0 for none."""
-    steps: list[Step] = [Resize(min_sizes, max_size, convention)]
+    """The `augmentations` in their order on the image as read, then resize, flip, jitter and normalise.
+
+    Args:
+        jitter: (brightness, contrast, saturation, hue), all 0 for none.
+        augmentations: if one of them sets the size of the image (`sets_size`), it is not resized once more.
+    """
+    steps: list[Step | SceneStep] = list(augmentations)
+    if not any(getattr(step, "sets_size", False) for step in steps):
+        steps.append(Resize(min_sizes, max_size, convention))
     if horizontal_flip > 0:
         steps.append(RandomHorizontalFlip(horizontal_flip))
     if vertical_flip > 0:

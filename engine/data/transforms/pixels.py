@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,17 +11,22 @@ from torchvision.transforms import v2
 from engine.structures import Targets
 
 
+def in_rgb(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """`change` of an image as torchvision takes it: RGB, or else each channel a grey image; floats are in 0..1."""
+    pixels = image.flip(0) if image.shape[0] == 3 else image[:, None]  # (3, H, W) or (C, 1, H, W)
+    pixels = change(pixels if image.dtype == torch.uint8 else pixels / 255)
+    pixels = pixels if image.dtype == torch.uint8 else pixels * 255
+    return pixels.flip(0) if image.shape[0] == 3 else pixels[:, 0]
+
+
 class ColorJitter:
-    """`torchvision.transforms.v2.ColorJitter` on a BGR image."""
+    """`torchvision.transforms.v2.ColorJitter`; without three channels only brightness and contrast change."""
 
     def __init__(self, brightness: float, contrast: float, saturation: float, hue: float) -> None:
         self.jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
 
     def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
-        image = image.flip(0)
-        if not image.is_floating_point():
-            return self.jitter(image).flip(0), targets
-        return self.jitter(image / 255).flip(0) * 255, targets  # floats of torchvision are in 0..1
+        return in_rgb(image, self.jitter), targets
 
 
 class Normalize:
