@@ -134,21 +134,6 @@ def train_sizes(cfg: CfgNode) -> Sequence[int]:
     return cfg.INPUT.MIN_SIZE_TRAIN if first == -1 else range(first, last + 1)
 
 
-def summarize_train_data(cfg: CfgNode, dataset: LabelledImages) -> list[summary.DataSummary]:
-    """Count and log what there is to train on, at the largest of the training sizes.
-
-    Raises:
-        InputError: there is no box to train on, or the boxes of a data set are not [x, y, width, height] in pixels.
-    """
-    summaries = None
-    if is_main():  # which alone reads the headers of the files
-        summaries = summary.summarize(dataset, max(train_sizes(cfg)), cfg.INPUT.MAX_SIZE_TRAIN)
-        summary.report(summaries)
-    summaries = broadcast_object(summaries)
-    summary.check_trainable(summaries)
-    return summaries
-
-
 def report_test_data(cfg: CfgNode, dataset: LabelledImages) -> None:
     """Count and log what there is to test on."""
     if is_main():

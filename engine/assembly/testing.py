@@ -180,7 +180,7 @@ def score_results(
     annotations = without_images(dataset.annotations, skipped_images)
     iou = cfg.TEST.THRESHOLD_IOU
     matches = match_detections(annotations, results, dataset.category_ids, [iou])
-    max_dets, limits = cfg.TEST.MAX_DETS, _detection_limits(cfg) if of_this_model else {}
+    max_dets, limits = cfg.TEST.MAX_DETS, detection_limits(cfg) if of_this_model else {}
     metrics = coco_metrics(annotations, results, dataset.class_names, dataset.category_ids, max_dets)
     metrics |= {"num_images": len(dataset) - len(skipped_images), "skipped_images": list(skipped_images)}
     metrics |= {"max_dets": max_dets, "notes": limit_notes(matches, max_dets, limits)}
@@ -189,7 +189,7 @@ def score_results(
     return {"metrics": metrics, "thresholds": thresholds}
 
 
-def _detection_limits(cfg: CfgNode) -> dict[str, int]:
+def detection_limits(cfg: CfgNode) -> dict[str, int]:
     """The limits on what the model finds in an image, by their keys; 0 for none."""
     limits = {}
     if cfg.MODEL.RPN_ONLY or cfg.TEST.BBOX_AUG.ENABLED:

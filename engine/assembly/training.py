@@ -14,14 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
 from engine import distributed
-from engine.assembly.data import (
-    VALUE_RANGE,
-    build_train_dataset,
-    build_train_loader,
-    set_value_range,
-    summarize_train_data,
-)
+from engine.assembly.data import VALUE_RANGE, build_train_dataset, build_train_loader, set_value_range
 from engine.assembly.device import build_device
+from engine.assembly.doctor import summarize_train_data
 from engine.assembly.model import build_model
 from engine.assembly.process import prepare, releasing_output_dir, write_config
 from engine.assembly.solver import RunLength, build_optimizer, build_schedule, run_length

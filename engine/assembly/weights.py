@@ -30,7 +30,7 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
     file = read_weights(cfg.MODEL.WEIGHT)
     unmet = unmet_conventions(cfg, file)
     if unmet:
-        get_logger(__name__).warning("%s was trained with %s; consider setting it", file.source, _written(unmet))
+        get_logger(__name__).warning("%s was trained with %s; consider setting it", file.source, written(unmet))
     if not cfg.MODEL.WEIGHT_SURGERY:
         return load_weights(model, file)
     num_anchors = model.rpn.anchor_generator.per_cell if cfg.MODEL.RPN_ONLY else 1
@@ -56,7 +56,7 @@ def follow_conventions(cfg: CfgNode, file: WeightFile) -> None:
         get_logger(__name__).warning(message, file.source, VALUE_RANGE, unmet.pop(VALUE_RANGE), cfg.INPUT.VALUE_RANGE)
     if not unmet:
         return
-    get_logger(__name__).warning("%s needs %s: set for this run", file.source, _written(unmet))
+    get_logger(__name__).warning("%s needs %s: set for this run", file.source, written(unmet))
     was_frozen = cfg.is_frozen()
     cfg.defrost()
     try:
@@ -107,5 +107,6 @@ def with_batch_norm_recomputed(cfg: CfgNode, state: dict[str, Any], num_images: 
     return {**state, "model": {**state["model"], **statistics}}
 
 
-def _written(conventions: dict[str, Any]) -> str:
+def written(conventions: dict[str, Any]) -> str:
+    """Keys and values in words."""
     return ", ".join(f"{key} {value}" for key, value in conventions.items())

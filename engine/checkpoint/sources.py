@@ -74,6 +74,18 @@ def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
         InputError: unknown name (suggests the nearest one), no such file, or no network (names the URL and where to
             put the file).
     """
+    url, path = locate(uri, cache_dir)
+    if url and not path.is_file():
+        _download(url, path)
+    return path
+
+
+def locate(uri: str | Path, cache_dir: str | Path | None = None) -> tuple[str, Path]:
+    """The URL of a URI ("" for a local file) and where its file is, or will be; without using the network.
+
+    Raises:
+        InputError: see `resolve`.
+    """
     text = str(uri)
     if not text:
         raise InputError("no weights given: set MODEL.WEIGHT to a file or URI")
@@ -82,7 +94,7 @@ def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
         path = Path(expanded(urllib.parse.unquote(rest) if separator else text))
         if not path.exists():
             raise InputError(f"{path}: no such weights file{nearest_file(path)}")
-        return path
+        return "", path
     if scheme == "catalog":
         url = CATALOG.get(rest.strip("/"))
         if url is None:
@@ -96,10 +108,8 @@ def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
     path = cache_path(url, cache_dir)
     hub = Path(torch.hub.get_dir()) / "checkpoints" / path.name
     if scheme == "torchvision" and not path.is_file() and hub.is_file():
-        return hub
-    if not path.is_file():
-        _download(url, path)
-    return path
+        return "", hub
+    return url, path
 
 
 def cache_path(url: str, cache_dir: str | Path | None = None) -> Path:

@@ -197,7 +197,7 @@ class CocoDataset(DetectionDataset):
         self._ids, self._file_names = table.image_ids, find_file_names(name, self.img_dir, table.file_names)
         self.sizes = table.sizes[self._image_rows]
         self._store_boxes(boxes, np.flatnonzero(trained_on & keep_images[table.image_rows]))
-        self._measured: tuple[np.ndarray, int] | None = None
+        self._measured: tuple[np.ndarray, np.ndarray] | None = None
 
     def _read_mapped(self) -> AnnotationTable:
         """The content of the file under the new names of its classes."""
@@ -272,9 +272,13 @@ class CocoDataset(DetectionDataset):
         return self._measure()[0]
 
     def num_unreadable(self) -> int:
-        return self._measure()[1]
+        return len(self._measure()[1])
 
-    def _measure(self) -> tuple[np.ndarray, int]:
+    def unreadable_images(self) -> list[int]:
+        """The indices of the images whose headers cannot be read."""
+        return self._measure()[1].tolist()
+
+    def _measure(self) -> tuple[np.ndarray, np.ndarray]:
         if self._measured is None:  # the headers are read once
             self._measured = measure_sizes(self.image_path, self.sizes)
         return self._measured

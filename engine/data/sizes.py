@@ -19,10 +19,10 @@ MOST_HEADERS = 20_000
 _NUM_THREADS = 8  # on a network drive most of the time is waiting
 
 
-def measure_sizes(path_of: Callable[[int], Path], stated: np.ndarray) -> tuple[np.ndarray, int]:
+def measure_sizes(path_of: Callable[[int], Path], stated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The sizes of image files (n, 2), from their headers; the stated one where that is not read or cannot be.
 
-    Also how many of the headers could not be read: the files are missing, or no images.
+    Also the indices of the images whose headers could not be read: the files are missing, or no images.
 
     The headers of all images without a stated size are read, and of the others at most `MOST_HEADERS`, evenly spread.
 
@@ -47,7 +47,7 @@ def measure_sizes(path_of: Callable[[int], Path], stated: np.ndarray) -> tuple[n
         read = np.array(list(pool.map(measure, indices.tolist())), dtype=np.int32).reshape(-1, 2)
     sizes, succeeded = stated.copy(), read[:, 0] > 0
     sizes[indices[succeeded]] = read[succeeded]
-    return sizes, int((~succeeded).sum())
+    return sizes, indices[~succeeded]
 
 
 def size_faults(stated: np.ndarray, measured: np.ndarray) -> list[str]:

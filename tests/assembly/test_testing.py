@@ -14,7 +14,7 @@ from torch import nn
 
 from engine.assembly.analysis import analyze_complexity
 from engine.assembly.model import build_model
-from engine.assembly.testing import Validation, _detection_limits, evaluate
+from engine.assembly.testing import Validation, detection_limits, evaluate
 from engine.config import CfgNode, get_cfg
 from engine.config.keys import KEYS
 from engine.errors import InputError
@@ -171,4 +171,4 @@ def test_a_limit_on_detections_is_said_in_testing_and_once_in_validation(
 def test_the_limits_of_a_model_on_what_it_finds(keys: list[Any], expected: dict[str, int]) -> None:
     cfg = get_cfg()
     cfg.merge_from_list(keys)
-    assert _detection_limits(cfg) == expected
+    assert detection_limits(cfg) == expected

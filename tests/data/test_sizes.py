@@ -14,8 +14,8 @@ def test_headers_are_read_and_the_stated_size_stays_where_that_fails(tmp_path: P
     Image.new("L", (8, 9)).save(tmp_path / "1.png")
     (tmp_path / "2.png").write_bytes(b"no image")
     stated = np.array([[0, 0], [9, 7], [5, 6], [0, 0]], dtype=np.int32)  # of 3.png there is no file
-    found, num_failed = sizes.measure_sizes(lambda index: tmp_path / f"{index}.png", stated)
-    assert num_failed == 2
+    found, failed = sizes.measure_sizes(lambda index: tmp_path / f"{index}.png", stated)
+    assert failed.tolist() == [2, 3]
     assert found.tolist() == [[20, 30], [9, 8], [5, 6], [0, 0]]
     assert stated.tolist() == [[0, 0], [9, 7], [5, 6], [0, 0]]
 

@@ -1,0 +1,56 @@
+"""How the anchors of a model fit the boxes of examined data sets.
+
+Shapes: M boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from engine.analysis.anchor_analysis import best_iou
+from engine.analysis.anchor_boxes import SeenBoxes, choose_images, count_positives
+from engine.data.doctor import ExaminedSet
+from engine.data.doctor.case import AnchorFit
+from engine.modeling.anchors import AnchorGenerator, AnchorGrid
+
+
+def anchor_fit(
+    examined: Sequence[ExaminedSet],
+    sizes: tuple[int, int],
+    divisibility: int,
+    generator: AnchorGenerator,
+    assign: Callable[[AnchorGrid, Tensor], Tensor] | None,
+    max_images: int,
+) -> AnchorFit:
+    """The boxes in `max_images` random images against the anchors.
+
+    Args:
+        sizes: short side, and limit of the long side, that images are resized to.
+        divisibility: sides are padded to a multiple of this; 0 means no padding.
+        generator: of the anchors; those of a model with points are no boxes, so the caller ignores their IoU.
+        assign: the rule of the training; None if it cannot be asked without a model.
+    """
+    parts, first = [], 0
+    chosen = choose_images(sum(len(each.image_rows) for each in examined), max_images, 0)
+    is_chosen = np.zeros(sum(len(each.image_rows) for each in examined), dtype=bool)
+    is_chosen[list(chosen)] = True
+    for number, each in enumerate(examined):
+        boxes = each.boxes
+        rows = np.flatnonzero(boxes.trainable & boxes.is_known & is_chosen[first + boxes.images])
+        sides = boxes.sides[rows]  # (M, 2) width, height
+        scales = np.minimum(sizes[0] / sides.min(1), sizes[1] / sides.max(1))[:, None]
+        # As training sees them: clipped to the image.
+        corners, far = boxes.corners[rows].clip(0, sides), boxes.far[rows].clip(0, sides)
+        resized = np.floor(sides[:, ::-1] * scales)  # (M, 2) height, width
+        padded = np.ceil(resized / max(divisibility, 1)) * max(divisibility, 1)
+        sources = np.stack([np.full(len(rows), number), rows], axis=1)
+        parts.append((np.concatenate([corners, far], 1) * scales, padded, first + boxes.images[rows], sources))
+        first += len(each.image_rows)
+    boxes, padded, images, sources = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    seen = SeenBoxes(boxes, padded, images, len(chosen))
+    ious = best_iou(boxes, padded, generator.cells.double().numpy(), generator.strides)
+    positives = count_positives(seen, generator, assign) if assign and len(boxes) else None
+    return AnchorFit(ious, positives, seen.shapes, sources)
