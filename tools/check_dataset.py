@@ -2,7 +2,7 @@
 
 python tools/check_dataset.py --config-file F --output-dir outputs/check
 
-Prints what it finds and writes report.json and report.html. Exit code 1 if there are errors.
+Prints what it finds and writes report.json. Exit code 1 if there are errors.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     summary = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(description=summary)
     parser.add_argument("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
-    parser.add_argument(
-        "--output-dir", metavar="O", type=user_path, help="folder for report.json and report.html (OUTPUT_DIR/check)"
-    )
+    parser.add_argument("--output-dir", metavar="O", type=user_path, help="folder for report.json (OUTPUT_DIR/check)")
     parser.add_argument("--quick", action="store_true", help="open no images: annotations, headers and configuration")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
     return parser.parse_args(arguments)

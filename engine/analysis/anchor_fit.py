@@ -17,6 +17,10 @@ from engine.data.doctor.case import AnchorFit
 from engine.modeling.anchors import AnchorGenerator, AnchorGrid
 
 
+_MOST_ANCHORS = 50_000_000
+"""That are assigned, in all images together: those of 2,500 images of COCO."""
+
+
 def anchor_fit(
     examined: Sequence[ExaminedSet],
     sizes: tuple[int, int],
@@ -25,7 +29,7 @@ def anchor_fit(
     assign: Callable[[AnchorGrid, Tensor], Tensor] | None,
     max_images: int,
 ) -> AnchorFit:
-    """The boxes in `max_images` random images against the anchors.
+    """The boxes in `max_images` random images, fewer if they are very large, against the anchors.
 
     Args:
         sizes: short side, and limit of the long side, that images are resized to.
@@ -34,6 +38,8 @@ def anchor_fit(
         assign: the rule of the training; None if it cannot be asked without a model.
     """
     parts, first = [], 0
+    per_image = sum(len(cell) * (sizes[1] / stride) ** 2 for cell, stride in zip(generator.cells, generator.strides))
+    max_images = min(max_images, max(int(_MOST_ANCHORS / per_image), 1))
     chosen = choose_images(sum(len(each.image_rows) for each in examined), max_images, 0)
     is_chosen = np.zeros(sum(len(each.image_rows) for each in examined), dtype=bool)
     is_chosen[list(chosen)] = True

@@ -21,7 +21,6 @@ from engine.spelling import normal_name
 
 _FEW = 10  # boxes of a class, too few to learn from
 _UNEVEN, _VERY_UNEVEN = 20, 100  # most boxes of a class / fewest
-_BACKGROUND = ("background", "__background__", "_background_", "bg", "none", "negative", "unlabeled", "unlabelled")
 _SIDES = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 _FAR_APART, _CLOSE = 0.4, 0.1  # total variation between the shares of classes in two data sets
 _ENOUGH = 50  # boxes, for these shares to mean something
@@ -49,12 +48,6 @@ ONLY_ONE = declare(
     "warning",
     "All boxes have the same class although the file has several.",
     "Look whether the classes were lost in the conversion; else name the class in DATASETS.CLASSES.",
-)
-BACKGROUND = declare(
-    "CLASS_BACKGROUND",
-    "warning",
-    "A class is called background. What has no box is background; a class of that name is learned as an object.",
-    "Remove the class and its boxes, or leave it out with DATASETS.CLASSES.",
 )
 ALIKE = declare(
     "CLASS_ALIKE",
@@ -186,8 +179,6 @@ def _numbers(examined: ExaminedSet, is_trained: bool) -> Iterator[Finding]:
 
 def _names(examined: ExaminedSet, is_flipped: bool) -> Iterator[Finding]:
     name, classes = examined.name, examined.kept_classes
-    if found := [each for each in classes if each.strip().lower() in _BACKGROUND]:
-        yield BACKGROUND.finding(f"its class {shown(found[0])} is learned as a kind of object", len(found), name)
     groups: dict[str, list[str]] = {}
     for each in classes:
         groups.setdefault(_squeezed(each), []).append(each)

@@ -113,6 +113,13 @@ CLASS_MERGED = declare(
     "Several categories are read as one class, or a placeholder category is left out.",
     "Nothing, if they mean the same.",
 )
+BACKGROUND = declare(
+    "CLASS_BACKGROUND",
+    "warning",
+    "A class is called background, or has the id 0 and no boxes. What has no box is background; a class of that name is"
+    " learned as an object.",
+    "If it stands for no object, set DATASETS.DROP_BACKGROUND True.",
+)
 NAME_SPELLING = declare(
     "FILE_NAME_SPELLING",
     "note",
@@ -148,6 +155,7 @@ _NOTES: tuple[tuple[str, Code, str], ...] = (
     (r"spelled differently", NAME_SPELLING, ""),
     (r"which is not read; did you mean", MISSPELT, "warning"),
     (r"read as one image", IMAGES_MERGED, ""),
+    (r"is trained like any other class", BACKGROUND, ""),
     (r"one class|placeholder|supercategory", CLASS_MERGED, ""),
 )
 
