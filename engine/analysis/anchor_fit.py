@@ -16,7 +16,6 @@ from engine.data.doctor import ExaminedSet
 from engine.data.doctor.case import AnchorFit
 from engine.modeling.anchors import AnchorGenerator, AnchorGrid
 
-
 _MOST_ANCHORS = 50_000_000
 """That are assigned, in all images together: those of 2,500 images of COCO."""
 
@@ -38,7 +37,8 @@ def anchor_fit(
         assign: the rule of the training; None if it cannot be asked without a model.
     """
     parts, first = [], 0
-    per_image = sum(len(cell) * (sizes[1] / stride) ** 2 for cell, stride in zip(generator.cells, generator.strides))
+    pairs = zip(generator.cells, generator.strides, strict=True)
+    per_image = sum(len(cell) * (sizes[1] / stride) ** 2 for cell, stride in pairs)
     max_images = min(max_images, max(int(_MOST_ANCHORS / per_image), 1))
     chosen = choose_images(sum(len(each.image_rows) for each in examined), max_images, 0)
     is_chosen = np.zeros(sum(len(each.image_rows) for each in examined), dtype=bool)
