@@ -114,6 +114,28 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[_RememberingFile]:
         raise InputError(_why_not_written(path, cause)) from error
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `path`, whole, if the block succeeds, and leaves no trace if it fails.
+
+    Raises:
+        InputError: there is something under this name already, or the folder cannot be written.
+    """
+    if os.path.lexists(path):
+        raise InputError(f"{path}: exists already; name another folder, or remove this one")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.rename(temporary, path)
+        _sync_folder(path.absolute().parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise InputError(_why_not_written(path, error)) from error
+        raise
+
+
 def write_text(path: Path, text: str, suffix: str = ".tmp") -> None:
     """Write a small UTF-8 file atomically; for `suffix` see `replacing`."""
     with replacing(path, suffix) as file:

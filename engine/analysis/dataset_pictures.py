@@ -1,4 +1,4 @@
-"""Pictures of a data set: its ground truth, and next to it the detections of a results file."""
+"""Pictures of a data set: its ground truth, next to it the detections of a results file; batches of a training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from engine.data.annotations import CategoryId
+from engine.data.batch import Batch
 from engine.data.dataset import CocoDataset
+from engine.data.transforms import Normalize
 from engine.errors import InputError
 from engine.log import get_logger
 from engine.structures import Detections
@@ -52,6 +54,25 @@ def pictures(
             drawn = draw_comparison(image, targets, found, dataset.class_names, show_labels)
         name = dataset.image_path(index).name
         yield name, titled(drawn, name)
+
+
+def batch_pictures(
+    batch: Batch, normalize: Normalize, class_names: Sequence[str], title: str, show_labels: bool = True
+) -> Iterator[np.ndarray]:
+    """The images of a training batch as the model sees them, without padding, with their targets.
+
+    Args:
+        normalize: what the pixels have been through; it is undone. Without three channels the first one is shown.
+        title: what stands above each picture, followed by the id of the image.
+
+    Yields:
+        Pictures, BGR uint8 (H, W, 3).
+    """
+    for tensor, size, targets in zip(batch.images.tensor, batch.images.sizes, batch.targets, strict=True):
+        pixels = normalize.undo(tensor[:, : size[0], : size[1]])  # (C, H, W)
+        pixels = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
+        image = pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        yield titled(draw_targets(image, targets, class_names, show_labels), f"{title}, image {targets.image_id}")
 
 
 def _detections(

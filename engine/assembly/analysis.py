@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from yacs.config import CfgNode
@@ -10,11 +10,13 @@ from yacs.config import CfgNode
 from engine.analysis.anchor_analysis import best_iou, means_table, reach_table, shares_table, suggest
 from engine.analysis.anchor_boxes import collect_boxes, count_positives
 from engine.analysis.complexity import complexity, complexity_report
+from engine.analysis.dataset_pictures import batch_pictures
 from engine.assembly.convention import build_convention
-from engine.assembly.data import build_dataset, build_train_dataset
+from engine.assembly.data import build_dataset, build_train_dataset, build_train_loader, build_train_transform
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model, class_count
 from engine.config.parts import dense_name
+from engine.data.transforms import Normalize
 from engine.errors import InputError
 from engine.modeling.anchors import AnchorGenerator
 from engine.visualize.plots import anchors_plot
@@ -74,6 +76,35 @@ def analyze_anchors(
         )
     marks = {name: (each[..., 2:] - each[..., :2]).reshape(-1, 2) for name, each in sets.items()}
     return "\n\n".join(text), anchors_plot(seen.shapes, marks)
+
+
+def browse_training(
+    cfg: CfgNode, start_iteration: int, num_images: int, show_labels: bool = True
+) -> Iterator[tuple[int, np.ndarray]]:
+    """What the network sees: the first images that a run with this configuration trains on from an iteration on.
+
+    Yields:
+        The iteration, and a picture (BGR uint8) with boxes and ignore regions.
+
+    Raises:
+        InputError: the run ends before `start_iteration`, or its data are unusable.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATALOADER.NUM_WORKERS = 0  # the pixels are the same, and the batches that nobody looks at are not loaded
+    cfg.SOLVER.ACCUMULATE = 1  # so that a batch is an iteration
+    loader = build_train_loader(cfg, start_iteration)
+    if not len(loader):
+        raise InputError(f"the run ends before iteration {start_iteration}; see SOLVER.MAX_ITER")
+    class_names = loader.dataset.class_names
+    normalize = next(each for each in build_train_transform(cfg, class_names).steps if isinstance(each, Normalize))
+    num_left = num_images
+    for iteration, batch in enumerate(loader, start_iteration):
+        for picture in batch_pictures(batch, normalize, class_names, f"iteration {iteration}", show_labels):
+            yield iteration, picture
+            num_left -= 1
+            if not num_left:
+                return
 
 
 def analyze_complexity(cfg: CfgNode, image_size: tuple[int, int] | None = None, depth: int = 2) -> str:

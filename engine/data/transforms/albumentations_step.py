@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +43,7 @@ class AlbumentationsStep:
     """
 
     def __init__(self, pipeline: str, min_visibility: float = 0.25, modules: Sequence[str] = ()) -> None:
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network for a newer version
         try:
             import albumentations
         except ImportError as error:
@@ -75,7 +78,9 @@ class AlbumentationsStep:
             text = path.read_text(encoding="utf-8")
             content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
             # Names in the file are looked up among the transforms of the library; nothing is imported or run.
-            return self._library.from_dict(content)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return self._library.from_dict(content)
         except OSError as error:
             raise InputError(f"pipeline {path}: cannot be read ({error.strerror})") from None
         except Exception as error:  # whatever the library says of a file that is not its own
@@ -86,7 +91,9 @@ class AlbumentationsStep:
         boxes = self._library.BboxParams(
             format="pascal_voc", label_fields=[_ROWS], min_visibility=min_visibility, clip=True
         )
-        return self._library.Compose(steps, bbox_params=boxes)
+        with warnings.catch_warnings():  # a pipeline without geometry has no use for boxes, and says so
+            warnings.simplefilter("ignore")
+            return self._library.Compose(steps, bbox_params=boxes)
 
     def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         seed = int(torch.randint(_MOST_SEED, ()))

@@ -103,7 +103,7 @@ class CopyPaste:
 
     def _patch(self, scene: Scene) -> Patch | None:
         """An object of another image; None if none is found."""
-        found = scene.another_with_boxes()
+        found = scene.another_with_boxes(self._labels.tolist())
         if found is None:
             return None
         image, targets = found

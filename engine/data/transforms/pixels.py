@@ -58,6 +58,11 @@ class Normalize:
             pixels /= self.std.to(pixels.device)
         return pixels
 
+    def undo(self, pixels: Tensor) -> Tensor:
+        """The image in 0..255 of a normalised one, as float32; `pixels` of it are the same again but for rounding."""
+        image = pixels * self.std.to(pixels.device) + self.mean.to(pixels.device)
+        return image if self.to_bgr255 else (image * 255.0).flip(0)
+
 
 def _copied(image: Tensor) -> Tensor:
     return image.to(torch.float32, copy=True, memory_format=torch.contiguous_format)

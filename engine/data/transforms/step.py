@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -33,7 +33,7 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def num_boxes(self, index: int) -> int: ...
+    def labels(self, index: int) -> np.ndarray: ...
 
 
 @dataclass
@@ -64,11 +64,12 @@ class Scene:
         """Another image of the data set, drawn at random, as (C, H, W); the sample's own if there is no other."""
         return self._read_from(self._draw())
 
-    def another_with_boxes(self) -> tuple[Tensor, Targets] | None:
-        """Another image that has boxes; None if none of the first draws has any."""
+    def another_with_boxes(self, labels: Sequence[int] = ()) -> tuple[Tensor, Targets] | None:
+        """Another image that has boxes, or boxes with some of `labels`; None if none of the first draws has any."""
         for _ in range(_MOST_TRIES):
             index = self._draw()
-            if self.images.num_boxes(index) > 0:
+            found = self.images.labels(index)
+            if np.isin(found, labels).any() if len(labels) else len(found):
                 return self._read_from(index)
         return None
 

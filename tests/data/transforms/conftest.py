@@ -34,8 +34,8 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.images)
 
-    def num_boxes(self, index: int) -> int:
-        return int((~self.targets[index].ignore).sum())
+    def labels(self, index: int) -> np.ndarray:
+        return self.targets[index].labels[~self.targets[index].ignore].numpy()
 
     def read(self, index: int) -> tuple[np.ndarray, Targets]:
         from engine.errors import InputError

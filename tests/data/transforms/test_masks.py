@@ -62,8 +62,8 @@ def scenes(draw) -> tuple[Tensor, Targets, Scene]:
         def __len__(self) -> int:
             return IMAGES
 
-        def num_boxes(self, index: int) -> int:
-            return BOXES_PER_IMAGE
+        def labels(self, index: int) -> np.ndarray:
+            return np.arange(BOXES_PER_IMAGE)
 
     return torch.from_numpy(images[0]).permute(2, 0, 1), targets[0], Scene(Data(), read, 0, 7, 3)
 
