@@ -73,10 +73,12 @@ class _Traceable(nn.Module):
 
 
 @torch.no_grad()
-def complexity(model: nn.Module, image_size: tuple[int, int], device: torch.device | str = "cpu") -> Complexity:
+def complexity(
+    model: nn.Module, image_size: tuple[int, int], device: torch.device | str = "cpu", channels: int = 3
+) -> Complexity:
     """Trace `model`, which is on `device`, in evaluation mode for a random image of `image_size` (height, width)."""
     traceable = _Traceable(model)
-    image = torch.randn(3, *image_size, generator=torch.Generator().manual_seed(0)).to(device)
+    image = torch.randn(channels, *image_size, generator=torch.Generator().manual_seed(0)).to(device)
     operations = FlopCountAnalysis(traceable, (image,))
     operations.set_op_handle("torchvision::deform_conv2d", deform_conv2d_operations)
     operations.set_op_handle("torchvision::roi_align", roi_align_operations)

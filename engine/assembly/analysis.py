@@ -122,7 +122,7 @@ def analyze_complexity(cfg: CfgNode, image_size: tuple[int, int] | None = None, 
     # Without NMS the second stage gets as many regions as it can, however much the proposals of random weights overlap.
     cfg.MODEL.RPN.NMS_THRESH = 0.0
     image_size = image_size or (min(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), cfg.INPUT.MAX_SIZE_TEST)
-    cost = complexity(build_model(cfg, _class_names_for(cfg)), image_size, build_device(cfg))
+    cost = complexity(build_model(cfg, _class_names_for(cfg)), image_size, build_device(cfg), cfg.INPUT.CHANNELS)
     is_adaptive = cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO == 0
     return complexity_report(cost, image_size, cfg.DATALOADER.SIZE_DIVISIBILITY, depth, is_adaptive)
 

@@ -29,8 +29,9 @@ from engine.spelling import did_you_mean
 
 logger = get_logger(__name__)
 
-VALUE_RANGE = "INPUT.VALUE_RANGE"
-"""The convention under which a checkpoint holds the range of values that its images were scaled by."""
+VALUE_RANGE, CHANNELS = "INPUT.VALUE_RANGE", "INPUT.CHANNELS"
+"""The conventions under which a checkpoint holds the range of values that its images were scaled by, and the number of
+their channels if it is not 3."""
 
 
 _file_classes: dict[catalog.DatasetPaths, list[str]] = {}
@@ -71,6 +72,7 @@ def _open_dataset(
         selection["reader"] = partial(read_annotations, format_name=paths.format, unlisted_are_empty=unlisted)
     dataset = dataset_type(paths.name, paths.img_dir, paths.ann_file, class_names, filter_empty, **selection)
     dataset.value_range, dataset.repeat = cfg.INPUT.VALUE_RANGE or None, paths.repeat
+    dataset.channels, dataset.orientation = cfg.INPUT.CHANNELS, cfg.INPUT.ORIENTATION
     _file_classes[paths] = getattr(dataset, "file_class_names", dataset.class_names)
     return dataset
 

@@ -139,7 +139,7 @@ class Predictor(ImagePredictor):
             cfg.DATALOADER.SIZE_DIVISIBILITY,
             build_convention(cfg),
             cfg.TEST.IMS_PER_BATCH,
-            Reading(cfg.INPUT.VALUE_RANGE or None),
+            Reading(cfg.INPUT.VALUE_RANGE or None, cfg.INPUT.CHANNELS, cfg.INPUT.ORIENTATION),
         )
 
 

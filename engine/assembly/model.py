@@ -137,6 +137,12 @@ def build_body(cfg: CfgNode, name: str, key: str) -> nn.Module:
     freeze_at = cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT
     # Offered to every body: any body may have norms and parts to freeze.
     offers: dict[str, Any] = {"norm": norm_name, "norm_name": norm_name, "freeze_at": freeze_at}
+    offers["in_channels"] = cfg.INPUT.CHANNELS
+    if cfg.INPUT.CHANNELS != 3 and not taken_by(part, {"in_channels": 0}):
+        raise InputError(
+            f"INPUT.CHANNELS is {cfg.INPUT.CHANNELS}, but {name} takes no argument in_channels; give it one, or use "
+            f"one of {', '.join(RESNETS)}"
+        )
     if name in RESNETS:
         # Not offered to other bodies, where these names may mean something else.
         offers |= {

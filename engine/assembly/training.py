@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
 from engine import distributed
-from engine.assembly.data import VALUE_RANGE, build_train_dataset, build_train_loader, set_value_range
+from engine.assembly.data import CHANNELS, VALUE_RANGE, build_train_dataset, build_train_loader, set_value_range
 from engine.assembly.device import build_device
 from engine.assembly.doctor import summarize_train_data
 from engine.assembly.model import build_model
@@ -113,9 +113,14 @@ def _build_hooks(
 ) -> list[loop.Hook]:
     """The hooks in the order of their calls: those whose state a checkpoint holds come before those that write it."""
 
-    fixed = {"config": cfg.dump()}
+    fixed: dict[str, Any] = {"config": cfg.dump()}
+    conventions: dict[str, Any] = {}
     if cfg.INPUT.VALUE_RANGE:
-        fixed["conventions"] = {VALUE_RANGE: cfg.INPUT.VALUE_RANGE}
+        conventions[VALUE_RANGE] = cfg.INPUT.VALUE_RANGE
+    if cfg.INPUT.CHANNELS != 3:
+        conventions[CHANNELS] = cfg.INPUT.CHANNELS
+    if conventions:
+        fixed["conventions"] = conventions
 
     def snapshot(iteration: int, buffers: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
         return {**state.checkpoint(iteration, buffers), **fixed}

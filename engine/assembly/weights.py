@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from engine.assembly.data import VALUE_RANGE, build_train_loader
+from engine.assembly.data import CHANNELS, VALUE_RANGE, build_train_loader
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model, num_classes
 from engine.checkpoint.average import recompute_statistics
@@ -29,6 +29,7 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
     """
     file = read_weights(cfg.MODEL.WEIGHT)
     unmet = unmet_conventions(cfg, file)
+    unmet.pop(CHANNELS, None)  # `load_weights` adapts them, or refuses to
     if unmet:
         get_logger(__name__).warning("%s was trained with %s; consider setting it", file.source, written(unmet))
     if not cfg.MODEL.WEIGHT_SURGERY:
@@ -48,9 +49,16 @@ def follow_conventions(cfg: CfgNode, file: WeightFile) -> None:
     """Set the conventions of the weights in `cfg` and log the changes. A declared `INPUT.VALUE_RANGE` stays.
 
     Raises:
-        InputError: the file names a key that does not exist or a value that is not allowed.
+        InputError: the file names a key that does not exist or a value that is not allowed, or was trained with another
+            INPUT.CHANNELS.
     """
     unmet = unmet_conventions(cfg, file)
+    trained_with = file.conventions.get(CHANNELS, 3 if file.format == "engine" else cfg.INPUT.CHANNELS)
+    if trained_with != cfg.INPUT.CHANNELS:  # not set here: as many means and deviations belong to them
+        raise InputError(
+            f"{file.source} was trained with {CHANNELS} {trained_with}, but the configuration has "
+            f"{cfg.INPUT.CHANNELS}; use the configuration of the training"
+        )
     if cfg.INPUT.VALUE_RANGE and VALUE_RANGE in unmet:  # the images may be of another sensor than those in training
         message = "%s was trained with %s %s; the declared %s is used"
         get_logger(__name__).warning(message, file.source, VALUE_RANGE, unmet.pop(VALUE_RANGE), cfg.INPUT.VALUE_RANGE)

@@ -19,6 +19,7 @@ from engine.checkpoint.heads import heads_of, take_classes
 from engine.checkpoint.io import FORMAT
 from engine.checkpoint.report import LoadReport, Reshaped
 from engine.checkpoint.restricted_pickle import printable
+from engine.checkpoint.stem import stem_of, with_adapted_stem
 from engine.errors import InputError, listed
 from engine.log import get_logger
 from engine.spelling import normal_name
@@ -80,6 +81,9 @@ def load_weights(
 ) -> LoadReport:
     """Load the weights of a file into a model, by exact name and shape, and log the outcome.
 
+    Only the first convolution of the body may differ: that of three channels is adapted to another number of them, see
+    `engine.checkpoint.stem`.
+
     Args:
         model: may be wrapped (DistributedDataParallel, torch.compile).
         weights: anything `sources.resolve` understands, or what `read_weights` returned.
@@ -89,20 +93,25 @@ def load_weights(
             classes are then taken by their order, not by name.
 
     Raises:
-        InputError: the file cannot be read, or nothing in it matches the model. The model is unchanged then.
+        InputError: the file cannot be read, nothing in it matches the model, or it was trained with other channels that
+            cannot be adapted. The model is unchanged then.
     """
     file = weights if isinstance(weights, WeightFile) else read_weights(weights)
     if surgery:
         file = replace(file, tensors=surgery(dict(file.tensors)), class_names=None)
     names = class_names or getattr(model, "class_names", None) or None
     targets = {strip_wrappers(name): value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    tensors = align_variances(place_deformable(file.tensors, targets), model, file.format)
+    tensors, adapted = with_adapted_stem(place_deformable(file.tensors, targets), targets, file.source)
+    tensors = align_variances(tensors, model, file.format)
     classes = (each and [*map(normal_name, each)] for each in (file.class_names, names))
     values, report = values_by_name(tensors, targets, *classes)
     report.source, report.format = file.source, file.format
     if not report.matched:
         raise InputError(_nothing_matches(file, report, tensors, targets))
-    report.notes += _notes(model, values, file.format)
+    fixed = {strip_wrappers(name) for name, each in model.named_parameters() if not each.requires_grad}
+    if adapted and stem_of(targets) in fixed:
+        adapted[0] += "; it stays fixed: MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 trains it"
+    report.notes += adapted + _notes(model, values, file.format)
     with torch.no_grad():
         for name, value in values.items():
             targets[name].copy_(value)

@@ -11,6 +11,7 @@ from engine.spelling import normal_name
 
 def image_values(tree: CfgNode) -> Broken:
     """The rules that `INPUT` breaks."""
+    yield from _channels(tree)
     mean, is_bgr255 = tree.INPUT.PIXEL_MEAN, tree.INPUT.TO_BGR255
     keys = ("INPUT.TO_BGR255", "INPUT.PIXEL_MEAN")
     if not is_bgr255 and max(mean) > 1:
@@ -38,6 +39,33 @@ def image_values(tree: CfgNode) -> Broken:
     elif 0 < low < MIN_SIZE:
         allowed = f"sizes must be {MIN_SIZE} or more"
         yield ("INPUT.MIN_SIZE_RANGE_TRAIN",), f"INPUT.MIN_SIZE_RANGE_TRAIN is ({low}, {high}); {allowed}"
+
+
+def _channels(tree: CfgNode) -> Broken:
+    """What belongs to the number of channels."""
+    channels, mean = tree.INPUT.CHANNELS, tree.INPUT.PIXEL_MEAN
+    likely = tuple([round(sum(mean) / max(len(mean), 1), 3)] * min(channels, 8))
+    for key, values, example in (
+        ("INPUT.PIXEL_MEAN", mean, likely),
+        ("INPUT.PIXEL_STD", tree.INPUT.PIXEL_STD, tuple(tree.INPUT.PIXEL_STD[:1]) * min(channels, 8)),
+    ):
+        if len(values) != channels:
+            count = f"{len(values)} value{'s' if len(values) > 1 else ''}"
+            such = f", such as {example}" if channels <= 8 else ""
+            yield (
+                (key, "INPUT.CHANNELS"),
+                f"{key} has {count}, but INPUT.CHANNELS is {channels}; write one for each channel{such}",
+            )
+    of_colours = (("INPUT.SATURATION", tree.INPUT.SATURATION), ("INPUT.HUE", tree.INPUT.HUE))
+    of_light = (("INPUT.BRIGHTNESS", tree.INPUT.BRIGHTNESS), ("INPUT.CONTRAST", tree.INPUT.CONTRAST))
+    for keys, allowed in ((of_colours, (3,)), (of_light, (1, 3))):
+        for key, strength in keys:
+            if strength and channels not in allowed:
+                yield (
+                    (key, "INPUT.CHANNELS"),
+                    f"{key} is {strength}, but images of {channels} channel{'s' if channels > 1 else ''} "
+                    f"(INPUT.CHANNELS) have no such thing; write {key} 0.0",
+                )
 
 
 def thresholds(tree: CfgNode) -> Broken:

@@ -29,7 +29,7 @@ from engine.data.classes import (
 from engine.data.formats import coco
 from engine.data.image_file import read_image
 from engine.data.image_paths import find_file_names
-from engine.data.reading import Reading
+from engine.data.reading import DEFAULT, Reading
 from engine.data.sizes import measure_sizes
 from engine.data.value_range import ValueRange
 from engine.errors import InputError, shown
@@ -48,12 +48,15 @@ class LabelledImages(Protocol):
         class_names: label k is class_names[k].
         sizes: (n, 2) int32 (height, width) as stated with the annotations, 0 where they are not.
         value_range: what becomes 0 and 255 in images of more than 8 bits; None: not known, so each has its own.
+        channels, orientation: see `engine.data.reading.Reading`.
     """
 
     name: str
     class_names: list[str]
     sizes: np.ndarray
     value_range: ValueRange | None = None
+    channels: int = DEFAULT.channels
+    orientation: str = DEFAULT.orientation
 
     def __len__(self) -> int: ...
 
@@ -61,7 +64,7 @@ class LabelledImages(Protocol):
         return self.read(index)
 
     def read(self, index: int) -> tuple[np.ndarray, Targets]:
-        """The image as BGR pixels (H, W, 3), see `read_image`, and its targets in its own pixels, clipped to it.
+        """The image as pixels (H, W, C), see `read_image`, and its targets in its own pixels, clipped to it.
 
         Raises:
             InputError: the image cannot be read; names the file, the data set and the image id.
@@ -71,7 +74,7 @@ class LabelledImages(Protocol):
     @property
     def reading(self) -> Reading:
         """How its files become pixels, for `read_image`."""
-        return Reading(self.value_range)
+        return Reading(self.value_range, self.channels, self.orientation)
 
     def image_id(self, index: int) -> ImageId: ...
 
@@ -280,7 +283,7 @@ class CocoDataset(DetectionDataset):
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
         if self._measured is None:  # the headers are read once
-            self._measured = measure_sizes(self.image_path, self.sizes)
+            self._measured = measure_sizes(self.image_path, self.sizes, self.orientation)
         return self._measured
 
     def image_id(self, index: int) -> ImageId:
@@ -345,6 +348,10 @@ class ConcatDataset(LabelledImages):
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @property
+    def reading(self) -> Reading:
+        return self.datasets[0].reading
 
     @property
     def value_range(self) -> ValueRange | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.data.dataset import LabelledImages
 from engine.data.image_file import collected_damage, may_be_deep, read_samples
+from engine.data.reading import Reading
 from engine.data.value_range import ValueRange, measured_range
 from engine.errors import InputError
 from engine.log import get_logger
@@ -39,7 +40,7 @@ def range_of_dataset(dataset: LabelledImages) -> ValueRange | None:
             if may_be_deep(path):
                 deep.append(path)
     kinds: set[str] = set()
-    value_range = measured_range(_samples_of(_spread(deep, _MOST_MEASURED), kinds))
+    value_range = measured_range(_samples_of(_spread(deep, _MOST_MEASURED), dataset.reading, kinds))
     if len(kinds) > 1:
         logger.warning("%s: some images hold floats, others integers: one range holds for both", dataset.name)
     return value_range
@@ -50,12 +51,12 @@ def _spread(items: Sequence[Path], most: int) -> list[Path]:
     return [items[i * len(items) // most] for i in range(most)] if len(items) > most else list(items)
 
 
-def _samples_of(paths: Sequence[Path], kinds: set[str]) -> Iterator[np.ndarray]:
+def _samples_of(paths: Sequence[Path], reading: Reading, kinds: set[str]) -> Iterator[np.ndarray]:
     """The deep samples of each file that can be read; whether they are floats or integers goes to `kinds`."""
     for path in paths:
         try:
             with collected_damage():  # reported when the image is used
-                samples = read_samples(path)
+                samples = read_samples(path, reading=reading)
         except InputError:
             continue
         if samples.dtype != np.uint8:

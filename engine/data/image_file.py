@@ -1,4 +1,4 @@
-"""Reading image files as upright BGR arrays (H, W, 3); a file that is incomplete or no image is an error.
+"""Reading image files as upright arrays (H, W, C); a file that is incomplete or no image is an error.
 
 What libraries do differently from version to version (orientation, deep samples, messages on stderr) is done here.
 """
@@ -18,9 +18,11 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
+from engine.data.decode import COLOURS, check_channels, decode, fitted
 from engine.data.image_header import BrokenHeaderError, Header, foreign_kind, read_header
-from engine.data.library_messages import silence_opencv, with_messages
+from engine.data.library_messages import silence_opencv
 from engine.data.reading import DEFAULT, Reading
+from engine.data.tiff_samples import UnreadableTiffError
 from engine.data.value_range import measured_range, scaled, shown_range
 from engine.errors import InputError
 from engine.files import replacing
@@ -49,30 +51,34 @@ _TRANSPOSED = range(5, 9)
 _FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
 """Orientation -> axis for `cv2.flip`, after the transposition of 5..8."""
 
+_TYPES_OF_OPENCV = (np.uint8, np.int8, np.uint16, np.int16, np.int32, np.float32, np.float64)
+
 _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
 
 
 def read_image(
     path: str | Path, expected_size: tuple[int, int] | None = None, reading: Reading = DEFAULT
 ) -> np.ndarray:
-    """Read an image as BGR pixels (H, W, 3), uint8, or float32 in 0..255 if its samples have more than 8 bits.
+    """Read an image as pixels (H, W, C), uint8, or float32 in 0..255 if its samples have more than 8 bits.
 
-    Grey, palette, CMYK and transparent images (alpha is dropped) are converted to BGR. Samples of more than 8 bits and
-    floats are scaled by the range of values, not rounded. The orientation (EXIF, TIFF) is applied, unless
-    `expected_size` is that of the image as stored and not that of the upright one: then the tool that wrote the
-    annotations ignored the orientation.
+    C is `reading.channels`. For 3 (BGR) and 1 (grey), images of other kinds (grey, colour, palette, CMYK, CIELab) are
+    converted, and alpha is dropped. Any other C must be that of the file: its channels, for 4 the first three as BGR;
+    or its number of pages (TIFF). Samples of more than 8 bits and floats are scaled by the range of values and not
+    rounded.
+
+    The orientation (EXIF, TIFF) is applied as `reading.orientation` says.
 
     A file that can be decoded although it is damaged is reported, see `collected_damage`.
 
     Args:
-        path: JPEG, PNG, BMP, TIFF, WebP, or what else OpenCV reads; recognised by its content.
+        path: JPEG, PNG, BMP, TIFF, WebP, NumPy's .npy, or what else OpenCV reads; recognised by its content.
         expected_size: (height, width) stated in the annotation file, pixels.
-        reading: the range of values, see there.
+        reading: what the run decides, see there.
 
     Raises:
-        InputError: the file is missing, empty, truncated or not an image.
+        InputError: the file is missing, empty, truncated, not an image, or has other channels.
     """
-    samples = read_samples(path, expected_size)
+    samples = read_samples(path, expected_size, reading)
     if samples.dtype.kind == "f" and (num_nan := int(np.isnan(samples).sum())):
         if num_nan == samples.size:
             raise InputError(f"{path}: all its samples are NaN; replace the file")
@@ -81,12 +87,14 @@ def read_image(
 
 
 def as_pixels(samples: np.ndarray, reading: Reading = DEFAULT, name: str | Path = "an array") -> np.ndarray:
-    """Grey (H, W) or BGR (H, W, 3) samples of any real type as BGR pixels (H, W, 3), see `read_image`.
+    """Samples (H, W) or (H, W, C) of any real type as pixels (H, W, `reading.channels`), see `read_image`.
 
     `name` is for reports: an image that becomes nearly black, white or flat in a range that is not its own is one.
+
+    Raises:
+        InputError: they have another number of channels.
     """
-    pixels = samples if samples.dtype == np.uint8 else _scaled(samples, reading, name)
-    return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels
+    return fitted(samples if samples.dtype == np.uint8 else _scaled(samples, reading, name), reading.channels, name)
 
 
 def _scaled(samples: np.ndarray, reading: Reading, name: str | Path) -> np.ndarray:
@@ -100,22 +108,29 @@ def _scaled(samples: np.ndarray, reading: Reading, name: str | Path) -> np.ndarr
     return pixels
 
 
-def is_image(array: np.ndarray) -> bool:
-    """Whether `as_pixels` takes `array`: (H, W) or (H, W, 3), of real numbers, not empty."""
-    return array.dtype.kind in "uif" and array.ndim in (2, 3) and array.shape[2:] in ((), (3,)) and array.size > 0
+def is_image(array: np.ndarray, channels: int = 3) -> bool:
+    """Whether `array` is (H, W, `channels`), or grey or colours where either can become the other, and not empty."""
+    allowed = ((), (1,), (3,)) if channels in COLOURS else ((channels,),)
+    return array.dtype.kind in "uif" and array.ndim in (2, 3) and array.shape[2:] in allowed and array.size > 0
 
 
-def read_samples(path: str | Path, expected_size: tuple[int, int] | None = None) -> np.ndarray:
-    """As `read_image`, with the samples as stored: BGR uint8 (H, W, 3), or of another type, then (H, W) if grey."""
+def read_samples(
+    path: str | Path, expected_size: tuple[int, int] | None = None, reading: Reading = DEFAULT
+) -> np.ndarray:
+    """As `read_image`, with the samples as stored: (H, W) or (H, W, C) of any type; uint8 for 3 channels is BGR."""
     data = _read_bytes(path)
     header = _header_of(path, io.BytesIO(data))
     orientation = 1
     if header is not None:
         _check_whole(path, data, header)
-        orientation = _orientation_to_apply(header, expected_size)
+        check_channels(header, reading.channels, path)
+        orientation = _orientation_to_apply(header, expected_size, reading.orientation)
         if header.orientation_at is not None:
             data = _without_orientation(data, *header.orientation_at)
-    samples, messages = _decode(data, header)
+    try:
+        samples, messages = decode(data, header, reading.channels)
+    except (UnreadableTiffError, BrokenHeaderError) as error:
+        raise InputError(f"{path}: {error}") from None
     if samples is None:
         what = foreign_kind(data[:256])
         what = f"is {what}, not an image" if what else "damaged, or not an image that OpenCV can read"
@@ -127,7 +142,9 @@ def read_samples(path: str | Path, expected_size: tuple[int, int] | None = None)
     return turned(samples, orientation)
 
 
-def read_size(path: str | Path, expected_size: tuple[int, int] | None = None) -> tuple[int, int]:
+def read_size(
+    path: str | Path, expected_size: tuple[int, int] | None = None, orientation: str = DEFAULT.orientation
+) -> tuple[int, int]:
     """(height, width) of what `read_image` returns.
 
     It is read from the file's header alone, except for formats whose headers are not known here (JPEG 2000, PNM, ...).
@@ -139,7 +156,7 @@ def read_size(path: str | Path, expected_size: tuple[int, int] | None = None) ->
     if header is None:
         return read_samples(path).shape[:2]
     size = header.size
-    return size[::-1] if _orientation_to_apply(header, expected_size) in _TRANSPOSED else size
+    return size[::-1] if _orientation_to_apply(header, expected_size, orientation) in _TRANSPOSED else size
 
 
 def may_be_deep(path: str | Path) -> bool:
@@ -161,10 +178,20 @@ def turned(image: np.ndarray, orientation: int) -> np.ndarray:
         >>> turned(np.array([[1, 2, 3]], np.uint8), 6).tolist()
         [[1], [2], [3]]
     """
+    if (image.ndim == 3 and image.shape[2] > 4) or image.dtype not in _TYPES_OF_OPENCV:
+        return _turned_slowly(image, orientation)
     if orientation in _TRANSPOSED:
         image = cv2.transpose(image)  # several times as fast as copying what NumPy transposes
     flip = _FLIPS.get(orientation)
     return image if flip is None else cv2.flip(image, flip)
+
+
+def _turned_slowly(image: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation in _TRANSPOSED:
+        image = image.swapaxes(0, 1)
+    flip = _FLIPS.get(orientation)
+    axes = {None: (), -1: (0, 1)}.get(flip, (flip,))
+    return np.ascontiguousarray(np.flip(image, axes))
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -293,7 +320,7 @@ def _check_whole(path: str | Path, data: bytes, header: Header) -> None:
         is_truncated = data.rfind(_PNG_END) < 0  # from the end, where it is
     if is_truncated:
         raise InputError(f"{path}: the image file is truncated; copy or download it again")
-    num_bytes = 3 * header.size[0] * header.size[1]
+    num_bytes = max(3, header.channels) * header.size[0] * header.size[1]
     if num_bytes > max(_SMALL, _MAX_RATIO * len(data)):
         height, width = header.size
         raise InputError(
@@ -301,7 +328,9 @@ def _check_whole(path: str | Path, data: bytes, header: Header) -> None:
         )
 
 
-def _orientation_to_apply(header: Header, expected_size: tuple[int, int] | None) -> int:
+def _orientation_to_apply(header: Header, expected_size: tuple[int, int] | None, rule: str) -> int:
+    if rule != "auto":
+        return header.orientation if rule == "apply" else 1
     is_ignored = header.orientation in _TRANSPOSED and expected_size == header.size != header.size[::-1]
     return 1 if is_ignored else header.orientation
 
@@ -309,25 +338,3 @@ def _orientation_to_apply(header: Header, expected_size: tuple[int, int] | None)
 def _without_orientation(data: bytes, offset: int, one: bytes) -> bytes:
     """OpenCV turns TIFFs in spite of IMREAD_IGNORE_ORIENTATION, and only some versions exchange the sides."""
     return data[:offset] + one + data[offset + len(one) :]
-
-
-def _decode(data: bytes, header: Header | None) -> tuple[np.ndarray | None, list[str]]:
-    """The stored samples, or None, and what the libraries said."""
-    flags = cv2.IMREAD_COLOR
-    if header is None:
-        flags |= cv2.IMREAD_ANYDEPTH
-    elif header.is_deep:  # a grey float image cannot be converted to colour
-        flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
-    flags |= cv2.IMREAD_IGNORE_ORIENTATION
-
-    def decode() -> np.ndarray | None:
-        try:
-            return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        except (cv2.error, MemoryError):  # such as more pixels than OpenCV's limit
-            return None
-
-    samples, messages = with_messages(decode)
-    messages = [line for line in messages if "iCCP" not in line]  # a colour profile, which is not used
-    if samples is not None and samples.ndim == 3 and samples.shape[2] != 3:
-        samples = samples[:, :, 0] if samples.shape[2] < 3 else samples[:, :, :3]
-    return samples, messages

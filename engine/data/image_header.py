@@ -1,6 +1,6 @@
 """Headers of image files, read by ourselves: what libraries make of sizes and orientations differs between versions.
 
-JPEG, PNG, BMP, TIFF (also BigTIFF), WebP and GIF. Sizes are (height, width).
+JPEG, PNG, BMP, TIFF (also BigTIFF), WebP, GIF and NumPy's arrays. Sizes are (height, width).
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-_ORIENTATION, _WIDTH, _HEIGHT, _BITS, _SAMPLE_FORMAT = 274, 256, 257, 258, 339
-_STRIPS, _TILES = (273, 279), (324, 325)  # tags of offsets and of byte counts
-_UNSIGNED = 1  # sample format
+from engine.data import array_file
+
+ORIENTATION, WIDTH, HEIGHT, BITS, SAMPLE_FORMAT, PHOTOMETRIC, CHANNELS, EXTRA = 274, 256, 257, 258, 339, 262, 277, 338
+STRIPS, TILES = (273, 279), (324, 325)  # tags of offsets and of byte counts
+_UNSIGNED, _UNASSOCIATED = 1, 2  # sample format, alpha
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # TIFF types of the tags above
 _SIZES_OF_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8}
+_PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 _MOST_ENTRIES = 4096
 _MOST_VALUES = 1 << 22
 _MOST_SEGMENTS = 10_000
@@ -43,12 +46,15 @@ class Header:
     """What a file says of its image.
 
     Attributes:
-        kind: "JPEG", "PNG", "BMP", "TIFF", "WebP" or "GIF".
+        kind: "JPEG", "PNG", "BMP", "TIFF", "WebP", "GIF" or "NPY".
         size: (height, width) as stored.
         orientation: 1..8 as in EXIF; 1 where it is missing or nonsense.
         is_deep: the samples are not unsigned integers of up to 8 bits.
         least_bytes: a shorter file is truncated; 0 where the header does not tell.
         pixels_at: where the pixels of a JPEG start, behind the headers.
+        channels: of a TIFF, PNG or array, as stored; 0 for a palette and for other formats, where decoding shows it.
+        photometric: of a TIFF, what its samples mean; -1 if it does not say.
+        has_alpha: of a TIFF, its colours are not yet multiplied by the alpha that they have.
         orientation_at: where a TIFF holds its orientation, and the bytes that mean 1.
     """
 
@@ -58,6 +64,9 @@ class Header:
     is_deep: bool = False
     least_bytes: int = 0
     pixels_at: int = 0
+    channels: int = 0
+    photometric: int = -1
+    has_alpha: bool = False
     orientation_at: tuple[int, bytes] | None = None
 
 
@@ -80,6 +89,8 @@ def read_header(stream: BinaryIO) -> Header | None:
         header = _webp(stream)
     elif start.startswith((b"GIF87a", b"GIF89a")):
         header = _gif(stream)
+    elif start.startswith(array_file.MAGIC):
+        header = _array(stream)
     else:
         return None
     if min(header.size) < 1:
@@ -116,23 +127,46 @@ def _unpack(stream: BinaryIO, offset: int, form: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class _Directory:
-    """The first directory of a TIFF: tag -> (integers, offset of the first, struct format of one)."""
+class Directory:
+    """A directory of a TIFF.
+
+    Attributes:
+        values: tag -> (integers, offset of the first, struct format of one).
+        next_at: where the next directory starts; 0 if there is none.
+    """
 
     values: dict[int, tuple[tuple[int, ...], int, str]]
+    next_at: int
 
     def get(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
         return self.values[tag][0] if tag in self.values and self.values[tag][0] else default
 
 
-def _directory(stream: BinaryIO, base: int, tags: tuple[int, ...]) -> _Directory:
-    """The integers of `tags` in the TIFF that starts at `base`, where EXIF data do too."""
+def read_directories(stream: BinaryIO, tags: tuple[int, ...], most: int, base: int = 0) -> Iterator[Directory]:
+    """The integers of `tags` in at most `most` directories of the TIFF that starts at `base`, where EXIF data do too.
+
+    Raises:
+        BrokenHeaderError: a directory is damaged, or they lead in a circle.
+    """
     mark = _read(stream, base, 4)
     order = "<" if mark.startswith(b"II") else ">"
     is_big = b"+" in mark[2:]
     if mark[:2] not in (b"II", b"MM") or not (is_big or b"*" in mark[2:]):
         raise BrokenHeaderError("its EXIF data are damaged")
-    position = base + _unpack(stream, base + (8 if is_big else 4), order + ("Q" if is_big else "I"))[0]
+    position, seen = _unpack(stream, base + (8 if is_big else 4), order + ("Q" if is_big else "I"))[0], set()
+    while position not in seen and len(seen) < most:
+        seen.add(position)
+        directory = _directory(stream, base, base + position, order, tags)
+        yield directory
+        position = directory.next_at
+        if not position:
+            return
+    if position in seen:
+        raise BrokenHeaderError("its directories lead in a circle")
+
+
+def _directory(stream: BinaryIO, base: int, position: int, order: str, tags: tuple[int, ...]) -> Directory:
+    is_big = b"+" in _read(stream, base, 4)[2:]
     (count,) = _unpack(stream, position, order + ("Q" if is_big else "H"))
     position, step, inline = position + (8 if is_big else 2), 20 if is_big else 12, 8 if is_big else 4
     if not 0 < count <= _MOST_ENTRIES:
@@ -146,28 +180,38 @@ def _directory(stream: BinaryIO, base: int, tags: tuple[int, ...]) -> _Directory
         if number * _SIZES_OF_TYPES[kind] > inline:
             at = base + _unpack(stream, at, order + ("Q" if is_big else "I"))[0]
         values[tag] = _unpack(stream, at, f"{order}{number}{_INTEGERS[kind]}"), at, order + _INTEGERS[kind]
-    return _Directory(values)
+    end = _read(stream, position + count * step, inline, exact=False)  # some writers end the file before it
+    next_at = int.from_bytes(end, "little" if order == "<" else "big") if len(end) == inline else 0
+    return Directory(values, next_at)
+
+
+def _first_directory(stream: BinaryIO, base: int, tags: tuple[int, ...]) -> Directory:
+    return next(read_directories(stream, tags, 1, base))
 
 
 def _tiff(stream: BinaryIO) -> Header:
-    found = _directory(stream, 0, (_ORIENTATION, _WIDTH, _HEIGHT, _BITS, _SAMPLE_FORMAT, *_STRIPS, *_TILES))
-    if not (found.get(_WIDTH) and found.get(_HEIGHT)):
+    tags = (ORIENTATION, WIDTH, HEIGHT, BITS, SAMPLE_FORMAT, PHOTOMETRIC, CHANNELS, EXTRA, *STRIPS, *TILES)
+    found = _first_directory(stream, 0, tags)
+    if not (found.get(WIDTH) and found.get(HEIGHT)):
         raise BrokenHeaderError("its directory has no size")
     least_bytes = 0
-    for offsets, counts in (_STRIPS, _TILES):
+    for offsets, counts in (STRIPS, TILES):
         ends = (offset + count for offset, count in zip(found.get(offsets), found.get(counts), strict=False))
         least_bytes = max([least_bytes, *ends])
-    is_unsigned = set(found.get(_SAMPLE_FORMAT, (_UNSIGNED,))) == {_UNSIGNED}
+    is_unsigned = set(found.get(SAMPLE_FORMAT, (_UNSIGNED,))) == {_UNSIGNED}
     at = None
-    if _ORIENTATION in found.values and found.get(_ORIENTATION)[0] != 1:
-        _, offset, form = found.values[_ORIENTATION]
+    if ORIENTATION in found.values and found.get(ORIENTATION)[0] != 1:
+        _, offset, form = found.values[ORIENTATION]
         at = offset, struct.pack(form, 1)
     return Header(
         "TIFF",
-        (found.get(_HEIGHT)[0], found.get(_WIDTH)[0]),
-        orientation=_valid(found.get(_ORIENTATION, (1,))[0]),
-        is_deep=max(found.get(_BITS, (1,))) > 8 or not is_unsigned,
+        (found.get(HEIGHT)[0], found.get(WIDTH)[0]),
+        orientation=_valid(found.get(ORIENTATION, (1,))[0]),
+        is_deep=max(found.get(BITS, (1,))) > 8 or not is_unsigned,
         least_bytes=least_bytes,
+        channels=found.get(CHANNELS, (1,))[0],
+        photometric=found.get(PHOTOMETRIC, (-1,))[0],
+        has_alpha=_UNASSOCIATED in found.get(EXTRA),
         orientation_at=at,
     )
 
@@ -177,7 +221,7 @@ def _exif_orientation(stream: BinaryIO, position: int) -> int:
     if _read(stream, position, 6, exact=False) == b"Exif\0\0":
         position += 6
     try:
-        return _valid(_directory(stream, position, (_ORIENTATION,)).get(_ORIENTATION, (1,))[0])
+        return _valid(_first_directory(stream, position, (ORIENTATION,)).get(ORIENTATION, (1,))[0])
     except BrokenHeaderError:
         return 1
 
@@ -229,7 +273,7 @@ def _jpeg_segments(stream: BinaryIO) -> Iterator[tuple[int, int]]:
 
 
 def _png(stream: BinaryIO) -> Header:
-    name, width, height, bits = _unpack(stream, 12, ">4sIIB")
+    name, width, height, bits, colour = _unpack(stream, 12, ">4sIIBB")
     if name != b"IHDR":
         raise BrokenHeaderError("its first chunk is not IHDR")
     chunk, (checksum,) = _read(stream, 12, 17), _unpack(stream, 29, ">I")
@@ -242,7 +286,7 @@ def _png(stream: BinaryIO) -> Header:
         position += 12 + int.from_bytes(start[:4], "big")
         if position > end:  # decoders may take the memory that the chunk asks for
             raise BrokenHeaderError("a chunk reaches beyond the end of the file")
-    return Header("PNG", (height, width), orientation, is_deep=bits > 8)
+    return Header("PNG", (height, width), orientation, is_deep=bits > 8, channels=_PNG_CHANNELS.get(colour, 0))
 
 
 def _bmp(stream: BinaryIO) -> Header:
@@ -294,6 +338,18 @@ def _gif(stream: BinaryIO) -> Header:
         if introducer != 0x21:
             raise BrokenHeaderError("it has no frame")
         position = _end_of_blocks(stream, position + 2)
+
+
+def _array(stream: BinaryIO) -> Header:
+    stream.seek(0)
+    try:
+        layout = array_file.read_layout(stream)
+    except ValueError as error:
+        raise BrokenHeaderError(str(error)) from None
+    channels = layout.shape[2] if len(layout.shape) == 3 else 1
+    least_bytes = layout.starts_at + layout.num_bytes
+    is_deep = layout.dtype != "u1"
+    return Header("NPY", layout.shape[:2], is_deep=is_deep, least_bytes=least_bytes, channels=channels)
 
 
 def _palette_bytes(flags: int) -> int:

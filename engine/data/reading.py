@@ -13,9 +13,15 @@ class Reading:
 
     Attributes:
         value_range: what becomes 0 and 255 in images of more than 8 bits; None: each image has its own, said once.
+        channels: of the pixels; 1 is grey, 3 is BGR, 4 is BGR and a fourth.
+        orientation: "apply" turns images as EXIF and TIFF say, "ignore" does not; "auto" turns them unless the size
+            stated with the annotations is that of the image as stored and not of the upright one: the tool that wrote
+            them ignored the orientation then.
     """
 
     value_range: ValueRange | None = None
+    channels: int = 3
+    orientation: str = "auto"
 
 
 DEFAULT = Reading()

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.data.image_file import read_size
+from engine.data.reading import DEFAULT
 from engine.errors import InputError
 
 MOST_HEADERS = 20_000
@@ -19,7 +20,9 @@ MOST_HEADERS = 20_000
 _NUM_THREADS = 8  # on a network drive most of the time is waiting
 
 
-def measure_sizes(path_of: Callable[[int], Path], stated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def measure_sizes(
+    path_of: Callable[[int], Path], stated: np.ndarray, orientation: str = DEFAULT.orientation
+) -> tuple[np.ndarray, np.ndarray]:
     """The sizes of image files (n, 2), from their headers; the stated one where that is not read or cannot be.
 
     Also the indices of the images whose headers could not be read: the files are missing, or no images.
@@ -29,6 +32,7 @@ def measure_sizes(path_of: Callable[[int], Path], stated: np.ndarray) -> tuple[n
     Args:
         path_of: index of an image -> its file.
         stated: (n, 2) int32.
+        orientation: see `engine.data.reading.Reading`.
     """
     is_stated = stated[:, 0] > 0
     some = np.flatnonzero(is_stated)
@@ -39,7 +43,7 @@ def measure_sizes(path_of: Callable[[int], Path], stated: np.ndarray) -> tuple[n
     def measure(index: int) -> tuple[int, int]:
         height, width = stated[index].tolist()
         try:
-            return read_size(path_of(index), (height, width) if height else None)
+            return read_size(path_of(index), (height, width) if height else None, orientation)
         except InputError:  # reported when the image itself is read
             return 0, 0
 

@@ -85,14 +85,18 @@ class ImagePredictor:
         return tensor, pixels.shape[:2]
 
     def pixels(self, image: Image) -> np.ndarray:
-        """The image as BGR pixels (H, W, 3), uint8 or float32 in 0..255; see `engine.data.image_file.read_image`."""
+        """The image as pixels (H, W, C), uint8 or float32 in 0..255; see `engine.data.image_file.read_image`."""
         if isinstance(image, (str, Path)):
             return read_image(Path(image), reading=self.reading)
-        if isinstance(image, np.ndarray) and is_image(image):
+        if isinstance(image, np.ndarray) and is_image(image, self.reading.channels):
             return as_pixels(image, self.reading)
         raise ValueError(
-            "an image must be a path, or a BGR uint8 (uint16, float) array of shape (H, W, 3) or (H, W), not empty"
+            f"an image must be a path, or a BGR uint8 (uint16, float) array of shape {self._shapes()}, not empty"
         )
+
+    def _shapes(self) -> str:
+        channels = self.reading.channels
+        return "(H, W, 3) or (H, W)" if channels in (1, 3) else f"(H, W, {channels})"
 
     def detect(self, pixels: np.ndarray) -> Detections:
         """Detections in what `pixels` returned, so that a file is not read twice to be drawn."""

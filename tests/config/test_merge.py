@@ -104,8 +104,8 @@ VALUES = {
         "7: MODEL.ATSS.REGRESSION_TYPE must be one of BOX, POINT, got 'BOXES'; did you mean BOX?",
     ),
     "a length": (
-        "INPUT:\n  PIXEL_MEAN: [0.5, 0.5]\n",
-        "7: INPUT.PIXEL_MEAN must have 3 entries (one for each channel), got (0.5, 0.5)",
+        "INPUT:\n  MIN_SIZE_RANGE_TRAIN: [20]\n",
+        "7: INPUT.MIN_SIZE_RANGE_TRAIN must have 2 entries (low and high), got (20,)",
     ),
     "a range": (
         "TEST:\n  THRESHOLD_IOU: 50\n",

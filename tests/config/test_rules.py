@@ -57,6 +57,28 @@ BROKEN = {
         "(102.9801, 115.9465, 122.7717), in 0..255; divide it by 255 and put red first, "
         "and PIXEL_STD likewise",
     ),
+    "means of three channels for one": (
+        "INPUT:\n  CHANNELS: 1\n  PIXEL_STD: [1.0]\n",
+        "7: INPUT.PIXEL_MEAN has 3 values, but INPUT.CHANNELS is 1; write one for each channel, such as (113.899,)",
+    ),
+    "one mean for three channels": (
+        "INPUT:\n  PIXEL_MEAN: [114.0]\n",
+        "7: INPUT.PIXEL_MEAN has 1 value, but INPUT.CHANNELS is 3; write one for each channel, such as "
+        "(114.0, 114.0, 114.0)",
+    ),
+    "deviations of three channels for 20": (
+        f"INPUT:\n  CHANNELS: 20\n  PIXEL_MEAN: {[1.5] * 20}\n",
+        "7: INPUT.PIXEL_STD has 3 values, but INPUT.CHANNELS is 20; write one for each channel",
+    ),
+    "colours of grey images": (
+        "INPUT:\n  CHANNELS: 1\n  PIXEL_MEAN: [114.0]\n  PIXEL_STD: [1.0]\n  BRIGHTNESS: 0.2\n  HUE: 0.1\n",
+        "11: INPUT.HUE is 0.1, but images of 1 channel (INPUT.CHANNELS) have no such thing; write INPUT.HUE 0.0",
+    ),
+    "contrast of four channels": (
+        "INPUT:\n  CHANNELS: 4\n  PIXEL_MEAN: [1.5, 2, 2, 2]\n  PIXEL_STD: [1, 1, 1, 1]\n  CONTRAST: 0.2\n",
+        "10: INPUT.CONTRAST is 0.2, but images of 4 channels (INPUT.CHANNELS) have no such thing; "
+        "write INPUT.CONTRAST 0.0",
+    ),
     "range 0..255, means of 0..1": (
         "INPUT:\n  PIXEL_MEAN: [0.485, 0.456, 0.406]\n",
         "7: INPUT.TO_BGR255 true means BGR in 0..255, but INPUT.PIXEL_MEAN is "

@@ -23,7 +23,7 @@ def test_headers_are_read_and_the_stated_size_stays_where_that_fails(tmp_path: P
 def test_of_a_very_large_set_some_headers_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "MOST_HEADERS", 3)
     read = []
-    monkeypatch.setattr(sizes, "read_size", lambda path, expected: read.append(int(path.name)) or (1, 1))
+    monkeypatch.setattr(sizes, "read_size", lambda path, expected, rule: read.append(int(path.name)) or (1, 1))
     stated = np.full((11, 2), 7, dtype=np.int32)
     stated[4] = 0
     found, _ = sizes.measure_sizes(lambda index: Path(str(index)), stated)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from engine.modeling.bodies import BODIES, freeze, strides_of
-from engine.modeling.bodies.resnet import RESNETS, Deformable, ResNet
+from engine.modeling.bodies.resnet import RESNETS, Deformable, ResNet, resnet
 
 
 @pytest.mark.parametrize("name", ["R-18", "R-50"])
@@ -36,7 +36,7 @@ def test_weights_are_drawn_as_ever() -> None:
 
 
 def test_frozen_parts() -> None:
-    frozen = {name.split(".")[0] for name, p in ResNet(18, freeze_at=2).named_parameters() if not p.requires_grad}
+    frozen = {name.split(".")[0] for name, p in resnet(18, freeze_at=2).named_parameters() if not p.requires_grad}
     assert frozen == {"stem", "layer1"}
     parts = [nn.Linear(1, 1), nn.Linear(1, 1)]
     freeze(parts, 1)

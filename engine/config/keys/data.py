@@ -41,13 +41,20 @@ KEYS = [
     key("INPUT.MIN_SIZE_TEST", 800, "Length of the short side in testing, pixels.", between=(MIN_SIZE, MAX_SIZE)),
     key("INPUT.MAX_SIZE_TEST", 1333, "Limit of the long side in testing, pixels.", between=(MIN_SIZE, MAX_SIZE)),
     key("INPUT.PIXEL_MEAN", (102.9801, 115.9465, 122.7717), "Subtracted from each channel, in the order and range that "
-        "TO_BGR255 selects.", length=(3, "one for each channel"), between=(-1e6, 1e6)),
+        "TO_BGR255 selects; one number for each of CHANNELS.", between=(-1e6, 1e6), not_empty=True),
     key("INPUT.PIXEL_STD", (1.0, 1.0, 1.0), "Each channel is divided by this after the mean is subtracted.",
-        length=(3, "one for each channel"), between=(0, 1e6)),
+        between=(0, 1e6), not_empty=True),
+    key("INPUT.CHANNELS", 3, "Channels of the images: 3 is colours, 1 is grey (either is converted into the other), 4 "
+        "is colours and one more (transparency, infrared); others are those of the file or its pages.", ours=True,
+        between=(1, 256)),
+    key("INPUT.ORIENTATION", "auto", "Whether images are turned as their EXIF or TIFF orientation says: apply, ignore, "
+        "or auto: not where the annotations state the size of the image as stored.", ours=True,
+        words=("auto", "apply", "ignore")),
     key("INPUT.VALUE_RANGE", (), "(low, high): the values of images of more than 8 bits, or floats, that become 0 and "
         "255; () is measured on the training images and stored in the checkpoint. Others are not affected.", ours=True,
         type=tuple[float, ...], between=(-1e30, 1e30)),
-    key("INPUT.TO_BGR255", True, "True: BGR in 0..255 (Caffe2 weights); False: RGB in 0..1 (torchvision weights)."),
+    key("INPUT.TO_BGR255", True, "True: BGR in 0..255 (Caffe2 weights); False: RGB in 0..1 (torchvision weights). "
+        "Of 4 CHANNELS the first three are colours; other numbers keep their order."),
     key("INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 0.5, "Probability of mirroring left to right.", ours=True, between=(0, 1)),
     key("INPUT.VERTICAL_FLIP_PROB_TRAIN", 0.0, "Probability of mirroring top to bottom.", ours=True, between=(0, 1)),
     key("INPUT.BRIGHTNESS", 0.0, "Colour jitter: brightness is multiplied by a factor drawn from [1 - x, 1 + x]; 0 is "

@@ -34,12 +34,13 @@ class Normalize:
 
     Args:
         mean, std: one per channel, in the channel order and range of the output.
-        to_bgr255: output BGR in the range 0..255, like the reference; otherwise RGB in 0..1.
+        to_bgr255: output BGR in the range 0..255, like the reference; otherwise RGB in 0..1. Of four channels the first
+            three are the colours; any other number keeps its order.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], to_bgr255: bool) -> None:
-        self.mean = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1)
-        self.std = torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
+        self.mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
         self.to_bgr255 = to_bgr255
 
     def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
@@ -47,8 +48,8 @@ class Normalize:
 
     def pixels(self, image: Tensor) -> Tensor:
         """The normalised image, on the device of `image`."""
-        if not self.to_bgr255:
-            image = image.flip(0)
+        if not self.to_bgr255 and len(image) in (3, 4):
+            image = image.flip(0) if len(image) == 3 else image[[2, 1, 0, 3]]
         # Reorder the memory while the values are bytes: floats would be four times as much to move.
         pixels = image.contiguous().to(torch.float32) if image.dtype == torch.uint8 else _copied(image)
         if not self.to_bgr255:

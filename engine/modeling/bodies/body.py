@@ -16,7 +16,8 @@ BODIES = Registry("BODIES")
 """(**arguments) -> Body; the arguments are those of `MODEL.BACKBONE.ARGS`.
 
 A body that has parameters of these names is also passed `norm` or `norm_name`, a name in `layers.norm.NORMS`;
-`freeze_at`, the number of leading parts whose weights stay fixed (see `freeze`); `deformable`, a `resnet.Deformable`.
+`freeze_at`, the number of leading parts whose weights stay fixed (see `freeze`); `in_channels`, those of the images,
+which a body without it takes for 3; `deformable`, a `resnet.Deformable`.
 """
 
 _FIRST_STRIDE = 4
@@ -38,7 +39,7 @@ class Body(Protocol):
     strides: Sequence[int]
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        """Images (N, 3, H, W) -> maps (N, out_channels[i], about H / strides[i], about W / strides[i])."""
+        """Images (N, C, H, W) -> maps (N, out_channels[i], about H / strides[i], about W / strides[i])."""
 
 
 def strides_of(body: nn.Module) -> tuple[int, ...]:

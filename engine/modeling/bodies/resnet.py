@@ -73,13 +73,13 @@ class Stem(nn.Module):
 
     stride = 4
 
-    def __init__(self, channels: int, norm_name: str) -> None:
+    def __init__(self, channels: int, norm_name: str, in_channels: int = 3) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False)
         self.bn1 = norm(norm_name, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, channels, H / 4, W / 4)."""
+        """(N, in_channels, H, W) -> (N, channels, H / 4, W / 4)."""
         x = F.relu_(self.bn1(self.conv1(x)))
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
@@ -174,7 +174,7 @@ class ResNet(nn.Module):
         stride_in_1x1: see `Bottleneck`.
         res5_dilation: dilation of the last stage; with 2 the stage keeps the resolution of its input.
         deformable: which stages have deformable 3x3 convolutions, and of which kind.
-        freeze_at: number of leading parts (stem, then stages) whose weights stay fixed.
+        in_channels: of the images.
 
     Attributes:
         out_channels, strides: of C2, C3, C4 and C5.
@@ -191,14 +191,14 @@ class ResNet(nn.Module):
         stride_in_1x1: bool = True,
         res5_dilation: int = 1,
         deformable: Deformable = Deformable(),  # noqa: B008, it is immutable
-        freeze_at: int = 0,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         block = BasicBlock if depth < 50 else Bottleneck
-        self.stem = Stem(stem_channels, norm_name)
+        self.stem = Stem(stem_channels, norm_name, in_channels)
         self.out_channels: list[int] = []
         self.strides: list[int] = []
-        in_channels, total_stride = stem_channels, Stem.stride
+        channels, total_stride = stem_channels, Stem.stride
         for i, num_blocks in enumerate(BLOCKS_PER_STAGE[depth]):
             width = groups * width_per_group * 2**i
             out_channels = width if block is BasicBlock else res2_channels * 2**i
@@ -206,7 +206,7 @@ class ResNet(nn.Module):
             # The stem has halved twice already; dilation takes the place of a stride.
             stride = 1 if i == 0 or dilation > 1 else 2
             first = BlockShape(
-                in_channels,
+                channels,
                 width,
                 out_channels,
                 stride,
@@ -218,11 +218,10 @@ class ResNet(nn.Module):
             )
             later = replace(first, in_channels=out_channels, stride=1)
             self.add_module(f"layer{i + 1}", nn.Sequential(block(first), *(block(later) for _ in range(1, num_blocks))))
-            in_channels, total_stride = out_channels, total_stride * stride
+            channels, total_stride = out_channels, total_stride * stride
             self.out_channels.append(out_channels)
             self.strides.append(total_stride)
         self._init_weights()
-        freeze(self.layer_groups(), freeze_at)
 
     def _init_weights(self) -> None:
         for module in self.modules():
@@ -238,7 +237,7 @@ class ResNet(nn.Module):
         return [self.stem, self.layer1, self.layer2, self.layer3, self.layer4]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Images (N, 3, H, W) -> C2, C3, C4, C5, each (N, out_channels[i], H / strides[i], W / strides[i])."""
+        """Images (N, C, H, W) -> C2, C3, C4, C5, each (N, out_channels[i], H / strides[i], W / strides[i])."""
         x = self.stem(x)
         features = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -247,5 +246,35 @@ class ResNet(nn.Module):
         return features
 
 
+def resnet(
+    depth: int,
+    stem_channels: int = 64,
+    res2_channels: int = 256,
+    groups: int = 1,
+    width_per_group: int = 64,
+    norm_name: str = "FrozenBN",
+    stride_in_1x1: bool = True,
+    res5_dilation: int = 1,
+    deformable: Deformable = Deformable(),  # noqa: B008, it is immutable
+    in_channels: int = 3,
+    freeze_at: int = 0,
+) -> ResNet:
+    """A `ResNet` whose first `freeze_at` parts (stem, then stages) keep their weights."""
+    body = ResNet(
+        depth,
+        stem_channels,
+        res2_channels,
+        groups,
+        width_per_group,
+        norm_name,
+        stride_in_1x1,
+        res5_dilation,
+        deformable,
+        in_channels,
+    )
+    freeze(body.layer_groups(), freeze_at)
+    return body
+
+
 for _depth in BLOCKS_PER_STAGE:
-    BODIES.register(f"R-{_depth}")(partial(ResNet, _depth))
+    BODIES.register(f"R-{_depth}")(partial(resnet, _depth))
