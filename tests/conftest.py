@@ -3,19 +3,26 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import hypothesis
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
+from engine.device import num_cpus
 from engine.log import warn_once
 
+Made = TypeVar("Made")
+
 torch.set_num_threads(1)
+if "PYTEST_XDIST_WORKER" in os.environ:  # the commands of several workers share the CPUs
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 if os.environ.get("CI"):  # a change must not fail by chance; runs by hand try new examples each time
     hypothesis.settings.load_profile("repeatable")
@@ -32,6 +39,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("nightly"):
             item.add_marker(skip)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Processes of `-n auto`: a process for each CPU, but many fixtures of a module are made once for each."""
+    return min(max(num_cpus(), 2), 4)
+
+
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Made]) -> Made:
+    """What `make` returns for a folder of this name: it is called once in a session, however many processes run tests.
+
+    Tests may read the folder, not change it; what is returned is pickled.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # that of all workers
+    record = root / f"{name}.pickle"
+    with FileLock(root / f"{name}.lock"):
+        if not record.exists():
+            folder = root / name
+            folder.mkdir()
+            record.write_bytes(pickle.dumps(make(folder)))
+        return pickle.loads(record.read_bytes())
 
 
 def _folder(variable: str, what: str) -> Path:

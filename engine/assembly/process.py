@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from engine.config import CfgNode
 from engine.environment import environment_report
 from engine.errors import InputError
 from engine.files import write_text
-from engine.log import CONFIG_FILE, get_logger, setup_logging
+from engine.log import CONFIG_FILE, get_logger, setup_logging, warn_once
 from engine.registry import import_modules
 
 Run = TypeVar("Run", bound=Callable[..., Any])
@@ -163,7 +164,31 @@ def seed_everything(cfg: CfgNode) -> None:
     if cfg.DETERMINISTIC:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # otherwise cuBLAS may differ between two runs
         torch.use_deterministic_algorithms(True, warn_only=True)
+        _log_operators_without_deterministic_form()
         torch.backends.cudnn.benchmark = False
     random.seed(cfg.SEED)
     np.random.seed(cfg.SEED)
     torch.manual_seed(cfg.SEED)
+
+
+def _log_operators_without_deterministic_form() -> None:
+    """From here on, torch's warning of such an operator is one line of the log instead of two on stderr."""
+    show = warnings.showwarning
+    if show.__module__ == __name__:
+        return  # a run after another one in the same process
+
+    def show_or_log(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        operator, is_found, _ = str(message).partition(" does not have a deterministic implementation")
+        if is_found:
+            warn_once(f"DETERMINISTIC: torch has no deterministic {operator} here: two runs may differ slightly")
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show_or_log

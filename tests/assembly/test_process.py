@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,26 @@ def test_a_folder_that_cannot_hold_the_lock(cfg: CfgNode, monkeypatch: pytest.Mo
     monkeypatch.setattr(folder_lock.os, "open", refuse)
     with pytest.raises(InputError, match=rf"^OUTPUT_DIR .*run cannot be written to \({os.strerror(number)}\); choose"):
         prepare(cfg)
+
+
+def test_operators_without_deterministic_form_are_one_line(
+    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a GPU torch warns of some with two lines on stderr; other warnings are shown as before."""
+    shown: list[str] = []
+
+    def show(message: Warning | str, *where: object) -> None:
+        shown.append(str(message))
+
+    monkeypatch.setattr(warnings, "showwarning", show)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode, warn_only: None)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    cfg.DETERMINISTIC = True
+    for _ in range(2):
+        prepare(cfg)
+    why = "but you set 'torch.use_deterministic_algorithms(True, warn_only=True)'. You can file an issue"
+    for text in (f"max_pool2d_backward_cuda does not have a deterministic implementation, {why}", "something else"):
+        warnings.showwarning(text, UserWarning, "a.py", 3)
+    assert shown == ["something else"]
+    assert capsys.readouterr().out.count("torch has no deterministic max_pool2d_backward_cuda here: two runs") == 1

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The checks on a GPU, where nothing can be installed: bash tests/cuda/run.sh [pytest options]
 # Needs torch with CUDA, pytest and what the package depends on, on the path of PYTHON (or in PYTHONPATH).
+# It stops by itself after SECONDS_LIMIT seconds with what is known by then; each outcome is printed at once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 PYTHON="${PYTHON:-python3}"
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" OMP_NUM_THREADS=1
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" ENGINE_TESTS_KEEP_PYTHONPATH=1 OMP_NUM_THREADS=1
 "$PYTHON" - << 'END'
 import importlib.util, sys
 needed = "torch torchvision yacs fvcore pycocotools cv2 tabulate tqdm tensorboard safetensors PIL numpy pytest hypothesis"
@@ -18,7 +19,7 @@ END
 processes=()
 if "$PYTHON" -c 'import xdist' 2> /dev/null; then
     cpus="$(nproc)"
-    processes=(-n "$((cpus < 12 ? cpus : 12))" --dist worksteal)
+    processes=(-n "$((cpus < 6 ? cpus : 6))" --dist worksteal)
 fi
-exec "$PYTHON" -m pytest -q -p no:cacheprovider -rs --durations=10 "${processes[@]}" "$@" tests/cuda \
-    tests/inference/test_augment.py::test_on_a_gpu
+exec timeout -k 20 -s INT "${SECONDS_LIMIT:-150}" "$PYTHON" -m pytest -q -p no:cacheprovider --tb=short --durations=10 \
+    "${processes[@]}" "$@" tests/cuda tests/inference/test_augment.py::test_on_a_gpu

@@ -57,6 +57,10 @@ DEFORMABLE = {
         "MODEL.FCOS.USE_DCN_IN_TOWER": True,
     },
 }
+CASES = [
+    *[("atss", "plain"), ("atss", "dcn v2"), ("retinanet", "dcn v1"), ("fcos", "plain"), ("fcos", "dcn v2")],
+    *[("faster", "plain"), ("faster", "dcn v1"), ("cascade", "plain"), ("cascade", "dcn v1"), ("cascade", "dcn v2")],
+]
 
 
 def model_of(kind: str, deformable: str) -> GeneralizedRCNN:
@@ -105,8 +109,7 @@ def joined(gradients: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([each.flatten() for each in gradients.values()])
 
 
-@pytest.mark.parametrize("deformable", DEFORMABLE)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "deformable"), CASES)
 def test_losses_and_gradients(kind: str, deformable: str) -> None:
     model = model_of(kind, deformable)
     assert any(isinstance(each, DeformConv2d) for each in model.modules()) == (deformable != "plain")
@@ -124,8 +127,7 @@ def test_losses_and_gradients(kind: str, deformable: str) -> None:
     assert min(errors) < BEST_BATCH[deformable], errors
 
 
-@pytest.mark.parametrize("deformable", DEFORMABLE)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "deformable"), CASES)
 def test_candidates(kind: str, deformable: str) -> None:
     """The scored boxes of each image, in any order; suppression is tested by itself."""
     found = []

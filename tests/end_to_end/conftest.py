@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -14,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.conftest import made_once
+from tests.prepared import clean_environment, prepared_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TIMEOUT = 240  # seconds; far more than any of these needs, far less than a hanging process would take
@@ -57,9 +59,18 @@ NUM_VAL = 7  # odd: two processes get different numbers of images
 
 
 def run(
-    command: Sequence[str | Path], cwd: Path = REPOSITORY, env: Mapping[str, str] | None = None
+    command: Sequence[str | Path],
+    cwd: Path = REPOSITORY,
+    env: Mapping[str, str] | None = None,
+    fresh: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python command...` as a user would, with one thread."""
+    """Run `python command...` as a user would, with one thread.
+
+    A script without an environment of its own runs in a fork of a process that has imported torch, unless `fresh`.
+    """
+    words = list(map(str, command))
+    if not (fresh or env) and words[0].endswith(".py") and (prepared := prepared_process()):
+        return prepared.run(words, cwd, clean_environment(), TIMEOUT)
     process = start(command, cwd, env)
     try:
         output, errors = process.communicate(timeout=TIMEOUT)
@@ -72,12 +83,11 @@ def run(
 def start(
     command: Sequence[str | Path], cwd: Path = REPOSITORY, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """As `run`, without waiting for the end."""
-    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LOCAL_RANK", "WORLD_SIZE")}
+    """As `run` in a fresh process, without waiting for the end."""
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=cwd,
-        env={**clean, "OMP_NUM_THREADS": "1", **(env or {})},
+        env={**clean_environment(), **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -135,9 +145,11 @@ class World:
         keys = ["DATASETS.ROOT", str(self.root), *flags[first_key:]]
         return [script, "--config-file", self.config, *flags[:first_key], *keys]
 
-    def train(self, *options: str | Path, launcher: str | None = None) -> subprocess.CompletedProcess[str]:
+    def train(
+        self, *options: str | Path, launcher: str | None = None, fresh: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         front = several_processes(launcher) if launcher else []
-        return run([*front, *self.command("tools/train_net.py", *options)])
+        return run([*front, *self.command("tools/train_net.py", *options)], fresh=fresh)
 
     def test(self, *options: str | Path, num_processes: int = 1) -> subprocess.CompletedProcess[str]:
         front = several_processes("torchrun", num_processes) if num_processes > 1 else []
@@ -151,7 +163,11 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    root = tmp_path_factory.mktemp("end_to_end") / "fabric"
+    return made_once(tmp_path_factory, "end_to_end", _make_world)
+
+
+def _make_world(folder: Path) -> World:
+    root = folder / "fabric"
     size = ["--height", "96", "--width", "128"]
     done = run(["datasets/generate_fabric.py", "--output", root, "--train", "12", "--val", str(NUM_VAL), *size])
     assert done.returncode == 0, done.stderr
@@ -177,8 +193,10 @@ class Trained:
         return self.folder / "inference" / "fabric_val"
 
 
-def train_into(world: World, folder: Path, *options: str | Path, launcher: str | None = None) -> Trained:
-    done = world.train(*options, "OUTPUT_DIR", folder, launcher=launcher)
+def train_into(
+    world: World, folder: Path, *options: str | Path, launcher: str | None = None, fresh: bool = False
+) -> Trained:
+    done = world.train(*options, "OUTPUT_DIR", folder, launcher=launcher, fresh=fresh)
     assert done.returncode == 0, done.stdout + done.stderr
     return Trained(folder, done.stdout, done.stderr)
 
@@ -186,4 +204,4 @@ def train_into(world: World, folder: Path, *options: str | Path, launcher: str |
 @pytest.fixture(scope="session")
 def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Six iterations of one process, tested."""
-    return train_into(world, tmp_path_factory.mktemp("trained") / "run")
+    return made_once(tmp_path_factory, "trained", lambda folder: train_into(world, folder / "run", fresh=True))
