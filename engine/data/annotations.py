@@ -21,7 +21,11 @@ ImageId = int | str
 CategoryId = int | str
 
 FORMATS = Registry("FORMATS")
-"""Readers of annotation files: (ann_file: Path) -> AnnotationTable; they raise an InputError for a faulty file."""
+"""Readers: (ann_file: Path, img_dir: Path | None) -> AnnotationTable; they raise an InputError for a faulty file."""
+
+WRITERS = Registry("WRITERS")
+"""Their inverses: (AnnotationTable, folder: Path) -> (path for `ann_file`, path for `img_dir`), both relative to the
+folder, which is empty and written to."""
 
 
 @dataclass(frozen=True)

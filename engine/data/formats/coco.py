@@ -7,13 +7,14 @@ remedy. What labelling tools write otherwise than COCO is read too, see `coco_ro
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from engine.data.annotations import FORMATS, AnnotationTable, StringTable, flat_ids, merge_split_images
+from engine.data.annotations import FORMATS, WRITERS, AnnotationTable, StringTable, flat_ids, merge_split_images
 from engine.data.formats.coco_rows import (
     Boxes,
     Categories,
@@ -24,7 +25,7 @@ from engine.data.formats.coco_rows import (
     read_images,
 )
 from engine.errors import InputError, shown
-from engine.files import read_json
+from engine.files import read_json, write_text
 from engine.log import warn_once
 from engine.spelling import is_slip
 
@@ -50,6 +51,52 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
         InputError: the first of `file_faults`.
     """
     return to_table(load(ann_file), ann_file)
+
+
+@WRITERS.register("coco")
+def write(table: AnnotationTable, folder: Path) -> tuple[str, str]:
+    """`annotations.json`; annotations are numbered from 1."""
+    save(to_coco(table), folder / "annotations.json")
+    return "annotations.json", "images"
+
+
+def save(data: Row, path: Path) -> None:
+    """Write a COCO dictionary as JSON without line breaks, as it is usually large.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    write_text(path, json.dumps(data, ensure_ascii=False) + "\n")
+
+
+def to_coco(table: AnnotationTable) -> dict[str, Any]:
+    """The inverse of `to_table`: a COCO dictionary with annotations numbered from 1."""
+    images = [
+        {"id": image_id, "file_name": name, **({"width": width, "height": height} if height and width else {})}
+        for image_id, name, (height, width) in zip(table.image_ids, table.file_names, table.sizes.tolist(), strict=True)
+    ]
+    names = zip(table.category_ids, table.category_names, strict=True)
+    columns = table.image_rows, table.category_rows, table.boxes_xywh, table.areas, table.crowd
+    annotations = [
+        {
+            "id": number,
+            "image_id": table.image_ids[image],
+            "category_id": table.category_ids[category],
+            "bbox": list(map(_number, box)),
+            **({"area": _number(area)} if np.isfinite(area) else {}),
+            "iscrowd": int(crowd),
+        }
+        for number, (image, category, box, area, crowd) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True), start=1
+        )
+    ]
+    categories = [{"id": category_id, "name": name} for category_id, name in names]
+    return {"images": images, "categories": categories, "annotations": annotations}
+
+
+def _number(value: float) -> int | float:
+    """5.0 as 5, which most files have."""
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 def file_faults(ann_file: Path) -> Iterator[str]:

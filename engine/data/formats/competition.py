@@ -6,14 +6,16 @@ they have no defects (`unlisted_are_empty`).
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from engine.data.annotations import FORMATS, AnnotationTable
-from engine.data.formats.class_list import find_class_list
+from engine.data.annotations import FORMATS, WRITERS, AnnotationTable
+from engine.data.formats.class_list import class_list_text, find_class_list
 from engine.data.formats.collector import Collector
-from engine.data.formats.corners import to_xywh
+from engine.data.formats.corners import to_corners, to_xywh
 from engine.data.formats.image_names import ImageNames
+from engine.data.formats.per_image import images_of, write_lines
 from engine.data.formats.values import exact_numbers
 from engine.errors import InputError, shown
 from engine.files import read_json
@@ -37,6 +39,22 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
     for number, entry in enumerate(entries):
         _add(entry, f"{ann_file}: entry {number}", images, found)
     return found.table()
+
+
+@WRITERS.register("competition")
+def write(table: AnnotationTable, folder: Path) -> tuple[str, str]:
+    """`annotations.json`, and `classes.txt`; images without boxes and ignore regions have no entry."""
+    entries = []
+    for image in images_of(table):
+        for class_name, box, crowd in image.boxes:
+            if not crowd:
+                name, label = (json.dumps(each, ensure_ascii=False) for each in (image.file_name, class_name))
+                bbox = ", ".join(to_corners(box))  # not through floats, which cannot hold every sum
+                entries.append(f'{{"name": {name}, "defect_name": {label}, "bbox": [{bbox}]}}')
+    write_lines(folder / "annotations.json", "[\n" + ",\n".join(entries) + "\n]\n")
+    if classes := class_list_text(table.category_names):
+        write_lines(folder / "classes.txt", classes)
+    return "annotations.json", "images"
 
 
 def _add(entry: Any, where: str, images: ImageNames, found: Collector) -> None:

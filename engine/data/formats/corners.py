@@ -85,7 +85,7 @@ def to_relative(box: Sequence[float], size: tuple[int, int]) -> list[str]:
         ['0.445555555555555571', '0.500000000000000000', '0.222222222222222222', '1.000000000000000000']
     """
     wanted = tuple(map(float, box))
-    for context, all_digits in ((_QUOTIENTS, _DIGITS), (_EXACT, (700,))):
+    for context, all_digits in ((_QUOTIENTS, _DIGITS), (_EXACT, (400,))):
         x, y, width, height = map(Decimal, wanted)
         x, y = (_EXACT.add(low, _EXACT.divide(side, Decimal(2))) for low, side in ((x, width), (y, height)))
         sides = (size[1], size[0], size[1], size[0])

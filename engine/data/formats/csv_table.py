@@ -24,11 +24,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from engine.data.annotations import FORMATS, AnnotationTable
-from engine.data.formats.class_list import find_class_list
+from engine.data.annotations import FORMATS, WRITERS, AnnotationTable
+from engine.data.formats.class_list import class_list_text, find_class_list
 from engine.data.formats.collector import Collector
-from engine.data.formats.corners import to_xywh
+from engine.data.formats.corners import to_corners, to_xywh
 from engine.data.formats.image_names import ImageNames
+from engine.data.formats.per_image import images_of, write_lines
 from engine.data.formats.text_file import read_text
 from engine.data.formats.values import exact, flag, whole_number
 from engine.errors import InputError, shown
@@ -92,6 +93,24 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
     for number, row in rows:
         _add_row(row, columns, f"{ann_file}:{number}", images, found)
     return found.table()
+
+
+@WRITERS.register("csv")
+def write(table: AnnotationTable, folder: Path) -> tuple[str, str]:
+    """`annotations.csv` with a header, and `classes.txt`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax", "ignore"])
+    for image in images_of(table):
+        height, width = image.size
+        start = [image.file_name, width or "", height or ""]
+        writer.writerows([*start, name, *to_corners(box), int(crowd)] for name, box, crowd in image.boxes)
+        if not image.boxes:
+            writer.writerow([*start, "", "", "", "", "", ""])
+    write_lines(folder / "annotations.csv", text.getvalue())
+    if classes := class_list_text(table.category_names):
+        write_lines(folder / "classes.txt", classes)
+    return "annotations.csv", "images"
 
 
 def has_known_columns(first: Sequence[str], source: Path) -> bool:

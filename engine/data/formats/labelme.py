@@ -8,19 +8,21 @@ read. A file without shapes is an image without boxes; images without a file are
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from engine.data.annotations import FORMATS, AnnotationTable
-from engine.data.formats.class_list import find_class_list
+from engine.data.annotations import FORMATS, WRITERS, AnnotationTable
+from engine.data.formats.class_list import class_list_text, find_class_list
 from engine.data.formats.collector import Collector
-from engine.data.formats.corners import Box, to_xywh
+from engine.data.formats.corners import Box, to_corners, to_xywh
 from engine.data.formats.files_below import files_below
 from engine.data.formats.image_names import ImageNames
+from engine.data.formats.per_image import files_of_images, images_of, write_lines
 from engine.data.formats.values import exact_numbers, flag, whole_number
 from engine.errors import InputError, shown
 from engine.files import read_json
@@ -56,6 +58,35 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
         found.add_image(file_name, tuple(sides) if all(0 < side < 2**31 for side in sides) else (0, 0))
         _add_shapes(data["shapes"], path, file_name, found)
     return found.table()
+
+
+@WRITERS.register("labelme")
+def write(table: AnnotationTable, folder: Path) -> tuple[str, str]:
+    """`a.json` beside `a.jpg`, with rectangles, and `classes.txt`.
+
+    Raises:
+        InputError: the files of two images would have the same name.
+    """
+    for name, image in zip(files_of_images(table, ".json"), images_of(table), strict=True):
+        shapes = ",".join("\n    " + _shape_text(*each) for each in image.boxes)
+        height, width = (str(side) if side else "null" for side in image.size)
+        text = (
+            f'{{\n  "version": "5.0.1",\n  "flags": {{}},\n  "shapes": [{shapes}\n  ],\n'
+            f'  "imagePath": {json.dumps(PurePosixPath(image.file_name).name, ensure_ascii=False)},\n'
+            f'  "imageData": null,\n  "imageHeight": {height},\n  "imageWidth": {width}\n}}\n'
+        )
+        write_lines(folder / name, text)
+    if classes := class_list_text(table.category_names):
+        write_lines(folder / "classes.txt", classes)
+    return ".", "."
+
+
+def _shape_text(name: str, box: Box, crowd: bool) -> str:
+    x1, y1, x2, y2 = to_corners(box)  # not through floats, which cannot hold every sum
+    flags = '{"ignore": true}' if crowd else "{}"
+    label = json.dumps(name, ensure_ascii=False)
+    shape = '"group_id": null, "shape_type": "rectangle"'
+    return f'{{"label": {label}, "points": [[{x1}, {y1}], [{x2}, {y2}]], {shape}, "flags": {flags}}}'
 
 
 def _stated_name(image_path: Any, stem: str) -> str:

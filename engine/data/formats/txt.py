@@ -11,22 +11,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from engine.data.annotations import FORMATS, AnnotationTable
-from engine.data.formats.class_list import FILES, find_class_list
+from engine.data.annotations import FORMATS, WRITERS, AnnotationTable
+from engine.data.formats.class_list import FILES, class_list_text, find_class_list
 from engine.data.formats.collector import Collector
-from engine.data.formats.corners import to_xywh
+from engine.data.formats.corners import to_corners, to_xywh
 from engine.data.formats.files_below import files_below
 from engine.data.formats.image_names import ImageNames
+from engine.data.formats.per_image import files_of_images, images_of, write_lines
 from engine.data.formats.text_file import read_lines
 from engine.data.formats.values import exact
 from engine.errors import InputError, shown
 from engine.log import warn_once
 from engine.spelling import normal_name
 
-NOT_ANNOTATIONS = frozenset(
-    (*FILES, "readme.txt", "license.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "trainval.txt")
-)
-"""Names, in lower case, of text files among annotations that are none."""
+_LISTS = frozenset(FILES)
+_OTHERS = frozenset(("readme.txt", "license.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "trainval.txt"))
+"""Names, in lower case, of text files among annotations that usually are none."""
 
 _SEPARATOR = r"(?:\s*[,;]\s*|\s+)"
 _LINE = re.compile(
@@ -63,10 +63,43 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
     return found.table()
 
 
+@WRITERS.register("txt")
+def write(table: AnnotationTable, folder: Path) -> tuple[str, str]:
+    """`annotations/a.txt` for `images/a.jpg`, with numbers of classes, which `annotations/classes.txt` names.
+
+    Ignore regions are left out.
+
+    Raises:
+        InputError: the files of two images would have the same name, or the name of a class has several lines.
+    """
+    numbers = list(table.category_ids)
+    if not all(isinstance(number, int) and 0 <= number < 10**9 for number in numbers):
+        numbers = list(range(1, len(numbers) + 1))
+    classes = class_list_text(table.category_names, numbers)
+    if classes is None:
+        raise InputError("a class whose name has several lines cannot be written to a text file; rename it")
+    write_lines(folder / "annotations" / "classes.txt", classes)
+    number_of = dict(zip(table.category_names, numbers, strict=True))
+    for name, image in zip(files_of_images(table, ".txt"), images_of(table), strict=True):
+        lines = [f"{' '.join(to_corners(box))} {number_of[label]}\n" for label, box, crowd in image.boxes if not crowd]
+        write_lines(folder / "annotations" / name, "".join(lines))
+    return "annotations", "images"
+
+
 def annotation_files(folder: Path) -> list[str]:
     """Names relative to `folder` of the text files in and below it that may hold annotations."""
-    names = files_below(folder, (".txt",))
-    return [name for name in names if name.rpartition("/")[2].lower() not in NOT_ANNOTATIONS]
+    found = []
+    for name in files_below(folder, (".txt",)):
+        base = name.rpartition("/")[2].lower()
+        # An image may be called test.jpg, so what its file holds decides.
+        if base not in _LISTS and (base not in _OTHERS or _has_boxes(folder / name)):
+            found.append(name)
+    return found
+
+
+def _has_boxes(path: Path) -> bool:
+    lines = [line for line in read_lines(path) if line]
+    return not lines or any(_LINE.fullmatch(line) and exact(_LINE.fullmatch(line)[1]) is not None for line in lines[:2])
 
 
 def is_header(line: str) -> bool:

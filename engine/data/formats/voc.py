@@ -13,18 +13,21 @@ names are no part of the data set.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from xml.etree.ElementTree import Element
+from xml.sax.saxutils import escape
 
-from engine.data.annotations import FORMATS, AnnotationTable
-from engine.data.formats.class_list import find_class_list
+from engine.data.annotations import FORMATS, WRITERS, AnnotationTable
+from engine.data.formats.class_list import class_list_text, find_class_list
 from engine.data.formats.collector import Collector
-from engine.data.formats.corners import to_xywh
+from engine.data.formats.corners import Box, to_corners, to_xywh
 from engine.data.formats.files_below import files_below
 from engine.data.formats.image_names import ImageNames
+from engine.data.formats.per_image import files_of_images, images_of, write_lines
 from engine.data.formats.safe_xml import read_xml
 from engine.data.formats.text_file import read_lines
 from engine.data.formats.values import exact, flag, whole_number
@@ -33,6 +36,7 @@ from engine.log import warn_once
 from engine.spelling import is_slip, normal_name
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_NOT_IN_XML = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _OF_OBJECT = ("name", "bndbox", "difficult", "pose", "truncated", "occluded")
 
 
@@ -59,6 +63,40 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
     for note, count in notes.items():
         warn_once(f"{ann_file}: {note}: {count}")
     return found.table()
+
+
+@WRITERS.register("voc")
+def write(table: AnnotationTable, folder: Path) -> tuple[str, str]:
+    """`Annotations/a.xml` for `JPEGImages/a.jpg`, and `Annotations/classes.txt`; ignore regions are `difficult`.
+
+    Raises:
+        InputError: the files of two images would have the same name, or a name has a character that XML cannot hold.
+    """
+    for name, image in zip(files_of_images(table, ".xml"), images_of(table), strict=True):
+        height, width = image.size
+        objects = "".join(_object_text(*each) for each in image.boxes)
+        base = _text(PurePosixPath(image.file_name).name)
+        size = f"<width>{width}</width><height>{height}</height><depth>3</depth>"
+        text = (
+            f"<annotation>\n  <filename>{base}</filename>\n  <size>{size}</size>\n"
+            f"  <segmented>0</segmented>\n{objects}</annotation>\n"
+        )
+        write_lines(folder / "Annotations" / name, text)
+    if classes := class_list_text(table.category_names):
+        write_lines(folder / "Annotations" / "classes.txt", classes)
+    return "Annotations", "JPEGImages"
+
+
+def _object_text(name: str, box: Box, crowd: bool) -> str:
+    sides = "".join(f"<{side}>{text}</{side}>" for side, text in zip(_CORNERS, to_corners(box), strict=True))
+    head = f"<name>{_text(name)}</name><pose>Unspecified</pose><truncated>0</truncated>"
+    return f"  <object>{head}<difficult>{int(crowd)}</difficult><bndbox>{sides}</bndbox></object>\n"
+
+
+def _text(name: str) -> str:
+    if _NOT_IN_XML.search(name):
+        raise InputError(f"{shown(name)} has a character that XML cannot hold; rename it")
+    return escape(name, {"\r": "&#13;"})
 
 
 def _sources(ann_file: Path) -> tuple[Path, list[tuple[str, Path | None]]]:

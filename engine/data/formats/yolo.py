@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from engine.data.annotations import FORMATS, AnnotationTable
+from engine.data.annotations import FORMATS, WRITERS, AnnotationTable
 from engine.data.formats.class_list import FILES, ClassList, read_class_list
 from engine.data.formats.collector import Collector
-from engine.data.formats.corners import Box, from_relative
+from engine.data.formats.corners import Box, from_relative, to_relative
 from engine.data.formats.files_below import files_below
 from engine.data.formats.image_names import ImageNames
+from engine.data.formats.per_image import files_of_images, images_of, write_lines
 from engine.data.formats.text_file import read_lines, read_text
 from engine.data.formats.values import exact, whole_number
 from engine.data.sizes import measure_sizes
@@ -37,6 +38,7 @@ logger = get_logger(__name__)
 _YAML_SUFFIXES = (".yaml", ".yml")
 _FLOORS = 2  # how many folders above the text files the names of the classes may lie
 _FEWEST_OF_POLYGON = 6
+_MAX_DEPTH = 20
 _SPLITS = ("train", "val", "test")
 
 
@@ -78,6 +80,30 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
     return found.table()
 
 
+@WRITERS.register("yolo")
+def write(table: AnnotationTable, folder: Path) -> tuple[str, str]:
+    """`labels/a.txt` for `images/a.jpg`, and `data.yaml` with the names of the classes; ignore regions are left out.
+
+    Numbers have as many digits as the boxes need to be read again to the last bit.
+
+    Raises:
+        InputError: the size of an image with boxes is not known, or the files of two images would have the same name.
+    """
+    names = dict(enumerate(table.category_names))
+    content = {"path": ".", "train": "images", "val": "images", "nc": len(names), "names": names}
+    write_lines(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10**6))
+    number_of = {name: number for number, name in names.items()}
+    for name, image in zip(files_of_images(table, ".txt"), images_of(table), strict=True):
+        boxes = [(number_of[label], box) for label, box, crowd in image.boxes if not crowd]
+        if boxes and not image.size[0]:
+            raise InputError(
+                f"image {shown(image.file_name)}: its size is not known, to which YOLO's boxes are relative"
+            )
+        lines = [f"{number} {' '.join(to_relative(box, image.size))}\n" for number, box in boxes]
+        write_lines(folder / "labels" / name, "".join(lines))
+    return "data.yaml", "images"
+
+
 def read_yaml(path: Path) -> dict[str, object]:
     """The content of a `data.yaml`; every value is text, a list or a mapping, nothing is converted.
 
@@ -86,8 +112,13 @@ def read_yaml(path: Path) -> dict[str, object]:
     """
     text = read_text(path)
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.BaseLoader)):
-            raise InputError(f"{path}: has YAML aliases (*name), which are not read; write the values themselves")
+        depth = 0
+        for event in yaml.parse(text, yaml.BaseLoader):  # the parser needs quadratic time for thousands of brackets
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(f"{path}: has YAML aliases (*name), which are not read; write the values themselves")
+            if depth > _MAX_DEPTH:
+                raise InputError(f"{path}: lists or mappings are nested too deeply to be read; remove them")
         content = yaml.load(text, yaml.BaseLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -95,8 +126,6 @@ def read_yaml(path: Path) -> dict[str, object]:
         raise InputError(
             f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or 'it cannot be read'}"
         ) from None
-    except RecursionError:
-        raise InputError(f"{path}: lists or mappings are nested too deeply to be read; remove them") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping with `names`, as YOLO's data.yaml is")
     return content
@@ -174,7 +203,13 @@ def _images_and_labels(ann_file: Path, img_dir: Path) -> list[tuple[str, Path | 
         stems = [os.path.splitext(name)[0] for name in names]
         labels = [known.get(stem) or by_base.get(stem.rpartition("/")[2]) for stem in stems]
         return list(zip(names, labels, strict=True))
-    return [(name, label_of(img_dir / name)) for name in names]
+    beside = ann_file.parent / "labels"
+    return [(name, label_of(img_dir / name) or _text_file(beside, name)) for name in names]
+
+
+def _text_file(folder: Path, image: str) -> Path | None:
+    path = folder / f"{os.path.splitext(image)[0]}.txt"
+    return path if path.is_file() else None
 
 
 def label_of(image: Path) -> Path | None:

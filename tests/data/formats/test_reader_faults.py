@@ -60,7 +60,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
         ("yolo", "data.yaml", "names: {x: a}\n", ["`names` must give each number a name"]),
         ("yolo", "data.yaml", "[1]\n", ["must be a mapping with `names`"]),
         ("yolo", "data.yaml", "names:\n\t- a\n", [":2: not valid YAML"]),
-        ("yolo", "data.yaml", "names: " + "[" * 5000, ["not valid YAML", "data.yaml"]),
+        ("yolo", "data.yaml", "names: " + "[" * 5000, ["data.yaml: lists or mappings are nested too deeply"]),
         ("txt", "a.txt", "1 2 3 4 hole\n1 2 3 hole\n", ["a.txt:2: must be x1 y1 x2 y2 class", "'1 2 3 hole'"]),
         ("txt", "a.txt", "1 2 3 nan hole\n", ["a.txt:1: must be x1 y1 x2 y2 class"]),
         ("txt", "a.txt", "1 2 3 1e400 hole\n", ["a.txt:1"]),
