@@ -77,7 +77,7 @@ def assign(units: Units, shares: Sequence[float], seed: int = 0, counts: np.ndar
 
     Example:
         >>> assign([[0], [1], [2], [3], [4]], (0.8, 0.2), seed=3).tolist()
-        [0, 0, 1, 0, 0]
+        [0, 1, 0, 0, 0]
     """
     num_images, random = sum(map(len, units)), Random(seed)
     order = list(range(len(units)))
@@ -100,7 +100,8 @@ def assign(units: Units, shares: Sequence[float], seed: int = 0, counts: np.ndar
         for index in chosen:
             size = len(units[index])
             is_open = room >= size if (room >= size).any() else room == room.max()
-            need = wanted[:, rarest] if rarest is not None else room
+            # Per image that it still takes, so that none is full before it has its share.
+            need = wanted[:, rarest] / np.maximum(room, 1) if rarest is not None else room / parts
             best = max(np.flatnonzero(is_open).tolist(), key=lambda each: (need[each], room[each], -each))
             split[units[index]] = best
             room[best] -= size
