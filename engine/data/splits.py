@@ -77,7 +77,7 @@ def assign(units: Units, shares: Sequence[float], seed: int = 0, counts: np.ndar
 
     Example:
         >>> assign([[0], [1], [2], [3], [4]], (0.8, 0.2), seed=3).tolist()
-        [0, 1, 0, 0, 0]
+        [0, 0, 1, 0, 0]
     """
     num_images, random = sum(map(len, units)), Random(seed)
     order = list(range(len(units)))

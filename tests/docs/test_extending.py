@@ -34,16 +34,16 @@ def files() -> dict[str, str]:
 
 
 def write_table(annotations: Path, table: Path) -> None:
-    """The CSV file of `TableDataset` from a COCO file."""
+    """The CSV file of the format `table` from a COCO file."""
     coco = json.loads(annotations.read_text(encoding="utf-8"))
     names = {row["id"]: row["name"] for row in coco["categories"]}
     images = {row["id"]: row["file_name"] for row in coco["images"]}
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["file_name", "class", "x1", "y1", "x2", "y2"])
+        writer.writerow(["file_name", "class", "cx", "cy", "w", "h"])
         for row in coco["annotations"]:
             x, y, width, height = row["bbox"]
-            writer.writerow([images[row["image_id"]], names[row["category_id"]], x, y, x + width, y + height])
+            writer.writerow([images[row["image_id"]], names[row["category_id"]], x + width / 2, y + height / 2, width, height])
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
         raise InputError(f"{ann_file}: has no text file for any of the {len(pairs)} images in {img_dir}")
     rows = {name: _rows(label, key_points) for name, label in pairs if label is not None}
     stated = np.zeros((len(pairs), 2), dtype=np.int32)
-    sizes, num_unreadable = measure_sizes(lambda index: img_dir / pairs[index][0], stated)
+    sizes, unreadable = measure_sizes(lambda index: img_dir / pairs[index][0], stated)
     names = _names_by_number(classes)
     found = Collector(ann_file, ClassList(classes.names, None, classes.source) if classes else None)  # ids from 1
     for (name, label), size in zip(pairs, sizes.tolist(), strict=True):
@@ -75,8 +75,8 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
             found.add_box(name, names[class_number] if names else str(class_number), box)
     num_empty = sum(not rows.get(name) for name, _ in pairs)
     logger.info("%s: %d of %d images have no text file or an empty one: no boxes", ann_file, num_empty, len(pairs))
-    if num_unreadable:
-        warn_once(f"{ann_file}: {num_unreadable} images cannot be read, so that their boxes are not known")
+    if len(unreadable):
+        warn_once(f"{ann_file}: {len(unreadable)} images cannot be read, so that their boxes are not known")
     return found.table()
 
 
