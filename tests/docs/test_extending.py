@@ -43,7 +43,9 @@ def write_table(annotations: Path, table: Path) -> None:
         writer.writerow(["file_name", "class", "cx", "cy", "w", "h"])
         for row in coco["annotations"]:
             x, y, width, height = row["bbox"]
-            writer.writerow([images[row["image_id"]], names[row["category_id"]], x + width / 2, y + height / 2, width, height])
+            writer.writerow(
+                [images[row["image_id"]], names[row["category_id"]], x + width / 2, y + height / 2, width, height]
+            )
 
 
 @pytest.fixture(scope="module")
