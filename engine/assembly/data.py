@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -233,12 +234,14 @@ def _loader(
     samples: TrainSamples | TestSamples,
     batch_sampler: samplers.TrainBatchSampler | samplers.TestBatchSampler,
 ) -> BatchLoader:
+    transform, normalize = transforms.split_normalize(samples.transform)
     return BatchLoader(
         dataset,
-        samples,
+        replace(samples, transform=transform),
         batch_sampler,
         size_divisibility=cfg.DATALOADER.SIZE_DIVISIBILITY,
         num_workers=min(cfg.DATALOADER.NUM_WORKERS, num_cpus()),  # more workers than CPUs only take turns
         timeout=cfg.DATALOADER.TIMEOUT,
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
+        normalize=normalize,
     )

@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from engine.data.batch import Batch
 from engine.data.dataset import LabelledImages
 from engine.data.image_file import collected_damage
-from engine.data.parcel import Channel, Parcel, pack
-from engine.data.transforms import Scene, random_state
+from engine.data.parcel import Channel, Parcel, empty, pack
+from engine.data.transforms import Normalize, Scene, random_state
 from engine.data.workers import (
     CAN_FORK,
     Progress,
@@ -50,7 +50,7 @@ class Sample:
     """One image, ready for the model.
 
     Attributes:
-        image: (3, H, W) float32.
+        image: (C, H, W), float32, or as it is before it is normalised.
         targets: in pixels of `image`.
         skipped: the reason why each image before it, which it replaces, cannot be read.
         damaged_file: a message if the image file is damaged.
@@ -70,18 +70,23 @@ class Unreadable:
     reason: str
 
 
-def collate(size_divisibility: int, samples: Sequence[Sample | Unreadable | InputError]) -> Batch | InputError:
+def collate(
+    size_divisibility: int, normalize: Normalize | None, samples: Sequence[Sample | Unreadable | InputError]
+) -> Batch | InputError:
     """A zero-padded batch of those samples that can be read, perhaps none, or the first error among them.
 
+    Images are normalised where they stand in the batch: a copy of so many floats takes as long as all other steps.
     Errors are returned: an exception in a worker would reach the user with the worker's traceback.
     """
     for sample in samples:
         if isinstance(sample, InputError):
             return sample
     images = [sample for sample in samples if isinstance(sample, Sample)]
-    tensors = [sample.image for sample in images]
+    tensors, write = [sample.image for sample in images], normalize.write if normalize else None
     return Batch(
-        images=ImageBatch.from_list(tensors, size_divisibility) if images else ImageBatch(torch.zeros(0, 3, 0, 0), []),
+        images=ImageBatch.from_list(tensors, size_divisibility, write, empty)
+        if images
+        else ImageBatch(torch.zeros(0, 3, 0, 0), []),
         targets=[sample.targets for sample in images],
         skipped=[line for sample in images for line in sample.skipped],
         unreadable={sample.image_id: sample.reason for sample in samples if isinstance(sample, Unreadable)},
@@ -168,6 +173,7 @@ class BatchLoader:
         pin_memory: put images in page-locked memory, for faster copies to a GPU.
         timeout: seconds without progress of any worker after which waiting for them ends; 0 waits for ever, as do
             systems that cannot fork.
+        normalize: the last step of the transform, if `samples` leave it to the batch.
 
     Raises:
         InputError: during iteration: no image can be read, a worker died, or `timeout`.
@@ -186,12 +192,13 @@ class BatchLoader:
         num_workers: int = 0,
         pin_memory: bool = False,
         timeout: float = 0,
+        normalize: Normalize | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_sampler = batch_sampler
         self._samples, self._size_divisibility, self._pin_memory = samples, size_divisibility, pin_memory
         self._num_workers = min(num_workers, len(batch_sampler))
-        self._timeout = timeout
+        self._timeout, self._normalize = timeout, normalize
         self._num_damaged_files = 0
 
     def __del__(self) -> None:
@@ -282,7 +289,9 @@ class BatchLoader:
         return DataLoader(
             self._samples,
             batch_sampler=self.batch_sampler,
-            collate_fn=partial(_collate_and_pack if self._num_workers else collate, self._size_divisibility),
+            collate_fn=partial(
+                _collate_and_pack if self._num_workers else collate, self._size_divisibility, self._normalize
+            ),
             pin_memory=self._pin_memory,
             generator=torch.Generator(),  # otherwise each epoch would advance torch's default generator
             **arguments,
@@ -307,10 +316,10 @@ class BatchLoader:
 
 
 def _collate_and_pack(
-    size_divisibility: int, samples: Sequence[Sample | Unreadable | InputError]
+    size_divisibility: int, normalize: Normalize | None, samples: Sequence[Sample | Unreadable | InputError]
 ) -> Parcel | InputError:
     """`collate` in a worker. Packing belongs here: torch only prints the errors of the thread that sends."""
-    batch = collate(size_divisibility, samples)
+    batch = collate(size_divisibility, normalize, samples)
     return batch if isinstance(batch, InputError) else pack(batch)
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -20,6 +20,10 @@ def padded_size(size: tuple[int, int], divisibility: int) -> tuple[int, int]:
     return -(-height // step) * step, -(-width // step) * step
 
 
+def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return torch.empty(tuple(shape), dtype=dtype)
+
+
 @dataclass
 class ImageBatch:
     """N images of different sizes in one tensor.
@@ -33,16 +37,28 @@ class ImageBatch:
     sizes: list[tuple[int, int]]
 
     @classmethod
-    def from_list(cls, images: Sequence[Tensor], size_divisibility: int = 0) -> ImageBatch:
-        """Pad images (C, H_i, W_i) to the size of the largest, see `padded_size`; bytes among floats become floats."""
+    def from_list(
+        cls,
+        images: Sequence[Tensor],
+        size_divisibility: int = 0,
+        write: Callable[[Tensor, Tensor], object] | None = None,
+        empty: Callable[[Sequence[int], torch.dtype], Tensor] = _empty,
+    ) -> ImageBatch:
+        """Pad images (C, H_i, W_i) to the size of the largest, see `padded_size`; bytes among floats become floats.
+
+        Args:
+            write: (place, image) writes an image to its place in the batch, float32 (C, H_i, W_i); by default a copy.
+            empty: (shape, type) -> uninitialised memory for the batch.
+        """
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        height, width = padded_size(tuple(max(side) for side in zip(*sizes, strict=True)), size_divisibility)
-        dtype = reduce(torch.promote_types, (image.dtype for image in images))  # a float must not become a byte
-        if all(size == (height, width) for size in sizes):
-            return cls(torch.stack([image.to(dtype) for image in images]), sizes)
-        tensor = images[0].new_zeros((len(images), images[0].shape[0], height, width), dtype=dtype)
-        for slot, image in zip(tensor, images, strict=True):
-            slot[:, : image.shape[-2], : image.shape[-1]] = image
+        padded = padded_size(tuple(max(side) for side in zip(*sizes, strict=True)), size_divisibility)
+        # A float must not become a byte.
+        dtype = torch.float32 if write else reduce(torch.promote_types, (image.dtype for image in images))
+        tensor = empty((len(images), images[0].shape[0], *padded), dtype)
+        for slot, image, (height, width) in zip(tensor, images, sizes, strict=True):
+            (write or Tensor.copy_)(slot[:, :height, :width], image)
+            slot[:, :height, width:] = 0
+            slot[:, height:] = 0
         return cls(tensor, sizes)
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.data.batch import Batch
-from engine.data.parcel import Channel, Parcel, pack
+from engine.data.parcel import _SENT, Channel, Parcel, empty, pack
 from engine.errors import InputError
 from engine.structures import ImageBatch, Targets
 
@@ -50,8 +50,69 @@ def test_images_travel_in_a_file(channel: Channel) -> None:
     found = _travelled(parcel)
     _assert_same(found, batch)
     found.images.tensor += 1  # writable, like any tensor
+    channel.close()
     del found
-    assert len(os.listdir("/proc/self/fd")) == before  # neither the file nor its memory is kept
+    assert len(os.listdir("/proc/self/fd")) == before - 2  # neither the file nor its memory is kept
+
+
+def _blocks(channel: Channel) -> list[int]:
+    return sorted(channel._blocks)
+
+
+@needs_linux
+def test_memory_is_used_again_once_the_images_are_freed(channel: Channel) -> None:
+    first, second, third = _batch(), _batch(), _batch()
+    held = _travelled(pack(first))
+    also_held = _travelled(pack(second))
+    assert len(_blocks(channel)) == 2
+    view = held.images.tensor[0, 0]
+    del held
+    _assert_same(_travelled(pack(third)), third)
+    assert len(_blocks(channel)) == 3  # the view still shows the first batch
+    assert torch.equal(view, first.images.tensor[0, 0])
+    del view
+    for _ in range(5):
+        _assert_same(_travelled(pack(third)), third)
+    assert len(_blocks(channel)) == 3
+    _assert_same(also_held, second)
+
+
+@needs_linux
+def test_a_batch_that_was_collated_in_a_block_is_not_copied(channel: Channel) -> None:
+    images = [torch.rand(3, 4, 5), torch.rand(3, 3, 6)]
+    for _ in range(3):
+        batch = Batch(ImageBatch.from_list(images, 8, empty=empty), _batch().targets)
+        batch.images.tensor[0, 0, 0, 0] = 7
+        found = _travelled(pack(batch))
+        batch.images.tensor[0, 0, 0, 0] = 8  # the same memory
+        assert found.images.tensor[0, 0, 0, 0] == 8 and found.images.tensor.shape == (2, 3, 8, 8)
+        assert (found.images.tensor[:, :, 4:] == 0).all() and (found.images.tensor[0, :, :, 5:] == 0).all()
+        del found
+    assert len(_blocks(channel)) == 1
+
+
+@needs_linux
+def test_larger_batches_take_the_place_of_smaller_ones(channel: Channel) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for num_images in (1, 2, 3, 40, 5, 41):
+        batch = _batch(num_images)
+        _assert_same(_travelled(pack(batch)), batch)
+    assert len(_blocks(channel)) == 1
+    assert len(os.listdir("/proc/self/fd")) - before == 3  # the worker's descriptor, and one of each map
+
+
+@needs_linux
+def test_a_forked_process_returns_nothing(channel: Channel) -> None:
+    batch = _batch()
+    found = _travelled(pack(batch))
+    pid = os.fork()
+    if pid == 0:
+        del found
+        os._exit(0)
+    os.waitpid(pid, 0)
+    _travelled(pack(_batch()))
+    assert len(_blocks(channel)) == 2
+    _assert_same(found, batch)
 
 
 @needs_linux
@@ -73,12 +134,15 @@ def test_parcels_that_nobody_opened_are_passed_over(channel: Channel) -> None:
     batches = [_batch(number) for number in (1, 2, 3)]
     parcels = [pack(batch) for batch in batches]
     _assert_same(_travelled(parcels[2]), batches[2])
-    assert len(os.listdir("/proc/self/fd")) == before
+    for batch in batches:
+        _assert_same(_travelled(pack(batch)), batch)
+    assert len(_blocks(channel)) == 3  # all have come back
+    assert len(os.listdir("/proc/self/fd")) == before + 9
 
 
 @needs_linux
 def test_the_limit_of_open_files_is_named(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socket.recv_fds", lambda *_: ((1).to_bytes(8, "big"), [], 8, None))  # what Linux does then
+    monkeypatch.setattr("socket.recv_fds", lambda *_: (_SENT.pack(1, 0, True), [], 8, None))  # what Linux does then
     with pytest.raises(InputError, match="raise ulimit -n"):
         pack(_batch()).unpack()
 
@@ -86,7 +150,7 @@ def test_the_limit_of_open_files_is_named(channel: Channel, monkeypatch: pytest.
 @needs_linux
 def test_images_are_sent_by_value_while_too_many_files_are_on_their_way(channel: Channel) -> None:
     parcels = []
-    while not parcels or parcels[-1].file:
+    while not parcels or parcels[-1].message:
         parcels.append(pack(_batch(1)))
         assert len(parcels) < 5000
     for parcel in parcels:
@@ -104,7 +168,7 @@ def test_without_memory_or_permission_images_travel_by_value(
     monkeypatch.setattr(os, "memfd_create", refuse)
     batch = _batch()
     parcel = pack(batch)
-    assert parcel.file is None
+    assert parcel.message is None
     _assert_same(_travelled(parcel), batch)
 
 

@@ -10,7 +10,7 @@ convention.
 """
 
 from engine.data.transforms.albumentations_step import AlbumentationsStep
-from engine.data.transforms.chain import Transform, test_transform, train_transform
+from engine.data.transforms.chain import Transform, split_normalize, test_transform, train_transform
 from engine.data.transforms.copy_paste import CopyPaste
 from engine.data.transforms.crops import Cutout, Expand, IoUCrop, RandomCrop
 from engine.data.transforms.flips import RandomHorizontalFlip, RandomVerticalFlip, Rotate90
@@ -52,6 +52,7 @@ __all__ = [
     "random_state",
     "resize_pixels",
     "resized_size",
+    "split_normalize",
     "test_transform",
     "train_transform",
 ]

@@ -36,6 +36,13 @@ class Transform:
         return tensor, None if targets is None else current
 
 
+def split_normalize(transform: Transform) -> tuple[Transform, Normalize | None]:
+    """A transform as all but its last step and that step, if it is `Normalize`, which can write into a batch."""
+    if isinstance(transform, Transform) and transform.steps and isinstance(transform.steps[-1], Normalize):
+        return Transform(transform.steps[:-1]), transform.steps[-1]
+    return transform, None
+
+
 def train_transform(
     min_sizes: Sequence[int],
     max_size: int,
