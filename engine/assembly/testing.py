@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,22 @@ from engine.errors import InputError, shown
 from engine.evaluation.coco import coco_metrics
 from engine.evaluation.limits import limit_notes
 from engine.evaluation.matches import match_detections
+from engine.evaluation.result_files import RESULT_FORMATS, result_entries
 from engine.evaluation.results import to_coco_results, without_images
 from engine.evaluation.tables import metrics_table, thresholds_table
 from engine.evaluation.thresholds import fmeasure_thresholds
 from engine.files import write_json
 from engine.inference.loop import detect, mean_losses
 from engine.log import get_logger
+from engine.registry import import_modules, lookup
+from engine.structures import Detections
 
 
 def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, Any]]:
     """Test `model` on every data set of `DATASETS.TEST`.
 
-    Writes `bbox.json`, `metrics.json` and `thresholds.json` to `OUTPUT_DIR/inference/NAME/`, and tables to the log.
+    Writes `bbox.json`, `metrics.json`, `thresholds.json` and the files of `TEST.RESULT_FORMATS` to
+    `OUTPUT_DIR/inference/NAME/`, and tables to the log.
     Images that cannot be read are named in a warning and in `metrics.json` ("skipped_images"), and their ground truth
     is left out.
 
@@ -72,6 +76,7 @@ def _evaluate_on(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, Any] | 
     folder = Path(cfg.OUTPUT_DIR) / "inference" / name
     for file, content in (("bbox", results), *outcome.items()):
         write_json(folder / f"{file}.json", content)
+    _write_result_files(cfg, dataset, found.detections, folder)
     tables = metrics_table(outcome["metrics"]), thresholds_table(outcome["thresholds"])
     logger.info("%s\n\n%s\n\n%s\nwritten to %s", name, *tables, folder)
     for note in outcome["metrics"]["notes"]:
@@ -79,6 +84,21 @@ def _evaluate_on(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, Any] | 
     if found.unreadable:
         logger.warning("%s: these figures are without %d unreadable images", name, len(found.unreadable))
     return outcome
+
+
+def _write_result_files(
+    cfg: CfgNode, dataset: DetectionDataset, detections: Mapping[ImageId, Detections], folder: Path
+) -> None:
+    """The files of `TEST.RESULT_FORMATS`."""
+    import_modules(cfg.IMPORTS)
+    writers = [lookup(RESULT_FORMATS, name, "TEST.RESULT_FORMATS") for name in cfg.TEST.RESULT_FORMATS]
+    if not writers:
+        return
+    names = dict(zip(dataset.annotations.image_ids, dataset.annotations.file_names, strict=True))
+    pairs = ((names[image_id], found) for image_id, found in detections.items())
+    entries = result_entries(pairs, dataset.class_names, cfg.TEST.RESULT_MIN_SCORE)
+    for write in writers:
+        get_logger(__name__).info("%d detections written to %s", len(entries), write(entries, folder))
 
 
 class Validation:

@@ -21,6 +21,11 @@ KEYS = [
     key("TEST.THRESHOLD_RULE", "raw", "raw: thresholds from what `score >= threshold` really gives; interpolated: the "
         "reference's rule, from COCO's interpolated precision at 101 recall points, which is too optimistic.",
         ours=True, words=("raw", "interpolated")),
+    key("TEST.RESULT_FORMATS", (), "Further files of the detections in inference/NAME: competition writes result.json, "
+        "[{name, category, bbox: [x1, y1, x2, y2], score}, ...]; csv writes result.csv.", ours=True,
+        type=tuple[str, ...], words=("competition", "csv"), registry="engine.evaluation.result_files.RESULT_FORMATS"),
+    key("TEST.RESULT_MIN_SCORE", 0.0, "Lowest score in the files of RESULT_FORMATS. 0 keeps all detections, which "
+        "average precision needs.", ours=True, between=(0, 1)),
     key("TEST.BBOX_AUG.ENABLED", False, "Turns it on."),
     key("TEST.BBOX_AUG.VOTE", False, "True: suppress and limit each pass to detections, keep those in SCALE_RANGES, "
         "merge them by MERGE_TYPE. False: suppress the candidates of all passes together (plain NMS)."),
