@@ -62,7 +62,7 @@ def batch_pictures(
     """The images of a training batch as the model sees them, without padding, with their targets.
 
     Args:
-        normalize: what the pixels have been through; it is undone. Without three channels the first one is shown.
+        normalize: what the pixels have been through; it is undone.
         title: what stands above each picture, followed by the id of the image.
 
     Yields:
@@ -70,8 +70,7 @@ def batch_pictures(
     """
     for tensor, size, targets in zip(batch.images.tensor, batch.images.sizes, batch.targets, strict=True):
         pixels = normalize.undo(tensor[:, : size[0], : size[1]])  # (C, H, W)
-        pixels = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
-        image = pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        image = pixels.permute(1, 2, 0).contiguous().numpy()
         yield titled(draw_targets(image, targets, class_names, show_labels), f"{title}, image {targets.image_id}")
 
 

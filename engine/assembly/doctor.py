@@ -225,7 +225,10 @@ def _open_images(
 ) -> dict[str, PictureFacts]:
     total = sum(each.num_images for each in examined)
     tick = on_images(total) if on_images else lambda: None
-    return {each.name: look_at_all(each.dataset.image_path, each.num_images, tick) for each in examined}
+    return {
+        each.name: look_at_all(each.dataset.image_path, each.num_images, tick, each.dataset.reading)
+        for each in examined
+    }
 
 
 # ---------------------------------------------------------------- the model

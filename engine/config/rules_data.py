@@ -56,16 +56,13 @@ def _channels(tree: CfgNode) -> Broken:
                 (key, "INPUT.CHANNELS"),
                 f"{key} has {count}, but INPUT.CHANNELS is {channels}; write one for each channel{such}",
             )
-    of_colours = (("INPUT.SATURATION", tree.INPUT.SATURATION), ("INPUT.HUE", tree.INPUT.HUE))
-    of_light = (("INPUT.BRIGHTNESS", tree.INPUT.BRIGHTNESS), ("INPUT.CONTRAST", tree.INPUT.CONTRAST))
-    for keys, allowed in ((of_colours, (3,)), (of_light, (1, 3))):
-        for key, strength in keys:
-            if strength and channels not in allowed:
-                yield (
-                    (key, "INPUT.CHANNELS"),
-                    f"{key} is {strength}, but images of {channels} channel{'s' if channels > 1 else ''} "
-                    f"(INPUT.CHANNELS) have no such thing; write {key} 0.0",
-                )
+    for key, strength in (("INPUT.SATURATION", tree.INPUT.SATURATION), ("INPUT.HUE", tree.INPUT.HUE)):
+        if strength and channels != 3:
+            count = f"{channels} channel{'s' if channels > 1 else ''}"
+            yield (
+                (key, "INPUT.CHANNELS"),
+                f"{key} is {strength}, but images of {count} (INPUT.CHANNELS) have no colours; write {key} 0.0",
+            )
 
 
 def thresholds(tree: CfgNode) -> Broken:

@@ -33,8 +33,8 @@ def scaled(image: np.ndarray, value_range: ValueRange) -> np.ndarray:
         return _table(*value_range).take(image)
     low, high = value_range
     # In float64: float32 has no room for small differences between large integers.
-    values = image.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinities are expected
+        values = image.astype(np.float64)
         values -= low
         values *= 255.0 / (high - low)
     np.clip(values, 0, 255, out=values)
@@ -60,7 +60,7 @@ def measured_range(images: Iterable[np.ndarray]) -> ValueRange | None:
     """
     lows, highs, middles = [], [], []
     for image in images:
-        with np.errstate(over="ignore"):  # float16 has no MOST
+        with np.errstate(over="ignore", invalid="ignore"):  # float16 has no MOST
             samples = image[np.abs(image) <= MOST] if image.dtype.kind == "f" else image.reshape(-1)
         if samples.size:
             lows.append(float(samples.min()))

@@ -72,12 +72,12 @@ BROKEN = {
     ),
     "colours of grey images": (
         "INPUT:\n  CHANNELS: 1\n  PIXEL_MEAN: [114.0]\n  PIXEL_STD: [1.0]\n  BRIGHTNESS: 0.2\n  HUE: 0.1\n",
-        "11: INPUT.HUE is 0.1, but images of 1 channel (INPUT.CHANNELS) have no such thing; write INPUT.HUE 0.0",
+        "11: INPUT.HUE is 0.1, but images of 1 channel (INPUT.CHANNELS) have no colours; write INPUT.HUE 0.0",
     ),
-    "contrast of four channels": (
-        "INPUT:\n  CHANNELS: 4\n  PIXEL_MEAN: [1.5, 2, 2, 2]\n  PIXEL_STD: [1, 1, 1, 1]\n  CONTRAST: 0.2\n",
-        "10: INPUT.CONTRAST is 0.2, but images of 4 channels (INPUT.CHANNELS) have no such thing; "
-        "write INPUT.CONTRAST 0.0",
+    "saturation of four channels": (
+        "INPUT:\n  CHANNELS: 4\n  PIXEL_MEAN: [1.5, 2, 2, 2]\n  PIXEL_STD: [1, 1, 1, 1]\n  SATURATION: 0.2\n",
+        "10: INPUT.SATURATION is 0.2, but images of 4 channels (INPUT.CHANNELS) have no colours; "
+        "write INPUT.SATURATION 0.0",
     ),
     "range 0..255, means of 0..1": (
         "INPUT:\n  PIXEL_MEAN: [0.485, 0.456, 0.406]\n",

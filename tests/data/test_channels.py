@@ -144,7 +144,11 @@ def _page(folder: Path, page: np.ndarray, orientation: int) -> Path:
 def test_order_and_range(channels: int, dtype: type, to_bgr255: bool) -> None:
     image = np.arange(2 * 2 * channels).reshape(2, 2, channels).astype(dtype)
     mean, std = [0.5 * k for k in range(channels)], [1.0 + k for k in range(channels)]
-    output, _ = transforms.Transform([transforms.Normalize(mean, std, to_bgr255)])(image)
+    normalize = transforms.Normalize(mean, std, to_bgr255)
+    output, _ = transforms.Transform([normalize])(image)
+    torch.testing.assert_close(
+        normalize.undo(output), torch.from_numpy(image).permute(2, 0, 1).float(), rtol=1e-4, atol=1e-4
+    )
     order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(channels, list(range(channels)))
     if to_bgr255:
         order = list(range(channels))

@@ -101,6 +101,59 @@ def test_a_name_that_fits_several_files_stays(folder: Path) -> None:
     assert found(folder, "a.Jpg", "a.jpg ") == ["a.Jpg", "a.jpg"]
 
 
+HASH = "0f3cb2e1" * 4
+RENAMED = [
+    ("part.png", "part.jpg"),  # the suffix
+    ("PART.jpg", "PART.jpg"),
+    ("part.jpeg", "part.jpg"),
+    (f"part_jpg.rf.{HASH}.jpg", "part.jpg"),  # the annotations of Roboflow, the images as they were
+    ("other.jpg", f"other_jpg.rf.{HASH}.jpg"),  # the images of Roboflow, the annotations as they were
+    ("other.png", f"other_jpg.rf.{HASH}.jpg"),
+    ("0f3cb2e1-part.jpg", "part.jpg"),  # the same of Label Studio
+    ("third.jpg", "ab12cd34-third.png"),
+    ("images\\0f3cb2e1-part.jpg", "part.jpg"),
+    ("sub dir/b.jpg", "sub dir/b.png"),
+    ("20240131-part.jpg", None),  # a date
+    ("twice.gif", None),  # fits two
+    ("b.jpg", None),  # in another folder
+    ("notes.jpg", None),  # a text
+    ("/part.png", None),
+    ("../images/part.png", None),
+]
+
+
+@pytest.mark.parametrize(("written", "actual"), RENAMED)
+def test_a_missing_file_is_found_under_another_suffix_or_export(
+    folder: Path, said: pytest.LogCaptureFixture, written: str, actual: str | None
+) -> None:
+    names = ["part.jpg", "PART.jpg", f"other_jpg.rf.{HASH}.jpg", "ab12cd34-third.png", "notes.txt"]
+    for name in [*names, "twice.jpg", "twice.png"]:
+        (folder / name).touch()
+    assert found(folder, written, "gone.jpg") == [actual or written, "gone.jpg"]
+    lines = [line for line in said.messages if "differ by their suffix" in line]
+    if actual in (None, written):
+        assert not lines
+    else:
+        assert len(lines) == 1 and lines[0].startswith(f"toy: 1 of 2 images are not in {folder}, ")
+        assert lines[0].endswith("is read from " + repr(actual))
+
+
+def test_a_file_that_another_entry_means_is_not_taken(folder: Path, said: pytest.LogCaptureFixture) -> None:
+    (folder / "part.jpg").touch()
+    for names in (["part.png", "part.jpg"], ["part.png", "part.bmp"], ["part.png", "part.jpg "]):
+        expected = [name.strip() if name.endswith(" ") else name for name in names]
+        assert found(folder, *names) == expected
+    assert not any("differ by their suffix" in line for line in said.messages)
+
+
+def test_an_export_of_many_is_counted(folder: Path, said: pytest.LogCaptureFixture) -> None:
+    written = [f"{number:03d}.jpg" for number in range(50)]
+    for number, name in enumerate(written):
+        (folder / f"{name[:-4]}_jpg.rf.{number:032x}.jpg").touch()
+    assert all((folder / name).exists() for name in found(folder, *written))
+    assert sum("50 of 50 images are not in" in line for line in said.messages) == 1
+
+
 def test_no_folder(tmp_path: Path) -> None:
     assert found(tmp_path / "none", "a\\b.jpg", "a.jpg") == ["a\\b.jpg", "a.jpg"]
 

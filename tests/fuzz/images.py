@@ -16,11 +16,13 @@ from PIL import Image
 
 from engine.data.find_images import find_images
 from engine.data.image_file import read_image, read_size
+from engine.data.reading import Reading
 from engine.errors import InputError
 from engine.inference.folder import draw_images
 from engine.inference.predictor import ImagePredictor
 from engine.log import setup_logging
 from engine.structures import Detections, ImageBatch
+from tests.data.tiff_file import tiff_file
 from tests.fuzz.example import Example, Kind
 from tests.fuzz.mutate import change_bytes
 from tests.fuzz.valid import picture, random_of
@@ -78,8 +80,10 @@ class Images:
 
     def _read(self, random: Random, path: Path) -> None:
         expected = random.choice([None, (24, 32), (32, 24), (5, 5)])
-        image = read_image(path, expected)
-        is_image = image.dtype in (np.uint8, np.float32) and image.ndim == 3 and image.shape[2] == 3 and image.size > 0
+        channels = random.choice([3, 3, 3, 1, 2, 4, 5])
+        image = read_image(path, expected, Reading(random.choice([None, (0.0, 4095.0)]), channels))
+        is_image = image.dtype in (np.uint8, np.float32) and image.ndim == 3 and image.size > 0
+        is_image = is_image and image.shape[2] == channels
         assert is_image, f"{image.dtype} {image.shape}"
         try:
             size = read_size(path)
@@ -103,6 +107,19 @@ def _valid_images() -> dict[str, bytes]:
                         "alpha.png": np.dstack([bgr, grey]),
                         "float.tiff": bgr[..., 0].astype(np.float32)}.items():  # fmt: skip
         files[name] = cv2.imencode(Path(name).suffix, image)[1].tobytes()
+    five = np.dstack([bgr, grey, grey])
+    for order in "<>":
+        for tile in (0, 16):
+            files[f"five{ord(order)}{tile}.tif"] = tiff_file(five, tile=tile, compression=8, predictor=2, order=order)
+    files["pages.tif"] = tiff_file(*np.moveaxis(five, 2, 0))
+    files["white.tif"] = tiff_file(deep[..., 0], photometric=0)
+    files["lab.tif"] = tiff_file(bgr, photometric=8)
+    files["inks.tif"] = tiff_file(np.dstack([deep, deep[..., :1]]), photometric=5)
+    files["alpha.tif"] = tiff_file(five[..., :4], photometric=2, tags={338: [2]})
+    for name, array in (("five", five), ("grey", grey), ("deep", deep), ("float", bgr.astype(np.float32))):
+        stream = io.BytesIO()
+        np.save(stream, array)
+        files[f"{name}.npy"] = stream.getvalue()
     rgb = Image.fromarray(np.ascontiguousarray(bgr[..., ::-1]))
     files["palette.png"] = _saved(rgb.convert("P"), "PNG")
     files["bits.png"] = _saved(rgb.convert("1"), "PNG")

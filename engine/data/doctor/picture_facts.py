@@ -20,6 +20,7 @@ from PIL import Image
 
 from engine.data.image_file import collected_damage, read_samples
 from engine.data.image_header import BrokenHeaderError, read_header
+from engine.data.reading import DEFAULT, Reading
 from engine.device import num_cpus
 from engine.errors import InputError
 
@@ -69,11 +70,13 @@ class PictureFacts:
         return np.array([each.bits for each in self.looks], dtype=np.uint64)
 
 
-def look_at_all(path_of: Callable[[int], Path], count: int, tick: Callable[[], object] = lambda: None) -> PictureFacts:
+def look_at_all(
+    path_of: Callable[[int], Path], count: int, tick: Callable[[], object] = lambda: None, reading: Reading = DEFAULT
+) -> PictureFacts:
     """Open the files of a data set, several at a time; `tick` is called after each."""
 
     def look(index: int) -> Look:
-        seen = look_at(path_of(index))
+        seen = look_at(path_of(index), reading)
         tick()
         return seen
 
@@ -81,11 +84,11 @@ def look_at_all(path_of: Callable[[int], Path], count: int, tick: Callable[[], o
         return PictureFacts(list(pool.map(look, range(count))))
 
 
-def look_at(path: Path) -> Look:
+def look_at(path: Path, reading: Reading = DEFAULT) -> Look:
     """Read an image file."""
     try:
         with collected_damage() as damage:
-            samples = read_samples(path)
+            samples = read_samples(path, reading=reading)
         data = path.read_bytes()
     except (InputError, OSError) as error:
         return Look(fault=str(error))
