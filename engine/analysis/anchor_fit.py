@@ -27,6 +27,7 @@ def anchor_fit(
     generator: AnchorGenerator,
     assign: Callable[[AnchorGrid, Tensor], Tensor] | None,
     max_images: int,
+    tile_size: int = 0,
 ) -> AnchorFit:
     """The boxes in `max_images` random images, fewer if they are very large, against the anchors.
 
@@ -35,6 +36,8 @@ def anchor_fit(
         divisibility: sides are padded to a multiple of this; 0 means no padding.
         generator: of the anchors; those of a model with points are no boxes, so the caller ignores their IoU.
         assign: the rule of the training; None if it cannot be asked without a model.
+        tile_size: side of the tiles that are resized in place of the images; 0 for none. The images are then seen whole
+            at that scale.
     """
     parts, first = [], 0
     pairs = zip(generator.cells, generator.strides, strict=True)
@@ -47,7 +50,8 @@ def anchor_fit(
         boxes = each.boxes
         rows = np.flatnonzero(boxes.trainable & boxes.is_known & is_chosen[first + boxes.images])
         sides = boxes.sides[rows]  # (M, 2) width, height
-        scales = np.minimum(sizes[0] / sides.min(1), sizes[1] / sides.max(1))[:, None]
+        seen_sides = np.full_like(sides, tile_size) if tile_size else sides
+        scales = np.minimum(sizes[0] / seen_sides.min(1), sizes[1] / seen_sides.max(1))[:, None]
         # As training sees them: clipped to the image.
         corners, far = boxes.corners[rows].clip(0, sides), boxes.far[rows].clip(0, sides)
         resized = np.floor(sides[:, ::-1] * scales)  # (M, 2) height, width

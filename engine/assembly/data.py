@@ -13,13 +13,15 @@ from yacs.config import CfgNode
 from engine.assembly.augmentation import build_augmentations
 from engine.assembly.convention import build_convention
 from engine.assembly.solver import run_length
+from engine.assembly.tiling import is_tiled, with_tiles
 from engine.data import catalog, samplers, summary, transforms
 from engine.data.classes import ClassMap, unknown_names
 from engine.data.dataset import DATASET_TYPES, ConcatDataset, DetectionDataset, LabelledImages
 from engine.data.dataset_range import range_of_dataset
-from engine.data.epochs import plan_epochs
+from engine.data.epochs import plan_epochs, with_neighbours
 from engine.data.formats.recognise import read_annotations
 from engine.data.loader import BatchLoader, TestSamples, TrainSamples
+from engine.data.tiled_dataset import TiledDataset, untiled
 from engine.data.value_range import ValueRange, shown_range
 from engine.device import num_cpus
 from engine.distributed import broadcast_object, is_main, rank, world_size
@@ -103,6 +105,8 @@ def _check_class_map(cfg: CfgNode, name: str) -> None:
 def build_train_dataset(cfg: CfgNode) -> LabelledImages:
     """All data sets of DATASETS.TRAIN, one after the other; the classes of the first give the labels of all.
 
+    With TILING, its entries are tiles of the images.
+
     Raises:
         InputError: there is none, one is unusable, or one has a class that the first has not.
     """
@@ -111,13 +115,13 @@ def build_train_dataset(cfg: CfgNode) -> LabelledImages:
     filter_empty = cfg.DATALOADER.FILTER_EMPTY
     first = build_dataset(cfg, cfg.DATASETS.TRAIN[0], filter_empty=filter_empty)
     others = [build_dataset(cfg, name, first.class_names, filter_empty) for name in cfg.DATASETS.TRAIN[1:]]
-    return ConcatDataset([first, *others]) if others else first
+    return with_tiles(cfg, ConcatDataset([first, *others]) if others else first, filter_empty)
 
 
 def measure_value_range(dataset: LabelledImages) -> None:
     """Give `dataset` the range of its deep images, the same on all ranks, unless it has one or has no such images."""
     if dataset.value_range is None:
-        dataset.value_range = broadcast_object(range_of_dataset(dataset) if is_main() else None)
+        dataset.value_range = broadcast_object(range_of_dataset(untiled(dataset)) if is_main() else None)
         if dataset.value_range is not None:
             message = "%s: has images of more than 8 bits; INPUT.VALUE_RANGE, measured on them: %s becomes 0..255"
             logger.info(message, dataset.name, shown_range(dataset.value_range))
@@ -140,7 +144,8 @@ def train_sizes(cfg: CfgNode) -> Sequence[int]:
 def report_test_data(cfg: CfgNode, dataset: LabelledImages) -> None:
     """Count and log what there is to test on."""
     if is_main():
-        summaries = summary.summarize(dataset, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        limits = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+        summaries = summary.summarize(dataset, *limits, max(cfg.TILING.SIZE, 0))
         summary.report(summaries)
         summary.report_useless(summaries)
 
@@ -196,6 +201,8 @@ def build_train_loader(cfg: CfgNode, start_iteration: int = 0, dataset: Labelled
         # Measured by one process: a file that only some of them can read must not give them different batches.
         groups = broadcast_object(samplers.aspect_groups(dataset.measured_sizes()) if is_main() else None)
     plan = plan_epochs(dataset, cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.EMPTY_SHARE)
+    if isinstance(dataset, TiledDataset) and (neighbours := dataset.neighbours()):
+        plan = with_neighbours(plan, neighbours)
     batch_sampler = samplers.TrainBatchSampler(
         num_images=len(dataset),
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
@@ -218,14 +225,31 @@ def build_test_loader(
 ) -> BatchLoader:
     """This rank's part of a data set, in order; all ranks together test TEST.IMS_PER_BATCH images at a time.
 
+    With TILING each rank tests one image at a time, and TEST.IMS_PER_BATCH counts tiles, see `assembly.detector`.
     `transform` is applied to the images, by default that of `build_test_transform`.
     """
     dataset = build_dataset(cfg, name, class_names)
     measure_value_range(dataset)
-    batch_sampler = samplers.TestBatchSampler(
-        len(dataset), max(cfg.TEST.IMS_PER_BATCH // world_size(), 1), rank(), world_size()
-    )
-    return _loader(cfg, dataset, TestSamples(dataset, transform or build_test_transform(cfg)), batch_sampler)
+    batch_size = 1 if is_tiled(cfg) else test_batch_size(cfg)
+    return _test_loader(cfg, dataset, transform or build_test_transform(cfg), batch_size)
+
+
+def build_tile_loader(cfg: CfgNode, dataset: LabelledImages) -> BatchLoader:
+    """This rank's part of the tiles of a data set, ready for the model."""
+    tiles = with_tiles(cfg, dataset)
+    return _test_loader(cfg, tiles, build_test_transform(cfg), test_batch_size(cfg))
+
+
+def test_batch_size(cfg: CfgNode) -> int:
+    """The images, or tiles, that each rank tests at once."""
+    return max(cfg.TEST.IMS_PER_BATCH // world_size(), 1)
+
+
+def _test_loader(
+    cfg: CfgNode, dataset: LabelledImages, transform: transforms.Transform, batch_size: int
+) -> BatchLoader:
+    batch_sampler = samplers.TestBatchSampler(len(dataset), batch_size, rank(), world_size())
+    return _loader(cfg, dataset, TestSamples(dataset, transform), batch_sampler)
 
 
 def _loader(

@@ -11,10 +11,11 @@ from torch import nn
 from yacs.config import CfgNode
 
 from engine.assembly.convention import build_convention
-from engine.assembly.data import build_test_transform
+from engine.assembly.data import build_test_transform, test_batch_size
 from engine.assembly.device import build_device, warn_without_gpu
 from engine.assembly.model import build_model, num_classes
 from engine.assembly.process import prepare
+from engine.assembly.tiling import build_fill, build_tile_merge, build_tiling, is_tiled
 from engine.assembly.weights import follow_conventions
 from engine.checkpoint.weights import WeightFile, load_weights, read_weights
 from engine.config import load_config
@@ -22,8 +23,9 @@ from engine.data.reading import Reading
 from engine.data.transforms import Normalize, Transform
 from engine.device import explaining_out_of_memory
 from engine.errors import InputError
-from engine.inference.augment import AugmentedDetector, View
+from engine.inference.augment import AugmentedDetector, View, unmerged
 from engine.inference.predictor import LESS_MEMORY, ImagePredictor
+from engine.inference.tiled import TiledDetector
 from engine.layers.voting import MERGERS, Merged
 from engine.log import get_logger
 from engine.modeling.detector import GeneralizedRCNN
@@ -40,7 +42,7 @@ def build_trained_model(cfg: CfgNode) -> GeneralizedRCNN:
     """The model of `cfg` with the weights and class names of `MODEL.WEIGHT`, in a process made ready for a run.
 
     `cfg` is made to follow the conventions stored with the weights: those of the project that they were converted from,
-    and the range of values of images of more than 8 bits.
+    the range of values of images of more than 8 bits, and the tiles of the training.
     """
     prepare(cfg)
     file = read_weights(cfg.MODEL.WEIGHT)
@@ -55,11 +57,44 @@ def _load_trained(cfg: CfgNode, file: WeightFile) -> GeneralizedRCNN:
     return model.eval()
 
 
-def build_detector(cfg: CfgNode, model: GeneralizedRCNN) -> tuple[nn.Module, Transform]:
-    """`model`, augmented if `TEST.BBOX_AUG` says so, and the transform of the test images that it takes."""
-    if not cfg.TEST.BBOX_AUG.ENABLED:
-        return model, build_test_transform(cfg)
-    return build_augmented(cfg, model), Transform([])
+def build_detector(cfg: CfgNode, model: GeneralizedRCNN, augment: bool = True) -> tuple[nn.Module, Transform]:
+    """`model` as the configuration tests it, and the transform of the test images that it takes.
+
+    On tiles if `TILING` says so; augmented (each tile) if `TEST.BBOX_AUG` does, unless `augment` is False.
+    """
+    is_augmented = augment and cfg.TEST.BBOX_AUG.ENABLED
+    if is_tiled(cfg):
+        return build_tiled(cfg, model, is_augmented), Transform([])
+    if is_augmented:
+        return build_augmented(cfg, model), Transform([])
+    return model, build_test_transform(cfg)
+
+
+def build_tiled(cfg: CfgNode, model: GeneralizedRCNN, is_augmented: bool) -> TiledDetector:
+    """`model` on the tiles of images as read. TEST.IMS_PER_BATCH and the limits on detections are those of tiles."""
+    return TiledDetector(
+        build_augmented(cfg, model) if is_augmented else build_plain(cfg, model),
+        build_tiling(cfg),
+        build_tile_merge(cfg, model.selection.score_thresh),
+        build_fill(cfg),
+        test_batch_size(cfg),
+    )
+
+
+def build_plain(cfg: CfgNode, model: GeneralizedRCNN) -> AugmentedDetector:
+    """`model` on images as read, which it sees once, at the scale of `INPUT`; its detections are not changed."""
+    return AugmentedDetector(
+        model,
+        [View(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)],
+        build_normalize(cfg).pixels,
+        unmerged,
+        max_detections=0,
+        convention=build_convention(cfg),
+    )
+
+
+def build_normalize(cfg: CfgNode) -> Normalize:
+    return Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, cfg.INPUT.TO_BGR255)
 
 
 def build_augmented(cfg: CfgNode, model: GeneralizedRCNN) -> AugmentedDetector:
@@ -74,7 +109,7 @@ def build_augmented(cfg: CfgNode, model: GeneralizedRCNN) -> AugmentedDetector:
     return AugmentedDetector(
         model,
         build_views(cfg),
-        Normalize(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD, cfg.INPUT.TO_BGR255).pixels,
+        build_normalize(cfg).pixels,
         build_merge(cfg, model.selection),
         max_detections=cfg.TEST.DETECTIONS_PER_IMG,
         suppress_first=cfg.TEST.BBOX_AUG.VOTE,
@@ -107,7 +142,7 @@ def build_merge(cfg: CfgNode, selection: Selection) -> partial[Merged]:
 class Predictor(ImagePredictor):
     """`Predictor(config, weights)(image) -> Detections`.
 
-    The class names, score thresholds and range of values stored in the checkpoint are used.
+    The class names, score thresholds, range of values and tiles stored in the checkpoint are used.
 
     Args:
         config: a path of a YAML file, or a configuration.
@@ -138,7 +173,7 @@ class Predictor(ImagePredictor):
             DEFAULT_THRESHOLD if threshold is None else threshold,
             cfg.DATALOADER.SIZE_DIVISIBILITY,
             build_convention(cfg),
-            cfg.TEST.IMS_PER_BATCH,
+            1 if is_tiled(cfg) else cfg.TEST.IMS_PER_BATCH,
             Reading(cfg.INPUT.VALUE_RANGE or None, cfg.INPUT.CHANNELS, cfg.INPUT.ORIENTATION),
         )
 

@@ -21,6 +21,7 @@ from engine.assembly.device import build_device
 from engine.assembly.model import build_model, num_classes
 from engine.assembly.solver import base_lr, run_length
 from engine.assembly.testing import detection_limits
+from engine.assembly.tiling import count_samples, report_tiles
 from engine.assembly.weights import load_initial_weights, unmet_conventions, written
 from engine.checkpoint.sources import locate
 from engine.checkpoint.weights import read_weights
@@ -34,6 +35,7 @@ from engine.data.doctor.findings import by_severity
 from engine.data.doctor.listing import unlisted_files
 from engine.data.doctor.picture_facts import PictureFacts, look_at_all
 from engine.data.formats import coco
+from engine.data.tiled_dataset import untiled
 from engine.device import free_memory, num_cpus
 from engine.distributed import broadcast_object, is_main
 from engine.errors import InputError
@@ -87,16 +89,18 @@ def check_data(
         model, fault = _build(cfg, class_names)
         said += fault
         pictures = {} if quick else _open_images(examined, on_images)
+        num_samples = sum(count_samples(cfg, each.sizes) for each in train)
         case = Case(
             datasets=tuple(examined),
             said=tuple(said),
             pictures=pictures,
             unlisted=unlisted_files([each.dataset for each in examined]),
-            plan=plan_of(cfg, sum(each.num_images for each in train)),
+            plan=plan_of(cfg, num_samples),
             machine=machine_of(cfg),
             cost=None if quick or model is None else estimate_cost(cfg, model, sum(each.num_images for each in train)),
             anchors=_anchors(cfg, model, train, quick) if model and train else None,
             weights=_weights(cfg, model),
+            num_samples=num_samples,
         )
         summaries, others = summary.summarize_case(case)
     findings = [*(each for one in summaries for each in one.findings), *others]
@@ -115,8 +119,10 @@ def summarize_train_data(cfg: CfgNode, dataset: LabelledImages) -> list[summary.
     """
     summaries = None
     if is_main():  # which alone reads the headers of the files
-        examined = examine(dataset, max(train_sizes(cfg)), cfg.INPUT.MAX_SIZE_TRAIN)
-        case = Case(tuple(examined), plan=plan_of(cfg, len(dataset)), machine=machine_of(cfg))
+        limits = max(train_sizes(cfg)), cfg.INPUT.MAX_SIZE_TRAIN
+        examined = examine(untiled(dataset), *limits, tile_size=max(cfg.TILING.SIZE, 0))
+        num_samples = len(dataset)
+        case = Case(tuple(examined), plan=plan_of(cfg, num_samples), machine=machine_of(cfg), num_samples=num_samples)
         summaries, others = summary.summarize_case(case)
         summary.report(summaries)
         for each in others:
@@ -124,11 +130,12 @@ def summarize_train_data(cfg: CfgNode, dataset: LabelledImages) -> list[summary.
                 warn_once(f"{each.message} ({each.code})")
     summaries = broadcast_object(summaries)
     summary.check_trainable(summaries)
+    report_tiles(cfg, dataset)
     return summaries
 
 
 def plan_of(cfg: CfgNode, num_images: int) -> Plan:
-    """What `cfg` says of a training on so many images."""
+    """What `cfg` says of a training on so many images, or tiles."""
     length = run_length(cfg, num_images)
     steps = length.steps if cfg.SOLVER.SCHEDULE == "multistep" else ()
     with _silent():  # the start of a training says how the rate is scaled
@@ -193,7 +200,7 @@ def _open_all(cfg: CfgNode) -> tuple[list[ExaminedSet], list[Finding]]:
                 size = (max(train_sizes(cfg)), cfg.INPUT.MAX_SIZE_TRAIN)
                 if not is_trained:
                     size = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-                examined += examine(dataset, *size, of_name)
+                examined += examine(dataset, *size, of_name, max(cfg.TILING.SIZE, 0))
             except InputError as error:
                 said += _faults(cfg, name, error)
         said += [reading.of_note(line, name) for line in lines]
@@ -264,7 +271,7 @@ def _anchors(cfg: CfgNode, model: GeneralizedRCNN, train: Sequence[ExaminedSet],
 
     size = (round(sum(sizes) / len(sizes)), cfg.INPUT.MAX_SIZE_TRAIN)
     most = _POSITIVES_IN[quick]
-    fit = anchor_fit(train, size, cfg.DATALOADER.SIZE_DIVISIBILITY, generator, assign, most)
+    fit = anchor_fit(train, size, cfg.DATALOADER.SIZE_DIVISIBILITY, generator, assign, most, max(cfg.TILING.SIZE, 0))
     if cfg.MODEL.RPN_ONLY and dense_name(cfg) == "FCOS":  # points, which have no IoU
         fit = AnchorFit(fit.best_iou * 0 + 1, fit.positives, fit.shapes, fit.sources)
     return fit

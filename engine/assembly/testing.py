@@ -11,14 +11,16 @@ from yacs.config import CfgNode
 
 from engine import distributed
 from engine.assembly.convention import build_convention
-from engine.assembly.data import build_dataset, build_test_loader, report_test_data
+from engine.assembly.data import build_dataset, build_test_loader, build_tile_loader, report_test_data
 from engine.assembly.detector import build_detector
 from engine.assembly.device import build_device
 from engine.assembly.model import num_classes
 from engine.assembly.process import output_dir_claimed
+from engine.assembly.tiling import is_tiled
 from engine.config.parts import dense_name
 from engine.data.annotations import ImageId
 from engine.data.dataset import DetectionDataset
+from engine.data.transforms import Transform
 from engine.errors import InputError, shown
 from engine.evaluation.coco import coco_metrics
 from engine.evaluation.limits import limit_notes
@@ -28,7 +30,7 @@ from engine.evaluation.results import to_coco_results, without_images
 from engine.evaluation.tables import metrics_table, thresholds_table
 from engine.evaluation.thresholds import fmeasure_thresholds
 from engine.files import write_json
-from engine.inference.loop import detect, mean_losses
+from engine.inference.loop import detect, find_losses, mean_losses
 from engine.log import get_logger
 from engine.registry import import_modules, lookup
 from engine.structures import Detections
@@ -104,7 +106,8 @@ def _write_result_files(
 class Validation:
     """Evaluates models on `DATASETS.VAL`, which is read only once: `Validation(cfg, class_names)(model)`.
 
-    Like `evaluate`, except that `TEST.BBOX_AUG` is not applied and nothing is written.
+    Like `evaluate`, except that `TEST.BBOX_AUG` is not applied and nothing is written. With `TILING`, losses are
+    means over the tiles.
 
     Raises:
         InputError: a data set cannot be used.
@@ -112,7 +115,12 @@ class Validation:
 
     def __init__(self, cfg: CfgNode, class_names: Sequence[str]) -> None:
         self._cfg = cfg
-        self._loaders = {name: build_test_loader(cfg, name, class_names) for name in cfg.DATASETS.VAL}
+        transform = Transform([]) if is_tiled(cfg) else None
+        self._loaders = {name: build_test_loader(cfg, name, class_names, transform) for name in cfg.DATASETS.VAL}
+        # Detections are of images, losses are of what the model sees.
+        has_tile_losses = is_tiled(cfg) and cfg.SOLVER.VALIDATION.LOSS
+        of_tiles = self._loaders if has_tile_losses else {}
+        self._tile_loaders = {name: build_tile_loader(cfg, loader.dataset) for name, loader in of_tiles.items()}
         for loader in self._loaders.values():
             report_test_data(cfg, loader.dataset)
         # The unreadable images last warned about, so that a validation does not repeat the warnings of the one before.
@@ -130,7 +138,11 @@ class Validation:
 
     def _outcome(self, name: str, model: nn.Module) -> dict[str, Any] | None:
         cfg, loader = self._cfg, self._loaders[name]
-        found = detect(model, loader, build_device(cfg), build_convention(cfg), with_losses=cfg.SOLVER.VALIDATION.LOSS)
+        tiles = self._tile_loaders.get(name)
+        detector, _ = build_detector(cfg, model, augment=False)
+        with_losses = cfg.SOLVER.VALIDATION.LOSS and tiles is None
+        found = detect(detector, loader, build_device(cfg), build_convention(cfg), with_losses)
+        tile_losses = find_losses(model, tiles, build_device(cfg)) if tiles else None
         if found is None:
             return None
         # An error here would leave the other processes waiting, and end a training that is worth more than one figure.
@@ -147,7 +159,7 @@ class Validation:
             self._has_noted[name] = outcome["metrics"]["notes"]
             for note in self._has_noted[name]:
                 get_logger(__name__).warning("%s: %s", name, note)
-        figures = {**outcome["metrics"]["bbox"], **mean_losses(found.losses)}
+        figures = {**outcome["metrics"]["bbox"], **mean_losses(tile_losses or found.losses)}
         return {"figures": figures, "thresholds": outcome["thresholds"]}
 
 
@@ -210,8 +222,10 @@ def score_results(
 
 
 def detection_limits(cfg: CfgNode) -> dict[str, int]:
-    """The limits on what the model finds in an image, by their keys; 0 for none."""
+    """The limits on what the model finds in an image, by their keys; 0 for none. {} with tiles, which they hold for."""
     limits = {}
+    if is_tiled(cfg):
+        return limits
     if cfg.MODEL.RPN_ONLY or cfg.TEST.BBOX_AUG.ENABLED:
         limits["TEST.DETECTIONS_PER_IMG"] = cfg.TEST.DETECTIONS_PER_IMG
     # Candidates per level, so that the levels together bound what is found.

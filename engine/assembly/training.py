@@ -21,6 +21,7 @@ from engine.assembly.model import build_model
 from engine.assembly.process import prepare, releasing_output_dir, write_config
 from engine.assembly.solver import RunLength, build_optimizer, build_schedule, run_length
 from engine.assembly.testing import Validation, check_test_sets
+from engine.assembly.tiling import tiling_conventions
 from engine.assembly.weights import load_initial_weights
 from engine.checkpoint import Checkpointer
 from engine.config import changes
@@ -114,7 +115,7 @@ def _build_hooks(
     """The hooks in the order of their calls: those whose state a checkpoint holds come before those that write it."""
 
     fixed: dict[str, Any] = {"config": cfg.dump()}
-    conventions: dict[str, Any] = {}
+    conventions = tiling_conventions(cfg)
     if cfg.INPUT.VALUE_RANGE:
         conventions[VALUE_RANGE] = cfg.INPUT.VALUE_RANGE
     if cfg.INPUT.CHANNELS != 3:

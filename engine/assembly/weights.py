@@ -11,11 +11,12 @@ from yacs.config import CfgNode
 from engine.assembly.data import CHANNELS, VALUE_RANGE, build_train_loader
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model, num_classes
+from engine.assembly.tiling import TILING
 from engine.checkpoint.average import recompute_statistics
 from engine.checkpoint.heads import keep_first_classes
 from engine.checkpoint.report import LoadReport
 from engine.checkpoint.weights import WeightFile, load_weights, read_weights
-from engine.config.tree import leaves
+from engine.config.tree import DEFAULTS, leaves
 from engine.errors import InputError, listed
 from engine.log import get_logger
 from engine.spelling import normal_name
@@ -46,7 +47,9 @@ def unmet_conventions(cfg: CfgNode, file: WeightFile) -> dict[str, Any]:
 
 
 def follow_conventions(cfg: CfgNode, file: WeightFile) -> None:
-    """Set the conventions of the weights in `cfg` and log the changes. A declared `INPUT.VALUE_RANGE` stays.
+    """Set the conventions of the weights in `cfg` and log the changes.
+
+    A declared `INPUT.VALUE_RANGE` stays, and so does a `TILING` block with a SIZE, or what else is set of it.
 
     Raises:
         InputError: the file names a key that does not exist or a value that is not allowed, or was trained with another
@@ -62,6 +65,10 @@ def follow_conventions(cfg: CfgNode, file: WeightFile) -> None:
     if cfg.INPUT.VALUE_RANGE and VALUE_RANGE in unmet:  # the images may be of another sensor than those in training
         message = "%s was trained with %s %s; the declared %s is used"
         get_logger(__name__).warning(message, file.source, VALUE_RANGE, unmet.pop(VALUE_RANGE), cfg.INPUT.VALUE_RANGE)
+    if own := _declared_tiling(cfg, unmet):
+        message = "%s was trained with %s; the declared %s is used"
+        theirs = {key: unmet.pop(key) for key in own}
+        get_logger(__name__).warning(message, file.source, written(theirs), written(own))
     if not unmet:
         return
     get_logger(__name__).warning("%s needs %s: set for this run", file.source, written(unmet))
@@ -74,6 +81,13 @@ def follow_conventions(cfg: CfgNode, file: WeightFile) -> None:
     except InputError as error:
         reasons = (line.partition(": ")[2] for line in str(error).splitlines())  # without "command line"
         raise InputError(f"{file.source}: its conventions cannot be followed: {'; '.join(reasons)}") from None
+
+
+def _declared_tiling(cfg: CfgNode, unmet: dict[str, Any]) -> dict[str, Any]:
+    """The keys of `unmet` that the `TILING` block of `cfg` declares, and their values there."""
+    values, defaults = dict(leaves(cfg)), dict(leaves(DEFAULTS))
+    keys = [key for key in unmet if key.startswith(TILING) and key in values]
+    return {key: values[key] for key in keys if cfg.TILING.SIZE or values[key] != defaults[key]}
 
 
 def with_batch_norm_recomputed(cfg: CfgNode, state: dict[str, Any], num_images: int) -> dict[str, Any]:

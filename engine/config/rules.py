@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 
 from engine.config.comparisons import Broken, equal_lengths, equal_strides, not_above, value_of
 from engine.config.parts import DENSE_FLAGS, body_name, dense_flags, dense_name, is_built_in, neck_name
-from engine.config.rules_data import augmentation, data_sets, image_values, sampling, thresholds
+from engine.config.rules_data import augmentation, data_sets, image_values, sampling, thresholds, tiling
 from engine.config.rules_solver import solver, validation
 from engine.config.rules_two_stage import two_stage
 
@@ -49,6 +49,7 @@ def broken_rules(tree: CfgNode, is_complete: bool) -> Broken:
     yield from validation(tree)
     yield from augmentation(tree)
     yield from thresholds(tree)
+    yield from tiling(tree)
     yield from data_sets(tree)
     yield from sampling(tree)
 

@@ -8,6 +8,9 @@ from engine.config.comparisons import Broken, equal_lengths
 from engine.config.declaration import MIN_SIZE
 from engine.spelling import normal_name
 
+MIN_TILE = 32
+"""Smallest side of a tile in pixels."""
+
 
 def image_values(tree: CfgNode) -> Broken:
     """The rules that `INPUT` breaks."""
@@ -84,6 +87,19 @@ def augmentation(tree: CfgNode) -> Broken:
     for low, high in tree.TEST.BBOX_AUG.SCALE_RANGES:
         if low >= high:
             yield (ranges,), f"{ranges} has ({low}, {high}); low must be below high"
+
+
+def tiling(tree: CfgNode) -> Broken:
+    """The rules that `TILING` breaks."""
+    size, overlap = tree.TILING.SIZE, tree.TILING.OVERLAP
+    if 0 < size < MIN_TILE:
+        yield ("TILING.SIZE",), f"TILING.SIZE is {size}; it must be {MIN_TILE} pixels or more, 0 or -1 for no tiles"
+    elif size > 0 and overlap > size // 2:
+        keys = ("TILING.OVERLAP", "TILING.SIZE")
+        advice = (
+            f"it must be at most half of TILING.SIZE, {size // 2}: beyond that every object is in four tiles or more"
+        )
+        yield keys, f"TILING.OVERLAP is {overlap}; {advice}"
 
 
 def data_sets(tree: CfgNode) -> Broken:

@@ -76,6 +76,10 @@ class LabelledImages(Protocol):
         """How its files become pixels, for `read_image`."""
         return Reading(self.value_range, self.channels, self.orientation)
 
+    def targets(self, index: int, size: tuple[int, int]) -> Targets:
+        """Those of an image of `size` (height, width), clipped to it; without reading the image where possible."""
+        return self.read(index)[1]
+
     def image_id(self, index: int) -> ImageId: ...
 
     def image_path(self, index: int) -> Path | None:
@@ -308,12 +312,14 @@ class CocoDataset(DetectionDataset):
             image = read_image(self.image_path(index), stated if stated[0] else None, self.reading)
         except InputError as error:
             raise InputError(f"{error} (data set {self.name}, image id {self.image_id(index)})") from None
-        size = image.shape[:2]
+        return image, self.targets(index, image.shape[:2])
+
+    def targets(self, index: int, size: tuple[int, int]) -> Targets:
         span = slice(*self._offsets[index : index + 2])
         boxes = self._boxes[span].clip(0, [size[1], size[0], size[1], size[0]]).astype(np.float32)
         # By the size of the file, whatever the annotations state.
         inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        targets = Targets(
+        return Targets(
             boxes=torch.from_numpy(boxes[inside]),
             labels=torch.from_numpy(self._labels[span][inside]),
             ignore=torch.from_numpy(self._ignore[span][inside]),
@@ -321,7 +327,6 @@ class CocoDataset(DetectionDataset):
             size=size,
             original_size=size,
         )
-        return image, targets
 
 
 class ConcatDataset(LabelledImages):
@@ -381,6 +386,10 @@ class ConcatDataset(LabelledImages):
     def read(self, index: int) -> tuple[np.ndarray, Targets]:
         dataset, local_index = self._locate(index)
         return dataset.read(local_index)
+
+    def targets(self, index: int, size: tuple[int, int]) -> Targets:
+        dataset, local_index = self._locate(index)
+        return dataset.targets(local_index, size)
 
     def num_boxes(self, index: int) -> int:
         dataset, local_index = self._locate(index)

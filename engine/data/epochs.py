@@ -9,12 +9,13 @@ Shapes: n images of the data set, N places of an epoch, B images per global batc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
 from engine.data.dataset import LabelledImages
+from engine.data.neighbours import Neighbours, permuted
 from engine.errors import printable
 from engine.log import get_logger, warn_once
 
@@ -35,11 +36,13 @@ class EpochPlan:
         is_empty: (n,) bool, images without boxes to train on.
         empty_share: the share of images without boxes in every batch, in [0, 1); None for as many as `weights` say.
             With a share, those with boxes keep their weights, and the weights of the others count among themselves.
+        neighbours: of the n images, where they are tiles; None for an order that is entirely random.
     """
 
     weights: np.ndarray
     is_empty: np.ndarray
     empty_share: Fraction | None = None
+    neighbours: Neighbours | None = None
 
     @property
     def length(self) -> int:
@@ -105,6 +108,13 @@ def plan_epochs(dataset: LabelledImages, repeat_threshold: float = 0.0, empty_sh
     return plan
 
 
+def with_neighbours(plan: EpochPlan | None, neighbours: Neighbours) -> EpochPlan:
+    """`plan`, or one that uses each tile once, in the order of `neighbours`."""
+    count = len(neighbours.image_of)
+    plan = plan or EpochPlan(np.ones(count), np.zeros(count, dtype=bool))
+    return replace(plan, neighbours=neighbours)
+
+
 def planned_order(plan: EpochPlan, seed: int, epoch: int, batch_size: int, groups: np.ndarray | None) -> np.ndarray:
     """(N,) int64 images of an epoch in the order of the stream, see `engine.data.samplers.epoch_order`.
 
@@ -116,7 +126,8 @@ def planned_order(plan: EpochPlan, seed: int, epoch: int, batch_size: int, group
     """
     images = np.repeat(np.arange(len(plan.weights)), plan.counts(seed, epoch))  # (N,)
     random = np.random.Generator(np.random.PCG64([seed, epoch]))
-    images = images[random.permutation(len(images))]
+    neighbours = plan.neighbours and plan.neighbours.of(images)
+    images = images[permuted(random, len(images), neighbours)]
     takes_empty, is_empty = plan.empty_places(epoch), plan.is_empty[images]
     order = np.empty_like(images)
     if groups is None or batch_size == 1:

@@ -118,7 +118,7 @@ class TrainSamples(Dataset):
             try:
                 image, targets = _read(self.dataset, candidate, damage)
             except InputError as error:
-                skipped.append(str(error))
+                skipped += [line for line in [str(error)] if line not in skipped]  # tiles of one image say the same
                 continue
             read = partial(_read, self.dataset, damage=damage)
             scene = Scene(self.dataset, read, candidate, self.seed, position // self.batch_size, skipped)

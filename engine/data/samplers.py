@@ -14,6 +14,7 @@ import numpy as np
 from torch.utils.data import BatchSampler
 
 from engine.data.epochs import EpochPlan, planned_order
+from engine.data.neighbours import Neighbours, permuted
 from engine.errors import InputError
 
 
@@ -23,7 +24,12 @@ def aspect_groups(sizes: np.ndarray) -> np.ndarray:
 
 
 def epoch_order(
-    seed: int, epoch: int, num_images: int, batch_size: int = 1, groups: np.ndarray | None = None
+    seed: int,
+    epoch: int,
+    num_images: int,
+    batch_size: int = 1,
+    groups: np.ndarray | None = None,
+    neighbours: Neighbours | None = None,
 ) -> np.ndarray:
     """The images of one epoch in the order of the stream: an int64 permutation of range(num_images).
 
@@ -35,8 +41,9 @@ def epoch_order(
         seed: non-negative.
         batch_size: the global B.
         groups: (n,), see `aspect_groups`; None for no grouping.
+        neighbours: of the n images, where they are tiles; then the permutation is theirs.
     """
-    order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_images)
+    order = permuted(np.random.Generator(np.random.PCG64([seed, epoch])), num_images, neighbours)
     if groups is None or batch_size == 1:
         return order
     # The first images of the epoch complete the last batch of the one before, whatever their group.
@@ -122,7 +129,8 @@ class TrainBatchSampler:
             return planned_order(self.plan, self.seed, epoch, self.batch_size, self.groups)
         images = np.repeat(np.arange(self.num_images), self.plan.counts(self.seed, epoch))
         groups = None if self.groups is None else self.groups[images]
-        return images[epoch_order(self.seed, epoch, len(images), self.batch_size, groups)]
+        neighbours = self.plan.neighbours and self.plan.neighbours.of(images)
+        return images[epoch_order(self.seed, epoch, len(images), self.batch_size, groups, neighbours)]
 
 
 class TestBatchSampler(BatchSampler):

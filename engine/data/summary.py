@@ -92,14 +92,15 @@ class DataSummary:
         )
 
 
-def summarize(dataset: LabelledImages, min_size: int, max_size: int) -> list[DataSummary]:
+def summarize(dataset: LabelledImages, min_size: int, max_size: int, tile_size: int = 0) -> list[DataSummary]:
     """The counts of a data set, or of each part of a `ConcatDataset`.
 
     Args:
         min_size: the short side that images are resized to, pixels.
         max_size: limit of their long side.
+        tile_size: side of the tiles, pixels, that are resized in their place; 0 for none.
     """
-    return summarize_case(Case(tuple(examine(dataset, min_size, max_size))))[0]
+    return summarize_case(Case(tuple(examine(dataset, min_size, max_size, tile_size=tile_size))))[0]
 
 
 def summarize_case(case: Case) -> tuple[list[DataSummary], list[Finding]]:

@@ -87,6 +87,22 @@ def detect(
     return merged
 
 
+@torch.no_grad()
+@naming_dead_workers()
+def find_losses(
+    model: GeneralizedRCNN, loader: Iterable[Batch], device: torch.device
+) -> dict[int | str, dict[str, float]] | None:
+    """Losses by name of every image of `loader` that can be read, by image id; see `detect` and `image_losses`."""
+    distributed.broadcast_tensors(model.buffers())
+    losses: dict[int | str, dict[str, float]] = {}
+    with explaining_out_of_memory("lower TEST.IMS_PER_BATCH", "in testing"), evaluation_mode(model):
+        for batch in loader:
+            if len(batch):
+                losses |= image_losses(model, batch.to(device))
+    shards = distributed.gather_objects(losses)
+    return None if shards is None else {key: row for shard in shards for key, row in shard.items()}
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """`model` is in evaluation mode within the block; then each of its parts is in the mode it was in."""

@@ -116,10 +116,14 @@ class ImagePredictor:
         found: dict[int, Detections] = {}
         for indices in groups.values():
             with explaining_out_of_memory(LESS_MEMORY):
-                batch = ImageBatch.from_list([tensors[index] for index in indices], self.size_divisibility)
-                raw = self.model.detect(batch.to(self.device))
+                raw = self.model.detect(self._batch([tensors[index] for index in indices]))
                 found |= zip(indices, (each.to("cpu") for each in raw), strict=True)
         return [found[index] for index in range(len(tensors))]
+
+    def _batch(self, tensors: Sequence[Tensor]) -> ImageBatch | list[Tensor]:
+        if getattr(self.model, "detects_one_by_one", False):  # stacking would copy a very large image
+            return [tensor.to(self.device) for tensor in tensors]
+        return ImageBatch.from_list(tensors, self.size_divisibility).to(self.device)
 
     def finish(self, detections: Detections, size: tuple[int, int]) -> Detections:
         """Those of `detections` that reach the threshold of their class, in pixels of an image of `size`."""

@@ -37,7 +37,7 @@ MIN_THRESH = 1e-6
 
 
 @MERGERS.register("vote")
-def vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Merged:
+def vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, over_smaller: bool = False) -> Merged:
     """One box per group: the mean box, weighted by score (evenly if all scores are 0), with the largest score.
 
     A group consists of the boxes of a class whose IoU with its best one is at least `iou_thresh`. The order of the
@@ -49,6 +49,7 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Me
         scores: (P,) float, not negative.
         labels: (P,) int64.
         iou_thresh: at least 0, where all boxes of a class are one group.
+        over_smaller: divide the intersection by the area of the smaller box, not of the union: a part joins its whole.
 
     Example:
         >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0]])
@@ -56,18 +57,20 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Me
         >>> mean.tolist(), scores.tolist()
         ([[0.0, 0.0, 10.0, 9.5]], [0.75])
     """
-    return soft_vote(boxes, scores, labels, iou_thresh, score_thresh=math.inf)
+    return soft_vote(boxes, scores, labels, iou_thresh, score_thresh=math.inf, over_smaller=over_smaller)
 
 
 @MERGERS.register("soft-vote")
-def soft_vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, score_thresh: float) -> Merged:
+def soft_vote(
+    boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, score_thresh: float, over_smaller: bool = False
+) -> Merged:
     """Like `vote`, except that the other boxes of a group stay with the score times (1 - IoU with the best box).
 
     They stay if that score is at least `score_thresh` and not 0. The other arguments are those of `vote`.
     """
     boxes, scores, labels = _finite(boxes.detach(), scores.detach(), labels)
     corners, weights, classes = boxes.double().cpu().numpy(), scores.double().cpu().numpy(), labels.cpu().numpy()
-    leaders, ious = find_leaders(corners, weights, classes, iou_thresh)
+    leaders, ious = find_leaders(corners, weights, classes, iou_thresh, over_smaller)
     is_leader = leaders == np.arange(len(leaders))
     merged = _mean_boxes(corners, weights, leaders)[is_leader], weights[is_leader], classes[is_leader]
     lowered = weights * (1 - ious)
@@ -80,10 +83,16 @@ def soft_vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, 
 
 
 @MERGERS.register("nms")
-def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float) -> Merged:
-    """Plain class-wise suppression, see `layers.nms.class_nms`."""
+def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, over_smaller: bool = False) -> Merged:
+    """Plain class-wise suppression, see `layers.nms.class_nms`; `over_smaller` as in `vote`."""
     boxes, scores, labels = _finite(boxes, scores, labels)
-    kept = class_nms(boxes, scores, labels, iou_thresh)
+    if over_smaller:
+        arrays = (each.detach().double().cpu().numpy() for each in (boxes, scores))
+        leaders, _ = find_leaders(*arrays, labels.cpu().numpy(), iou_thresh, over_smaller=True)
+        kept = torch.from_numpy(np.flatnonzero(leaders == np.arange(len(leaders)))).to(boxes.device)
+        kept = kept[scores[kept].argsort(descending=True, stable=True)]
+    else:
+        kept = class_nms(boxes, scores, labels, iou_thresh)
     return boxes[kept], scores[kept], labels[kept]
 
 
@@ -116,7 +125,7 @@ def _rank(corners: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> np.nd
 
 
 def find_leaders(
-    corners: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou_thresh: float
+    corners: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou_thresh: float, over_smaller: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """The box that leads each box, and the IoU with it.
 
@@ -128,6 +137,8 @@ def find_leaders(
         corners: (P, 4) float64 xyxy, finite.
         scores: (P,) float64.
         classes: (P,) int64.
+        over_smaller: instead of the IoU take the intersection over the area of the smaller box. The window then is as
+            far as the largest box of the class, and there is no compiled loop.
 
     Returns:
         leaders (P,) int64 indices; ious (P,) float64, 1 for a leader itself.
@@ -140,9 +151,14 @@ def find_leaders(
     corners, classes = corners[by_x], classes[by_x]
     class_bounds = np.r_[0, np.flatnonzero(classes[1:] != classes[:-1]) + 1, len(classes)]
     extents = np.maximum(corners[:, 2:] - corners[:, :2], 0.0)
-    low, high = _reach(corners[:, :2], extents, iou_thresh)
-    loop = _find_leaders_compiled or _find_leaders_numpy
-    leaders, ious = loop(corners, extents[:, 0] * extents[:, 1], order, class_bounds, low, high, iou_thresh)
+    areas = extents[:, 0] * extents[:, 1]
+    if over_smaller:
+        low, high = _reach_of_any(corners[:, :2], extents, class_bounds, iou_thresh)
+        leaders, ious = _find_leaders_numpy(corners, areas, order, class_bounds, low, high, iou_thresh, True)
+    else:
+        low, high = _reach(corners[:, :2], extents, iou_thresh)
+        loop = _find_leaders_compiled or _find_leaders_numpy
+        leaders, ious = loop(corners, areas, order, class_bounds, low, high, iou_thresh)
     return by_x[leaders[position]], ious[position]
 
 
@@ -159,6 +175,19 @@ def _reach(starts: np.ndarray, extents: np.ndarray, iou_thresh: float) -> tuple[
     return starts - before - slack, starts + after + slack
 
 
+def _reach_of_any(
+    starts: np.ndarray, extents: np.ndarray, class_bounds: np.ndarray, thresh: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Limits as of `_reach` for the intersection over the smaller area, which only says that the boxes intersect."""
+    if thresh < MIN_THRESH:
+        return np.full_like(starts, -np.inf), np.full_like(starts, np.inf)
+    longest = np.zeros_like(extents)
+    for begin, end in pairwise(class_bounds.tolist()):
+        longest[begin:end] = extents[begin:end].max(0, initial=0.0)
+    slack = SLACK * (np.abs(starts) + extents + longest)
+    return starts - longest - slack, starts + extents + slack
+
+
 def _find_leaders_numpy(
     corners: np.ndarray,
     areas: np.ndarray,
@@ -167,8 +196,9 @@ def _find_leaders_numpy(
     low: np.ndarray,
     high: np.ndarray,
     iou_thresh: float,
+    over_smaller: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The loop of `find_leaders` without a compiler; the arguments are those of `_voting.find_leaders`."""
+    """The loop of `find_leaders` without a compiler; the arguments are those of `_voting.find_leaders`, and its own."""
     leaders, ious = np.full(len(corners), -1, dtype=np.int64), np.ones(len(corners))
     lefts, tops, rights, bottoms = np.ascontiguousarray(corners.T)
     first, stop = np.empty_like(order), np.empty_like(order)
@@ -185,8 +215,8 @@ def _find_leaders_numpy(
         width = np.minimum(rights[near], rights[best]) - np.maximum(lefts[near], lefts[best])
         height = np.minimum(bottoms[near], bottoms[best]) - np.maximum(tops[near], tops[best])
         inter = np.maximum(width, 0.0) * np.maximum(height, 0.0)
-        union = areas[near] + areas[best] - inter
-        iou = np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
+        whole = np.minimum(areas[near], areas[best]) if over_smaller else areas[near] + areas[best] - inter
+        iou = np.divide(inter, whole, out=np.zeros_like(inter), where=inter > 0)
         is_led = iou >= iou_thresh
         leaders[near[is_led]], ious[near[is_led]] = best, iou[is_led]
     return leaders, ious

@@ -130,6 +130,7 @@ class Case:
         said: findings of reading them: what keeps a data set from being read, and what is read otherwise than written.
         pictures: data set -> facts of its image files, by index of the image; only if they were opened.
         unlisted: data set -> image files in its folder that no data set lists.
+        num_samples: images or tiles of an epoch of the training; 0 for the images of the data sets.
     """
 
     datasets: tuple[ExaminedSet, ...] = ()
@@ -141,6 +142,7 @@ class Case:
     cost: Cost | None = None
     anchors: AnchorFit | None = None
     weights: WeightFacts | None = None
+    num_samples: int = 0
 
     def having(self, role: str) -> list[ExaminedSet]:
         """The data sets of a role: "train", "val" or "test"."""

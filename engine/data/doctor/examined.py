@@ -83,6 +83,7 @@ class ExaminedSet:
         min_size: the short side that images are resized to, pixels.
         max_size: limit of their long side.
         roles: of "train", "val" and "test", those in which the configuration uses it.
+        tile_size: side of the tiles, pixels, that are resized in place of the images; 0 for none.
 
     Attributes:
         table: all of the annotation file.
@@ -96,7 +97,12 @@ class ExaminedSet:
     """
 
     def __init__(
-        self, dataset: DetectionDataset, min_size: int, max_size: int, roles: Sequence[str] = ("train",)
+        self,
+        dataset: DetectionDataset,
+        min_size: int,
+        max_size: int,
+        roles: Sequence[str] = ("train",),
+        tile_size: int = 0,
     ) -> None:
         self.dataset, self.name, self.roles = dataset, dataset.name, tuple(roles)
         self.class_names, self.kept_classes = list(dataset.class_names), list(dataset.kept_classes)
@@ -124,7 +130,8 @@ class ExaminedSet:
             labels[table.category_rows[rows]],
             table.areas[rows],
         )
-        known = np.maximum(self.sizes, 1)  # an unknown size makes no box narrow
+        resized = np.full_like(self.sizes, tile_size) if tile_size else self.sizes
+        known = np.maximum(resized, 1)  # an unknown size makes no box narrow
         self.scales = np.minimum(min_size / known.min(1), max_size / known.max(1))
 
     @cached_property
@@ -178,15 +185,17 @@ class ExaminedSet:
 
 
 def examine(
-    dataset: LabelledImages, min_size: int, max_size: int, roles: Sequence[str] = ("train",)
+    dataset: LabelledImages, min_size: int, max_size: int, roles: Sequence[str] = ("train",), tile_size: int = 0
 ) -> list[ExaminedSet]:
     """A data set, or each part of a `ConcatDataset` once; for the arguments see `ExaminedSet`."""
-    return list({each.name: each for each in _examine(dataset, min_size, max_size, roles)}.values())
+    return list({each.name: each for each in _examine(dataset, min_size, max_size, roles, tile_size)}.values())
 
 
-def _examine(dataset: LabelledImages, min_size: int, max_size: int, roles: Sequence[str]) -> Iterable[ExaminedSet]:
+def _examine(
+    dataset: LabelledImages, min_size: int, max_size: int, roles: Sequence[str], tile_size: int
+) -> Iterable[ExaminedSet]:
     if isinstance(dataset, ConcatDataset):
         for part in dataset.datasets:
-            yield from _examine(part, min_size, max_size, roles)
+            yield from _examine(part, min_size, max_size, roles, tile_size)
     else:
-        yield ExaminedSet(dataset, min_size, max_size, roles)
+        yield ExaminedSet(dataset, min_size, max_size, roles, tile_size)
