@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from engine.data.annotations import AnnotationTable
@@ -18,7 +18,8 @@ from engine.data.image_file import IMAGE_SUFFIXES
 from engine.errors import InputError
 from engine.spelling import normal_name
 
-_SAMPLE = 50
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+_SAMPLE = 200
 """Images of a data set that are sought in each folder of images."""
 _SPLIT_WORDS = {"train": "train", "training": "train", "trainval": "trainval", "val": "val", "valid": "val",
                 "validation": "val", "dev": "val", "test": "test", "testing": "test"}  # fmt: skip
@@ -50,27 +51,62 @@ class FoundSet:
         return recognise.read_annotations(self.ann_file, self.img_dir, self.format)
 
 
-def find_sets(folder: Path) -> list[FoundSet]:
+def find_sets(place: Path, images: Sequence[Path] = ()) -> list[FoundSet]:
     """The data sets in a folder and the folders in it, by split and name; two of one split are alternatives.
+
+    Args:
+        place: the folder; or one file of annotations, of which one set is found.
+        images: folders in which (and below which) the images are; by default they are sought in `place`, or beside or
+            above a file.
 
     Raises:
         InputError: there are no images, no annotations that belong to them, or a file is faulty; one line says what was
             looked for.
     """
-    if not os.path.isdir(folder):
-        raise InputError(f"{folder}: is no folder; name the one that holds images and annotations")
-    image_dirs = _image_dirs(folder)
+    is_file = os.path.isfile(place)
+    if not is_file and not os.path.isdir(place):
+        raise InputError(f"{place}: is no folder or file; name the folder that holds images and annotations")
+    if is_file and place.suffix.lower() in ARCHIVES:
+        raise InputError(f"{place}: is an archive; unpack it and name the folder")
+    roots, image_dirs = _roots_of(place, images), {}
+    for root in roots:
+        image_dirs |= _image_dirs(root)
     if not image_dirs:
-        raise InputError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)}) in it or in folders below it")
+        raise InputError(f"{listed_paths(roots)}: holds no images ({', '.join(IMAGE_SUFFIXES)}) in it or below it")
+    if is_file:
+        return [_of_file(place, image_dirs)]
     for search in (_of_yaml, _of_json, _of_voc, _of_tables, _of_text):
-        found = list(search(folder, image_dirs))
+        found = list(search(place, image_dirs))
         if found:
             order = ["train", "trainval", "val", "test", ""]
             return sorted(found, key=lambda each: (order.index(each.split), str(each.ann_file)))
+    archives = files_below(place, ARCHIVES)
     raise InputError(
-        f"{folder}: no annotations were found beside its images; looked for COCO, LabelMe or competition JSON, VOC XML,"
-        " YOLO or plain text, and CSV"
+        f"{place}: no annotations were found beside its images; looked for COCO, LabelMe or competition JSON,"
+        " VOC XML, YOLO or plain text, and CSV" + (f"; unpack {archives[0]}, if they are in it" if archives else "")
     )
+
+
+def _roots_of(place: Path, images: Sequence[Path]) -> list[Path]:
+    for each in images:
+        if not os.path.isdir(each):
+            raise InputError(f"{each}: is no folder of images")
+    if len(images) > 1:  # one data set has one folder of images
+        above = {os.path.dirname(os.path.realpath(each)) for each in images}
+        if len(above) > 1:
+            raise InputError(f"{listed_paths(images)}: are in different folders; name one that holds them all")
+        return [Path(above.pop())]
+    if images:
+        return list(images)
+    if os.path.isdir(place):
+        return [place]
+    beside = place.absolute().parent
+    return [beside if files_below(beside, IMAGE_SUFFIXES) else beside.parent]
+
+
+def listed_paths(paths: Iterable[Path]) -> str:
+    """Paths as a message lists them."""
+    return ", ".join(map(str, paths))
 
 
 def split_of(path: Path) -> str:
@@ -104,8 +140,8 @@ def _best_dir(wanted: Iterable[str], image_dirs: dict[Path, list[str]], near: Pa
     Of equals it is the one with most folder names in common with `near` (`images/train` for `labels/train`), then with
     the fewest images, then the innermost.
     """
-
-    sample = list(islice(wanted, _SAMPLE))
+    every = list(wanted)
+    sample = random.Random(0).sample(every, min(len(every), _SAMPLE))  # the first ones may all be of one split
     best, best_rank = None, (0, 0, 0, 0)
     for place, names in image_dirs.items():
         images = ImageNames(place, names)
@@ -117,6 +153,15 @@ def _best_dir(wanted: Iterable[str], image_dirs: dict[Path, list[str]], near: Pa
 
 
 # ---------------------------------------------------------------- one function per kind of annotations
+
+
+def _of_file(path: Path, image_dirs: dict[Path, list[str]]) -> FoundSet:
+    kind = recognise.recognise(path)
+    root = min(image_dirs, key=lambda each: len(each.parts))
+    if kind == "yolo":
+        return FoundSet("", root, path, kind)
+    names = recognise.read_annotations(path, None, kind).file_names
+    return FoundSet("", _best_dir(names, image_dirs, path, by_stem=False) or root, path, kind)
 
 
 def _of_yaml(folder: Path, image_dirs: dict[Path, list[str]]) -> Iterator[FoundSet]:

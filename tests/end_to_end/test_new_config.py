@@ -1,0 +1,182 @@
+"""From a folder in some format to a configuration that trains, with tools/new_config.py."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine.analysis.timing import StepTime
+from engine.assembly.new_config import new_config as config_of
+from engine.assembly.new_settings import Request
+from engine.config import CfgNode, load_config
+from engine.data.formats import coco
+from engine.errors import InputError
+from tests.end_to_end.conftest import REPOSITORY, World, run
+
+QUICK = ("--minutes", "0.5", "--device", "cpu")
+
+
+def new_config(*arguments: str | Path, cwd: Path = REPOSITORY) -> str:
+    done = run([REPOSITORY / "tools/new_config.py", *arguments, *QUICK], cwd)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def train(config: Path, folder: Path, cwd: Path = REPOSITORY) -> dict:
+    """Two steps of the file as it is; other keys only make it quick."""
+    keys = ["SOLVER.MAX_ITER", "2", "SOLVER.WARMUP_ITERS", "0", "INPUT.MIN_SIZE_TRAIN", "(64,)", "OUTPUT_DIR", folder]
+    done = run([REPOSITORY / "tools/train_net.py", "--config-file", config, *keys], cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (metrics,) = (folder / "inference").glob("*/metrics.json")
+    return json.loads(metrics.read_text(encoding="utf-8"))
+
+
+def as_voc(world: World, folder: Path, class_names: dict[str, str]) -> None:
+    """The training images of `world` as a VOC folder; the classes under other names."""
+    data = json.loads((world.root / "annotations/instances_train.json").read_text())
+    shutil.copytree(world.root / "train", folder / "JPEGImages")
+    names = {each["id"]: class_names.get(each["name"], each["name"]) for each in data["categories"]}
+    for image in data["images"]:
+        objects = "".join(
+            f"<object><name>{names[each['category_id']]}</name><bndbox><xmin>{x}</xmin><ymin>{y}</ymin>"
+            f"<xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>"
+            for each in data["annotations"]
+            if each["image_id"] == image["id"]
+            for x, y, w, h in [each["bbox"]]
+        )
+        path = folder / "Annotations" / f"{Path(image['file_name']).stem}.xml"
+        path.parent.mkdir(exist_ok=True)
+        size = f"<size><width>{image['width']}</width><height>{image['height']}</height></size>"
+        text = f"<annotation><filename>{image['file_name']}</filename>{size}{objects}</annotation>"
+        path.write_text(text, encoding="utf-8")
+
+
+def as_yolo(world: World, folder: Path) -> None:
+    """Both splits of `world` with a `data.yaml`."""
+    for split in ("train", "val"):
+        data = json.loads((world.root / f"annotations/instances_{split}.json").read_text())
+        shutil.copytree(world.root / split, folder / "images" / split)
+        (folder / "labels" / split).mkdir(parents=True)
+        for image in data["images"]:
+            lines = [
+                f"{each['category_id'] - 1} {(x + w / 2) / image['width']} {(y + h / 2) / image['height']} "
+                f"{w / image['width']} {h / image['height']}\n"
+                for each in data["annotations"]
+                if each["image_id"] == image["id"]
+                for x, y, w, h in [each["bbox"]]
+            ]
+            (folder / "labels" / split / f"{Path(image['file_name']).stem}.txt").write_text("".join(lines))
+    names = [each["name"] for each in data["categories"]]
+    (folder / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames: {json.dumps(names)}\n")
+
+
+def check(path: Path) -> CfgNode:
+    cfg = load_config(path, [])
+    assert Path(cfg.DATASETS.ROOT).is_absolute() and f"outputs/{path.stem}" == cfg.OUTPUT_DIR
+    lines = path.read_text(encoding="utf-8").splitlines()
+    decided = ("MIN_SIZE_TRAIN", "ANCHOR_SIZES", "NUM_WORKERS", "IMS_PER_BATCH", "BASE_LR", "MAX_ITER")
+    for key in decided:
+        assert any(line.strip().startswith(f"{key}:") and "  # " in line for line in lines), key
+    return cfg
+
+
+def test_coco_with_splits_is_used_as_it_is(world: World, tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    output = new_config(world.root, "--output", config)
+    assert f"python tools/train_net.py --config-file {config}" in output
+    cfg = check(config)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.yaml"]
+    assert dict(cfg.DATASETS.CATALOG.mine_val) == {"img_dir": "val", "ann_file": "annotations/instances_val.json"}
+    assert str(world.root) == cfg.DATASETS.ROOT and cfg.MODEL.DEVICE == "cpu"
+    done = run(["tools/new_config.py", world.root, "--output", config])
+    assert done.returncode == 2 and done.stderr == (
+        f"error: {config}: exists; choose another --output, or replace it with --force\n"
+    )
+
+
+def test_voc_without_a_split_under_odd_names(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "Stücke: #1 'neu' 断纱"
+    as_voc(world, folder, {"hole": "yes: {#1} \\ 断纱", "stain": "null", "knot": "1:30"})
+    before = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    config = folder.with_suffix(".yaml")
+    output = new_config(folder, "--output", config, "--val-share", "0.25", cwd=tmp_path)
+    assert "divided at random (seed 0), each class alike: 9 images to train on, 3 to test on" in output
+    assert {path: path.read_bytes() for path in before} == before
+    cfg = check_names(config)
+    written = [coco.read(Path(entry["ann_file"])) for entry in cfg.DATASETS.CATALOG.values()]
+    assert [len(table.file_names) for table in written] == [9, 3]
+    assert not set(written[0].file_names) & set(written[1].file_names)
+    assert set(train(config, tmp_path / "run", cwd=tmp_path)["per_class"]) >= {"yes: {#1} \\ 断纱", "null", "1:30"}
+
+
+def check_names(config: Path) -> CfgNode:
+    cfg = load_config(config, [])
+    assert all(Path(entry["ann_file"]).is_file() for entry in cfg.DATASETS.CATALOG.values())
+    return cfg
+
+
+def test_yolo_with_data_yaml_trains(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    as_yolo(world, folder)
+    config = tmp_path / "parts.yaml"
+    new_config(folder, "--output", config)
+    cfg = check(config)
+    assert cfg.DATASETS.CATALOG.parts_train.format == "yolo" and not (tmp_path / "parts_data").exists()
+    assert set(train(config, tmp_path / "run")["per_class"]) == {"hole", "stain", "broken_thread", "knot", "float"}
+
+
+def test_one_image(world: World, tmp_path: Path, quick_probe: None) -> None:
+    data = json.loads((world.root / "annotations/instances_train.json").read_text())
+    image = next(each for each in data["images"] if any(a["image_id"] == each["id"] for a in data["annotations"]))
+    data["annotations"] = [each for each in data["annotations"] if each["image_id"] == image["id"]]
+    data["images"] = [image]
+    shutil.copy(world.root / "train" / image["file_name"], tmp_path)
+    (tmp_path / "one.json").write_text(json.dumps(data))
+    written = config_of(Request(tmp_path / "one.json", (), tmp_path / "one.yaml", device="cpu"))
+    assert any("there is one image only" in note for note in written.notes)
+    assert load_config(tmp_path / "one.yaml", []).SOLVER.IMS_PER_BATCH == 1
+
+
+@pytest.fixture
+def quick_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.assembly.new_config.time_step", lambda *args: StepTime(0.4))
+
+
+def test_an_unusable_name_is_one_line(tmp_path: Path) -> None:
+    done = run([REPOSITORY / "tools/new_config.py", tmp_path, "--output", "mine.json"], cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr == "error: mine.json: must be named .yaml\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "images", "answer"),
+    [
+        ("none", (), "none: is no folder or file"),
+        ("empty", (), "empty: holds no images"),
+        ("bare", (), "bare: no annotations were found beside its images"),
+        ("boxless", (), "there are no boxes to train on"),
+        ("x.zip", (), "x.zip: is an archive; unpack it"),
+        ("bare", ("nowhere",), "nowhere: is no folder of images"),
+        ("bare", ("bare", "boxless/sub"), "are in different folders"),
+        ("two", (), "there are several annotations"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(
+    world: World, tmp_path: Path, data: str, images: tuple[str, ...], answer: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("bare", "boxless", "two", "boxless/sub"):
+        (tmp_path / name).mkdir()
+        shutil.copy(next((world.root / "train").glob("*.jpg")), tmp_path / name / "a.jpg")
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "hole"}]}
+    for path in ("boxless/a.json", "two/a.json", "two/b.json"):
+        (tmp_path / path).write_text(json.dumps({**content, "annotations": []}))
+    (tmp_path / "x.zip").write_bytes(b"PK\3\4")
+    before = sorted(tmp_path.rglob("*"))
+    request = Request(tmp_path / data, tuple(tmp_path / each for each in images), tmp_path / "mine.yaml", device="cpu")
+    with pytest.raises(InputError) as caught:
+        config_of(request)
+    assert answer in str(caught.value) and "\n" not in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
