@@ -116,7 +116,7 @@ def choose_settings(case: Case) -> list[Setting]:
     longest = max(math.ceil(short * facts.long_side), long)
     settings: list[Setting] = []
     views = 1  # that the network sees of an image
-    tiles = _choose_tiles(case, scale.value) if "TILING" in case.cfg else None
+    tiles = _choose_tiles(case, scale.value)
     if tiles:
         plan = tiles.value
         short = long = longest = plan.side
