@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from engine.data.transforms.pixels import in_rgb
+from engine.data.transforms.pixels import change_colors
 from engine.data.transforms.step import AUGMENTATIONS, integer, uniform
 from engine.data.transforms.windows import to_dtype
 from engine.structures import Targets
@@ -50,19 +50,11 @@ class PhotometricDistortion:
 
         brightness, contrast, saturation = factor(self.brightness), factor(self.contrast), factor(self.saturation)
         hue, is_contrast_first = uniform(-self.hue, self.hue), bool(torch.rand(()) < 0.5)
-        changes: list[Callable[[Tensor], Tensor]] = [lambda pixels: F.adjust_brightness(pixels, brightness)]
+        changes = [("brightness", brightness)]
         if image.shape[0] == 3:
-            changes.append(lambda pixels: F.adjust_saturation(pixels, saturation))
-            changes.append(lambda pixels: F.adjust_hue(pixels, hue))
-        place = 1 if is_contrast_first else len(changes)
-        changes.insert(place, lambda pixels: F.adjust_contrast(pixels, contrast))
-        return in_rgb(image, lambda pixels: _applied(changes, pixels)), targets
-
-
-def _applied(changes: list[Callable[[Tensor], Tensor]], pixels: Tensor) -> Tensor:
-    for change in changes:
-        pixels = change(pixels)
-    return pixels
+            changes += [("saturation", saturation), ("hue", hue)]
+        changes.insert(1 if is_contrast_first else len(changes), ("contrast", contrast))
+        return change_colors(image, changes), targets
 
 
 @AUGMENTATIONS.register()

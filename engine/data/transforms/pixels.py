@@ -8,7 +8,9 @@ import cv2
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
+from engine.data.transforms import colors
 from engine.structures import Targets
 
 
@@ -20,14 +22,37 @@ def in_rgb(image: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     return pixels.flip(0) if image.shape[0] == 3 else pixels[:, 0]
 
 
+def change_colors(image: Tensor, changes: Sequence[tuple[str, float]]) -> Tensor:
+    """`image` after `changes` in their order, each "brightness", "contrast", "saturation" or "hue" and its factor.
+
+    They are those of `torchvision.transforms.v2.functional.adjust_...`. Saturation and hue are of three channels.
+    """
+    if image.shape[0] == 3 and image.dtype == torch.uint8 and image.device.type == "cpu":
+        planes = [each.contiguous() for each in reversed(planes_of(image))]  # red, green, blue
+        for name, factor in changes:
+            planes = colors.CHANGES[name](planes, factor)
+        return torch.stack(planes[::-1])
+
+    def change(pixels: Tensor) -> Tensor:
+        for name, factor in changes:
+            pixels = getattr(F, f"adjust_{name}")(pixels, factor)
+        return pixels
+
+    return in_rgb(image, change)
+
+
 class ColorJitter:
     """`torchvision.transforms.v2.ColorJitter`; without three channels only brightness and contrast change."""
 
     def __init__(self, brightness: float, contrast: float, saturation: float, hue: float) -> None:
-        self.jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
+        jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
+        self.limits = [(name, getattr(jitter, name)) for name in ("brightness", "contrast", "saturation", "hue")]
 
     def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
-        return in_rgb(image, self.jitter), targets
+        # Drawn in torchvision's order, so that the same seed gives the same images.
+        order = torch.randperm(len(self.limits)).tolist()
+        drawn = [(name, float(torch.empty(1).uniform_(*each))) if each else None for name, each in self.limits]
+        return change_colors(image, [change for number in order if (change := drawn[number])]), targets
 
 
 class Normalize:
@@ -55,7 +80,7 @@ class Normalize:
 
     def write(self, place: Tensor, image: Tensor) -> None:
         """Write the normalised image to `place`, float32 (C, H, W) of any strides."""
-        planes = _planes(image)
+        planes = planes_of(image)
         for channel, index in zip(place, self._order(len(planes)), strict=True):
             channel.copy_(planes[index])
         if not self.to_bgr255:
@@ -75,7 +100,7 @@ class Normalize:
         return [2, 1, 0, 3][:num_channels] if swapped else list(range(num_channels))
 
 
-def _planes(image: Tensor) -> Sequence[Tensor]:
+def planes_of(image: Tensor) -> list[Tensor]:
     """The channels (H, W) of an image (C, H, W)."""
     interleaved = image.permute(1, 2, 0)
     if image.dtype == torch.uint8 and image.device.type == "cpu" and interleaved.is_contiguous():

@@ -149,7 +149,7 @@ def test_same_key_same_image(picture: Picture) -> None:
 def test_jitter_sees_rgb(picture: Picture) -> None:
     image = torch.from_numpy(picture(8, 8)).permute(2, 0, 1)
     grey = transforms.ColorJitter(0.0, 0.0, 1.0, 0.0)
-    grey.jitter.saturation = [0.0, 0.0]  # no colour at all: BT.601 luma
+    grey.limits = [("saturation", (0.0, 0.0))]  # no colour at all: BT.601 luma
     out, _ = grey(image, _targets([], (8, 8)))
     blue, green, red = image.float()
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
