@@ -42,7 +42,8 @@ def find_images(places: Sequence[str | Path], recursive: bool = False, skip: Pat
     """The image files in `places`.
 
     A file that is named itself is taken under any name. Of a folder, and of what a pattern matches, those are taken
-    that have a suffix of `IMAGE_SUFFIXES` and are not hidden.
+    that have a suffix of `IMAGE_SUFFIXES` and are not hidden; `.npy` files, which often are no images, where a pattern
+    ends with this.
 
     Args:
         places: files, folders and patterns (`parts/*.png`; `**` stands for any number of folders).
@@ -88,7 +89,8 @@ def _files_at(place: str, recursive: bool, left_out: Counter[str]) -> Iterator[t
         matched = [Path(each) for each in glob.glob(place, recursive=True)]
         if not matched:
             raise InputError(f"{place}: matches no file")
-        yield from _files_in(matched, _fixed_part(place), recursive, left_out, frozenset())
+        suffixes = (*IMAGE_SUFFIXES, ".npy") if place.lower().endswith(".npy") else IMAGE_SUFFIXES
+        yield from _files_in(matched, _fixed_part(place), recursive, left_out, frozenset(), suffixes)
     else:
         raise InputError(f"{place!r}: is not a file, a folder or a pattern; name the images")
 
@@ -99,6 +101,7 @@ def _files_in(
     recursive: bool,
     left_out: Counter[str],
     above: frozenset[Path],
+    suffixes: Sequence[str] = IMAGE_SUFFIXES,
 ) -> Iterator[tuple[Path, Path]]:
     """Images among `entries` and, if `recursive`, below them; `above` are the folders that a link may lead back to."""
     folders = []
@@ -107,7 +110,7 @@ def _files_in(
             left_out["hidden"] += 1
         elif os.path.isdir(path):
             folders.append(path)
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
+        elif path.suffix.lower() in suffixes:
             yield path, path.relative_to(root)
         else:
             left_out[f"not an image ({path.suffix.lower() or 'without suffix'})"] += 1

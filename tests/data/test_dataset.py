@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine.data.dataset import CocoDataset, ConcatDataset
 from engine.errors import InputError
@@ -227,3 +228,24 @@ def test_real_sets(data_dir: Path) -> None:
     cells = CocoDataset("bccd", bccd / "val", bccd / "annotations" / "instances_val.json")
     assert sum(cells.num_boxes(index) for index in range(72)) == 964
     assert len(cells.annotations.boxes_xywh) == 966
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "boxes"),
+    [("auto", (20, 40), [[30, 10, 35, 15]]), ("apply", (40, 20), []), ("ignore", (20, 40), [[30, 10, 35, 15]])],
+)
+def test_the_orientation_decides_size_and_boxes(
+    write_coco: WriteCoco, rule: str, size: tuple[int, int], boxes: list[list[float]]
+) -> None:
+    """A file that EXIF turns, with boxes on the stored pixels."""
+    folder = write_coco([(1, 20, 40)], [annotation(bbox=[30, 10, 5, 5])])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(folder / "images" / "0.png").save(folder / "images" / "0.png", exif=exif)
+    dataset = open_coco(folder)
+    dataset.orientation = rule
+    both = ConcatDataset([dataset, dataset])
+    assert both.reading.orientation == rule
+    image, targets = both.read(1)
+    assert image.shape[:2] == size and targets.boxes.tolist() == boxes
+    assert both.measured_sizes().tolist() == [list(size)] * 2

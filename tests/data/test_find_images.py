@@ -81,3 +81,9 @@ def test_pictures_of_an_earlier_run_are_no_images(parts: Path) -> None:
 def test_no_image_is_one_line(parts: Path, place: str, answer: str) -> None:
     with pytest.raises(InputError, match=answer):
         find_images([place])
+
+
+def test_arrays_are_taken_where_a_pattern_names_them(parts: Path) -> None:
+    (parts / "z.npy").touch()
+    assert found("parts/*.npy") == found("parts/z.npy") == ["z.npy"]
+    assert "z.npy" not in found("parts") and "z.npy" not in found("parts/*")

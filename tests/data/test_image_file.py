@@ -184,6 +184,21 @@ def test_orientation(
     assert read_size(path, stated) == image.shape[:2]
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("stated", [None, (24, 40), (40, 24)])
+def test_orientation_by_key(
+    tmp_path: Path, picture: Picture, file_format: str, orientation: int, stated: tuple[int, int] | None
+) -> None:
+    """ "apply" and "ignore" do not look at the stated size, as "auto" does."""
+    stored = decode(encode(picture(24, 40), file_format))
+    path = tmp_path / "a.img"
+    path.write_bytes(encode(picture(24, 40), file_format, orientation=orientation))
+    for rule, expected in (("apply", upright(stored, orientation)), ("ignore", stored)):
+        assert (read_image(path, stated, Reading(orientation=rule)) == expected).all()
+        assert read_size(path, stated, rule) == expected.shape[:2]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_of_deep_tiffs(tmp_path: Path, orientation: int) -> None:
     path, exif = tmp_path / "a.tif", Image.Exif()
