@@ -6,6 +6,7 @@ Shapes: H W, C channels.
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -42,6 +43,9 @@ def decode(data: bytes, header: Header | None, channels: int) -> tuple[np.ndarra
             samples, messages = _by_opencv(data, header, channels)
     else:
         samples, messages = _by_opencv(data, header, channels)
+        if samples is None and header is not None and header.photometric in tiff_samples.MEANINGS:
+            with suppress(tiff_samples.UnreadableTiffError):  # a type of samples that this OpenCV does not know
+                samples, messages = with_messages(lambda: _from_tiff(data, channels))
     if samples is not None and channels in COLOURS and samples.ndim == 3 and samples.shape[2] in (2, 4):
         samples = samples[..., 0] if samples.shape[2] == 2 else samples[..., :3]
     return samples, messages

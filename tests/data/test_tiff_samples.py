@@ -74,6 +74,14 @@ def test_what_libtiff_writes(tmp_path: Path, compression: int, dtype: str) -> No
         assert is_written and (read(tmp_path, data.tobytes(), 4) == image).all()
 
 
+@pytest.mark.parametrize("dtype", ["u4", "f2", "i1", "f8"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_types_that_some_opencv_does_not_read(tmp_path: Path, dtype: str, channels: int) -> None:
+    image = values(dtype, channels)
+    found = read(tmp_path, tiff_file(image, photometric=1 if channels == 1 else 2))
+    assert (found.reshape(37, 21, channels) == image[..., ::-1]).all()
+
+
 def test_the_fourth_channel_is_no_alpha_that_is_multiplied(tmp_path: Path) -> None:
     """As OpenCV does with what a TIFF calls unassociated alpha."""
     image = values("u1", 4)

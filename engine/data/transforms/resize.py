@@ -36,7 +36,17 @@ def resized_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[i
 
 def resize_pixels(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Image (C, H, W) scaled to `size` (height, width) by bilinear interpolation with antialiasing, like Pillow's."""
+    if _is_grey(image):  # floats take eight times as long as bytes
+        return resize_pixels(image[:1].contiguous(), size).repeat(3, 1, 1)
     return F.resize(image, list(size), interpolation=v2.InterpolationMode.BILINEAR, antialias=True)
+
+
+def _is_grey(image: Tensor) -> bool:
+    """Whether the three channels of a deep image are equal, which is known in a tenth of the time of scaling it."""
+    if len(image) != 3 or image.dtype != torch.float32 or image.device.type != "cpu":
+        return False
+    few = image[:, ::16, ::16]
+    return all(torch.equal(each[0], each[k]) for each in (few, image) for k in (1, 2))
 
 
 def scaled(

@@ -176,6 +176,18 @@ def test_floats_are_transformed_like_bytes(picture: Picture, strengths: tuple[fl
         assert torch.equal(boxes.boxes, same_boxes.boxes) and of_floats.dtype == torch.float32
 
 
+def test_a_grey_image_of_floats_is_scaled_once() -> None:
+    grey = torch.rand(1, 40, 60) * 255
+    image = grey.repeat(3, 1, 1)
+    scaled = transforms.resize_pixels(image, (20, 30))
+    assert torch.equal(scaled, transforms.resize_pixels(grey, (20, 30)).repeat(3, 1, 1))
+    for place in ((2, 16, 16), (1, 3, 5)):  # an image that is nearly grey
+        other = image.clone()
+        other[place] += 40
+        channels = [transforms.resize_pixels(channel[None], (20, 30)) for channel in other]
+        torch.testing.assert_close(transforms.resize_pixels(other, (20, 30)), torch.cat(channels))
+
+
 def test_normalising_changes_no_image(picture: Picture) -> None:
     image = picture(16, 16).astype(np.float32)
     for to_bgr255 in (True, False):
