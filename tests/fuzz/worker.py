@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.fuzz.example import Kind, Outcome, captured, judge
 
-KINDS = ("config", "annotations", "results", "checkpoints", "images", "commands")
+KINDS = ("config", "annotations", "formats", "results", "checkpoints", "images", "commands")
 SLOWER = {"commands": 6}  # of the deadline, to start a process on a busy machine
 MEMORY = 6 << 30  # bytes of address space that a worker may add to what its libraries take
 

@@ -227,9 +227,9 @@ def _rows(path: Path, has_key_points: bool) -> list[tuple[int, int, list[Decimal
     """(line, class, the other numbers) of each row of a text file."""
     rows = []
     for number, line in enumerate(read_lines(path), start=1):
-        if not line:
-            continue
         words = line.replace(",", " ").split()
+        if not words:
+            continue
         class_number, numbers = whole_number(words[0]), [exact(word) for word in words[1:]]
         if class_number is None or class_number < 0 or None in numbers:
             raise InputError(f"{path}:{number}: must be numbers: class x y width height, not {shown(line)}")
