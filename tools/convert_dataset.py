@@ -18,7 +18,7 @@ from engine.errors import run_tool
 from engine.files import user_path
 
 # As in engine.data.formats, which would import more.
-FORMATS = ("coco", "voc", "yolo", "txt", "csv", "labelme", "competition")
+NAMES = ("coco", "voc", "yolo", "txt", "csv", "labelme", "competition")
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -27,7 +27,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "output", metavar="OUT", type=user_path, help="new folder, or new file (.json, .csv) for coco, competition, csv"
     )
-    parser.add_argument("--to", required=True, metavar="FORMAT", help=f"format of OUT: {', '.join(FORMATS)}")
+    parser.add_argument("--to", required=True, metavar="FORMAT", help=f"format of OUT: {', '.join(NAMES)}")
     parser.add_argument("--from", dest="source_format", default="", metavar="FORMAT", help="format of IN (recognised)")
     parser.add_argument("--images", metavar="DIR", type=user_path, help="folder of the images; gives their sizes")
     parser.add_argument(
@@ -54,14 +54,17 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
+    from engine.data.formats import FORMATS
     from engine.data.formats.class_list import read_class_list
     from engine.data.formats.conversion import convert, of_names, with_classes
     from engine.data.formats.recognise import read_annotations, recognise
     from engine.log import setup_logging
-    from engine.registry import import_modules
+    from engine.registry import import_modules, lookup
 
     setup_logging()
     import_modules(args.imports)
+    if args.source_format:
+        lookup(FORMATS, args.source_format, "--from")
     source_format = args.source_format or recognise(args.source)
     table = read_annotations(args.source, args.images, source_format, args.unlisted_are_empty)
     if args.classes:

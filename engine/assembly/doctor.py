@@ -35,6 +35,7 @@ from engine.data.doctor.findings import by_severity
 from engine.data.doctor.listing import unlisted_files
 from engine.data.doctor.picture_facts import PictureFacts, look_at_all
 from engine.data.formats import coco
+from engine.data.formats.recognise import recognise
 from engine.data.tiled_dataset import untiled
 from engine.device import free_memory, num_cpus
 from engine.distributed import broadcast_object, is_main
@@ -211,10 +212,11 @@ def _faults(cfg: CfgNode, name: str, error: InputError) -> Iterator[Finding]:
     """What keeps a data set from being read: all faults of its annotation file, if they are in there."""
     lines = str(error).splitlines()
     try:
-        path = catalog.resolve(name, cfg.DATASETS.ROOT, cfg.DATASETS.CATALOG).ann_file
+        paths = catalog.resolve(name, cfg.DATASETS.ROOT, cfg.DATASETS.CATALOG)
+        path, is_coco = paths.ann_file, (paths.format or recognise(paths.ann_file)) == "coco"
     except InputError:
-        path = None
-    if path is not None and path.suffix.lower() == ".json" and str(error).startswith(str(path)):
+        path, is_coco = None, False
+    if path is not None and is_coco and str(error).startswith(str(path)):
         if shifted := _shifted(path, name):
             yield shifted
         lines = list(coco.file_faults(path)) or lines

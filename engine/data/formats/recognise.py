@@ -61,6 +61,8 @@ def recognise(ann_file: Path) -> str:
     if len(found) == 1:
         return found[0]
     what = f"may be {' or '.join(found)}" if found else "is in no format that is known by its content"
+    if not found and os.path.isdir(ann_file) and (files := files_below(ann_file, (".json", ".csv"))):
+        raise InputError(f"{ann_file}: is a folder; name the file with the annotations, such as {ann_file / files[0]}")
     raise InputError(f"{ann_file}: {what}; write format: NAME in the catalog ({', '.join(FORMATS.names())})")
 
 
