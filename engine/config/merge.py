@@ -91,7 +91,7 @@ class Merge:
 
     def _take_leaf(self, entry: Entry, path: tuple[str, ...], present: Any) -> None:
         key, type_ = ".".join(path), type_of(".".join(path), present)
-        if key in KEYS and KEYS[key].steps and not isinstance(entry.value, Group):
+        if key in KEYS and KEYS[key].steps:
             self._take_steps(KEYS[key], entry, path)
             return
         if isinstance(entry.value, Group):

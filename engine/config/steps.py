@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.config.coerce import BadValueError, literal, plain_value, read
 from engine.config.declaration import LOW_AND_HIGH, Key, Steps, key
-from engine.config.yaml_file import Placed
+from engine.config.yaml_file import Group, Placed
 from engine.errors import shown
 from engine.spelling import did_you_mean
 
@@ -32,9 +32,10 @@ def read_steps(steps_key: Key, value: Any, where: str) -> tuple[tuple[dict[str, 
     """The steps of a list as plain values, their places ("my.yaml:12"), and a line for each mistake."""
     value = literal(value)
     value = () if value is None else value
-    if not isinstance(value, list | tuple):
+    if isinstance(value, Group) or not isinstance(value, list | tuple):
         form = f"a list of steps such as [{_EXAMPLE}]"
-        return (), [], [f"{where}: {steps_key.name} must be {form}, got {shown(value)}"]
+        got = "a mapping" if isinstance(value, Group) else shown(value)
+        return (), [], [f"{where}: {steps_key.name} must be {form}, got {got}"]
     steps, places, mistakes = [], [], []
     for index, step in enumerate(value):
         places.append(step.where if isinstance(step, Placed) else where)

@@ -104,7 +104,10 @@ def test_every_mistake_is_told(answer):
 @pytest.mark.parametrize("value", ["Mosaic", "7", "{name: Mosaic}", "true"])
 def test_what_is_no_list(answer, value):
     told = answer(f"INPUT: {{AUGMENTATIONS: {value}}}\n")
-    assert told.startswith("my.yaml:6: INPUT.AUGMENTATIONS must be a ")
+    start = (
+        "my.yaml:6: INPUT.AUGMENTATIONS must be a list of steps such as [{'name': 'HorizontalFlip', 'prob': 0.5}], got "
+    )
+    assert told.startswith(start)
 
 
 def test_an_unknown_step_gets_the_nearest_name(answer):

@@ -19,6 +19,7 @@ from engine.assembly.detector import build_detector
 from engine.assembly.model import build_model
 from engine.assembly.solver import build_optimizer, build_schedule, run_length
 from engine.config import CfgNode, describe, get_cfg, load_config
+from engine.config.declaration import Steps
 from engine.config.keys import KEYS, MAPPINGS
 from engine.config.tree import nested
 from engine.structures import ImageBatch
@@ -157,6 +158,8 @@ def fitting_or_odd(random: Random, name: str) -> Any:
     key = KEYS.get(name)
     if key is None or random.random() < 0.4:
         return odd_value(random)
+    if key.steps:
+        return str([_step(random, key.steps) for _ in range(random.randrange(4))])
     if key.words and random.random() < 0.9:
         word = random.choice(key.words.names or ("x",))
         return word if isinstance(key.default, str) else str((word,))
@@ -166,6 +169,20 @@ def fitting_or_odd(random: Random, name: str) -> Any:
             elements = elements[: random.randrange(3)] * random.choice([1, 2])
         return str(tuple(_like(random, each) if random.random() < 0.5 else each for each in elements))
     return _like(random, key.default)
+
+
+def _step(random: Random, steps: Steps) -> Any:
+    """A step of augmentation with some of its arguments."""
+    name = random.choice(list(steps.arguments))
+    arguments = {each: key.default for each, key in steps.arguments[name].items() if random.random() < 0.5}
+    for each, value in arguments.items():
+        if isinstance(value, tuple) and random.random() < 0.8:
+            arguments[each] = sorted(_like(random, element) for element in value or (16, 32))
+        elif random.random() < 0.8:
+            arguments[each] = _like(random, value)
+    if random.random() < 0.1:
+        name = random.choice([misspelt(random, name), odd_value(random)])
+    return {"name": name, **arguments}
 
 
 def _like(random: Random, value: Any) -> Any:

@@ -37,7 +37,7 @@ _STEPS = {
     "Expand": (
         _prob(),
         _argument("ratio", (1.0, 4.0), "Sides of the canvas relative to the image's.", length=LOW_AND_HIGH,
-            between=(1, 20)),
+            between=(1, 8)),
         _FILL,
     ),
     "IoUCrop": (
@@ -87,7 +87,7 @@ _STEPS = {
         _prob(),
         _argument("center", (0.3, 0.7), "Where the four images meet, as a share of width and height.",
             length=LOW_AND_HIGH, between=(0, 1)),
-        _scale(0.5, 1.0, "Factor on the images.", most=10.0),
+        _scale(0.5, 1.0, "Factor on the images.", most=4.0),
         _FILL,
         _MIN_VISIBILITY,
     ),
@@ -101,7 +101,7 @@ _STEPS = {
         _argument("num_objects", (1, 3), "Number of objects to paste.", length=LOW_AND_HIGH, between=(1, 1000)),
         _argument("only_empty", False, "Paste only into images without boxes."),
         _argument("classes", (), "Names of the classes to paste; () for all.", type=tuple[str, ...]),
-        _scale(0.8, 1.25, "Factor on their size.", most=10.0),
+        _scale(0.8, 1.25, "Factor on their size.", most=4.0),
         _argument("feather", 4, "Width of the seam in which they fade into the image, pixels.", between=(0, 1000)),
         _argument("max_overlap", 0.0, "Largest part of the smaller of two boxes that may lie in the other.",
             between=(0, 1)),
@@ -111,7 +111,7 @@ _STEPS = {
     "LargeScaleJitter": (
         _argument("size", (), "(height, width) of the window, pixels.", type=tuple[int, int],
             between=(MIN_SIZE, MAX_SIZE), not_empty=True),
-        _scale(0.1, 2.0, "Factor; at 1 the image just fits into the window.", most=20.0),
+        _scale(0.1, 2.0, "Factor; at 1 the image just fits into the window.", most=5.0),
         _MIN_VISIBILITY,
     ),
     "MultiScale": (

@@ -58,6 +58,10 @@ class RandomCrop:
     size: Sequence[int] = ()
     min_visibility: float = 0.25
 
+    def __post_init__(self) -> None:
+        if len(self.size) not in (0, 2):
+            raise ValueError(f"size must be (height, width), got {tuple(self.size)}")
+
     def __call__(self, image: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         sides = tuple(image.shape[-2:])
         wanted = self.size or [round(side * uniform(*self.scale)) for side in sides]

@@ -170,6 +170,8 @@ def test_quarter_turns_by_hand(targets):
 def test_a_crop_of_a_size_larger_than_the_image(targets):
     out, _ = t.RandomCrop(size=(500, 4))(as_tensor(noise(30, 40)), targets([], (30, 40)))
     assert tuple(out.shape) == (3, 30, 4)
+    with pytest.raises(ValueError, match=r"size must be \(height, width\), got \(3,\)"):
+        t.RandomCrop(size=(3,))
 
 
 def test_probability(targets):
