@@ -13,8 +13,8 @@ from engine.assembly.data import (
     build_train_dataset,
     build_train_loader,
     report_test_data,
-    summarize_train_data,
 )
+from engine.assembly.doctor import summarize_train_data
 from engine.config import load_config
 from engine.log import setup_logging
 from tests.fuzz.example import Example, Kind
