@@ -49,8 +49,11 @@ def collect_boxes(
     size_divisibility: int = 0,
     max_images: int = 0,
     seed: int = 0,
+    tile_size: int = 0,
 ) -> SeenBoxes:
     """All boxes except crowds, in `max_images` random images (0 means all), after resizing as in training.
+
+    With tiles of `tile_size` pixels the images are seen whole, at the scale of the tiles.
 
     Raises:
         InputError: there are no boxes.
@@ -68,7 +71,11 @@ def collect_boxes(
             row = row_of_image[image_id]
             boxes_xywh = sorted_boxes[offsets[row] : offsets[row + 1]]
             if number in chosen and len(boxes_xywh):
-                height, width = resized_size((int(size[0]), int(size[1])), min_size, max_size)
+                if tile_size:
+                    factor = min(min_size, max_size) / tile_size
+                    height, width = (max(round(int(side) * factor), 1) for side in size)
+                else:
+                    height, width = resized_size((int(size[0]), int(size[1])), min_size, max_size)
                 scale = np.array([width / size[1], height / size[0]] * 2)
                 boxes = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1) * scale
                 found.append((boxes, padded_size((height, width), size_divisibility), number))

@@ -42,12 +42,14 @@ def analyze_anchors(
     min_sizes = cfg.INPUT.MIN_SIZE_RANGE_TRAIN if has_range else cfg.INPUT.MIN_SIZE_TRAIN
     min_size = round(sum(min_sizes) / len(min_sizes))
     max_size, divisibility = cfg.INPUT.MAX_SIZE_TRAIN, cfg.DATALOADER.SIZE_DIVISIBILITY
-    seen = collect_boxes(datasets, min_size, max_size, divisibility, max_images, seed)
+    tile_size = max(cfg.TILING.SIZE, 0)
+    seen = collect_boxes(datasets, min_size, max_size, divisibility, max_images, seed, tile_size)
     stage = build_model(cfg, datasets[0].class_names).rpn
     generator, is_points = stage.anchor_generator, cfg.MODEL.RPN_ONLY and dense_name(cfg) == "FCOS"
     cells = generator.cells.double().numpy()  # (L, A, 4)
     text = [
-        f"{len(seen.boxes)} boxes in {seen.num_images} images with a short side of {min_size} pixels",
+        f"{len(seen.boxes)} boxes in {seen.num_images} images with "
+        + (f"tiles of {tile_size} pixels scaled to {min_size}" if tile_size else f"a short side of {min_size} pixels"),
         "boxes by size and ratio (%)\n" + shares_table(seen.shapes),
     ]
     if num_ratios is None:

@@ -83,6 +83,32 @@ def test_nms_by_hand() -> None:
     assert scores.tolist() == pytest.approx([0.75, 0.5, 0.1])
 
 
+PARTS = torch.tensor([[0.0, 0, 10, 10], [2, 2, 6, 6], [8, 0, 12, 10], [9, 0, 13, 10], [0, 0, 10, 10]])
+"""A box; a part of it; half in it; a quarter in it; the same again."""
+
+
+@pytest.mark.parametrize(
+    ("thresh", "kept"),
+    [(0.2, [0]), (0.3, [0, 3]), (0.5, [0, 3]), (0.6, [0, 2]), (1.0, [0, 2, 3])],  # 2 and 3 share 30 of 40
+)
+def test_nms_over_the_smaller_by_hand(thresh: float, kept: list[int]) -> None:
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
+    boxes, found, labels = nms(PARTS, scores, zeros(5), thresh, over_smaller=True)
+    assert found.tolist() == scores[kept].tolist() and boxes.tolist() == PARTS[kept].tolist()
+    assert boxes.dtype == torch.float32 and labels.dtype == torch.int64
+    assert len(nms(PARTS, scores, torch.arange(5), thresh, over_smaller=True)[0]) == 5  # classes do not meet
+
+
+def test_votes_over_the_smaller_by_hand() -> None:
+    """The part of 16 pixels joins the box, and both scores weigh; soft-vote keeps what overlaps by half."""
+    scores = torch.tensor([0.6, 0.2])
+    boxes, found, _ = vote(PARTS[:2], scores, zeros(2), 0.5, over_smaller=True)
+    assert boxes.tolist() == [[0.5, 0.5, 9, 9]] and found.tolist() == pytest.approx([0.6])
+    assert len(vote(PARTS[:2], scores, zeros(2), 0.5)[0]) == 2  # their IoU is 0.16
+    boxes, found, _ = soft_vote(PARTS[[0, 2]], scores, zeros(2), 0.5, 0.05, over_smaller=True)
+    assert found.tolist() == pytest.approx([0.6, 0.1]) and boxes[1].tolist() == PARTS[2].tolist()
+
+
 def test_leaders_take_in_order_of_score() -> None:
     """b overlaps a and c enough, a and c do not overlap enough: the best decides who is grouped."""
     a, b, c = [0.0, 0, 10, 10], [2.0, 0, 12, 10], [4.0, 0, 14, 10]  # IoU(a, b) = IoU(b, c) = 2/3, IoU(a, c) = 6/14
@@ -245,6 +271,46 @@ def test_mean_boxes_lie_within_and_scores_fall(table: list[tuple], iou_thresh: f
         ours, theirs = merged[merged_labels == label], boxes[labels == label]
         assert (ours >= theirs.amin(0) - 1e-4).all() and (ours <= theirs.amax(0) + 1e-4).all()
         assert merged_scores[merged_labels == label].max() == scores[labels == label].max()
+
+
+@settings(deadline=None, max_examples=60)
+@given(CANDIDATES, THRESHOLDS)
+def test_leaders_over_the_smaller_are_their_definition(table: list[tuple], thresh: float) -> None:
+    boxes, scores, labels = tensors(table)
+    arrays = boxes.double().numpy(), scores.double().numpy(), labels.numpy()
+    leaders, shares = voting.find_leaders(*arrays, thresh, over_smaller=True)
+    is_leader = leaders == np.arange(len(leaders))
+    assert (leaders[leaders] == leaders).all() and (shares[is_leader] == 1).all()
+    for k, leader in enumerate(leaders.tolist()):
+        rivals = [j for j in np.flatnonzero(is_leader) if labels[j] == labels[k] and j != k]
+        better = [j for j in rivals if scores[j] > scores[k] and over_smaller(boxes[j], boxes[k]) >= thresh]
+        if leader == k:
+            assert not better
+        else:
+            assert scores[leader] >= max([scores[k], *(scores[j] for j in better)])
+            assert shares[k] == pytest.approx(over_smaller(boxes[leader], boxes[k])) and shares[k] >= thresh
+
+
+def over_smaller(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Intersection over the smaller area of two boxes; 0 where one has none."""
+    low, high = torch.maximum(a[:2], b[:2]).double(), torch.minimum(a[2:], b[2:]).double()
+    inter = (high - low).clamp(min=0).prod().item()
+    areas = [(box[2:] - box[:2]).double().prod().item() for box in (a, b)]
+    return inter / min(areas) if inter else 0.0
+
+
+def test_many_boxes_over_the_smaller_are_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The windows leave nothing out, a huge box among small ones included."""
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, 400, (3000, 2))
+    corners = np.concatenate([corners, corners + random.uniform(2, 20, (3000, 2))], axis=1)
+    corners[7] = [0, 0, 300, 300]
+    arrays = corners, random.random(3000), random.integers(0, 3, 3000)
+    ours = voting.find_leaders(*arrays, 0.4, over_smaller=True)
+    everything = np.full((3000, 2), -np.inf), np.full((3000, 2), np.inf)
+    monkeypatch.setattr(voting, "_reach_of_any", lambda *_: everything)
+    for a, b in zip(ours, voting.find_leaders(*arrays, 0.4, over_smaller=True), strict=True):
+        assert (a == b).all()
 
 
 def test_the_compiled_loop_equals_numpy() -> None:

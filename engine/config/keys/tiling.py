@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from engine.config.declaration import MAX_SIZE, key
+from engine.config.declaration import key
+
+MAX_TILE = 16_384
+"""Pixels: images smaller than a tile are filled up to one, which takes 0.8 GB."""
 
 GROUPS = {
     "TILING": "(ours) Train and test on square tiles of large images. The block is stored in the checkpoint, so that "
@@ -13,9 +16,9 @@ GROUPS = {
 # fmt: off
 KEYS = [
     key("TILING.SIZE", 0, "Side of a tile in pixels of the image; INPUT sizes then are those of the tiles. 0: no tiles "
-        "unless the weights were trained on tiles; -1: no tiles in any case.", ours=True, between=(-1, MAX_SIZE)),
+        "unless the weights were trained on tiles; -1: no tiles in any case.", ours=True, between=(-1, MAX_TILE)),
     key("TILING.OVERLAP", -1, "Pixels that neighbouring tiles share. Objects of up to three quarters of it are seen "
-        "whole by some tile. -1: a quarter of SIZE.", ours=True, between=(-1, MAX_SIZE)),
+        "whole by some tile. -1: a quarter of SIZE.", ours=True, between=(-1, MAX_TILE)),
     key("TILING.MIN_VISIBILITY", 0.5, "Boxes of which less than this share of the area lies in a tile are regions to "
         "ignore in it, neither positive nor negative.", ours=True, between=(0, 1)),
     key("TILING.KEEP_FULL", False, "Also train and test on the whole picture, scaled down by INPUT sizes, for the "
