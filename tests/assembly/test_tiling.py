@@ -14,10 +14,11 @@ from engine.assembly.detector import build_detector
 from engine.assembly.doctor import summarize_train_data
 from engine.assembly.model import build_model
 from engine.assembly.testing import Validation
-from engine.assembly.tiling import build_tiling, is_tiled, tiling_conventions
+from engine.assembly.tiling import build_fill, build_tiling, is_tiled, tiling_conventions
 from engine.assembly.weights import follow_conventions
 from engine.checkpoint.weights import WeightFile
 from engine.config import get_cfg
+from engine.data.neighbours import Neighbours
 from engine.data.tiled_dataset import TiledDataset
 from engine.data.tiles import Tiling
 from engine.data.transforms import Transform
@@ -152,6 +153,28 @@ def test_filled_up_with_the_mean(tiled_cfg: Any) -> None:
         samples = [batch.images.tensor for batch in build_train_loader(tiled_cfg)]
         small = [image for batch in samples for image in batch if (image[:, 21:] == image[:, 21:, :1]).all()]
         assert small and all(image[:, 21:].abs().max() < 0.003 for image in small)
+
+
+@pytest.mark.parametrize(("is_bgr255", "fill"), [(True, (1.0, 2.0, 3.0, 4.0)), (False, (3.0, 2.0, 1.0, 4.0))])
+def test_the_filling_is_the_mean_as_it_is_read(is_bgr255: bool, fill: tuple[float, ...]) -> None:
+    cfg = get_cfg()
+    cfg.INPUT.TO_BGR255, cfg.INPUT.PIXEL_MEAN = is_bgr255, tuple(k / (1 if is_bgr255 else 255) for k in range(1, 5))
+    assert build_fill(cfg) == pytest.approx(fill)
+
+
+def test_a_share_of_empty_tiles(tiled_cfg: Any) -> None:
+    tiled_cfg.DATALOADER.EMPTY_SHARE = 0.25
+    tiled_cfg.TILING.KEPT_MB = 0
+    for batch in build_train_loader(tiled_cfg):
+        assert sum(not len(target) for target in batch.targets) == 1
+
+
+def test_large_sets_are_drawn_in_portions(tiled_cfg: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TiledDataset, "neighbours", lambda self: Neighbours(self.image_of, 1))
+    loader = build_train_loader(tiled_cfg)
+    assert loader.batch_sampler.plan.neighbours.at_once == 1
+    images = [index == 6 for batch in loader.batch_sampler for _, index in batch][:7]
+    assert images.index(True) in (0, 6)  # the only tile of its image is at an end
 
 
 def test_without_empty_tiles(tiled_cfg: Any) -> None:
