@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ from engine.checkpoint.sources import locate
 from engine.checkpoint.weights import read_weights
 from engine.config.parts import dense_name
 from engine.data import catalog, summary
-from engine.data.dataset import DetectionDataset, LabelledImages
+from engine.data.annotations import AnnotationTable
+from engine.data.dataset import CocoDataset, DetectionDataset, LabelledImages
 from engine.data.doctor import CODES, Case, ExaminedSet, Finding, examine, reading
 from engine.data.doctor.case import AnchorFit, Machine, Plan, WeightFacts
 from engine.data.doctor.classes import shifted_ids
 from engine.data.doctor.findings import by_severity
+from engine.data.doctor.fix import readable
 from engine.data.doctor.listing import unlisted_files
 from engine.data.doctor.picture_facts import PictureFacts, look_at_all
 from engine.data.formats import coco
@@ -58,12 +61,14 @@ class Checkup:
         summaries: the counts of each data set that can be read.
         datasets: these data sets by name, for pictures.
         looked: what was looked at, in words.
+        unreadable: data set -> file -> why it cannot be read, of the images that were opened.
     """
 
     findings: list[Finding]
     summaries: list[summary.DataSummary]
     datasets: dict[str, DetectionDataset] = field(default_factory=dict)
     looked: str = ""
+    unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def has_errors(self) -> bool:
@@ -109,7 +114,12 @@ def check_data(
     findings = by_severity(sorted(findings, key=lambda each: order.index(each.code) if each.code in order else 0))
     opened = sum(len(each.looks) for each in pictures.values())
     looked = f"{opened} images opened" if pictures else "no images opened, only headers of files"
-    return Checkup(findings, summaries, {each.name: each.dataset for each in examined}, looked)
+    unreadable = {
+        each.name: {each.file_name(k): look.fault for k, look in enumerate(pictures[each.name].looks) if look.fault}
+        for each in examined
+        if each.name in pictures
+    }
+    return Checkup(findings, summaries, {each.name: each.dataset for each in examined}, looked, unreadable)
 
 
 def summarize_train_data(cfg: CfgNode, dataset: LabelledImages) -> list[summary.DataSummary]:
@@ -197,36 +207,44 @@ def _open_all(cfg: CfgNode) -> tuple[list[ExaminedSet], list[Finding]]:
         with _heard() as lines:
             try:
                 dataset = build_dataset(cfg, name, class_names, is_trained and cfg.DATALOADER.FILTER_EMPTY)
-                class_names = class_names or dataset.class_names
-                size = (max(train_sizes(cfg)), cfg.INPUT.MAX_SIZE_TRAIN)
-                if not is_trained:
-                    size = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-                examined += examine(dataset, *size, of_name, max(cfg.TILING.SIZE, 0))
             except InputError as error:
-                said += _faults(cfg, name, error)
+                faults, dataset = _faults(cfg, name, error, class_names)
+                said += faults
         said += [reading.of_note(line, name) for line in lines]
+        if dataset is not None:
+            class_names = class_names or dataset.class_names
+            size = (max(train_sizes(cfg)), cfg.INPUT.MAX_SIZE_TRAIN)
+            if not is_trained:
+                size = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+            examined += examine(dataset, *size, of_name, max(cfg.TILING.SIZE, 0))
     return examined, said
 
 
-def _faults(cfg: CfgNode, name: str, error: InputError) -> Iterator[Finding]:
-    """What keeps a data set from being read: all faults of its annotation file, if they are in there."""
-    lines = str(error).splitlines()
-    try:
-        paths = catalog.resolve(name, cfg.DATASETS.ROOT, cfg.DATASETS.CATALOG)
-        path, is_coco = paths.ann_file, (paths.format or recognise(paths.ann_file)) == "coco"
-    except InputError:
-        path, is_coco = None, False
-    if path is not None and is_coco and str(error).startswith(str(path)):
-        if shifted := _shifted(path, name):
-            yield shifted
-        lines = list(coco.file_faults(path)) or lines
-    yield from reading.of_errors(lines, name)
+def _faults(
+    cfg: CfgNode, name: str, error: InputError, class_names: Sequence[str] | None
+) -> tuple[list[Finding], CocoDataset | None]:
+    """What keeps a data set from being read: all faults of its annotation file, if they are in there.
 
-
-def _shifted(path: Path, name: str) -> Finding | None:
+    Also the data set without the annotations at fault, where that can be read, so that the other checks go on.
+    """
+    lines, found, dataset = str(error).splitlines(), [], None
     with suppress(InputError):
-        return shifted_ids(read_json(path), name)
-    return None
+        paths = catalog.resolve(name, cfg.DATASETS.ROOT, cfg.DATASETS.CATALOG)
+        path = paths.ann_file
+        if str(error).startswith(str(path)) and (paths.format or recognise(path)) == "coco":
+            lines = list(coco.file_faults(path)) or lines
+            data = read_json(path)
+            found += [each for each in [shifted_ids(data, name)] if each]
+            data = readable(data)
+            reader = partial(_table, data, path)
+            dataset = CocoDataset(name, paths.img_dir, path, class_names, reader=reader)
+            dataset.value_range = cfg.INPUT.VALUE_RANGE or None
+            dataset.channels, dataset.orientation = cfg.INPUT.CHANNELS, cfg.INPUT.ORIENTATION
+    return [*found, *reading.of_errors(lines, name)], dataset
+
+
+def _table(data: Any, path: Path, ann_file: Path, img_dir: Path) -> AnnotationTable:
+    return coco.to_table(data, path)
 
 
 def _open_images(

@@ -42,3 +42,23 @@ def test_errors_fail_and_mistakes_of_the_command_differ(toy: Toy) -> None:
     toy.set("SOLVER.BASE_LRR", 1)
     code, output, errors = check(toy, "--quick")
     assert code == 2 and errors.startswith("error: ") and not output
+
+
+def test_a_cleaned_copy_is_written_whole_or_not_at_all(toy: Toy) -> None:
+    toy.boxes[0] |= {"bbox": [100, 5, 60, 20], "area": 560}
+    toy.boxes[1]["category_id"] = 77
+    toy.image(3).unlink()
+    toy.save()
+    before = (toy.root / "train.json").read_bytes()
+    fixed = toy.root / "fixed"
+    code, output, errors = check(toy, "--fix", str(fixed))
+    assert (code, errors) == (1, "") and (toy.root / "train.json").read_bytes() == before
+    assert sorted(path.name for path in fixed.iterdir()) == ["changes.json", "toy_train.json", "toy_val.json"]
+    changes = json.loads((fixed / "changes.json").read_text())["toy_train"]["changes"]
+    assert {each["code"] for each in changes} == {"BOX_REACHES_OUT", "ID_UNKNOWN", "FILE_UNREADABLE"}
+    assert "toy_val: toy_val.json: nothing to change" in output
+    code, _, errors = check(toy, "--quick", "--fix", str(fixed))
+    assert code == 2 and "exists already" in errors
+    toy.set("DATASETS.CATALOG.toy_train.ann_file", "fixed/toy_train.json")
+    code, output, _ = check(toy, "--quick")
+    assert code == 0 and "data set toy_train: 11 images" in output
