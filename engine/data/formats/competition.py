@@ -65,6 +65,8 @@ def _add(entry: Any, where: str, images: ImageNames, found: Collector) -> None:
     if missing:
         slips = [each for each in entry if is_slip(each, missing[0])]
         raise InputError(f"{where}: lacks {', '.join(missing)}" + (f"; rename {shown(slips[0])}" if slips else ""))
+    if key == "category" and "score" in entry:
+        raise InputError(f"{where}: has a score, so this is a file of results; name the file of annotations")
     name, class_name = entry["name"], entry[key]
     if not isinstance(name, str) or not name or "\0" in name or not is_text(name):
         raise InputError(f"{where}: `name` must be the name of an image, not {shown(name)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -10,6 +11,7 @@ from engine.data.formats.files_below import files_below
 from engine.data.image_file import IMAGE_SUFFIXES
 from engine.spelling import normal_name
 
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
 _TAILS = ("_test", "_gt", "_label", "_labels", "_ann", "_bbox")
 """What a text file may have at the end of its name that its image has not, or the other way (DeepPCB: `_test`)."""
 
@@ -53,7 +55,8 @@ class ImageNames:
     def of_path(self, path: str, base: Path) -> str:
         """A path as an annotation file in the folder `base` has it, relative to the folder of the images if it can be.
 
-        It may be relative to either folder, or absolute; what is not found is returned with slashes.
+        It may be relative to either folder, absolute (also as on another machine), or without its suffix; what is not
+        found is returned with slashes.
         """
         path = path.replace("\\", "/")
         if path in self._known or self.folder is None:
@@ -64,9 +67,11 @@ class ImageNames:
             return path
         if below in self._known:
             return below
+        if os.path.splitext(path)[1].lower() not in IMAGE_SUFFIXES:
+            return self.of_stem(path) or path
         found = self._by_base.get(os.path.splitext(PurePath(normal_name(path)).name)[0], ())
         same = [name for name in found if name.rpartition("/")[2] == path.rpartition("/")[2]]
-        return same[0] if len(same) == 1 and os.path.isabs(path) else path
+        return same[0] if len(same) == 1 and _ABSOLUTE.match(path) else path
 
 
 def _rank(name: str) -> tuple[int, str]:

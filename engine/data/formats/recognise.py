@@ -17,6 +17,7 @@ from engine.data.formats.image_names import ImageNames
 from engine.data.formats.text_file import read_text
 from engine.data.formats.values import exact, whole_number
 from engine.data.image_file import IMAGE_SUFFIXES
+from engine.data.image_paths import find_file_names
 from engine.errors import InputError
 from engine.log import get_logger
 from engine.registry import lookup
@@ -156,7 +157,7 @@ def _of_lines(lines: list[str]) -> list[str]:
 
 
 def _with_unlisted(table: AnnotationTable, img_dir: Path, ann_file: Path) -> AnnotationTable:
-    known = set(table.file_names)
+    known = set(find_file_names(str(ann_file), img_dir, table.file_names))  # as the folder spells them
     names = [name for name in ImageNames(img_dir).names if name not in known]
     logger.info("%s: %d images of %s that it does not name are images without boxes", ann_file, len(names), img_dir)
     if not names:

@@ -19,7 +19,7 @@ from engine.data.formats.files_below import files_below
 from engine.data.formats.image_names import ImageNames
 from engine.data.formats.per_image import files_of_images, images_of, write_lines
 from engine.data.formats.text_file import read_lines
-from engine.data.formats.values import exact
+from engine.data.formats.values import exact, whole_number
 from engine.errors import InputError, shown
 from engine.log import warn_once
 from engine.spelling import normal_name
@@ -114,6 +114,11 @@ def _add_line(line: str, where: str, file_name: str, found: Collector) -> None:
     class_name = normal_name(match[5]).strip(",; ") if match else ""
     if None in corners or not class_name:
         raise InputError(f"{where}: must be x1 y1 x2 y2 class, such as `10 20 30 40 hole`, not {shown(line)}")
+    words = class_name.split()
+    numbers = [exact(word) is not None for word in words]
+    is_score = numbers[-1] and whole_number(words[-1]) is None  # not the 2 of a class `type 2`
+    if len(words) > 1 and (is_score or all(numbers[:2])):
+        raise InputError(f"{where}: has more than x1 y1 x2 y2 class (a polygon or a score?): {shown(line)}")
     box = to_xywh(corners)
     if box is None:
         raise InputError(f"{where}: its box is too large for a number")

@@ -139,6 +139,7 @@ def test_yolo(tmp_path: Path, names: dict[str, str], ann_file: str | None) -> No
         ("1\t2\t11\t22\tbroken thread\n0;0;5;5;dent;\n", ["broken thread", "dent"]),
         ("(1, 2, 11, 22), broken thread\n0 0 5 5 dent", ["broken thread", "dent"]),
         ("1 2 11 22 3\n0 0 5 5 1\n", ["3", "1"]),
+        ("1 2 11 22 type 2\n0 0 5 5 3 way valve\n", ["type 2", "3 way valve"]),
     ],
 )
 def test_txt(tmp_path: Path, lines: str, classes: list[str]) -> None:
@@ -198,6 +199,17 @@ def test_csv_of_keras_retinanet(tmp_path: Path) -> None:
     assert rows_of(table) == [("a.jpg", "hole", [1.0, 2.0, 10.0, 20.0], False)]
     assert list(table.file_names) == ["a.jpg", "b.jpg"]
     assert dict(zip(table.category_names, table.category_ids, strict=True)) == {"hole": 0, "scratch": 1}
+
+
+def test_names_of_images_in_tables(tmp_path: Path) -> None:
+    """Without their suffix, with the path of another machine, with the folder of the images; each is one image."""
+    rows = [r"C:\data\x\a.jpg", "/home/x/b.jpg", "c", "images/d.jpg"]
+    text = "image_id,x,y,w,h,class\n" + "".join(f"{name},1,2,3,4,hole\n" for name in rows)
+    write(tmp_path, {"a.csv": text, **{f"images/{name}.jpg": "" for name in "abcde"}})
+    table = read_annotations(tmp_path / "a.csv", tmp_path / "images")
+    assert list(table.file_names) == [f"{name}.jpg" for name in "abcd"]
+    more = read_annotations(tmp_path / "a.csv", tmp_path / "images", unlisted_are_empty=True)
+    assert list(more.file_names) == [f"{name}.jpg" for name in "abcde"]
 
 
 def shape(points: list[list[float]], label: str = "hole", **more: object) -> dict[str, object]:
