@@ -22,7 +22,7 @@ from engine.assembly.device import build_device
 from engine.assembly.model import build_model, num_classes
 from engine.assembly.solver import base_lr, run_length
 from engine.assembly.testing import detection_limits
-from engine.assembly.tiling import count_samples, report_tiles
+from engine.assembly.tiling import count_samples, is_tiled, report_tiles, with_tiles
 from engine.assembly.weights import load_initial_weights, unmet_conventions, written
 from engine.checkpoint.sources import locate
 from engine.checkpoint.weights import read_weights
@@ -31,7 +31,7 @@ from engine.data import catalog, summary
 from engine.data.annotations import AnnotationTable
 from engine.data.dataset import CocoDataset, DetectionDataset, LabelledImages
 from engine.data.doctor import CODES, Case, ExaminedSet, Finding, examine, reading
-from engine.data.doctor.case import AnchorFit, Machine, Plan, WeightFacts
+from engine.data.doctor.case import AnchorFit, Machine, Plan, Samples, WeightFacts
 from engine.data.doctor.classes import shifted_ids
 from engine.data.doctor.findings import by_severity
 from engine.data.doctor.fix import readable
@@ -96,6 +96,7 @@ def check_data(
         said += fault
         pictures = {} if quick else _open_images(examined, on_images)
         num_samples = sum(count_samples(cfg, each.sizes) for each in train)
+        tiled = [with_tiles(cfg, each.dataset, cfg.DATALOADER.FILTER_EMPTY) for each in train] if is_tiled(cfg) else []
         case = Case(
             datasets=tuple(examined),
             said=tuple(said),
@@ -106,7 +107,7 @@ def check_data(
             cost=None if quick or model is None else estimate_cost(cfg, model, sum(each.num_images for each in train)),
             anchors=_anchors(cfg, model, train, quick) if model and train else None,
             weights=_weights(cfg, model),
-            num_samples=num_samples,
+            samples=Samples(num_samples, {each.images.name: each.plan() for each in tiled}),
         )
         summaries, others = summary.summarize_case(case)
     findings = [*(each for one in summaries for each in one.findings), *others]
@@ -133,7 +134,8 @@ def summarize_train_data(cfg: CfgNode, dataset: LabelledImages) -> list[summary.
         limits = max(train_sizes(cfg)), cfg.INPUT.MAX_SIZE_TRAIN
         examined = examine(untiled(dataset), *limits, tile_size=max(cfg.TILING.SIZE, 0))
         num_samples = len(dataset)
-        case = Case(tuple(examined), plan=plan_of(cfg, num_samples), machine=machine_of(cfg), num_samples=num_samples)
+        plan, samples = plan_of(cfg, num_samples), Samples(num_samples)
+        case = Case(tuple(examined), plan=plan, machine=machine_of(cfg), samples=samples)
         summaries, others = summary.summarize_case(case)
         summary.report(summaries)
         for each in others:

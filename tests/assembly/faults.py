@@ -482,6 +482,17 @@ def one_grey_image(toy: Toy) -> None:
     cv2.imwrite(str(toy.image()), picture(1)[:, :, 0])
 
 
+@fault("TILE_PLAN", "TILE_CUTS_BOX")
+def boxes_larger_than_the_overlap(toy: Toy) -> None:
+    toy.boxes[0]["bbox"] = [2, 2, 120, 90]
+    toy.set("TILING.SIZE", 64, "TILING.OVERLAP", 4)
+
+
+@fault("TILE_PLAN", "TILE_LARGER_THAN_IMAGES")
+def tiles_larger_than_images(toy: Toy) -> None:
+    toy.set("TILING.SIZE", 1024)
+
+
 # ---------------------------------------------------------------- splits
 
 

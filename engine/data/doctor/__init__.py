@@ -6,7 +6,7 @@ One file per kind of check; each registers its functions in `CHECKS` and declare
 # isort: off
 # The order is that of the findings.
 from engine.data.doctor import reading, images, boxes, box_pairs, classes, splits, pictures  # noqa: F401
-from engine.data.doctor import anchors, weights, plan, machine  # noqa: F401
+from engine.data.doctor import tiles, anchors, weights, plan, machine  # noqa: F401
 # isort: on
 
 from engine.data.doctor.case import CHECKS, Case, run_checks

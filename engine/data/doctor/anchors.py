@@ -39,13 +39,15 @@ def check_anchors(case: Case) -> Iterator[Finding]:
     total = len(fit.best_iou)
     lacking = np.zeros(total, dtype=bool) if fit.positives is None else fit.positives == 0
     unreachable = fit.best_iou < _REACHED
+    seen = " in a sample of the images" if total < sum(each.num_boxes for each in case.having("train")) else ""
     for code, which, text in (
         (UNREACHABLE, unreachable, f"have no anchor with an IoU of {_REACHED}"),
         (NO_POSITIVE, lacking, "get no positive anchor"),
     ):
         if count := int(which.sum()):
             severity = "warning" if count > _MANY * total else ""
-            yield code.finding(f"{count} of {total} boxes {text}", count, "", _examples(case, which), severity)
+            message = f"{count} of {total} boxes{seen} {text}"
+            yield code.finding(message, count, "", _examples(case, which), severity)
 
 
 def _examples(case: Case, which: np.ndarray) -> Iterator[Example]:

@@ -10,6 +10,7 @@ import numpy as np
 from engine.data.doctor.examined import ExaminedSet
 from engine.data.doctor.findings import Finding, merged
 from engine.data.doctor.picture_facts import PictureFacts
+from engine.data.tiled_dataset import TilePlan
 from engine.registry import Registry
 
 CHECKS = Registry("CHECKS")
@@ -101,6 +102,19 @@ class AnchorFit:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """What an epoch of the training holds.
+
+    Attributes:
+        count: images, or tiles.
+        tiles: training set -> how its images are cut; empty without `TILING`.
+    """
+
+    count: int
+    tiles: Mapping[str, TilePlan] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class WeightFacts:
     """What the file of `MODEL.WEIGHT` says.
 
@@ -130,7 +144,7 @@ class Case:
         said: findings of reading them: what keeps a data set from being read, and what is read otherwise than written.
         pictures: data set -> facts of its image files, by index of the image; only if they were opened.
         unlisted: data set -> image files in its folder that no data set lists.
-        num_samples: images or tiles of an epoch of the training; 0 for the images of the data sets.
+        samples: what an epoch of the training holds; None: the images of the training sets.
     """
 
     datasets: tuple[ExaminedSet, ...] = ()
@@ -142,7 +156,7 @@ class Case:
     cost: Cost | None = None
     anchors: AnchorFit | None = None
     weights: WeightFacts | None = None
-    num_samples: int = 0
+    samples: Samples | None = None
 
     def having(self, role: str) -> list[ExaminedSet]:
         """The data sets of a role: "train", "val" or "test"."""

@@ -56,7 +56,7 @@ def check_plan(case: Case) -> Iterator[Finding]:
     plan, images = case.plan, sum(each.num_images for each in case.having("train"))
     if plan is None or not plan.max_iter:
         return
-    images = case.num_samples or images
+    images = case.samples.count if case.samples else images
     yield from _rate(plan)
     if plan.last_drop is not None and plan.last_drop >= plan.max_iter:
         yield NO_DROP.finding(f"SOLVER.STEPS begin at {plan.last_drop}, but the training ends at {plan.max_iter}")
