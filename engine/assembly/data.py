@@ -52,7 +52,11 @@ def build_dataset(
         InputError: the data set is not declared, a file or folder of it is missing, its annotation file is faulty, or a
             name of DATASETS.CLASSES or CLASS_MAP is unknown.
     """
-    dataset = _open_dataset(cfg, name, class_names, filter_empty)
+    try:
+        dataset = _open_dataset(cfg, name, class_names, filter_empty)
+    except InputError:
+        _check_class_map(cfg, name)  # a slip there may be the reason
+        raise
     _check_class_map(cfg, name)
     return dataset
 

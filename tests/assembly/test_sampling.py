@@ -58,6 +58,8 @@ def test_unknown_names(toy_cfg: Any, sets: Path) -> None:
     toy_cfg.DATASETS.CLASS_MAP = {"dints": "dent"}
     with pytest.raises(InputError, match="'dints' is not a class of toy, other; did you mean dint?"):
         build_dataset(toy_cfg, "toy")
+    with pytest.raises(InputError, match="'dints' is not a class of"):  # not: has a class that is not trained
+        build_dataset(toy_cfg, "toy", ["dent"])
     toy_cfg.DATASETS.VAL = ("elsewhere",)  # a set that this machine lacks may have it
     assert build_dataset(toy_cfg, "toy").class_names == ["scratch", "hole"]
 
