@@ -100,3 +100,18 @@ def test_pictures_use_it(deep: World, trained_deep: Trained, tmp_path: Path) -> 
         assert (cv2.imread(str(tmp_path / "demo" / path.name))[..., 0] == expected).mean() > 0.9
     pictures = list((tmp_path / "drawn" / "fabric_val").iterdir())
     assert len(pictures) == 7 and all(np.ptp(cv2.imread(str(path))) > 150 for path in pictures)
+
+
+@pytest.mark.nightly
+def test_augmented_testing_by_workers_is_the_same(deep: World, trained_deep: Trained, tmp_path: Path) -> None:
+    """The images travel as floats in 0..255 from a worker, and together with ones of 8 bits."""
+    mixed = deep.copy(tmp_path / "data")
+    path = sorted((mixed.root / "val").glob("*.png"))[2]
+    cv2.imwrite(str(path), (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) / 16).astype(np.uint8))
+    options = ["MODEL.WEIGHT", trained_deep.model, "TEST.BBOX_AUG.ENABLED", "True", "TEST.BBOX_AUG.H_FLIP", "True"]
+    results = []
+    for number, keys in enumerate((["TEST.IMS_PER_BATCH", "1"], ["DATALOADER.NUM_WORKERS", "1"])):
+        done = mixed.test(*options, *keys, "OUTPUT_DIR", tmp_path / f"{number}")
+        assert done.returncode == 0 and "rror" not in done.stderr, done.stderr
+        results.append(read_json(tmp_path / f"{number}" / "inference/fabric_val/bbox.json"))
+    assert len(results[0]) and results[0] == results[1]
