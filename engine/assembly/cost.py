@@ -14,6 +14,7 @@ from engine.assembly.data import train_sizes
 from engine.assembly.device import build_device
 from engine.assembly.solver import run_length
 from engine.data.doctor.case import Cost
+from engine.device import is_native
 
 _TRACED = 256  # pixels of the short side of the image that is traced; cost grows with the pixels
 _KEPT = 2.5  # of each output of a convolution: itself, the norm's and the activation's, partly in place
@@ -35,7 +36,8 @@ def estimate_cost(cfg: CfgNode, model: nn.Module, num_images: int) -> Cost:
     fixed = 4 * (whole.parameters * (1 + bool(cfg.SOLVER.EMA_DECAY)) + whole.trainable * (1 + states))
     memory = fixed + in_pass * pixels * whole.activations * bytes_each * _KEPT
     length = run_length(cfg, num_images)
-    rate = _rate(device)
+    half = getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None
+    rate = _rate(device, half if half and is_native(device, half) else None)
     seconds = length.max_iter * cfg.SOLVER.IMS_PER_BATCH * pixels * whole.operations * (1 + _BACKWARD) / rate
     checkpoint = 4 * (whole.parameters * (1 + bool(cfg.SOLVER.EMA_DECAY)) + whole.trainable * states)
     numbered = length.max_iter // cfg.SOLVER.CHECKPOINT_PERIOD if cfg.SOLVER.CHECKPOINT_PERIOD else 0
@@ -52,10 +54,11 @@ def estimate_cost(cfg: CfgNode, model: nn.Module, num_images: int) -> Cost:
 
 
 @torch.no_grad()
-def _rate(device: torch.device) -> float:
-    """Multiply-adds per second of a usual convolution."""
+def _rate(device: torch.device, half: torch.dtype | None) -> float:
+    """Multiply-adds per second of a usual convolution; `half` is the type of mixed precision."""
     conv = nn.Conv2d(64, 64, 3, padding=1).to(device)
     images = torch.zeros(1, 64, 80, 80, device=device)
+    images, conv = (images, conv) if half is None else (images.to(half), conv.to(half))
     conv(images)
     best = float("inf")
     for _ in range(3):
