@@ -30,6 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "soft-vote": {**AUGMENTED, "TEST.BBOX_AUG.VOTE": True, "TEST.BBOX_AUG.MERGE_TYPE": "soft-vote"},
     "vote": {**AUGMENTED, "TEST.BBOX_AUG.VOTE": True, "TEST.BBOX_AUG.MERGE_TYPE": "vote"},
     "nms of all candidates": {**AUGMENTED, "TEST.BBOX_AUG.VOTE": False},
+    "tiles": {"TILING.SIZE": 64, "TILING.OVERLAP": 20, "TILING.KEEP_FULL": True, "TEST.IMS_PER_BATCH": 4},
 }
 
 
