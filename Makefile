@@ -20,6 +20,9 @@ DEV_STAMP := $(STAMP)-dev
 CONFIG := configs/quickstart/atss_R_18_fabric.yaml
 OUTPUT := outputs/quickstart
 
+# A process per CPU, at least 2 and at most 4; all tests of a file run in the same one, for what they share.
+PROCESSES := -n auto --dist loadfile --no-loadscope-reorder
+
 MINUTES := 5
 SEED :=
 
@@ -36,10 +39,10 @@ quickstart: $(STAMP)
 setup: $(DEV_STAMP)
 
 test: $(DEV_STAMP)
-	@$(PY) -m pytest
+	@$(PY) -m pytest $(PROCESSES)
 
 nightly: $(DEV_STAMP)
-	@$(PY) -m pytest --nightly
+	@$(PY) -m pytest $(PROCESSES) --nightly
 
 test-gpu: $(DEV_STAMP)
 	@PYTHON=$(PY) bash tests/cuda/run.sh
@@ -47,7 +50,7 @@ test-gpu: $(DEV_STAMP)
 check: $(DEV_STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pytest
+	$(PY) -m pytest $(PROCESSES)
 
 fuzz: $(DEV_STAMP)
 	@$(PY) -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

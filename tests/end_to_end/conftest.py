@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import random
 import shutil
 import socket
 import subprocess
@@ -18,6 +21,8 @@ from tests.conftest import made_once
 from tests.prepared import clean_environment, prepared_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+PATIENCE = 5.0 if "PYTEST_XDIST_WORKER" not in os.environ else 10.0
+"""Seconds in which a command must end after a signal, on CPUs of its own: 5."""
 TIMEOUT = 240  # seconds; far more than any of these needs, far less than a hanging process would take
 
 CONFIG = """\
@@ -110,9 +115,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+    """One that no other test process asks for and that the kernel gives to nobody who connects."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    for port in random.SystemRandom().sample(range(20_000 + 500 * worker, 20_500 + 500 * worker), 500):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("localhost", port))
+            return port
+    raise AssertionError("no free port")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from tests.end_to_end.conftest import (
     train_into,
 )
 
-NUM_KILLS = 10
+NUM_KILLS = pytest.mark.parametrize("num_kills", [3, pytest.param(10, marks=pytest.mark.nightly)])
 NUM_ITERATIONS = 24
 LENGTH = ["SOLVER.MAX_ITER", str(NUM_ITERATIONS), "SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.KEEP_CHECKPOINTS", "2"]
 KEYS = ["--skip-test", "SOLVER.LOG_PERIOD", "1", "SOLVER.STEPS", "(12, 20)", *LENGTH]
@@ -105,13 +105,13 @@ def _assert_equal(first: object, second: object, where: str = "") -> None:
 # ---------------------------------------------------------------- SIGKILL
 
 
-def _train_with_kills(world: World, folder: Path, front: Sequence[str], *keys: str) -> None:
-    """Kill all processes of the training ten times, in another iteration each, anywhere in it; then let it finish."""
+def _train_with_kills(world: World, folder: Path, num_kills: int, front: Sequence[str], *keys: str) -> None:
+    """Kill all processes of the training so often, in another iteration each, anywhere in it; then let it finish."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed of the moments: {seed}")
     dice = random.Random(seed)
     command = [*front, *world.command("tools/train_net.py", "--resume", *keys, "OUTPUT_DIR", folder)]
-    for iteration in sorted(dice.sample(range(1, NUM_ITERATIONS - 5), NUM_KILLS)):
+    for iteration in sorted(dice.sample(range(1, NUM_ITERATIONS - 5), num_kills)):
         stale = _inode(folder / "metrics.jsonl")
         process = start(command)
         _wait_for_iteration(process, folder, iteration, stale)
@@ -125,11 +125,12 @@ def _train_with_kills(world: World, folder: Path, front: Sequence[str], *keys: s
 
 
 @needs_proc
-def test_ten_kills_change_nothing(world: World, tmp_path: Path) -> None:
+@NUM_KILLS
+def test_kills_change_nothing(world: World, tmp_path: Path, num_kills: int) -> None:
     """Two loader workers, AdamW, two passes a step, an average of the weights."""
     whole = train_into(world, tmp_path / "whole", *KEYS, *EVERYTHING)
     assert len(read_metrics(whole.folder)) == NUM_ITERATIONS
-    _train_with_kills(world, tmp_path / "killed", [], *KEYS, *EVERYTHING)
+    _train_with_kills(world, tmp_path / "killed", num_kills, [], *KEYS, *EVERYTHING)
     _assert_same_end(tmp_path / "killed", whole.folder)
 
 
@@ -140,8 +141,9 @@ def both(world: World, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @needs_proc
-def test_ten_kills_of_two_processes_change_nothing(world: World, both: Trained, tmp_path: Path) -> None:
-    _train_with_kills(world, tmp_path / "killed", several_processes("torchrun"), *KEYS)
+@NUM_KILLS
+def test_kills_of_two_processes_change_nothing(world: World, both: Trained, tmp_path: Path, num_kills: int) -> None:
+    _train_with_kills(world, tmp_path / "killed", num_kills, several_processes("torchrun"), *KEYS)
     _assert_same_end(tmp_path / "killed", both.folder)
 
 

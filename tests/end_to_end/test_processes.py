@@ -28,19 +28,29 @@ def test_two_processes_train_as_one(world: World, trained: Trained, tmp_path: Pa
     assert io.load(both.model)["thresholds"] == read_json(both.inference / "thresholds.json")
 
 
-def test_fifty_steps_lose_the_same(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_steps", [12, pytest.param(50, marks=pytest.mark.nightly)])
+def test_many_steps_lose_the_same(world: World, tmp_path: Path, num_steps: int) -> None:
     """1 process with batches of 4, 2 with 2.
 
     The learning rate is small because training amplifies the rounding of sums in another order: at 0.002 tenfold every
     four steps, with any number of processes.
     """
-    keys = ["SOLVER.MAX_ITER", "50", "SOLVER.BASE_LR", "0.00001", "SOLVER.LOG_PERIOD", "1", "SOLVER.STEPS", "(40,)"]
+    keys = [
+        "SOLVER.MAX_ITER",
+        str(num_steps),
+        "SOLVER.BASE_LR",
+        "0.00001",
+        "SOLVER.LOG_PERIOD",
+        "1",
+        "SOLVER.STEPS",
+        "(10,)",
+    ]
     runs = [
         train_into(world, tmp_path / str(launcher), "--skip-test", *keys, launcher=launcher)
         for launcher in (None, "torchrun")
     ]
     alone, both = (read_metrics(run.folder) for run in runs)
-    assert len(alone) == 50
+    assert len(alone) == num_steps
     for name in ("loss", "loss_cls", "loss_reg", "loss_centerness"):
         assert [line[name] for line in both] == pytest.approx([line[name] for line in alone], rel=1e-5)
 

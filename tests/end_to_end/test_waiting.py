@@ -15,7 +15,17 @@ from pathlib import Path
 import pytest
 
 from engine.checkpoint import io
-from tests.end_to_end.conftest import TIMEOUT, Trained, World, read_metrics, run, several_processes, start, train_into
+from tests.end_to_end.conftest import (
+    PATIENCE,
+    TIMEOUT,
+    Trained,
+    World,
+    read_metrics,
+    run,
+    several_processes,
+    start,
+    train_into,
+)
 from tests.end_to_end.test_faults import _assert_same_end, _process_of_rank, _wait_for_iteration, needs_proc
 
 HANGING = """
@@ -126,7 +136,7 @@ def hanging_val(world: World, tmp_path: Path) -> Hanging:
 def _end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[str, str]:
     """Send a signal; returns stdout and stderr of the process, which must end within 5 seconds."""
     process.send_signal(number)
-    process.wait(5)
+    process.wait(PATIENCE)
     return process.communicate(timeout=TIMEOUT)
 
 
@@ -249,7 +259,7 @@ def test_a_signal_while_another_process_is_stopped(world: World, tmp_path: Path,
     try:
         time.sleep(2)
         os.kill(ranks[1 - stopped], signal.SIGTERM)
-        _wait_for_end(ranks[1 - stopped], 5)
+        _wait_for_end(ranks[1 - stopped], PATIENCE)
         (path,) = tmp_path.glob("model_*.pth")
         done = io.load(path)["iteration"]
     finally:
@@ -275,7 +285,7 @@ def test_two_processes_whose_images_do_not_come(hanging: Hanging, target: str) -
     time.sleep(2)
     os.kill(ranks[1] if target == "rank 1" else process.pid, signal.SIGTERM)
     for rank in ranks:
-        _wait_for_end(rank, 5)
+        _wait_for_end(rank, PATIENCE)
     output, errors = process.communicate(timeout=TIMEOUT)
     (path,) = folder.glob("model_*.pth")
     done = io.load(path)["iteration"]

@@ -20,6 +20,8 @@ FORMS = {  # a command line in which each path is P
     "augment_dataset": ["--config-file P --output P"],
     "average_checkpoints": ["P P P --recompute-bn --config-file P", "P --last 2 --dir P"],
     "browse_dataset": ["--config-file P --output P"],
+    "check_dataset": ["--config-file P --output-dir P"],
+    "convert_dataset": ["P P --to coco --images P"],
     "convert_weights": ["P P --config-file P --class-names-from P"],
     "draw_dataset": ["--config-file P --results P --output-dir P"],
     "evaluate_results": ["--config-file P --results P --output-dir P"],
@@ -28,6 +30,7 @@ FORMS = {  # a command line in which each path is P
     "model_complexity": ["--config-file P"],
     "print_config": ["--config-file P"],
     "publish_model": ["P P"],
+    "split_dataset": ["P P --folds 3 --images P"],
     "test_net": ["--config-file P"],
     "train_net": ["--config-file P"],
 }
