@@ -95,7 +95,9 @@ def run_case(name: str, args: argparse.Namespace, cores: Sequence[int]) -> tuple
     flags = ["--output", config, "--force", "--minutes", args.minutes, "--device", "cpu"]
     writing = run_on(cores, ["tools/new_config.py", data, *flags, *images], folder / "new_config.txt")
     shutil.rmtree(run, ignore_errors=True)
-    training = run_on(cores, ["tools/train_net.py", "--config-file", config, "OUTPUT_DIR", run], folder / "train.txt")
+    training = run_on(
+        cores, ["tools/train_net.py", "--config-file", config, "OUTPUT_DIR", run, "SEED", "0"], folder / "train.txt"
+    )
     figures = json.loads((run / "inference" / f"{name}_val" / "metrics.json").read_text())["bbox"]
     lines = [line.strip() for line in config.read_text(encoding="utf-8").splitlines()]
     keys = ("MIN_SIZE_TEST", "IMS_PER_BATCH", "MAX_ITER")

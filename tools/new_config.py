@@ -65,6 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     from engine.assembly.new_config import new_config
     from engine.assembly.new_settings import Request
+    from engine.log import setup_logging
+
+    setup_logging()
 
     request = Request(args.data, tuple(args.images), output, args.minutes, args.device, args.val_share, args.seed)
     written = new_config(request)

@@ -143,7 +143,7 @@ def choose_train_sides(short: int, passes: float) -> Choice:
         ((208, 224, 240, 256, 272), (240,))
     """
     if passes < FEW_PASSES:
-        reason = f"one size, without padding in a batch: each image is seen only about {max(round(passes), 1)} times"
+        reason = f"one size, which wastes no padding in a batch: in {passes:.2g} passes no image is learnt by heart"
         return Choice((short,), reason)
     step = max(round(0.065 * short / STEP), 1) * STEP  # 13 % either way
     sides = tuple(max(short + count * step, 2 * STEP) for count in (-2, -1, 0, 1, 2))
@@ -205,7 +205,7 @@ def choose_tiles(
     if max(image_size) < 2 * size:
         return None
     # Objects of up to three quarters of the overlap lie whole in some tile; for larger ones there is the full picture.
-    overlap = int(min(math.ceil(max(np.percentile(sizes, 90) * 2, size / 8) / 32) * 32, size // 2))
+    overlap = int(min(math.ceil(max(np.percentile(sizes, 90) * 4 / 3, size / 8) / 32) * 32, size // 2))
     reason = (
         f"small objects ({small:.0f} pixels) would have {small * scale:.0f} pixels in whole images of "
         f"{image_size[1]} x {image_size[0]}; in tiles they have {small * side / size:.0f}"
@@ -255,11 +255,17 @@ def batch_area(sides: Sequence[int], long_side: float, batch: int, divisibility:
 
 
 def choose_iterations(
-    seconds_per_step: float, budget_seconds: float, reserved_seconds: float, num_images: int, batch: int
+    seconds_per_step: float,
+    budget_seconds: float,
+    reserved_seconds: float,
+    num_images: int,
+    batch: int,
+    what: str = "images",
 ) -> Choice:
     """Training steps that fit a time budget, but not more than `MOST_PASSES` over the images.
 
     Args:
+        num_images: or tiles, which `what` says.
         reserved_seconds: of the budget, for the start and the test.
 
     Example:
@@ -274,11 +280,11 @@ def choose_iterations(
     value = value // 10 * 10 or value
     passes = value * batch / num_images
     if affordable > limit:
-        reason = f"{passes:.0f} passes over {num_images} images; more teach little"
+        reason = f"{passes:.0f} passes over {num_images} {what}; more teach little"
     else:
         reason = (
             f"what fits into {budget_seconds / 60:g} minutes at {seconds_per_step:.2f} s per step as measured here, "
-            f"{reserved_seconds:.0f} s of them for start and test: {passes:.1f} passes over {num_images} images"
+            f"{reserved_seconds:.0f} s of them for start and test: {passes:.1f} passes over {num_images} {what}"
         )
     return Choice(value, reason)
 

@@ -35,7 +35,7 @@ TEST_COST, CANDIDATES_COST = 0.4, 0.02
 """Time of an image in testing relative to training, and seconds for its candidates."""
 MEMORY_PER_PIXEL = {SMALL_BASE: 1500, LARGE_BASE: 4000}
 """Bytes of GPU memory that an image takes in training, with half precision."""
-TILE_SIDES = (192, 512), (512, 800)
+TILE_SIDES = (320, 512), (512, 800)
 """Fewest and most pixels of a tile as the network sees it, on a CPU and on a GPU."""
 POSITIVES_OF = 200
 """Images whose boxes are given to the assigner."""
@@ -242,8 +242,9 @@ def _choose_iterations(case: Case, area: float, views: int, batch: int) -> Choic
     seconds = max(batch * area / case.rate + reading / num_cpus(), reading / _num_workers(case))
     per_view = TEST_COST * area / case.rate + CANDIDATES_COST
     test = case.num_val * (case.pixels.seconds_to_read + views * per_view)
+    what = "images" if views == 1 else "tiles"
     reserved = min(START_SECONDS + test, case.budget / 2)
-    return recipe.choose_iterations(seconds, case.budget, reserved, num_views, batch)
+    return recipe.choose_iterations(seconds, case.budget, reserved, num_views, batch, what)
 
 
 def _test_settings(case: Case) -> list[Setting]:

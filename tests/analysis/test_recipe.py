@@ -50,7 +50,7 @@ def test_small_objects_are_those_of_the_smallest_usual_class() -> None:
     ("image_size", "size", "scale", "area", "plan"),
     [
         ((2048, 2048), 16.0, 0.2, 400**2, TilePlan(384, 64, 384)),
-        ((6000, 4000), 20.0, 0.1, 320**2, TilePlan(384, 64, 320)),  # 20 pixels become 16
+        ((6000, 4000), 20.0, 0.1, 320**2, TilePlan(384, 64, 320)),  # 20 pixels become 17
         ((2048, 2048), 60.0, 0.2, 400**2, None),  # 12 pixels in whole images are enough
         ((480, 640), 16.0, 0.5, 400**2, None),  # hardly larger than a tile
         ((2048, 2048), 16.0, 1.1, 400**2, None),  # whole images show them as large
