@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from engine.analysis.timing import StepTime
 from engine.assembly.new_config import new_config as config_of
-from engine.assembly.new_settings import Request
+from engine.assembly.new_settings import LARGE_BASE, Request
 from engine.config import CfgNode, load_config
 from engine.data.formats import coco
+from engine.data.image_file import write_image
 from engine.errors import InputError
 from tests.end_to_end.conftest import REPOSITORY, World, run
 
@@ -180,3 +184,33 @@ def test_what_cannot_be_used_is_one_line(
         config_of(request)
     assert answer in str(caught.value) and "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_on_a_gpu(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written where torch sees a GPU and the weights can be had; nothing is computed there."""
+    monkeypatch.setattr("engine.assembly.new_config._body", lambda request: ("cuda", LARGE_BASE, "as usual"))
+    monkeypatch.setattr("engine.assembly.new_config.check_data", lambda cfg, quick: SimpleNamespace(findings=[]))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (24e9, 24e9))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    config_of(Request(world.root, (), tmp_path / "gpu.yaml", device="cuda"))
+    cfg = load_config(tmp_path / "gpu.yaml", [])
+    assert cfg.MODEL.DEVICE == "cuda" and cfg.MODEL.WEIGHT.startswith("catalog://ImageNetPretrained")
+    assert cfg.SOLVER.IMS_PER_BATCH == 12 and pytest.approx(0.0075) == cfg.SOLVER.BASE_LR  # twelve images are all
+    assert cfg.SOLVER.MAX_ITER == 1000 and cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.SCHEDULE == "cosine"
+
+
+def test_a_competition_list_of_large_images_is_tiled(tmp_path: Path, quick_probe: None) -> None:
+    """Images that the list does not name have no boxes; they are set aside for testing like the others."""
+    (tmp_path / "images").mkdir()
+    rows = []
+    for number in range(10):
+        write_image(tmp_path / "images" / f"{number}.png", np.full((1200, 1600, 3), 10 * number, np.uint8))
+        boxes = [[x, 500, x + 12, 512] for x in range(0, 1500, 300)] if number < 6 else []
+        rows += [{"name": f"{number}.png", "defect_name": "破洞", "bbox": box} for box in boxes]
+    (tmp_path / "anno.json").write_text(json.dumps(rows), encoding="utf-8")
+    config_of(Request(tmp_path, (), tmp_path / "big.yaml", device="cpu"))
+    cfg = load_config(tmp_path / "big.yaml", [])
+    assert cfg.TILING.SIZE and cfg.TILING.OVERLAP >= 16 and cfg.DATALOADER.EMPTY_SHARE == 0.25
+    assert pytest.approx(16, abs=3) == cfg.INPUT.MIN_SIZE_TEST / cfg.TILING.SIZE * 12
+    tables = [coco.read(Path(entry["ann_file"])) for entry in cfg.DATASETS.CATALOG.values()]
+    assert [len(table.file_names) for table in tables] == [8, 2]
