@@ -66,7 +66,8 @@ def run_on(cores: Sequence[int], command: Sequence[str | Path], log: Path) -> fl
         RuntimeError: it failed; the message is the end of its output.
     """
     front = ["taskset", "-c", ",".join(map(str, cores))] if cores and shutil.which("taskset") else []
-    threads = {"OMP_NUM_THREADS": str(CORES), "MKL_NUM_THREADS": str(CORES), "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    threads = {"OMP_NUM_THREADS": str(CORES), "MKL_NUM_THREADS": str(CORES), "PYTHONPATH": path}
     began = time.perf_counter()
     done = subprocess.run(
         [*front, sys.executable, *map(str, command)],

@@ -20,10 +20,6 @@ def padded_size(size: tuple[int, int], divisibility: int) -> tuple[int, int]:
     return -(-height // step) * step, -(-width // step) * step
 
 
-def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    return torch.empty(tuple(shape), dtype=dtype)
-
-
 @dataclass
 class ImageBatch:
     """N images of different sizes in one tensor.
@@ -42,19 +38,20 @@ class ImageBatch:
         images: Sequence[Tensor],
         size_divisibility: int = 0,
         write: Callable[[Tensor, Tensor], object] | None = None,
-        empty: Callable[[Sequence[int], torch.dtype], Tensor] = _empty,
+        empty: Callable[[Sequence[int], torch.dtype], Tensor] | None = None,
     ) -> ImageBatch:
         """Pad images (C, H_i, W_i) to the size of the largest, see `padded_size`; bytes among floats become floats.
 
         Args:
             write: (place, image) writes an image to its place in the batch, float32 (C, H_i, W_i); by default a copy.
-            empty: (shape, type) -> uninitialised memory for the batch.
+            empty: (shape, type) -> uninitialised memory for the batch; by default on the device of the images.
         """
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         padded = padded_size(tuple(max(side) for side in zip(*sizes, strict=True)), size_divisibility)
         # A float must not become a byte.
         dtype = torch.float32 if write else reduce(torch.promote_types, (image.dtype for image in images))
-        tensor = empty((len(images), images[0].shape[0], *padded), dtype)
+        shape = (len(images), images[0].shape[0], *padded)
+        tensor = empty(shape, dtype) if empty else images[0].new_empty(shape, dtype=dtype)
         for slot, image, (height, width) in zip(tensor, images, sizes, strict=True):
             (write or Tensor.copy_)(slot[:, :height, :width], image)
             slot[:, :height, width:] = 0

@@ -37,3 +37,8 @@ def test_a_float_is_not_cut_to_a_byte(sizes: list[tuple[int, int]]) -> None:
         assert batch.tensor.dtype == torch.float32 and set(batch.tensor.unique().tolist()) <= {0.0, 7.0, 7.25}
         assert 7.25 in batch.tensor
     assert ImageBatch.from_list(images[:1]).tensor.dtype == torch.uint8
+
+
+def test_a_batch_is_where_its_images_are() -> None:
+    images = [torch.empty(3, 4, 5, device="meta"), torch.empty(3, 6, 2, device="meta")]
+    assert ImageBatch.from_list(images).tensor.device.type == "meta"
