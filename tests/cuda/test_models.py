@@ -87,8 +87,11 @@ def images(seed: int = 0) -> ImageBatch:
 
 
 def targets() -> list[Targets]:
-    """An ordinary box, a flat one, a crowd; an image without any."""
-    boxes = torch.tensor([[8.0, 6.0, 40.0, 45.0], [5.0, 30.0, 80.0, 36.0], [50.0, 10.0, 90.0, 60.0]])
+    """An ordinary box, a flat one, a crowd; an image without any.
+
+    No centre is equally far from two cells: which of them ATSS takes is up to the device (`torch.topk`).
+    """
+    boxes = torch.tensor([[8.3, 6.2, 40.9, 45.7], [5.1, 30.3, 80.6, 36.9], [50.2, 10.4, 90.1, 60.3]])
     flags = torch.tensor([False, False, True])
     first = Targets(boxes, torch.tensor([0, 2, 1]), flags, 0, SIZE)
     return [first, Targets(boxes[:0], torch.zeros(0, dtype=torch.int64), flags[:0], 1, (50, 80))]
