@@ -66,7 +66,7 @@ def time_step(
         return min(times[WARM_UP:])
 
     threads = torch.get_num_threads()
-    if is_gpu or threads == 1:
+    if is_gpu:
         return StepTime(fastest()[0])
     seconds, computing = fastest()
     if computing >= LEAST_SHARE * seconds * threads:
