@@ -122,6 +122,7 @@ def check_names(config: Path) -> CfgNode:
     return cfg
 
 
+@pytest.mark.nightly
 def test_yolo_with_data_yaml_trains(world: World, tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     as_yolo(world, folder)
