@@ -114,6 +114,12 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[_RememberingFile]:
         raise InputError(_why_not_written(path, cause)) from error
 
 
+def refuse_existing(path: Path) -> None:
+    """Raise an `InputError` if there is anything at `path`, where a command is about to write something new."""
+    if os.path.lexists(path):
+        raise InputError(f"{path}: exists already; name another place, or remove it")
+
+
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to write into that becomes `path`, whole, if the block succeeds, and leaves no trace if it fails.
@@ -121,8 +127,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         InputError: there is something under this name already, or the folder cannot be written.
     """
-    if os.path.lexists(path):
-        raise InputError(f"{path}: exists already; name another folder, or remove this one")
+    refuse_existing(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -156,6 +161,19 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(Path(path), text, suffix=f".{uuid.uuid4().hex}.tmp")
 
 
+def read_bytes(path: str | Path, count: int = -1) -> bytes:
+    """The first `count` bytes of a file, by default all.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read(count)
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
 def read_json(path: str | Path, floats: Callable[[str], Any] = float) -> Any:
     """The content of a JSON file in UTF-8.
 
@@ -165,16 +183,15 @@ def read_json(path: str | Path, floats: Callable[[str], Any] = float) -> Any:
     Raises:
         InputError: the file cannot be read or is not JSON (names the line), or `parse_json` refuses it.
     """
+    data = read_bytes(path)
     try:
-        return parse_json(Path(path).read_text(encoding="utf-8-sig"), floats)
+        return parse_json(data.decode("utf-8-sig"), floats)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def parse_json(text: str, floats: Callable[[str], Any] = float) -> Any:

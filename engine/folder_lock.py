@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from engine.errors import EXIT_BAD_INPUT, InputError
+from engine.errors import EXIT_BAD_INPUT, InputError, printable
 from engine.log import get_logger
 
 LOCK_FILE = "run.lock"
@@ -65,7 +65,7 @@ class Owner:
     token: str
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {_printable(self.host)}, since {_printable(self.since)}"
+        return f"process {self.pid} on {printable(self.host[:100])}, since {printable(self.since[:100])}"
 
 
 def _this_process() -> Owner:
@@ -109,10 +109,6 @@ def _is_running(owner: Owner) -> bool | None:
     except OSError:
         pass
     return None  # /proc hides the processes of other users
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:100])
 
 
 # ---------------------------------------------------------------- the file
@@ -267,7 +263,7 @@ def _watched(path: Path) -> _Found | None:
 
 
 def _in_use(path: Path, owner: Owner) -> InputError:
-    command = _printable(" ".join(owner.command.split()))
+    command = printable(" ".join(owner.command.split())[:100])
     advice = f"choose another OUTPUT_DIR, or, if that run is really gone, remove {path}"
     return InputError(f"OUTPUT_DIR {path.parent} is in use by another run ({owner}: {command}); {advice}")
 

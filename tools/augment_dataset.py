@@ -7,15 +7,14 @@ python tools/augment_dataset.py --config-file F --output DIR --copies 4 --with-o
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.errors import InputError, run_tool
-from engine.files import user_path
+from engine.errors import run_tool
+from engine.files import refuse_existing, user_path
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -43,8 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     from engine.config import load_config
 
     cfg = load_config(args.config_file, args.opts)
-    if os.path.lexists(args.output):  # before the data are read
-        raise InputError(f"{args.output}: exists already; name another folder, or remove this one")
+    refuse_existing(args.output)  # before the data are read
 
     from tqdm import tqdm
 

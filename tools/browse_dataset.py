@@ -25,7 +25,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
     parser.add_argument(
-        "--output",
+        "--output-dir",
         metavar="O",
         type=user_path,
         default=Path("outputs/browse"),
@@ -57,18 +57,18 @@ def main(arguments: list[str] | None = None) -> None:
     from engine.visualize import mosaic
 
     setup_logging()
-    if args.output.exists() and not args.output.is_dir():
-        raise InputError(f"{args.output}: is a file; name a folder for the pages")
+    if args.output_dir.exists() and not args.output_dir.is_dir():
+        raise InputError(f"{args.output_dir}: is a file; name a folder for the pages")
     pictures = browse_training(cfg, args.iteration, args.num_images, not args.hide_labels)
     num_shown = 0
     for number in count(1):
         page = list(islice(pictures, args.per_page))
         if not page:
             break
-        sheet = args.output / f"page_{number:03d}_iterations_{page[0][0]}_to_{page[-1][0]}.png"
+        sheet = args.output_dir / f"page_{number:03d}_iterations_{page[0][0]}_to_{page[-1][0]}.png"
         write_image(sheet, mosaic([picture for _, picture in page], args.columns))
         num_shown += len(page)
-    print(f"{num_shown} images, from iteration {args.iteration} on, drawn into {args.output}")
+    print(f"{num_shown} images, from iteration {args.iteration} on, drawn into {args.output_dir}")
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ Prints what it finds and writes report.json and report.html. Exit code 1 if ther
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from engine.errors import InputError, run_tool
-from engine.files import user_path
+from engine.errors import run_tool
+from engine.files import refuse_existing, user_path
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -53,8 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         bars.append(tqdm(total=count, desc="images", leave=False, disable=not sys.stderr.isatty()))
         return bars[-1].update
 
-    if args.fix and os.path.lexists(args.fix):  # before the images are opened, which may take an hour
-        raise InputError(f"{args.fix}: exists already; choose another folder for --fix, or remove it")
+    if args.fix:
+        refuse_existing(args.fix)  # before the images are opened, which may take an hour
     checkup = check_data(cfg, args.quick, on_images)
     for bar in bars:
         bar.close()

@@ -29,7 +29,7 @@ def estimate_cost(cfg: CfgNode, model: nn.Module, num_images: int) -> Cost:
     long = min(long, round(short * 4 / 3))  # of most cameras
     traced = (_TRACED, _TRACED)
     pixels = short * long / (traced[0] * traced[1])
-    whole = complexity(model, traced).modules[0]
+    whole = complexity(model, traced, channels=cfg.INPUT.CHANNELS).modules[0]
     bytes_each = 2 if cfg.SOLVER.AMP.ENABLED else 4
     in_pass = ceil(cfg.SOLVER.IMS_PER_BATCH / cfg.SOLVER.ACCUMULATE)
     states = _STATES.get(cfg.SOLVER.OPTIMIZER, 2)

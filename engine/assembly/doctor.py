@@ -160,10 +160,18 @@ def plan_of(cfg: CfgNode, num_images: int) -> Plan:
         optimizer=cfg.SOLVER.OPTIMIZER,
         last_drop=min(steps, default=None),
         warmup=cfg.SOLVER.WARMUP_ITERS,
-        flips=cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN > 0,
+        flips=_mirrors(cfg),
         limits=detection_limits(cfg),
         max_dets=cfg.TEST.MAX_DETS,
         value_range=cfg.INPUT.VALUE_RANGE or None,
+    )
+
+
+def _mirrors(cfg: CfgNode) -> bool:
+    """Whether training mirrors images, or objects that it pastes, left to right."""
+    return cfg.INPUT.HORIZONTAL_FLIP_PROB_TRAIN > 0 or any(
+        step["name"] == "HorizontalFlip" or (step["name"] == "CopyPaste" and step.get("flip", True))
+        for step in cfg.INPUT.AUGMENTATIONS
     )
 
 

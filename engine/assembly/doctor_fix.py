@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from engine.data.formats.values import whole_number
 from engine.data.image_file import read_size
 from engine.data.image_paths import find_file_names
 from engine.errors import InputError
-from engine.files import read_json, write_json
+from engine.files import new_folder, read_json, write_json
 
 
 def fix_data(cfg: CfgNode, checkup: Checkup, folder: Path) -> list[str]:
@@ -34,22 +31,11 @@ def fix_data(cfg: CfgNode, checkup: Checkup, folder: Path) -> list[str]:
     Raises:
         InputError: `folder` exists, or cannot be written.
     """
-    if os.path.lexists(folder):
-        raise InputError(f"{folder}: exists already; choose another folder for --fix, or remove it")
     names = list(dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.VAL, *cfg.DATASETS.TEST]))
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
-    lines: list[str] = []
     record: dict[str, Any] = {}
-    try:
-        for name in names:
-            lines.append(_fix_one(cfg, checkup, name, temporary, record))
-        write_json(temporary / "changes.json", record)
-        try:
-            os.rename(temporary, folder)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder(folder) as made:
+        lines = [_fix_one(cfg, checkup, name, made, record) for name in names]
+        write_json(made / "changes.json", record)
     return [*lines, f"every change: {folder / 'changes.json'}"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ class NewConfig:
 
 
 def new_config(request: Request) -> NewConfig:
-    """Write a configuration for a data set, and COCO files beside it where the data is not divided or not usable as is.
+    """Write a configuration for a data set, and COCO files beside it where the data is not split or not usable as is.
 
     Raises:
         InputError: the data or a path cannot be used.
@@ -88,7 +89,7 @@ def new_config(request: Request) -> NewConfig:
     case = Case(request, base, cfg, dataset, facts, pixel_facts(dataset), num_val, step)
     settings = [*_data_settings(cfg, declared, name), *choose_settings(case)]
     settings.append(Setting("OUTPUT_DIR", f"outputs/{name}"))
-    command = f"python tools/train_net.py --config-file {_quoted(request.output)}"
+    command = f"python tools/train_net.py --config-file {shlex.quote(str(request.output))}"
     head = [*_summary(case), "Train and test with", f"    {command}"]
     first = Setting("_BASE_", _base_path(base, request.output), why_base)
     write_text(request.output, commented_yaml(head, first, settings))
@@ -96,12 +97,6 @@ def new_config(request: Request) -> NewConfig:
     findings = check_data(load_config(request.output, []), quick=is_long).findings
     notes = [*_summary(case), *declared.notes, *_warnings(case, settings)]
     return NewConfig(notes, command, [each for each in findings if each.severity != "note"])
-
-
-def _quoted(path: Path) -> str:
-    """A path as a shell takes it."""
-    text = str(path)
-    return text if re.fullmatch(r"[\w./+-]+", text) else "'" + text.replace("'", "'\\''") + "'"
 
 
 def _base_path(base: str, output: Path) -> str:
@@ -199,5 +194,5 @@ def _warnings(case: Case, settings: Sequence[Setting]) -> list[str]:
         lines.append(f"{values['SOLVER.MAX_ITER']} steps are few: the model will be weak; --minutes gives it more time")
     if few := [name for name, count in case.facts.boxes_of.items() if count < FEW]:
         more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-        lines.append(f"classes with less than {FEW} boxes, which will hardly be learnt: {listed(few[:5])}{more}")
+        lines.append(f"classes with fewer than {FEW} boxes, which will hardly be learnt: {listed(few[:5])}{more}")
     return lines

@@ -195,7 +195,12 @@ def _loader_settings(case: Case, views: int) -> list[Setting]:
 
 
 def _solver_settings(case: Case, area: float, views: int) -> list[Setting]:
-    """Args: area: pixels per image in training; views: that the network sees of an image."""
+    """Batch, rate and schedule.
+
+    Args:
+        area: pixels of an image, or tile, in training.
+        views: images that the network sees of one: 1, or its tiles and the whole picture.
+    """
     num_views = case.facts.num_images * views
     samples = int(min(case.limits.pixels / area, 1e9))
     batch = recipe.choose_batch(samples, num_views, _largest_batch(case, area))

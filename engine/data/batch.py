@@ -1,6 +1,6 @@
 """Images and targets that a model takes at once.
 
-Shapes: N images, H W.
+Shapes: N images, C channels, H W.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Batch:
     """N images and their targets.
 
     Attributes:
-        images: (N, 3, H, W) and the unpadded sizes.
+        images: (N, C, H, W) and the unpadded sizes.
         skipped: one line for each unreadable training image that another one replaced, with file and image id.
         unreadable: image id -> reason, for the test images of this batch that cannot be read.
         damaged_files: one line for each image file that can be decoded although it is damaged.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import InputError, shown
+from engine.evaluation.results import refuse_not_finite
 from engine.files import write_text
 from engine.registry import Registry
 from engine.structures import Detections
@@ -47,11 +47,7 @@ def result_entries(
     """
     entries = []
     for name, found in detections:
-        if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
-            raise InputError(
-                f"image {shown(name)}: the box or score of a detection is not finite;"
-                " the weights have probably diverged, train with a lower SOLVER.BASE_LR"
-            )
+        refuse_not_finite(name, found)
         kept = found[found.scores >= min_score]
         rows = zip(_short(kept.boxes.numpy()), _short(kept.scores.numpy()), kept.labels.tolist(), strict=True)
         entries.extend(

@@ -19,6 +19,15 @@ from engine.structures import boxes as box_ops
 KEYS = ("image_id", "category_id", "bbox", "score")
 
 
+def refuse_not_finite(image: ImageId, found: Detections) -> None:
+    """Raise an `InputError` that names the image if a box or score of it is not finite."""
+    if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
+        raise InputError(
+            f"image {shown(image)}: the box or score of a detection is not finite;"
+            " the weights have probably diverged, train with a lower SOLVER.BASE_LR"
+        )
+
+
 def to_coco_results(
     detections: Mapping[ImageId, Detections], category_ids: Sequence[CategoryId]
 ) -> list[dict[str, Any]]:
@@ -40,11 +49,7 @@ def to_coco_results(
     """
     results = []
     for image_id, found in detections.items():
-        if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
-            raise InputError(
-                f"image {shown(image_id)}: the box or score of a detection is not finite;"
-                " the weights have probably diverged, train with a lower SOLVER.BASE_LR"
-            )
+        refuse_not_finite(image_id, found)
         boxes_xywh = box_ops.to_xywh(found.boxes).tolist()  # (D, 4)
         rows = zip(boxes_xywh, found.scores.tolist(), found.labels.tolist(), strict=True)
         results.extend(

@@ -1,6 +1,6 @@
 """Test-time augmentation: a model looks at scaled and mirrored copies of each image, and what it found is merged.
 
-Shapes: N images, H W.
+Shapes: N images, C channels, H W.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class AugmentedDetector(nn.Module):
         model: its `detect`, or with `suppress_first=False` its `candidates`, takes a list of normalised images; see
             `modeling.detector`.
         views: the first one is the plain pass; boxes are merged in its pixels.
-        normalize: BGR image (3, H, W) in 0..255, uint8 or float32 -> the float image that the model sees.
+        normalize: BGR image (C, H, W) in 0..255, uint8 or float32 -> the float image that the model sees.
         merge: boxes, scores, labels of all views -> of one image, highest score first; see `layers.voting`.
         max_detections: per image after merging (more where scores tie with the last one), 0 for no limit.
         suppress_first: merge the detections of each pass, not its candidates before suppression.
@@ -87,7 +87,7 @@ class AugmentedDetector(nn.Module):
         """Detections of each image in its own pixels, highest score first.
 
         Args:
-            images: N images BGR (3, H_i, W_i) in 0..255, uint8, or float32 if their files have more than 8 bits; or a
+            images: N images BGR (C, H_i, W_i) in 0..255, uint8, or float32 if their files have more than 8 bits; or a
                 batch of such.
         """
         if isinstance(images, ImageBatch):

@@ -62,7 +62,7 @@ class ImagePredictor:
         at once. Others do not, since padding changes what a model finds.
 
         Args:
-            image: BGR (H, W, 3) or grey (H, W), uint8 or of another real type, which the range of values brings to
+            image: BGR (H, W, C) or grey (H, W), uint8 or of another real type, which the range of values brings to
                 0..255; a path; or a list of either.
 
         Raises:
@@ -79,7 +79,7 @@ class ImagePredictor:
         return found
 
     def prepare(self, image: Image) -> tuple[Tensor, tuple[int, int]]:
-        """What the model sees of an image, (3, H', W'), and the (height, width) of the image itself."""
+        """What the model sees of an image, (C, H', W'), and the (height, width) of the image itself."""
         pixels = self.pixels(image)
         tensor, _ = self.transform(pixels)
         return tensor, pixels.shape[:2]

@@ -32,5 +32,5 @@ class Backbone(nn.Module):
         return tuple(self.fpn.strides)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) -> the levels, each (N, out_channels, about H / strides[l], about W / strides[l])."""
+        """(N, C, H, W) -> the levels, each (N, out_channels, about H / strides[l], about W / strides[l])."""
         return self.fpn(self.body(images))

@@ -12,7 +12,7 @@ from engine.modeling.selection import Selection
 from engine.structures import Detections, ImageBatch, Targets
 
 Images = ImageBatch | Sequence[Tensor]
-"""A batch, or float images (3, H_i, W_i), normalised."""
+"""A batch, or float images (C, H_i, W_i), normalised."""
 
 
 class GeneralizedRCNN(nn.Module):
@@ -22,7 +22,7 @@ class GeneralizedRCNN(nn.Module):
     layers such as norms and dropout. The last two keep no state, so threads may share a model in evaluation mode.
 
     Args:
-        backbone: images (N, 3, H, W) -> pyramid.
+        backbone: images (N, C, H, W) -> pyramid.
         rpn: dense stage, see `dense.stage.DenseStage` and `two_stage.rpn.RPN`.
         roi_heads: second stage, see `two_stage.roi_heads`; None for a detector of one stage.
         size_divisibility: the padded height and width are multiples of it when images come as a list.

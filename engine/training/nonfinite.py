@@ -30,7 +30,7 @@ class NonFinite(InputError):
 def save_batches(path: Path, batches: Sequence[Batch]) -> str:
     """Write batches as the model saw them, for `torch.load(path, weights_only=True)`; returns a sentence about it.
 
-    "batches" is a list of dictionaries: "images" (N, 3, H, W) float32, normalised and padded; "sizes", N pairs (height,
+    "batches" is a list of dictionaries: "images" (N, C, H, W) float32, normalised and padded; "sizes", N pairs (height,
     width) without padding; "targets", N dictionaries of "image_id", "boxes" (M, 4) xyxy, "labels" (M,) and
     "ignore" (M,).
     """

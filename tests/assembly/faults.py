@@ -333,6 +333,13 @@ def left_and_right_mirrored(toy: Toy) -> None:
         data["categories"][0]["name"], data["categories"][1]["name"] = "left_edge", "right_edge"
 
 
+@fault("CLASS_FLIPPED")
+def left_and_right_mirrored_by_a_step(toy: Toy) -> None:
+    left_and_right_mirrored(toy)
+    steps = "[{'name': 'HorizontalFlip', 'prob': 0.3}]"
+    toy.set("INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 0, "INPUT.AUGMENTATIONS", steps)
+
+
 @fault("CLASS_UNTRAINED", "CLASS_EMPTY")
 def class_in_validation_only(toy: Toy) -> None:
     toy.train["annotations"] = [row for row in toy.boxes if row["category_id"] != 2]

@@ -36,15 +36,15 @@ def config(tmp_path: Path, write_coco: WriteCoco) -> Path:
 
 def test_pages(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "out"
-    main("--config-file", config, "--output", out, "--num-images", 7, "--per-page", 4, "--columns", 2)
+    main("--config-file", config, "--output-dir", out, "--num-images", 7, "--per-page", 4, "--columns", 2)
     names = ["page_001_iterations_0_to_0.png", "page_002_iterations_1_to_1.png"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert cv2.imread(str(out / names[0])).shape[1] == 2 * 480 + 3 * 8
     assert f"7 images, from iteration 0 on, drawn into {out}" in capsys.readouterr().out
-    main("--config-file", config, "--output", out, "--num-images", 99, "--iteration", 2)
+    main("--config-file", config, "--output-dir", out, "--num-images", 99, "--iteration", 2)
     assert "4 images, from iteration 2 on" in capsys.readouterr().out  # the run ends there
     with pytest.raises(InputError, match="the run ends before iteration 3; see SOLVER.MAX_ITER"):
-        main("--config-file", config, "--output", out, "--iteration", 3)
+        main("--config-file", config, "--output-dir", out, "--iteration", 3)
 
 
 @pytest.mark.parametrize("to_bgr255", [True, False])

@@ -113,7 +113,7 @@ def test_folds_of_a_format_other_than_coco(tmp_path: Path) -> None:
             ["tools/convert_dataset.py", "ann", "out", "--to", "voc", "--from", "tx"],
             "--from: nothing is registered as tx",
         ),
-        (["tools/convert_dataset.py", "ann", "ann", "--to", "voc"], "ann: exists already; name another one"),
+        (["tools/convert_dataset.py", "ann", "ann", "--to", "voc"], "ann: exists already; name another place"),
         (["tools/convert_dataset.py", "none", "out", "--to", "voc"], "none: cannot be read"),
         (["tools/convert_dataset.py", "ann", "out", "--to", "yolo"], "its size is not known"),
         (

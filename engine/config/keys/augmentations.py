@@ -16,7 +16,7 @@ def _prob(default: float = 0.5) -> Key:
 
 
 # fmt: off
-_FILL = _argument("fill", -1.0, "Grey level of what is empty in 0..255; -1: the mean colour of the image.",
+_FILL = _argument("fill", -1.0, "Grey level (0..255) of what has no image; -1: the mean colour of the image.",
     between=(-1, 255))
 _MIN_VISIBILITY = _argument("min_visibility", 0.25, "A box of which less than this share of the area remains becomes "
     "an ignore region.", between=(0, 1))
@@ -70,10 +70,11 @@ _STEPS = {
         _prob(),
         _argument("sigma", (2.0, 10.0), "Standard deviation, levels of 0..255.", length=LOW_AND_HIGH, between=(0, 255)),
     ),
-    "JPEG": (_prob(), _argument("quality", (30, 90), "Quality.", length=LOW_AND_HIGH, between=(1, 100))),
+    "JPEG": (_prob(), _argument("quality", (30, 90), "Quality of the encoder.", length=LOW_AND_HIGH, between=(1, 100))),
     "CLAHE": (
         _prob(),
-        _argument("clip_limit", (1.0, 4.0), "Limit of the contrast.", length=LOW_AND_HIGH, between=(0.01, 100)),
+        _argument("clip_limit", (1.0, 4.0), "Limit of the contrast within a tile.", length=LOW_AND_HIGH,
+            between=(0.01, 100)),
         _argument("num_tiles", 8, "Tiles along each side.", between=(1, 64)),
     ),
     "Cutout": (

@@ -26,7 +26,7 @@ _CATALOG = Entries(
         "type": key("DATASETS.CATALOG.NAME.type", "CocoDataset", "The class of the data set; may be missing.",
             words=("CocoDataset",), registry="engine.data.dataset.DATASET_TYPES"),
         "repeat": key("DATASETS.CATALOG.NAME.repeat", 1.0, "How often each of its images is used in a pass over the "
-            "training images, on average; may be a fraction, and may be missing.", between=(0.001, 1000)),
+            "training images, on average; may be a fraction, and may be missing.", ours=True, between=(0.001, 1000)),
     },
 )
 _CLASS_MAP = Entries("names of classes", "a name, or \"\"", {},
@@ -51,8 +51,8 @@ KEYS = [
         "or auto: not where the annotations state the size of the image as stored.", ours=True,
         words=("auto", "apply", "ignore")),
     key("INPUT.VALUE_RANGE", (), "(low, high): the values of images of more than 8 bits, or floats, that become 0 and "
-        "255; () is measured on the training images and stored in the checkpoint. Others are not affected.", ours=True,
-        type=tuple[float, ...], between=(-1e30, 1e30)),
+        "255; () is measured on the training images and stored in the checkpoint. Images of 8 bits are not affected.",
+        ours=True, type=tuple[float, ...], between=(-1e30, 1e30)),
     key("INPUT.TO_BGR255", True, "True: BGR in 0..255 (Caffe2 weights); False: RGB in 0..1 (torchvision weights). "
         "Of 4 CHANNELS the first three are colours; other numbers keep their order."),
     key("INPUT.HORIZONTAL_FLIP_PROB_TRAIN", 0.5, "Probability of mirroring left to right.", ours=True, between=(0, 1)),

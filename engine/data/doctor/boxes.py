@@ -48,13 +48,13 @@ UNDER_A_PIXEL = declare(
     "BOX_UNDER_A_PIXEL",
     "warning",
     "After resizing, a side of the box is shorter than a pixel. It teaches little.",
-    "Train at a larger size or on tiles, or remove these boxes.",
+    "Train at a larger size or on tiles (TILING), or remove these boxes.",
 )
 TINY = declare(
     "BOX_TINY",
     "note",
     f"After resizing, the square root of a box's area is below {_TINY} pixels. A warning if half of the boxes are.",
-    "Raise INPUT.MIN_SIZE_TRAIN and MAX_SIZE_TRAIN, or train on tiles.",
+    "Raise INPUT.MIN_SIZE_TRAIN and MAX_SIZE_TRAIN, or train on tiles (TILING).",
 )
 SLENDER = declare(
     "BOX_SLENDER",

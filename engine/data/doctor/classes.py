@@ -35,13 +35,13 @@ RARE = declare(
     "CLASS_RARE",
     "note",
     f"A class has fewer than {_FEW} boxes in the training sets.",
-    "Label more of them, repeat their images, or leave the class out.",
+    "Label more of them, repeat their images (DATALOADER.REPEAT_THRESHOLD), or leave the class out (DATASETS.CLASSES).",
 )
 UNEVEN = declare(
     "CLASS_UNEVEN",
     "note",
     f"The most frequent class has {_UNEVEN} times as many boxes as the rarest. A warning from {_VERY_UNEVEN} times on.",
-    "Show images of rare classes more often (class-balanced sampling), or label more of them.",
+    "Set DATALOADER.REPEAT_THRESHOLD, which repeats images of rare classes, or label more of them.",
 )
 ONLY_ONE = declare(
     "CLASS_ONLY_ONE",
@@ -53,7 +53,7 @@ ALIKE = declare(
     "CLASS_ALIKE",
     "warning",
     "The names of two classes differ only in case, blanks, separators or a plural s.",
-    "If they mean the same, give them the same name.",
+    "If they mean the same, give them the same name (DATASETS.CLASS_MAP).",
 )
 NUMBERED = declare(
     "CLASS_NUMBERED",
@@ -65,19 +65,20 @@ FLIPPED = declare(
     "CLASS_FLIPPED",
     "warning",
     "A class name says left or right, but images are mirrored in training.",
-    "Set INPUT.HORIZONTAL_FLIP_PROB_TRAIN 0.",
+    "Set INPUT.HORIZONTAL_FLIP_PROB_TRAIN 0, and use no step of INPUT.AUGMENTATIONS that mirrors.",
 )
 UNTRAINED = declare(
     "CLASS_UNTRAINED",
     "warning",
     "A test or validation set has boxes of a class that the training sets have none of.",
-    "Split the data so that each class is in both, or leave the class out.",
+    "Split the data so that each class is in both (tools/split_dataset.py --stratify), or leave the class out.",
 )
 UNTESTED = declare(
     "CLASS_UNTESTED",
     "note",
     "The training sets have boxes of a class that no test or validation set has.",
-    "Split the data so that each class is in both; without objects the class has no figures and no threshold.",
+    "Split the data so that each class is in both (tools/split_dataset.py --stratify); without objects the class has "
+    "no figures and no threshold.",
 )
 IDS_DIFFER = declare(
     "CLASS_IDS_DIFFER",
@@ -94,8 +95,8 @@ SHIFTED = declare(
 DIFFERENT = declare(
     "CLASS_SHARES_DIFFER",
     "note",
-    "A test or validation set has quite other shares of the classes than the training sets.",
-    "Split the data by chance, stratified by class.",
+    "The shares of the classes in a test or validation set are far from those in the training sets.",
+    "Split the data at random, stratified by class (tools/split_dataset.py --stratify).",
 )
 
 

@@ -49,8 +49,8 @@ EMPTY = declare(
     "IMAGES_EMPTY",
     "note",
     "More than half of the images have no box. A warning if nine in ten have none.",
-    "If they should have boxes, look for lost annotations; if they are really empty, set the share of empty images per "
-    "batch, or leave them out with DATALOADER.FILTER_EMPTY.",
+    "If they should have boxes, look for lost annotations; if they are really empty, set their share of each batch "
+    "(DATALOADER.EMPTY_SHARE), or leave them out (DATALOADER.FILTER_EMPTY).",
 )
 IGNORED = declare(
     "IGNORED_MANY",
@@ -62,19 +62,19 @@ LONG = declare(
     "IMAGE_LONG",
     "note",
     f"An image is more than {_LONG} times as long as wide: its short side becomes tiny after resizing.",
-    "Cut such images into tiles.",
+    "Cut such images into tiles (TILING).",
 )
 ENLARGED = declare(
     "IMAGE_ENLARGED",
     "note",
-    f"Images are enlarged by {_ENLARGED:g} and more, which takes time and shows nothing new.",
+    f"Images are enlarged {_ENLARGED:g} times or more, which takes time and shows nothing new.",
     "Lower INPUT.MIN_SIZE_TRAIN and MIN_SIZE_TEST.",
 )
 REDUCED = declare(
     "IMAGE_REDUCED",
     "note",
-    f"Images are reduced to {_REDUCED:g} of their size and less: small objects vanish.",
-    "Raise INPUT.MIN_SIZE_TRAIN and MAX_SIZE_TRAIN, or use tiles.",
+    f"Images are reduced to {_REDUCED:g} of their size or less: small objects vanish.",
+    "Raise INPUT.MIN_SIZE_TRAIN and MAX_SIZE_TRAIN, or use tiles (TILING).",
 )
 UNLISTED = declare(
     "FILE_UNLISTED",
@@ -142,7 +142,7 @@ def _sizes(examined: ExaminedSet) -> Iterator[Finding]:
     ratios, scales = sides.max(1) / sides.min(1), examined.scales
     for code, which, text in (
         (LONG, known & (ratios > _LONG), f"are more than {_LONG} times as long as wide"),
-        (ENLARGED, known & (scales >= _ENLARGED), f"are enlarged by {_ENLARGED:g} or more"),
+        (ENLARGED, known & (scales >= _ENLARGED), f"are enlarged {_ENLARGED:g} times or more"),
         (REDUCED, known & (scales <= _REDUCED), f"are reduced to {_REDUCED:g} of their size or less"),
     ):
         if count := int(which.sum()):

@@ -36,7 +36,7 @@ TURNED = declare(
     "note",
     "An image file has an orientation (EXIF or TIFF). It is turned upright, unless the stated size is that of the image"
     " as stored.",
-    "Look at the boxes of these images (tools/draw_dataset.py); programs that ignore the orientation see them turned.",
+    "Look at the boxes of these images (tools/draw_dataset.py); INPUT.ORIENTATION decides whether they are turned.",
 )
 DEEP = declare(
     "IMAGE_DEEP",
@@ -59,7 +59,7 @@ MIXED_DEPTH = declare(
 MIXED_CHANNELS = declare(
     "IMAGE_CHANNELS_DIFFER",
     "note",
-    "Some images are grey, others colour, others have transparency. All are converted to colour.",
+    "Some images are grey, others colour, others have transparency. All are converted to INPUT.CHANNELS.",
     "If only one class or split has grey images, the model may learn that; convert all to one kind.",
 )
 

@@ -22,7 +22,7 @@ SAME_SET = declare(
     "SPLIT_SAME_SET",
     "warning",
     "Training and test or validation use the same data set: the figures say how well the model has memorised it.",
-    "Split the data, and test on images that are not trained on.",
+    "Split the data (tools/split_dataset.py), and test on images that are not trained on.",
 )
 SAME_FILE = declare(
     "SPLIT_SAME_FILE",
@@ -46,7 +46,7 @@ NEAR = declare(
     "SPLIT_NEAR_DUPLICATE",
     "warning",
     "An image in a training set and one in a test or validation set look the same.",
-    "Look at the pairs; keep copies, crops and frames of one film in the same split.",
+    "Look at the pairs; keep copies, crops and frames of one video in the same split (tools/split_dataset.py --group).",
 )
 COPIES = declare(
     "IMAGE_IDENTICAL",
@@ -58,7 +58,7 @@ NEAR_COPIES = declare(
     "IMAGE_NEAR_DUPLICATE",
     "note",
     "Images of one data set look the same.",
-    "Keep them in the same split, and do not count them as different images.",
+    "Keep them in the same split (tools/split_dataset.py --group), and do not count them as different images.",
 )
 
 

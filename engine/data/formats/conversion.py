@@ -24,7 +24,7 @@ from engine.data.formats.values import whole_number
 from engine.data.image_paths import find_file_names
 from engine.data.sizes import measure_sizes
 from engine.errors import InputError, listed, shown
-from engine.files import new_folder
+from engine.files import new_folder, refuse_existing
 from engine.log import get_logger
 from engine.registry import lookup
 
@@ -57,8 +57,7 @@ def convert(
     """
     writer = lookup(WRITERS, format_name, "--to")
     is_file = output.suffix.lower() == SINGLE_FILES.get(format_name)
-    if os.path.lexists(output):
-        raise InputError(f"{output}: exists already; name another one, or remove it")
+    refuse_existing(output)
     if is_file and transfer:
         raise InputError(f"{output}: is a file; name a folder for annotations and images")
     if img_dir is not None:

@@ -233,7 +233,7 @@ def _add_row(row: Sequence[str], columns: _Columns, where: str, images: ImageNam
         raise InputError(f"{where}: its box has no class")
     box = to_xywh(numbers) if columns.is_corners else tuple(map(float, numbers))
     if box is None:
-        raise InputError(f"{where}: its box is too large for a number")
+        raise InputError(f"{where}: its box is too large for a number; correct it")
     is_ignored = (
         flag(row[columns.ignore].strip() or "0") if columns.ignore is not None and columns.ignore < len(row) else False
     )

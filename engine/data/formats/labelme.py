@@ -42,7 +42,7 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
     folder = ann_file if is_folder else ann_file.parent
     names = files_below(folder, (".json",)) if is_folder else [ann_file.name]
     if not names:
-        raise InputError(f"{ann_file}: holds no JSON files")
+        raise InputError(f"{ann_file}: holds no JSON files; name the folder that does")
     images = ImageNames(img_dir)
     found = Collector(ann_file, find_class_list(folder))
     for name in names:
@@ -121,7 +121,7 @@ def _add_shapes(shapes: Sequence[Any], path: Path, file_name: str, found: Collec
     for (label, _), parts in groups.items():
         box = _box([point for points, _ in parts for point in points])
         if box is None:
-            raise InputError(f"{path}: a box of {shown(label)} is too large for a number")
+            raise InputError(f"{path}: a box of {shown(label)} is too large for a number; correct it")
         found.add_box(file_name, label, box, any(is_ignored for _, is_ignored in parts))
 
 

@@ -19,6 +19,7 @@ from engine.data.formats.values import exact, whole_number
 from engine.data.image_file import IMAGE_SUFFIXES
 from engine.data.image_paths import find_file_names
 from engine.errors import InputError
+from engine.files import read_bytes
 from engine.log import get_logger
 from engine.registry import lookup
 
@@ -69,7 +70,7 @@ def recognise(ann_file: Path) -> str:
 
 def looks_like_coco(path: Path) -> bool:
     """Whether the start of a JSON file has one of the keys of COCO files."""
-    return bool(_COCO_KEYS.search(_head(path)))
+    return bool(_COCO_KEYS.search(read_bytes(path, _HEAD)))
 
 
 def _of_file(path: Path) -> list[str]:
@@ -78,21 +79,13 @@ def _of_file(path: Path) -> list[str]:
         return ["voc"]
     if suffix in (".yaml", ".yml"):
         return ["yolo"]
-    head = _head(path)
+    head = read_bytes(path, _HEAD)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if suffix == ".json" or start in (b"{", b"["):
         return _of_json(head, start)
     if suffix in (".csv", ".tsv"):
         return ["csv"]
     return _of_text(path, read_text(path)) if suffix in (".txt", "") else []
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(_HEAD)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _of_json(head: bytes, start: bytes) -> list[str]:
@@ -121,7 +114,7 @@ def _of_folder(folder: Path) -> list[str]:
     found = []
     if files_below(folder / "Annotations", (".xml",)) or files_below(folder, (".xml",)):
         found.append("voc")
-    heads = [_head(folder / name) for name in islice(files_below(folder, (".json",)), _SAMPLE)]
+    heads = [read_bytes(folder / name, _HEAD) for name in islice(files_below(folder, (".json",)), _SAMPLE)]
     kinds = [_of_json(head, head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1])[0] for head in heads]
     if "labelme" in kinds:
         found.append("labelme")

@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from engine.errors import InputError, shown
+from engine.files import read_bytes
 
 _MAX_DEPTH = 64
 _ENCODING = re.compile(rb"""<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
@@ -29,10 +30,7 @@ def read_xml(path: str | Path) -> Element:
     Raises:
         InputError: the file cannot be read, or is not such XML (names the line).
     """
-    try:
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    data = read_bytes(path)
     data, encoding = _decoded(data, path)
     parser = expat.ParserCreate(encoding)
     builder, depth = TreeBuilder(), 0

@@ -6,6 +6,7 @@ import codecs
 from pathlib import Path
 
 from engine.errors import InputError
+from engine.files import read_bytes
 
 _MARKS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -16,10 +17,7 @@ def read_text(path: str | Path) -> str:
     Raises:
         InputError: the file cannot be read, or is no such text (names the line).
     """
-    try:
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    data = read_bytes(path)
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8-sig")
     try:
         text = data.decode(encoding)

@@ -45,7 +45,7 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
     folder = ann_file if is_folder else ann_file.parent
     names = annotation_files(ann_file) if is_folder else [ann_file.name]
     if not names:
-        raise InputError(f"{ann_file}: holds no text files (.txt) of annotations")
+        raise InputError(f"{ann_file}: holds no text files (.txt) of annotations; name the folder that does")
     images = ImageNames(img_dir)
     found = Collector(ann_file, find_class_list(folder))
     num_guessed = 0
@@ -121,5 +121,5 @@ def _add_line(line: str, where: str, file_name: str, found: Collector) -> None:
         raise InputError(f"{where}: has more than x1 y1 x2 y2 class (a polygon or a score?): {shown(line)}")
     box = to_xywh(corners)
     if box is None:
-        raise InputError(f"{where}: its box is too large for a number")
+        raise InputError(f"{where}: its box is too large for a number; correct it")
     found.add_box(file_name, class_name, box)

@@ -108,7 +108,7 @@ def _sources(ann_file: Path) -> tuple[Path, list[tuple[str, Path | None]]]:
         folder = inside if inside.is_dir() else ann_file
         names = files_below(folder, (".xml",))
         if not names:
-            raise InputError(f"{ann_file}: holds no XML files")
+            raise InputError(f"{ann_file}: holds no XML files; name the folder that does")
         return folder, [(name[: -len(".xml")], folder / name) for name in names]
     folder = next((each / "Annotations" for each in ann_file.parents if (each / "Annotations").is_dir()), None)
     if folder is None:
@@ -161,7 +161,7 @@ def _add(root: Element, path: Path, file_name: str, found: Collector, notes: Cou
         corners = [_corner(element.find("bndbox"), side, where) for side in _CORNERS]
         box = to_xywh(corners)
         if box is None:
-            raise InputError(f"{where}: its box is too large for a number")
+            raise InputError(f"{where}: its box is too large for a number; correct it")
         difficult = flag(element.findtext("difficult"))
         if difficult is None:
             raise InputError(f"{where}: <difficult> must be 0 or 1, not {shown(element.findtext('difficult'))}")

@@ -71,7 +71,7 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
                 continue  # the image itself cannot be read either
             box = _box(numbers, tuple(size))
             if box is None:
-                raise InputError(f"{where}: its box is too large for a number")
+                raise InputError(f"{where}: its box is too large for a number; correct it")
             found.add_box(name, names[class_number] if names else str(class_number), box)
     num_empty = sum(not rows.get(name) for name, _ in pairs)
     logger.info("%s: %d of %d images have no text file or an empty one: no boxes", ann_file, num_empty, len(pairs))

@@ -1,9 +1,9 @@
 """Transforms from an image as read to the input of the model, applied to the boxes as well.
 
-A transform is a callable `(image, targets) -> (image, targets)` on a BGR tensor (3, H, W), uint8, or float32 in 0..255
-if the file has more than 8 bits, and keeps this type; `Normalize` ends the chain with a float32 tensor. Random
-transforms draw from torch's default generator, like those of `torchvision.transforms.v2`, which can therefore stand in
-the same chain; `random_state` makes what they draw a function of a key.
+A transform is a callable `(image, targets) -> (image, targets)` on a tensor (C, H, W), BGR if it has three channels,
+uint8, or float32 in 0..255 if the file has more than 8 bits, and keeps this type; `Normalize` ends the chain with a
+float32 tensor. Random transforms draw from torch's default generator, like those of `torchvision.transforms.v2`, which
+can therefore stand in the same chain; `random_state` makes what they draw a function of a key.
 
 Pixels are transformed by torchvision.transforms.v2, boxes by `box_ops`, since tv_tensors have no inclusive-pixel
 convention.

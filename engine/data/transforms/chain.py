@@ -18,8 +18,8 @@ from engine.structures import INCLUSIVE, PixelConvention, Targets
 class Transform:
     """A chain of transforms for an image as read.
 
-    Call it with BGR pixels (H, W, 3), as `engine.data.image_file.read_image` returns them, and targets; it returns a
-    float32 tensor (3, H', W') and the targets in its pixels. Without targets (an image to predict on) it returns None
+    Call it with pixels (H, W, C), as `engine.data.image_file.read_image` returns them, and targets; it returns a
+    float32 tensor (C, H', W') and the targets in its pixels. Without targets (an image to predict on) it returns None
     in their place. `scene` is for steps that need more than the image, see `Scene`.
     """
 
@@ -29,7 +29,7 @@ class Transform:
     def __call__(
         self, image: np.ndarray, targets: Targets | None = None, scene: Scene | None = None
     ) -> tuple[Tensor, Targets | None]:
-        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # (3, H, W), no copy
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # (C, H, W), no copy
         current = Targets.empty(image_id=-1, size=image.shape[:2]) if targets is None else targets
         for step in self.steps:
             tensor, current = apply(step, tensor, current, scene)
