@@ -125,26 +125,24 @@ def _similar_pairs(examined: ExaminedSet) -> tuple[np.ndarray, np.ndarray, np.nd
     rows = np.flatnonzero(boxes.trainable)
     order = rows[np.lexsort((boxes.corners[rows, 0], boxes.images[rows]))]
     corners, far, images = boxes.corners[order], boxes.far[order], boxes.images[order]
-    areas = np.prod(far - corners, axis=1)
     firsts, seconds, identical = [], [], []
     left = np.arange(len(order))
-    with np.errstate(over="ignore", invalid="ignore"):
-        width = (far - corners)[:, 0]
-        for step in range(1, _NEIGHBOURS + 1):
-            left = left[left + step < len(order)]
-            right = left + step
-            # Those whose left edges lie further apart than a tenth of the width have no later partner either.
-            near = (images[left] == images[right]) & (corners[right, 0] - corners[left, 0] <= 0.1 * width[left])
-            left, right = left[near], right[near]
-            if not len(left):
-                break
-            sides = np.minimum(far[left], far[right]) - np.maximum(corners[left], corners[right])
-            overlap = sides.clip(0).prod(1)
-            similar = overlap >= _SAME_IOU * (areas[left] + areas[right] - overlap)
-            a, b = left[similar], right[similar]
-            firsts.append(order[a])
-            seconds.append(order[b])
-            identical.append((corners[a] == corners[b]).all(1) & (far[a] == far[b]).all(1))
+    areas, width = np.prod(far - corners, axis=1), (far - corners)[:, 0]
+    for step in range(1, _NEIGHBOURS + 1):
+        left = left[left + step < len(order)]
+        right = left + step
+        # Those whose left edges lie further apart than a tenth of the width have no later partner either.
+        near = (images[left] == images[right]) & (corners[right, 0] - corners[left, 0] <= 0.1 * width[left])
+        left, right = left[near], right[near]
+        if not len(left):
+            break
+        sides = np.minimum(far[left], far[right]) - np.maximum(corners[left], corners[right])
+        overlap = sides.clip(0).prod(1)
+        similar = overlap >= _SAME_IOU * (areas[left] + areas[right] - overlap)
+        a, b = left[similar], right[similar]
+        firsts.append(order[a])
+        seconds.append(order[b])
+        identical.append((corners[a] == corners[b]).all(1) & (far[a] == far[b]).all(1))
     if not firsts:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool)
     return np.concatenate(firsts), np.concatenate(seconds), np.concatenate(identical)

@@ -168,7 +168,8 @@ Check = Callable[[Case], Iterable[Finding]]
 
 def run_checks(case: Case) -> list[Finding]:
     """The findings of all checks, in the order in which these are registered."""
-    return merged([*case.said, *_found(case)])
+    with np.errstate(all="ignore"):  # 1e308 is a number that JSON may hold
+        return merged([*case.said, *_found(case)])
 
 
 def _found(case: Case) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,20 @@ def test_pairs_of_similar_boxes_are_found_among_many(write_coco: WriteCoco) -> N
     found = run_checks(Case(tuple(examine(open_coco(write_coco([(1, 20, 40)], rows)), 20, 40))))
     counts = {each.code: each.count for each in found}
     assert counts["BOX_CONFLICT"] == 2 and counts["BOX_NEARLY_REPEATED"] == 1
+
+
+@pytest.mark.parametrize("with_sizes", [True, False])
+def test_any_numbers_are_checked_without_a_warning(write_coco: WriteCoco, tmp_path: Path, with_sizes: bool) -> None:
+    odd = [1e308, -1e308, 1e-308, 0, 5, 20]
+    boxes = [[a, b, c, d] for a in odd for b in odd[3:] for c in odd for d in odd[:5:2]]
+    rows = [annotation(1 + k % 3, (3, 7)[k % 2], box, area=box[2]) for k, box in enumerate(boxes)]
+    folder = write_coco([(number, 20, 40) for number in (1, 2, 3)], rows, with_sizes=with_sizes)
+    for image in (folder / "images").iterdir() if not with_sizes else ():
+        image.unlink()  # so that sizes are unknown
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = run_checks(Case(tuple(examine(open_coco(folder), 20, 40))))
+    assert {"BOX_NO_AREA", "AREA_WRONG"} <= {each.code for each in found}
 
 
 def test_codes_are_declared_once_and_have_a_known_severity() -> None:
