@@ -88,7 +88,7 @@ def check_data(
         on_images: called with the number of images that will be opened; what it returns is called after each.
     """
     import_modules(cfg.IMPORTS)
-    with _silent():
+    with silent():
         examined, said = _open_all(cfg)
         train = [each for each in examined if "train" in each.roles]
         class_names = train[0].class_names if train else ()
@@ -151,7 +151,7 @@ def plan_of(cfg: CfgNode, num_images: int) -> Plan:
     """What `cfg` says of a training on so many images, or tiles."""
     length = run_length(cfg, num_images)
     steps = length.steps if cfg.SOLVER.SCHEDULE == "multistep" else ()
-    with _silent():  # the start of a training says how the rate is scaled
+    with silent():  # the start of a training says how the rate is scaled
         rate = base_lr(cfg)
     return Plan(
         max_iter=length.max_iter,
@@ -351,6 +351,7 @@ def _heard() -> Iterator[list[str]]:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
+    """The engine warns of nothing within the block, for what is said otherwise."""
     with _heard():
         yield

@@ -8,7 +8,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from engine.assembly.doctor import Checkup
+from engine.assembly.doctor import Checkup, silent
 from engine.data import catalog
 from engine.data.doctor.boxes import CORNERS, RELATIVE
 from engine.data.doctor.fix import FileFacts, cleaned
@@ -49,7 +49,11 @@ def _fix_one(cfg: CfgNode, checkup: Checkup, name: str, folder: Path, record: di
         record[name] = {"not_fixed": str(error)}
         return f"{name}: not fixed: {error}"
     output = f"{name}.json".replace("/", "_")
-    write_json(folder / output, data)
+    try:
+        write_json(folder / output, data)
+    except (ValueError, RecursionError):  # outside the lists that are cleaned
+        record[name] = {"not_fixed": "it holds NaN, infinities or lists nested too deeply"}
+        return f"{name}: not fixed: {record[name]['not_fixed']}"
     record[name] = {"from": str(paths.ann_file), "to": output, "changes": [each.record() for each in changes]}
     counts = Counter(f"{each.code} {'removed' if each.text.startswith('removed') else 'corrected'}" for each in changes)
     words = ", ".join(f"{count} {what}" for what, count in counts.items())
@@ -67,7 +71,8 @@ def _facts(checkup: Checkup, name: str, paths: catalog.DatasetPaths) -> tuple[An
         for row in images
         if isinstance(row, dict) and isinstance(row.get("file_name"), str)
     }
-    found = find_file_names(name, paths.img_dir, list(stated))
+    with silent():  # the check has said it
+        found = find_file_names(name, paths.img_dir, list(stated))
     sizes, unreadable = {}, {}
     for (written, size), actual in zip(stated.items(), found, strict=True):
         try:

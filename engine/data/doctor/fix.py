@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +34,9 @@ class Change:
     text: str
 
     def record(self) -> Row:
-        """Plain values, for JSON."""
-        return dict(vars(self))
+        """Plain values, for JSON; an id that is none is text."""
+        own = identifier(self.id)
+        return {**vars(self), "id": shown(self.id) if own is None and self.id is not None else own}
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,16 @@ def cleaned(data: Any, files: FileFacts, only_refused: bool = False) -> tuple[Ro
         InputError: `data` cannot be cleaned by rule: its outline, its images or its categories are faulty, or its
             category ids look shifted.
     """
-    data = copy.deepcopy(data)
     annotations = data.get("annotations", []) if isinstance(data, dict) else None
     rows = [data.get(key) if isinstance(data, dict) else None for key in ("images", "categories")]
     if not all(isinstance(each, list) and all(isinstance(row, dict) for row in each) for each in [annotations, *rows]):
         raise InputError("images, categories and annotations must be lists of objects; correct the file by hand")
     if shifted := shifted_ids(data):
         raise InputError(f"{shifted.message}; correct them by hand")
+    # Rows are changed below, and values in them replaced: a deep copy would go too deep in some files.
+    data = {**data, "images": [dict(row) for row in data["images"]]}
+    data["categories"] = [dict(row) for row in data["categories"]]
+    annotations = [dict(row) for row in annotations]
     changes: list[Change] = []
     images, categories = (
         _rows_of(read_images(data["images"])),
@@ -103,6 +108,9 @@ def cleaned(data: Any, files: FileFacts, only_refused: bool = False) -> tuple[Ro
             seen.add(key)
             kept.append(row)
     _renumber(kept, changes)
+    for what, written in (("annotation", kept), ("image", data["images"]), ("category", data["categories"])):
+        for row in written:
+            _drop_unwritable(row, what, changes)
     data["annotations"] = kept
     return data, changes
 
@@ -199,6 +207,8 @@ def _clean_annotation(row: Row, target: _Target, changes: list[Change]) -> tuple
         new = [value * target.factors[image][k % 2] for k, value in enumerate(new)]
         code = code or "SIZE_WRONG"
     x1, y1, x2, y2 = new[0], new[1], new[0] + new[2], new[1] + new[3]
+    if not all(map(math.isfinite, new)):
+        return "BOX_INVALID", f"bbox {shown(box)} is beyond any image"
     if not (x2 > x1 and y2 > y1):
         return "BOX_NO_AREA", f"bbox {shown(box)} has no area"
     if height and width:
@@ -232,7 +242,17 @@ def _correct_area(row: Row, changes: list[Change]) -> None:
     area, most = number(row["area"]), row["bbox"][2] * row["bbox"][3]
     if area is None or area <= 0 or area > most * 1.1 + 2:
         changes.append(Change("AREA_WRONG", "annotation", row.get("id"), f"area {shown(row['area'])} became {most:g}"))
-        row["area"] = most
+        row["area"] = most if math.isfinite(most) else None
+
+
+def _drop_unwritable(row: Row, what: str, changes: list[Change]) -> None:
+    """Remove what JSON does not have: NaN and infinities, which Python reads, and what is nested too deeply."""
+    for key in list(row):
+        try:
+            json.dumps(row[key], allow_nan=False)
+        except (ValueError, RecursionError):
+            changes.append(Change("VALUE_INVALID", what, row.get("id"), f"{key} removed: it cannot be written as JSON"))
+            del row[key]
 
 
 def _renumber(rows: list[Row], changes: list[Change]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -121,3 +122,14 @@ def test_any_annotations_become_readable_and_stay_so(rows: list[dict[str, Any]])
     assert list(coco.faults(fixed, "x")) == [] == list(coco.faults(readable(data), "x"))
     again, changes = cleaned(fixed, FILES)
     assert again == fixed and not changes
+
+
+def test_what_json_does_not_have_is_left_out() -> None:
+    data = content([1, 2, 3, 4], [0, 0, 1e308, 1e308])
+    data["annotations"][0] |= {"score": float("inf"), "note": "kept"}
+    data["images"][0] |= {"gain": [float("nan")], "height": None, "width": None}
+    data["annotations"][1] |= {"area": -1}
+    fixed, changes = cleaned(data, FileFacts({}, {}))
+    json.dumps(fixed, allow_nan=False)
+    assert "note" in fixed["annotations"][0] and "score" not in fixed["annotations"][0]
+    assert sorted(each.text.split(" ")[0] for each in changes if each.code == "VALUE_INVALID") == ["gain", "score"]
