@@ -43,9 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
     from engine.assembly.doctor import check_data
     from engine.assembly.doctor_fix import fix_data
     from engine.files import write_json, write_text
+    from engine.log import setup_logging
     from engine.reports.doctor_page import page
     from engine.reports.doctor_text import console_report, json_report
 
+    setup_logging()
     bars = []
 
     def on_images(count: int) -> object:
