@@ -14,6 +14,7 @@ _SLIP = 0.82  # a letter of four; not `isbbox` for `bbox`
 # another group.
 _SAME_GROUP_BONUS = 0.15
 _OTHER_GROUP_PENALTY = 0.06
+_ROUNDING = 1e-9
 
 
 def is_text(value: str) -> bool:
@@ -59,16 +60,19 @@ def nearest_key(key: str, keys: Iterable[str]) -> str | None:
     best, best_rank = None, (0.0, False, 0.0)
     for candidate in keys:
         candidate_group, _, candidate_name = candidate.upper().rpartition(".")
-        similarity = _similarity(name, candidate_name)
         if candidate_group == group:
-            similarity += _SAME_GROUP_BONUS + _abbreviation_bonus(name, candidate_name)
-        elif similarity < _SIMILAR_ENOUGH_ELSEWHERE:
-            continue
+            bonus = _SAME_GROUP_BONUS + _abbreviation_bonus(name, candidate_name)
+            similarity = _similarity(name, candidate_name, _SIMILAR_ENOUGH - bonus - _ROUNDING) + bonus
         else:
+            similarity = _similarity(name, candidate_name, _SIMILAR_ENOUGH_ELSEWHERE)
+            if similarity < _SIMILAR_ENOUGH_ELSEWHERE:
+                continue
             similarity -= _OTHER_GROUP_PENALTY
+        if similarity < max(_SIMILAR_ENOUGH, best_rank[0]):
+            continue
         is_swapped = sorted(name) == sorted(candidate_name)
         rank = (similarity, is_swapped, _similarity(group, candidate_group))
-        if similarity >= _SIMILAR_ENOUGH and rank > best_rank:
+        if rank > best_rank:
             best, best_rank = candidate, rank
     return best
 
@@ -80,7 +84,7 @@ def nearest_words(word: str, words: Iterable[str], at_most: int = 1) -> list[str
         >>> nearest_words("soft_vote", ["vote", "soft-vote"])
         ['soft-vote']
     """
-    ranked = sorted(((_similarity(word.upper(), each.upper()), each) for each in words), reverse=True)
+    ranked = sorted(((_similarity(word.upper(), each.upper(), _SIMILAR_ENOUGH), each) for each in words), reverse=True)
     return [each for similarity, each in ranked[:at_most] if similarity >= _SIMILAR_ENOUGH]
 
 
@@ -97,7 +101,14 @@ def did_you_mean(word: str, words: Iterable[str], at_most: int = 1, prefix: str 
     return f"; did you mean {' or '.join(nearest)}?" if nearest else ""
 
 
-def _similarity(a: str, b: str) -> float:
+def _similarity(a: str, b: str, least: float = 0.0) -> float:
+    """A number in [0, 1]; 0 may stand for any below `least`, which lengths and letters tell in a tenth of the time."""
+    total = len(a) + len(b)
+    if total and least > 0:
+        if 2 * min(len(a), len(b)) / total < least:
+            return 0.0
+        if 2 * sum(min(a.count(letter), b.count(letter)) for letter in set(a)) / total < least:
+            return 0.0
     return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
 
 

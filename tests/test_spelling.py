@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config.keys import KEYS as DECLARED
-from engine.spelling import did_you_mean, is_slip, nearest_key, nearest_words, normal_name
+from engine.spelling import _similarity, did_you_mean, is_slip, nearest_key, nearest_words, normal_name
 
 KEYS = list(DECLARED)
 
@@ -36,6 +36,13 @@ def test_a_slip_is_answered_with_the_key(data):
 def test_a_known_key_is_its_own_nearest(key):
     assert nearest_key(key, KEYS) == key
     assert nearest_key(key.lower(), KEYS) == key
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text("ABC_", max_size=12), st.text("ABC_", max_size=12), st.sampled_from([0.3, 0.45, 0.6, 0.8]))
+def test_what_is_passed_over_is_not_similar(a, b, least):
+    exact = _similarity(a, b)
+    assert _similarity(a, b, least) in ((exact,) if exact >= least else (exact, 0.0))
 
 
 @pytest.mark.parametrize(

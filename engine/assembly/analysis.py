@@ -15,6 +15,7 @@ from engine.assembly.convention import build_convention
 from engine.assembly.data import build_dataset, build_train_dataset, build_train_loader, build_train_transform
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model, class_count
+from engine.assembly.sizes import train_limits
 from engine.config.parts import dense_name
 from engine.data.transforms import Normalize
 from engine.errors import InputError
@@ -38,10 +39,8 @@ def analyze_anchors(
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN is empty; name at least one data set")
     datasets = [build_dataset(cfg, name) for name in cfg.DATASETS.TRAIN]
-    has_range = cfg.INPUT.MIN_SIZE_RANGE_TRAIN[0] > 0
-    min_sizes = cfg.INPUT.MIN_SIZE_RANGE_TRAIN if has_range else cfg.INPUT.MIN_SIZE_TRAIN
-    min_size = round(sum(min_sizes) / len(min_sizes))
-    max_size, divisibility = cfg.INPUT.MAX_SIZE_TRAIN, cfg.DATALOADER.SIZE_DIVISIBILITY
+    min_sizes, max_size = train_limits(cfg)
+    min_size, divisibility = round(sum(min_sizes) / len(min_sizes)), cfg.DATALOADER.SIZE_DIVISIBILITY
     tile_size = max(cfg.TILING.SIZE, 0)
     seen = collect_boxes(datasets, min_size, max_size, divisibility, max_images, seed, tile_size)
     stage = build_model(cfg, datasets[0].class_names).rpn

@@ -9,10 +9,14 @@ from yacs.config import CfgNode
 
 from engine.assembly.augmentation import build_augmentations
 from engine.assembly.data import build_dataset, measure_value_range
+from engine.assembly.tiling import is_tiled
 from engine.data.augmented import AugmentedSet, write_augmented_set
 from engine.data.dataset import ConcatDataset
 from engine.data.transforms import Transform
 from engine.errors import InputError
+from engine.log import get_logger
+
+logger = get_logger(__name__)
 
 
 def augment_dataset(
@@ -34,6 +38,8 @@ def augment_dataset(
     """
     if not cfg.INPUT.AUGMENTATIONS:
         raise InputError("INPUT.AUGMENTATIONS is empty; name the steps that make new images of the old ones")
+    if is_tiled(cfg):
+        logger.info("TILING: whole images are augmented; a training with the same block cuts the new ones into tiles")
     names = list(names) or list(cfg.DATASETS.TRAIN)
     if not names:
         raise InputError("DATASETS.TRAIN is empty; name at least one data set")

@@ -10,8 +10,8 @@ from torch import nn
 from yacs.config import CfgNode
 
 from engine.analysis.complexity import complexity
-from engine.assembly.data import train_sizes
 from engine.assembly.device import build_device
+from engine.assembly.sizes import train_limits
 from engine.assembly.solver import run_length
 from engine.data.doctor.case import Cost
 from engine.device import is_native
@@ -25,7 +25,8 @@ _STATES = {"SGD": 1, "Adam": 2, "AdamW": 2, "NAdam": 2, "RAdam": 2, "Adamax": 2}
 def estimate_cost(cfg: CfgNode, model: nn.Module, num_images: int) -> Cost:
     """What the training of `model`, which is on the CPU, will need on the device of `cfg`."""
     device = build_device(cfg)
-    short, long = max(train_sizes(cfg)), cfg.INPUT.MAX_SIZE_TRAIN
+    sizes, long = train_limits(cfg)
+    short = max(sizes)
     long = min(long, round(short * 4 / 3))  # of most cameras
     traced = (_TRACED, _TRACED)
     pixels = short * long / (traced[0] * traced[1])

@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 
 from engine.assembly.augmentation import build_augmentations
 from engine.assembly.convention import build_convention
+from engine.assembly.sizes import train_sizes
 from engine.assembly.solver import run_length
 from engine.assembly.tiling import is_tiled, with_tiles
 from engine.data import catalog, samplers, summary, transforms
@@ -137,12 +138,6 @@ def set_value_range(cfg: CfgNode, value_range: ValueRange | None) -> None:
         cfg.defrost()
         cfg.INPUT.VALUE_RANGE = value_range
         cfg.freeze()
-
-
-def train_sizes(cfg: CfgNode) -> Sequence[int]:
-    """Short sides come from MIN_SIZE_RANGE_TRAIN (both ends included) unless it starts with -1."""
-    first, last = cfg.INPUT.MIN_SIZE_RANGE_TRAIN
-    return cfg.INPUT.MIN_SIZE_TRAIN if first == -1 else range(first, last + 1)
 
 
 def report_test_data(cfg: CfgNode, dataset: LabelledImages) -> None:

@@ -17,9 +17,10 @@ from yacs.config import CfgNode
 
 from engine.analysis.anchor_fit import anchor_fit
 from engine.assembly.cost import estimate_cost
-from engine.assembly.data import build_dataset, train_sizes
+from engine.assembly.data import build_dataset
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model, num_classes
+from engine.assembly.sizes import train_limits
 from engine.assembly.solver import base_lr, run_length
 from engine.assembly.testing import detection_limits
 from engine.assembly.tiling import count_samples, is_tiled, report_tiles, with_tiles
@@ -131,8 +132,8 @@ def summarize_train_data(cfg: CfgNode, dataset: LabelledImages) -> list[summary.
     """
     summaries = None
     if is_main():  # which alone reads the headers of the files
-        limits = max(train_sizes(cfg)), cfg.INPUT.MAX_SIZE_TRAIN
-        examined = examine(untiled(dataset), *limits, tile_size=max(cfg.TILING.SIZE, 0))
+        sizes, max_size = train_limits(cfg)
+        examined = examine(untiled(dataset), max(sizes), max_size, tile_size=max(cfg.TILING.SIZE, 0))
         num_samples = len(dataset)
         plan, samples = plan_of(cfg, num_samples), Samples(num_samples)
         case = Case(tuple(examined), plan=plan, machine=machine_of(cfg), samples=samples)
@@ -186,13 +187,14 @@ def machine_of(cfg: CfgNode) -> Machine:
     disk = 0
     with suppress(OSError):
         disk = shutil.disk_usage(folder).free
+    sizes, max_size = train_limits(cfg)
     return Machine(
         cpus=num_cpus(),
         memory=free_memory(build_device(cfg)),
         shared_memory=shared,
         disk=disk,
         workers=cfg.DATALOADER.NUM_WORKERS,
-        batch_bytes=3 * cfg.SOLVER.IMS_PER_BATCH * max(train_sizes(cfg)) * cfg.INPUT.MAX_SIZE_TRAIN,
+        batch_bytes=cfg.INPUT.CHANNELS * cfg.SOLVER.IMS_PER_BATCH * max(sizes) * max_size,
     )
 
 
@@ -223,7 +225,8 @@ def _open_all(cfg: CfgNode) -> tuple[list[ExaminedSet], list[Finding]]:
         said += [reading.of_note(line, name) for line in lines]
         if dataset is not None:
             class_names = class_names or dataset.class_names
-            size = (max(train_sizes(cfg)), cfg.INPUT.MAX_SIZE_TRAIN)
+            sizes, max_size = train_limits(cfg)
+            size = (max(sizes), max_size)
             if not is_trained:
                 size = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
             examined += examine(dataset, *size, of_name, max(cfg.TILING.SIZE, 0))
@@ -291,7 +294,7 @@ def _build(cfg: CfgNode, class_names: Sequence[str]) -> tuple[GeneralizedRCNN | 
 
 
 def _anchors(cfg: CfgNode, model: GeneralizedRCNN, train: Sequence[ExaminedSet], quick: bool) -> AnchorFit | None:
-    stage, sizes = model.rpn, train_sizes(cfg)
+    stage, (sizes, max_size) = model.rpn, train_limits(cfg)
     generator = stage.anchor_generator
     assign = getattr(stage, "assign", None)
     if assign is None and hasattr(stage, "matcher"):
@@ -299,7 +302,7 @@ def _anchors(cfg: CfgNode, model: GeneralizedRCNN, train: Sequence[ExaminedSet],
         def assign(anchors: Any, boxes: torch.Tensor) -> torch.Tensor:
             return stage.matcher(anchors.boxes, boxes)[0]
 
-    size = (round(sum(sizes) / len(sizes)), cfg.INPUT.MAX_SIZE_TRAIN)
+    size = (round(sum(sizes) / len(sizes)), max_size)
     most = _POSITIVES_IN[quick]
     fit = anchor_fit(train, size, cfg.DATALOADER.SIZE_DIVISIBILITY, generator, assign, most, max(cfg.TILING.SIZE, 0))
     if cfg.MODEL.RPN_ONLY and dense_name(cfg) == "FCOS":  # points, which have no IoU

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from yacs.config import CfgNode
 
+from engine.assembly.sizes import size_key, train_limits
 from engine.data.dataset import LabelledImages
 from engine.data.tiled_dataset import TiledDataset
 from engine.data.tiles import Tiling
@@ -87,7 +88,8 @@ def report_tiles(cfg: CfgNode, dataset: LabelledImages) -> None:
         logger.info("TILING: %d x %d pixels, %d shared: %s", tiling.size, tiling.size, tiling.overlap, plan.line())
         if fault := plan.fault():
             warn_once(f"TILING: {fault}")
-        scales = sorted({min(size, cfg.INPUT.MAX_SIZE_TRAIN) / tiling.size for size in cfg.INPUT.MIN_SIZE_TRAIN})
-        if cfg.INPUT.MIN_SIZE_RANGE_TRAIN[0] == -1 and scales != [1.0]:
+        sizes, max_size = train_limits(cfg)
+        scales = sorted({min(size, max_size) / tiling.size for size in sizes})
+        if scales != [1.0]:
             shown = " to ".join(f"{scale:.3g}" for scale in sorted({scales[0], scales[-1]}))
-            logger.info("TILING: tiles are scaled by %s (INPUT.MIN_SIZE_TRAIN over TILING.SIZE)", shown)
+            logger.info("TILING: tiles are scaled by %s (%s over TILING.SIZE)", shown, size_key(cfg))

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.config.coerce import BadValueError, literal, plain_value, read
 from engine.config.declaration import LOW_AND_HIGH, Key, Steps, key
-from engine.config.yaml_file import Group, Placed
+from engine.config.yaml_file import Group, PlacedList
 from engine.errors import shown
 from engine.spelling import did_you_mean
 
@@ -38,7 +38,7 @@ def read_steps(steps_key: Key, value: Any, where: str) -> tuple[tuple[dict[str, 
         return (), [], [f"{where}: {steps_key.name} must be {form}, got {got}"]
     steps, places, mistakes = [], [], []
     for index, step in enumerate(value):
-        places.append(step.where if isinstance(step, Placed) else where)
+        places.append(value.places[index] if isinstance(value, PlacedList) else where)
         try:
             steps.append(_read_step(steps_key.steps, step))
         except BadValueError as error:

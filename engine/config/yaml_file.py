@@ -27,10 +27,10 @@ _UNCLEAR_TAG = f"{_YAML}unclear"
 _MAX_VALUES = 100_000  # the largest configuration has some hundreds
 
 
-class Placed(dict[Any, Any]):
-    """A mapping within a list, and where it begins: "path/to/file.yaml:LINE"."""
+class PlacedList(list[Any]):
+    """A list of a file, and where each of its entries stands: "path/to/file.yaml:LINE"."""
 
-    where: str
+    places: list[str]
 
 
 class _Loader(yaml.SafeLoader):
@@ -42,11 +42,11 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}  # not those of SafeLoader
 
-    def construct_placed(self, node: yaml.MappingNode) -> Iterator[Placed]:
-        placed = Placed()
-        placed.where = _where(node)
+    def construct_placed_list(self, node: yaml.SequenceNode) -> Iterator[PlacedList]:
+        placed = PlacedList()
+        placed.places = [_where(each) for each in node.value]
         yield placed
-        placed.update(self.construct_mapping(node))
+        placed.extend(self.construct_sequence(node))
 
     def construct_unclear(self, node: yaml.ScalarNode) -> Unclear:
         return Unclear(self.construct_scalar(node))
@@ -63,7 +63,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-_Loader.add_constructor(f"{_YAML}map", _Loader.construct_placed)
+_Loader.add_constructor(f"{_YAML}seq", _Loader.construct_placed_list)
 _Loader.add_constructor(_UNCLEAR_TAG, _Loader.construct_unclear)
 for _tag, _pattern, _first in (
     (f"{_YAML}null", "null|Null|NULL|~|", ["n", "N", "~", ""]),

@@ -75,4 +75,4 @@ def read_array(data: bytes, layout: Layout) -> np.ndarray:
     count = layout.num_bytes // layout.dtype.itemsize
     flat = np.frombuffer(data, layout.dtype, count, layout.starts_at)
     array = flat.reshape(layout.shape, order=layout.order)
-    return np.ascontiguousarray(array, dtype=layout.dtype.newbyteorder("="))
+    return np.array(array, dtype=layout.dtype.newbyteorder("="), order="C")  # a copy: `data` cannot be written to

@@ -95,10 +95,16 @@ def test_mistakes_name_the_line_of_the_step(answer, step, told):
     assert command_line == f"command line: INPUT.AUGMENTATIONS, step 2{told}"
 
 
+def test_a_bare_name_has_its_own_line(answer):
+    for first, line in (("Blur", 9), ("{name: Blur, sigma: [1, 2],\n       prob: 1}", 10)):
+        told = answer(f"INPUT:\n  AUGMENTATIONS:\n    - {first}\n    - Mosiac\n")
+        assert told.startswith(f"my.yaml:{line}: INPUT.AUGMENTATIONS, step 2: name must be one of ")
+
+
 def test_every_mistake_is_told(answer):
     text = "INPUT:\n  AUGMENTATIONS:\n    - {name: Blur, prob: 2}\n    - 7\n    - {name: Blur, p: 2}\n"
     lines = answer(text).splitlines()
-    assert [line.partition(": ")[0] for line in lines] == ["my.yaml:8", "my.yaml:7", "my.yaml:10"]
+    assert [line.partition(": ")[0] for line in lines] == ["my.yaml:8", "my.yaml:9", "my.yaml:10"]
 
 
 @pytest.mark.parametrize("value", ["Mosaic", "7", "{name: Mosaic}", "true"])

@@ -30,6 +30,7 @@ def test_any_plain_array(tmp_path: Path, dtype: str, shape: tuple[int, ...], ord
         path.write_bytes(npy(array, version))
         found = read_samples(path, reading=Reading(None, channels))
         assert (found == array).all() and found.dtype == array.dtype.newbyteorder("=")
+        assert found.flags.writeable  # else PyTorch warns of it
     assert read_size(path) == (20, 30) and may_be_deep(path) == (dtype != "u1")
     pixels = read_image(path, reading=Reading((0, 99), channels))
     assert pixels.shape == (20, 30, channels) and pixels.dtype == (np.uint8 if dtype == "u1" else np.float32)

@@ -118,6 +118,15 @@ def test_what_is_no_image(image: object) -> None:
         _predictor()(image)
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_array_that_must_not_be_written_to() -> None:
+    """As NumPy makes it of a Pillow image or a file mapped into memory."""
+    image = np.full((20, 20, 3), 7, np.uint8)
+    expected = _predictor().prepare(image)[0]
+    image.setflags(write=False)
+    assert torch.equal(_predictor().prepare(image)[0], expected) and (image == 7).all()
+
+
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.int32])
 @pytest.mark.parametrize("shape", [(40, 60), (40, 60, 3)])
 def test_deep_arrays_and_files_become_the_same(tmp_path: Path, dtype: type, shape: tuple[int, ...]) -> None:

@@ -96,6 +96,12 @@ def test_deep_images_keep_their_levels(config: Path, tmp_path: Path, capsys: pyt
     assert "INPUT.VALUE_RANGE: (0, 65535)" in capsys.readouterr().out
 
 
+def test_tiles_are_left_to_the_training(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    main("--config-file", config, "--output", tmp_path / "out", "TILING.SIZE", "32")
+    printed = capsys.readouterr().out
+    assert printed.count("TILING: whole images are augmented") == 1 and "3 images with 2 boxes" in printed
+
+
 def test_mistakes_leave_nothing(config: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(InputError, match="INPUT.AUGMENTATIONS is empty"):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from engine.data.transforms.flips import RandomHorizontalFlip, RandomVerticalFlip
 from engine.data.transforms.pixels import ColorJitter, Normalize
 from engine.data.transforms.resize import Resize
-from engine.data.transforms.step import Scene, SceneStep, Step, apply
+from engine.data.transforms.step import Scene, SceneStep, Step, apply, image_tensor
 from engine.structures import INCLUSIVE, PixelConvention, Targets
 
 
@@ -29,7 +28,7 @@ class Transform:
     def __call__(
         self, image: np.ndarray, targets: Targets | None = None, scene: Scene | None = None
     ) -> tuple[Tensor, Targets | None]:
-        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # (C, H, W), no copy
+        tensor = image_tensor(image)  # (C, H, W)
         current = Targets.empty(image_id=-1, size=image.shape[:2]) if targets is None else targets
         for step in self.steps:
             tensor, current = apply(step, tensor, current, scene)

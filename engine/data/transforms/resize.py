@@ -97,7 +97,7 @@ class MultiScale:
     needs_scene = True
     sets_size = True
 
-    def __init__(self, min_sizes: Sequence[int], max_size: int, convention: PixelConvention = INCLUSIVE) -> None:
+    def __init__(self, min_sizes: Sequence[int], max_size: int = 1333, convention: PixelConvention = INCLUSIVE) -> None:
         self.min_sizes, self.max_size, self.convention = list(min_sizes), max_size, convention
 
     def __call__(self, image: Tensor, targets: Targets, scene: Scene) -> tuple[Tensor, Targets]:

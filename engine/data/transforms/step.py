@@ -90,7 +90,7 @@ class Scene:
             except InputError as error:
                 self.skipped.append(str(error))
                 continue
-            return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1), targets
+            return image_tensor(image), targets
         raise InputError(f"none of {len(self.skipped)} images can be read; the first: {self.skipped[0]}")
 
 
@@ -130,6 +130,11 @@ class Sometimes:
         if torch.rand(()) >= self.prob:
             return image, targets
         return apply(self.step, image, targets, scene)
+
+
+def image_tensor(pixels: np.ndarray) -> Tensor:
+    """Pixels (H, W, C) as (C, H, W); a copy only of arrays that are not contiguous or must not be written to."""
+    return torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)
 
 
 def uniform(low: float, high: float) -> float:

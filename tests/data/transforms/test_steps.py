@@ -48,7 +48,9 @@ def test_declared_arguments_are_those_of_the_class(name):
     assert set(parameters) - offered == set(declared)
     for argument, key in declared.items():
         default = parameters[argument].default
-        if default is not inspect.Parameter.empty:
+        if default is inspect.Parameter.empty:
+            assert key.not_empty and key.default in ((), ""), argument  # YAML must give it
+        else:
             assert default == key.default and type(default) is type(key.default), argument
 
 
