@@ -147,7 +147,7 @@ def choose_train_sides(short: int, passes: float) -> Choice:
         return Choice((short,), reason)
     step = max(round(0.065 * short / STEP), 1) * STEP  # 13 % either way
     sides = tuple(max(short + count * step, 2 * STEP) for count in (-2, -1, 0, 1, 2))
-    return Choice(sides, "of changing size, so that every pass over the images shows something else")
+    return Choice(sides, "several sizes, so that every pass over the images shows something new")
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def choose_batch(num_samples: int, num_images: int, most: int = 8) -> Choice:
         (8, 4, 1)
     """
     value = next((size for size in (16, 8) if size <= most and num_samples >= LEAST_STEPS * size), min(4, most))
-    reason = f"about {LEAST_STEPS} steps or more count for more than larger batches"
+    reason = f"{LEAST_STEPS} steps or more matter more than a larger batch"
     if value > num_images:
         return Choice(num_images, f"there are only {num_images} training images")
     return Choice(value, reason)
@@ -280,7 +280,7 @@ def choose_iterations(
     value = value // 10 * 10 or value
     passes = value * batch / num_images
     if affordable > limit:
-        reason = f"{passes:.0f} passes over {num_images} {what}; more teach little"
+        reason = f"{passes:.0f} passes over {num_images} {what}; more would teach little"
     else:
         reason = (
             f"what fits into {budget_seconds / 60:g} minutes at {seconds_per_step:.2f} s per step as measured here, "
@@ -310,7 +310,7 @@ def choose_ema(iterations: int) -> Choice:
     if iterations < 300:
         return Choice(0.0, "too few steps to average the weights over")
     value = min(round(1 - 3 / iterations, 4), 0.9998)
-    return Choice(value, f"tested is an average of the weights over about the last {1 / (1 - value):.0f} steps")
+    return Choice(value, f"the test uses an average of the weights over about the last {1 / (1 - value):.0f} steps")
 
 
 def choose_anchor_factor(share_without: Mapping[float, float]) -> Choice:
@@ -338,7 +338,7 @@ _UPRIGHT = """
 """
 _WRITING = "character digit letter plate number text word left right arrow"
 UPRIGHT_NAMES, MIRRORED_NAMES = frozenset((*_UPRIGHT.split(), *_WRITING.split())), frozenset(_WRITING.split())
-"""Words in the names of things that have an upper side, and of those that are another thing in a mirror."""
+"""Words in the names of things that are always upright, and of those that mean something else in a mirror."""
 
 
 def choose_horizontal_flip(class_names: Sequence[str]) -> Choice:
@@ -350,7 +350,7 @@ def choose_horizontal_flip(class_names: Sequence[str]) -> Choice:
     """
     named = _with_words(class_names, MIRRORED_NAMES)
     if named:
-        return Choice(0.0, f"a mirrored {named[0]} is another thing")
+        return Choice(0.0, f"a mirrored {named[0]} is something else")
     return Choice(0.5, "mirrored images are as good as the others; if left and right differ, write 0.0")
 
 
@@ -362,7 +362,7 @@ def _with_words(class_names: Sequence[str], words: frozenset[str]) -> list[str]:
 
 
 def choose_vertical_flip(class_names: Sequence[str], brighter_above: np.ndarray) -> Choice:
-    """Probability of mirroring top to bottom: 0 where scenes have an upper side.
+    """Probability of mirroring top to bottom: 0 where up and down differ.
 
     Args:
         brighter_above: (n,) for some images, the mean brightness of the upper half minus that of the lower half, in
@@ -376,9 +376,9 @@ def choose_vertical_flip(class_names: Sequence[str], brighter_above: np.ndarray)
     """
     upright = _with_words(class_names, UPRIGHT_NAMES)
     if upright and len(upright) >= len(class_names) / 2:
-        return Choice(0.0, f"things such as {upright[0]} have an upper side")
+        return Choice(0.0, f"objects such as {upright[0]} are always upright")
     if len(brighter_above) >= 10:
         mean, deviation = brighter_above.mean(), brighter_above.std()
         if mean > 0.25 and mean > 3 * deviation / math.sqrt(len(brighter_above)) and mean > 0.5 * deviation:
-            return Choice(0.0, "the images are brighter above than below, so they have an upper side")
-    return Choice(0.5, "nothing says that the images have an upper side; if they have one, write 0.0")
+            return Choice(0.0, "the images are brighter at the top, so up and down differ")
+    return Choice(0.5, "nothing shows that up and down differ; if they do, write 0.0")

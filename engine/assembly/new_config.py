@@ -115,7 +115,7 @@ def _body(request: Request) -> tuple[str, str, str]:
     if device == "cpu":
         return device, SMALL_BASE, "a narrow ATSS R-18 from random weights, small enough for a CPU"
     if reason := why_not_obtainable(load_config(CONFIGS / LARGE_BASE, []).MODEL.WEIGHT):
-        return device, SMALL_BASE, f"a narrow ATSS R-18 from random weights; those of R-50 cannot be had: {reason}"
+        return device, SMALL_BASE, f"a narrow ATSS R-18 from random weights; those of R-50 cannot be obtained: {reason}"
     return device, LARGE_BASE, "ATSS R-50 from ImageNet weights, the usual one on a GPU"
 
 
@@ -149,10 +149,13 @@ def _catalog(declared: Declared, name: str, root: Path | None = None) -> dict[st
 
 def _probe(cfg: CfgNode, class_names: Sequence[str]) -> StepTime:
     """The time of a training step of `PROBE_BATCH` images of `PROBE_SIZE`."""
-    torch.set_flush_denormal(True)  # as in training
     model = build_model(cfg, class_names).train()
     batch = noise(PROBE_BATCH, 3, PROBE_SIZE, 5, cfg.DATALOADER.SIZE_DIVISIBILITY)
-    return time_step(model, build_optimizer(cfg, model), build_precision(cfg, build_device(cfg)), batch)
+    torch.set_flush_denormal(True)  # as in training
+    try:
+        return time_step(model, build_optimizer(cfg, model), build_precision(cfg, build_device(cfg)), batch)
+    finally:
+        torch.set_flush_denormal(False)  # the caller's floats stay those of IEEE 754
 
 
 def _data_settings(cfg: CfgNode, declared: Declared, name: str) -> list[Setting]:

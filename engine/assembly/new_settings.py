@@ -184,12 +184,12 @@ def _num_workers(case: Case) -> int:
 
 
 def _loader_settings(case: Case, views: int) -> list[Setting]:
-    reason = "as many as keep a GPU busy" if case.is_gpu else f"the other of {num_cpus()} processors compute"
+    reason = "as many as keep a GPU busy" if case.is_gpu else f"the rest of the {num_cpus()} processors train"
     settings = [Setting("DATALOADER.NUM_WORKERS", _num_workers(case), reason)]
     if views > 1:
-        settings.append(Setting("DATALOADER.EMPTY_SHARE", 0.25, "of every batch: most tiles show no object"))
+        settings.append(Setting("DATALOADER.EMPTY_SHARE", 0.25, "of each batch without boxes: most tiles are empty"))
     elif case.facts.empty_share > 0.5:
-        reason = f"of every batch: {case.facts.empty_share:.0%} of the images show no object"
+        reason = f"of each batch without boxes: {case.facts.empty_share:.0%} of the images are empty"
         settings.append(Setting("DATALOADER.EMPTY_SHARE", 0.3, reason))
     return settings
 
@@ -217,7 +217,7 @@ def _solver_settings(case: Case, area: float, views: int) -> list[Setting]:
             Setting("SOLVER.AMP.DTYPE", "bfloat16" if torch.cuda.is_bf16_supported() else "float16"),
         ]
     else:
-        settings.append(Setting("SOLVER.BASE_LR", 0.001, "of AdamW, for all of the batch sizes here"))
+        settings.append(Setting("SOLVER.BASE_LR", 0.001, "for AdamW, at all batch sizes used here"))
     warmup = min(500 if case.base == LARGE_BASE else 50, max(iterations.value // 10, 1))
     settings += [
         Setting("SOLVER.WARMUP_ITERS", warmup),

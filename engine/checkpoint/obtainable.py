@@ -12,7 +12,7 @@ _PATIENCE = 5
 
 
 def why_not_obtainable(uri: str) -> str:
-    """The reason why weights cannot be had; "" if they are on this machine, or the server answers."""
+    """The reason why weights cannot be obtained; "" if they are on this machine, or the server answers."""
     try:
         url, path = locate(uri)
         if path.is_file():

@@ -188,11 +188,11 @@ def _divided(whole: _Read, share: float, seed: int, notes: list[str]) -> dict[st
     if num_images > 1 and not len(rows[VAL]):  # a fifth of two images is none
         rows = {TRAIN: rows[TRAIN][1:], VAL: rows[TRAIN][:1]}
     if num_images < 2:
-        notes.append("there is one image only: it is trained and tested on, so the figures of the test mean nothing")
+        notes.append("there is only one image: training and test use it, so the test figures mean nothing")
         rows[VAL] = rows[TRAIN]
     else:
         notes.append(
-            f"divided at random (seed {seed}), each class alike: {len(rows[TRAIN])} images to train on, "
+            f"split at random (seed {seed}), with the same share of each class: {len(rows[TRAIN])} images to train on, "
             f"{len(rows[VAL])} to test on"
         )
     return {split: replace(whole, rows=each) for split, each in rows.items()}

@@ -107,7 +107,7 @@ def test_voc_without_a_split_under_odd_names(world: World, tmp_path: Path) -> No
     before = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
     config = folder.with_suffix(".yaml")
     output = new_config(folder, "--output", config, "--val-share", "0.25", cwd=tmp_path)
-    assert "divided at random (seed 0), each class alike: 9 images to train on, 3 to test on" in output
+    assert "split at random (seed 0), with the same share of each class: 9 images to train on, 3 to test on" in output
     assert {path: path.read_bytes() for path in before} == before
     cfg = check_names(config)
     written = [coco.read(Path(entry["ann_file"])) for entry in cfg.DATASETS.CATALOG.values()]
@@ -141,7 +141,8 @@ def test_one_image(world: World, tmp_path: Path, quick_probe: None) -> None:
     shutil.copy(world.root / "train" / image["file_name"], tmp_path)
     (tmp_path / "one.json").write_text(json.dumps(data))
     written = config_of(Request(tmp_path / "one.json", (), tmp_path / "one.yaml", device="cpu"))
-    assert any("there is one image only" in note for note in written.notes)
+    assert any("there is only one image" in note for note in written.notes)
+    assert float(torch.tensor(1e-40) * 1) > 0  # the caller's floats are as before
     assert load_config(tmp_path / "one.yaml", []).SOLVER.IMS_PER_BATCH == 1
 
 

@@ -66,7 +66,7 @@ WHOLE = declare(
     "BOX_WHOLE_IMAGE",
     "note",
     "A box covers its whole image. A warning if half of the boxes do.",
-    "Look at them: labels for whole images (classification) are no boxes of objects.",
+    "Look at them: labels of whole images (classification) are not boxes of objects.",
 )
 RELATIVE = declare(
     "BOX_RELATIVE",

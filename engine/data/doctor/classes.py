@@ -189,7 +189,7 @@ def _names(examined: ExaminedSet, is_flipped: bool) -> Iterator[Finding]:
     if len(classes) > 1 and all(each.strip().isdecimal() for each in classes):
         yield NUMBERED.finding(f"its classes are called {_some(classes)}", len(classes), name)
     if is_flipped and (sided := [each for each in classes if _SIDES.search(each.replace("_", " "))]):
-        yield FLIPPED.finding(f"images are mirrored, but classes say a side: {_some(sided)}", len(sided), name)
+        yield FLIPPED.finding(f"images are mirrored, but classes name a side: {_some(sided)}", len(sided), name)
 
 
 def _squeezed(name: str) -> str:
