@@ -141,6 +141,18 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def removed_on_failure(folder: Path) -> Iterator[None]:
+    """A folder that was not there before is removed with what it holds if the block fails."""
+    was_there = os.path.lexists(folder)
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def write_text(path: Path, text: str, suffix: str = ".tmp") -> None:
     """Write a small UTF-8 file atomically; for `suffix` see `replacing`."""
     with replacing(path, suffix) as file:

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
     from engine.data.formats import FORMATS
     from engine.data.formats.class_list import read_class_list
-    from engine.data.formats.conversion import convert, of_names, with_classes
+    from engine.data.formats.conversion import check_is_folder, convert, of_names, with_classes
     from engine.data.formats.recognise import read_annotations, recognise
     from engine.log import setup_logging
     from engine.registry import import_modules, lookup
@@ -65,13 +65,13 @@ def main(arguments: list[str] | None = None) -> None:
     import_modules(args.imports)
     if args.source_format:
         lookup(FORMATS, args.source_format, "--from")
+    if args.images is not None:
+        check_is_folder(args.images)
     source_format = args.source_format or recognise(args.source)
     table = read_annotations(args.source, args.images, source_format, args.unlisted_are_empty)
-    if args.classes:
+    if args.classes is not None:
         is_file = Path(args.classes).is_file()
-        table = with_classes(
-            table, read_class_list(user_path(args.classes)) if is_file else of_names(args.classes.split(","))
-        )
+        table = with_classes(table, read_class_list(user_path(args.classes)) if is_file else of_names(args.classes))
     done = convert(table, args.output, args.to, args.images, args.transfer)
     counts = f"{len(table.image_ids)} images, {len(table.crowd)} boxes, {len(table.category_names)} classes"
     print(f"{args.source}: {source_format}, {counts}")

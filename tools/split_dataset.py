@@ -10,7 +10,6 @@ Ids stay as they are. Each image is in exactly one split (of each fold).
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from engine.errors import run_tool
 from engine.files import user_path
 
 NAMES = ("train", "val", "test")
+_MOST = 1e100  # so that their sum is a number
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -44,16 +44,17 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", metavar="DIR", type=user_path, help="folder of the images; gives their sizes")
     parser.add_argument("--from", dest="source_format", default="", metavar="FORMAT", help="format of IN (recognised)")
     args = parser.parse_args(arguments)
-    if args.ratio and not (len(args.ratio) > 1 and all(math.isfinite(each) and each > 0 for each in args.ratio)):
-        parser.error("--ratio needs two or more positive numbers")
-    if (args.folds or args.every or 2) < 2:
+    if args.ratio and not (len(args.ratio) > 1 and all(0 < each < _MOST for each in args.ratio)):
+        parser.error("--ratio needs two or more positive numbers, with blanks between them")
+    if any(number is not None and number < 2 for number in (args.folds, args.every)):
         parser.error("--folds and --every need 2 or more")
     if args.every and args.stratify:
         parser.error("--every takes images by their names; --stratify needs --ratio or --folds")
     if len(set(args.names)) < len(args.names) or not all(name and name == Path(name).name for name in args.names):
         parser.error("--names must be different names of files")
-    if args.ratio and len(args.names) < len(args.ratio):
-        parser.error(f"--ratio has {len(args.ratio)} shares; give as many --names")
+    num_splits = len(args.ratio) if args.ratio else 2
+    if len(args.names) < num_splits:
+        parser.error(f"there are {num_splits} splits; give as many --names")
     return args
 
 
@@ -80,10 +81,16 @@ def main(arguments: list[str] | None = None) -> None:
         found = {"": splits.every_nth(units, args.every)}
     else:
         found = {"": splits.assign(units, args.ratio, args.seed, by_class)}
+    num_splits = len(args.ratio) if args.ratio else 2
+    for split in found.values():
+        if empty := [name for number, name in enumerate(args.names[:num_splits]) if not (split == number).any()]:
+            raise InputError(
+                f"{args.source}: {empty[0]} would get none of its {len(split)} images; give it a larger share"
+            )
     names = [str(row["name"]) for row in data["categories"]]
     with new_folder(args.output) as folder:
         for fold, split in found.items():
-            used = args.names[: int(split.max(initial=1)) + 1]
+            used = args.names[:num_splits]
             for number, name in enumerate(used):
                 coco.save(splits.split_coco(data, split, number), folder / f"{fold}{'_' * bool(fold)}{name}.json")
             print(splits.counts_table(used, split, counts, ignored, names, fold))

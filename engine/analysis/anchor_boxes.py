@@ -56,7 +56,7 @@ def collect_boxes(
     With tiles of `tile_size` pixels the images are seen whole, at the scale of the tiles.
 
     Raises:
-        InputError: there are no boxes.
+        InputError: there are no boxes in images whose size is known.
     """
     found: list[tuple[np.ndarray, tuple[int, int], int]] = []  # boxes of an image, its size, its number
     first = 0  # number of the first image of the data set
@@ -70,7 +70,7 @@ def collect_boxes(
         for number, (image_id, size) in enumerate(zip(dataset.image_ids, dataset.measured_sizes(), strict=True), first):
             row = row_of_image[image_id]
             boxes_xywh = sorted_boxes[offsets[row] : offsets[row + 1]]
-            if number in chosen and len(boxes_xywh):
+            if number in chosen and len(boxes_xywh) and all(size):  # a file that cannot be read may have no size
                 if tile_size:
                     factor = min(min_size, max_size) / tile_size
                     height, width = (max(round(int(side) * factor), 1) for side in size)

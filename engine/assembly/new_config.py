@@ -39,7 +39,7 @@ from engine.data.doctor import Finding
 from engine.data.formats.find_sets import find_sets
 from engine.device import num_cpus
 from engine.errors import InputError, listed
-from engine.files import expanded, write_text
+from engine.files import expanded, removed_on_failure, write_text
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FEW = 10
@@ -79,7 +79,18 @@ def new_config(request: Request) -> NewConfig:
             raise InputError(f"{text}: a configuration would replace the variable in this path; rename it")
     name = re.sub(r"[^\w-]+", "_", request.output.stem).strip("_") or "data"
     folder = request.output.absolute().parent / f"{request.output.stem}_data"
-    declared = declare_sets(find_sets(request.data, request.images), folder, request.val_share, request.seed)
+    found = find_sets(request.data, request.images)
+    with removed_on_failure(folder):
+        declared = declare_sets(found, folder, request.val_share, request.seed)
+        case, settings, command = _written(request, name, declared)
+    is_long = (case.facts.num_images + case.num_val) * case.pixels.seconds_to_read > MOST_SECONDS_OF_LOOKING
+    findings = check_data(load_config(request.output, []), quick=is_long).findings
+    notes = [*_summary(case), *declared.notes, *_warnings(case, settings)]
+    return NewConfig(notes, command, [each for each in findings if each.severity != "note"])
+
+
+def _written(request: Request, name: str, declared: Declared) -> tuple[Case, list[Setting], str]:
+    """Write the configuration; what it was chosen for, its settings, and the command that trains."""
     device, base, why_base = _body(request)
     cfg = _base_config(base, device, declared, name)
     dataset = build_dataset(cfg, f"{name}_{TRAIN}")
@@ -93,10 +104,7 @@ def new_config(request: Request) -> NewConfig:
     head = [*_summary(case), "Train and test with", f"    {command}"]
     first = Setting("_BASE_", _base_path(base, request.output), why_base)
     write_text(request.output, commented_yaml(head, first, settings))
-    is_long = (facts.num_images + num_val) * case.pixels.seconds_to_read > MOST_SECONDS_OF_LOOKING
-    findings = check_data(load_config(request.output, []), quick=is_long).findings
-    notes = [*_summary(case), *declared.notes, *_warnings(case, settings)]
-    return NewConfig(notes, command, [each for each in findings if each.severity != "note"])
+    return case, settings, command
 
 
 def _base_path(base: str, output: Path) -> str:

@@ -61,6 +61,11 @@ class _Read:
     names: frozenset[str] = frozenset()
     rows: np.ndarray | None = None
 
+    def present_rows(self) -> np.ndarray:
+        """The images of the table whose files are there."""
+        images = ImageNames(self.source.img_dir)
+        return np.flatnonzero([_in_folder(name, images) is not None for name in self.table.file_names])
+
 
 def declare_sets(found: Sequence[FoundSet], folder: Path, share: float, seed: int) -> Declared:
     """The entries for `found`.
@@ -183,8 +188,11 @@ def _divided(whole: _Read, share: float, seed: int, notes: list[str]) -> dict[st
     boxes = np.flatnonzero(~table.crowd)
     counts = np.zeros((num_images, len(table.category_names)), dtype=np.int64)
     np.add.at(counts, (table.image_rows[boxes], table.category_rows[boxes]), 1)
-    part = assign(units_of(table.file_names), (1 - share, share), seed, counts)
-    rows = {TRAIN: np.flatnonzero(part == 0), VAL: np.flatnonzero(part == 1)}
+    present = whole.present_rows()
+    num_images = len(present)
+    names = [table.file_names[row] for row in present.tolist()]
+    part = assign(units_of(names), (1 - share, share), seed, counts[present])
+    rows = {TRAIN: present[part == 0], VAL: present[part == 1]}
     if num_images > 1 and not len(rows[VAL]):  # a fifth of two images is none
         rows = {TRAIN: rows[TRAIN][1:], VAL: rows[TRAIN][:1]}
     if num_images < 2:

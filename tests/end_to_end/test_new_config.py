@@ -216,3 +216,21 @@ def test_a_competition_list_of_large_images_is_tiled(tmp_path: Path, quick_probe
     assert pytest.approx(16, abs=3) == cfg.INPUT.MIN_SIZE_TEST / cfg.TILING.SIZE * 12
     tables = [coco.read(Path(entry["ann_file"])) for entry in cfg.DATASETS.CATALOG.values()]
     assert [len(table.file_names) for table in tables] == [8, 2]
+
+
+def test_files_that_cannot_be_read_and_have_no_stated_size(tmp_path: Path, quick_probe: None) -> None:
+    """Images without a file are in neither split; if none can be read, nothing is left beside the configuration."""
+    for number in range(6):
+        (tmp_path / f"{number}.txt").write_text("1 2 30 40 hole\n")
+        (tmp_path / f"{number}.jpg").write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    request = Request(tmp_path, (), tmp_path / "mine.yaml", device="cpu")
+    with pytest.raises(InputError, match="none of its images can be read"):
+        config_of(request)
+    assert sorted(tmp_path.rglob("*")) == before
+    for number in range(4):
+        write_image(tmp_path / f"{number}.jpg", np.full((60, 80, 3), 10 * number, np.uint8))
+    (tmp_path / "lost.txt").write_text("1 2 30 40 hole\n")
+    written = config_of(request)
+    assert any("5 images to train on, 1 to test on" in note for note in written.notes)
+    assert "FILE_UNREADABLE" in {each.code for each in written.findings}

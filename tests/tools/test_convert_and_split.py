@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
 
+from engine.errors import InputError
 from tests.data.formats.test_readers import voc, voc_object, write
 from tests.end_to_end.conftest import run
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 def boxes(path: Path) -> list[tuple[int, int, list[float]]]:
@@ -121,8 +125,9 @@ def test_folds_of_a_format_other_than_coco(tmp_path: Path) -> None:
             "--classes: do its names count",
         ),
         (["tools/split_dataset.py", "ann", "out", "--ratio", "1", "1", "--group", "(x)"], "matches no name"),
+        (["tools/convert_dataset.py", "ann", "out", "--to", "csv", "--classes", "5,5"], "has the class '5' twice"),
         (["tools/split_dataset.py", "ann", "out", "--folds", "9"], "has 1 images (or groups of them), too few"),
-        (["tools/split_dataset.py", "ann", "ann", "--every", "2", "--images", "x"], "few to split"),
+        (["tools/split_dataset.py", "ann", "ann", "--every", "2", "--images", "x"], "x: is no folder"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, words: list[str], message: str) -> None:
@@ -139,3 +144,22 @@ def test_mistakes_are_one_line(tmp_path: Path, words: list[str], message: str) -
 def test_flags_that_cannot_be(tmp_path: Path, words: list[str]) -> None:
     done = run(["tools/split_dataset.py", tmp_path, tmp_path / "out", *words])
     assert done.returncode == 2 and "error: --" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--ratio", "0.98", "0.01", "0.01"], "val would get none of its 3 images; give it a larger share"),
+        (["--ratio", "1e308", "1e308"], "--ratio needs two or more positive numbers"),
+        (["--folds", "0"], "--folds and --every need 2 or more"),
+        (["--every", "2", "--names", "train"], "there are 2 splits; give as many --names"),
+    ],
+)
+def test_slips_of_splits_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    main = runpy.run_path(str(TOOLS / "split_dataset.py"))["main"]
+    write(tmp_path / "ann", {f"{name}.txt": "1 2 3 4 5\n" for name in "abc"})
+    with pytest.raises((InputError, SystemExit)) as error:
+        main([str(tmp_path / "ann"), str(tmp_path / "out"), *words])
+    assert message in f"{error.value} {capsys.readouterr().err}" and not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ from engine.data.annotations import AnnotationTable, StringTable, flat_ids
 from engine.data.formats.class_list import ClassList
 from engine.data.formats.corners import Box
 from engine.data.formats.values import whole_number
-from engine.errors import listed
+from engine.errors import InputError, listed, shown
 from engine.log import warn_once
 from engine.spelling import normal_name
 
@@ -45,9 +45,23 @@ class Collector:
         self._names: dict[str, int] = {}  # class -> row
         self._image_rows, self._class_rows, self._boxes = array("q"), array("q"), array("d")
         self._crowd = array("b")
+        self._sources: dict[str, Path] = {}
 
-    def add_image(self, file_name: str, size: tuple[int, int] = (0, 0)) -> None:
-        """An image, which may be added before; `size` is (height, width), zeros if it is not stated."""
+    def add_image(self, file_name: str, size: tuple[int, int] = (0, 0), source: Path | None = None) -> None:
+        """An image, which may be added before.
+
+        Args:
+            size: (height, width), zeros if it is not stated.
+            source: its own file of annotations, in formats that have one for each image.
+
+        Raises:
+            InputError: another file has been added as its own.
+        """
+        if source is not None and (other := self._sources.setdefault(file_name, source)) is not source:
+            raise InputError(
+                f"{other} and {source} are both about the image {shown(file_name)}; remove or rename one of them, or"
+                " name the folders of annotations and images that belong together"
+            )
         row = self._images.setdefault(file_name, len(self._images))
         if row == len(self._sizes):
             self._sizes.append((0, 0))
@@ -111,7 +125,8 @@ def class_ids(used: Sequence[str], classes: ClassList | None, source: Path) -> t
     """
     numbers = {name: whole_number(name) for name in used}
     are_numbers = None not in numbers.values() and min(numbers.values(), default=0) >= 0
-    if classes is not None and set(used) <= set(classes.names):
+    has_numbers = classes is not None and classes.numbers is not None and set(numbers.values()) <= set(classes.numbers)
+    if classes is not None and set(used) <= set(classes.names) and not has_numbers:  # a class may be called 1, too
         return {name: name for name in used}, _ids_of(classes)
     if are_numbers and classes is not None:
         names = classes.names_by_number(list(numbers.values()))

@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,12 @@ from engine.errors import InputError, listed, shown
 from engine.files import new_folder, refuse_existing
 from engine.log import get_logger
 from engine.registry import lookup
+from engine.spelling import normal_name
 
 SINGLE_FILES = {"coco": ".json", "competition": ".json", "csv": ".csv"}
 """Formats that are one file, and its suffix."""
+_WITH_CLASSES = ("coco", "yolo", "txt")
+"""Formats whose list of classes may not be empty."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,25 @@ def convert(
     refuse_existing(output)
     if is_file and transfer:
         raise InputError(f"{output}: is a file; name a folder for annotations and images")
+    if not table.category_names and format_name in _WITH_CLASSES:
+        raise InputError(f"there are no boxes, so no classes for {format_name}; name them with --classes")
     if img_dir is not None:
+        check_is_folder(img_dir)
         table = with_measured_sizes(table, img_dir)
     folder = output.with_name(f".{output.name}.{uuid.uuid4().hex}") if is_file else output
     try:
         with new_folder(folder) as made:
             ann_file, images = writer(table, made)
-            lost = _transfer(table, img_dir, made / images, transfer) if transfer and img_dir is not None else []
+            if img_dir is None and format_name == "yolo":
+                raise InputError(
+                    "YOLO's boxes are relative to the sizes of the images; name their folder with --images"
+                )
+            missing = _transfer(table, img_dir, made / images, transfer) if img_dir is not None else []
             with _quiet():  # of a folder that is about to have another name
                 again = read_annotations(made / ann_file, made / images if transfer else img_dir, format_name)
-            lost = [*differences(table, again), *lost]
+            lost = differences(table, again)
+            if missing:
+                lost.append(f"{len(missing)} image files are missing in {img_dir}, such as {shown(missing[0])}")
         if is_file:
             os.replace(folder / ann_file, output)
             return Converted(output, img_dir, lost)
@@ -96,6 +108,8 @@ def coco_of(ann_file: Path, img_dir: Path | None = None, format_name: str = "") 
     Raises:
         InputError: the annotations are faulty, or their format is not recognised.
     """
+    if img_dir is not None:
+        check_is_folder(img_dir)
     if (format_name or recognise(ann_file)) == "coco":
         data = coco.load(ann_file)
         coco.to_table(data, ann_file)  # refuses a faulty file
@@ -193,22 +207,39 @@ def _other_differences(before: AnnotationTable, after: AnnotationTable) -> list[
 
 
 def _transfer(table: AnnotationTable, img_dir: Path, target: Path, transfer: str) -> list[str]:
-    """Copy or link the images below `target`; notes on those that are missing."""
+    """Copy or link the images below `target`, or neither if `transfer` is ""; the names of those that are missing."""
     missing: list[str] = []
     for name in dict.fromkeys(table.file_names):
-        check_inside(name)
+        if transfer:
+            check_inside(name)
         source, place = img_dir / name, target / name
         if not os.path.isfile(source):
             missing.append(name)
+        if not transfer or missing[-1:] == [name]:
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         if transfer == "link":
             place.symlink_to(os.path.realpath(source))
         else:
             shutil.copyfile(source, place)
-    return [f"{len(missing)} image files are missing, such as {shown(missing[0])}"] if missing else []
+    return missing
 
 
-def of_names(names: Sequence[str]) -> ClassList:
-    """A list of classes from the command line."""
-    return ClassList(list(names), None, "--classes")
+def check_is_folder(img_dir: Path) -> None:
+    """Raise an `InputError` if there is no such folder of images."""
+    if not os.path.isdir(img_dir):
+        raise InputError(f"--images {img_dir}: is no folder; name the folder of the images")
+
+
+def of_names(text: str) -> ClassList:
+    """A list of classes from the command line, with commas between the names.
+
+    Raises:
+        InputError: a name is empty, or stands there twice.
+    """
+    names = [normal_name(name) for name in text.split(",")]
+    if not all(names):
+        raise InputError(f"--classes {shown(text)}: has an empty name; write names with commas between them")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"--classes {shown(text)}: has the class {shown(repeated[0])} twice; remove one")
+    return ClassList(names, None, "--classes")

@@ -36,6 +36,7 @@ from engine.errors import InputError, shown
 from engine.spelling import is_slip, normal_name
 
 _DELIMITERS = (",", ";", "\t", "|")
+_EXCEL = re.compile("sep=.\n", re.IGNORECASE)  # tells Excel the separator
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 _WORDS = {
     "image": ("filename", "file", "image", "imagename", "img", "imgname", "imagepath", "imgpath", "filepath", "path",
@@ -129,6 +130,8 @@ def first_row(text: str) -> list[str]:
 def _rows(ann_file: Path) -> Iterator[tuple[int, list[str]]]:
     """(line, values) of each row that is not empty."""
     text = read_text(ann_file)
+    if _EXCEL.match(text):
+        text = "\n" + text.partition("\n")[2]
     delimiter = _delimiter(text)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     line = 1

@@ -23,7 +23,7 @@ _SAMPLE = 200
 """Images of a data set that are sought in each folder of images."""
 _SPLIT_WORDS = {"train": "train", "training": "train", "trainval": "trainval", "val": "val", "valid": "val",
                 "validation": "val", "dev": "val", "test": "test", "testing": "test"}  # fmt: skip
-_OTHER_JSON = re.compile(r"bbox|metrics|thresholds|results?|captions.*|person_keypoints.*|stuff.*", re.IGNORECASE)
+_OTHER_JSON = re.compile(r"notes|bbox|metrics|thresholds|results?|captions.*|person_keypoints.*|stuff.*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,15 @@ def find_sets(place: Path, images: Sequence[Path] = ()) -> list[FoundSet]:
     for search in (_of_yaml, _of_json, _of_voc, _of_tables, _of_text):
         found = list(search(place, image_dirs))
         if found:
+            found = _as_one(found)
             order = ["train", "trainval", "val", "test", ""]
             return sorted(found, key=lambda each: (order.index(each.split), str(each.ann_file)))
-    archives = files_below(place, ARCHIVES)
+    hint = next((f"; unpack {name}, if they are in it" for name in files_below(place, ARCHIVES)), "")
+    if others := files_below(place, (".xml", ".json")):
+        hint = f"; {others[0]} is none of these, or of other images: export COCO or VOC from the program that wrote it"
     raise InputError(
         f"{place}: no annotations were found beside its images; looked for COCO, LabelMe or competition JSON,"
-        " VOC XML, YOLO or plain text, and CSV" + (f"; unpack {archives[0]}, if they are in it" if archives else "")
+        f" VOC XML, YOLO or plain text, and CSV{hint}"
     )
 
 
@@ -102,6 +105,22 @@ def _roots_of(place: Path, images: Sequence[Path]) -> list[Path]:
         return [place]
     beside = place.absolute().parent
     return [beside if files_below(beside, IMAGE_SUFFIXES) else beside.parent]
+
+
+def _as_one(found: list[FoundSet]) -> list[FoundSet]:
+    """Folders of annotations that each have their own folder of images, and no name of a split, are one data set."""
+    kinds, splits = {each.format for each in found}, {each.split for each in found}
+    places, image_dirs = [each.ann_file for each in found], [each.img_dir for each in found]
+    are_apart = len(set(image_dirs)) == len(found) and not any(
+        set(each.parents) & set(image_dirs) for each in image_dirs
+    )
+    has_lists = any((place / name).is_file() for place in places for name in FILES)
+    if len(found) == 1 or len(kinds) > 1 or splits != {""} or not are_apart or has_lists:
+        return found
+    if not all(map(os.path.isdir, places)):
+        return found
+    above, images_above = (Path(os.path.commonpath(each)) for each in (places, image_dirs))
+    return [FoundSet("", images_above, above, kinds.pop())]
 
 
 def listed_paths(paths: Iterable[Path]) -> str:

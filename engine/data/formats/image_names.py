@@ -33,7 +33,7 @@ class ImageNames:
         self._by_stem: dict[str, list[str]] = {}  # "left/a" -> its files
         self._by_base: dict[str, list[str]] = {}  # "a" -> files in any folder
         for name in self.names:
-            stem = os.path.splitext(normal_name(name))[0]
+            stem = normal_name(os.path.splitext(name)[0])  # `a .jpg` is `a`
             self._by_stem.setdefault(stem, []).append(name)
             self._by_base.setdefault(stem.rpartition("/")[2], []).append(name)
 
@@ -69,7 +69,7 @@ class ImageNames:
             return below
         if os.path.splitext(path)[1].lower() not in IMAGE_SUFFIXES:
             return self.of_stem(path) or path
-        found = self._by_base.get(os.path.splitext(PurePath(normal_name(path)).name)[0], ())
+        found = self._by_base.get(normal_name(os.path.splitext(PurePath(path).name)[0]), ())
         same = [name for name in found if name.rpartition("/")[2] == path.rpartition("/")[2]]
         return same[0] if len(same) == 1 and _ABSOLUTE.match(path) else path
 

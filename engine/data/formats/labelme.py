@@ -55,7 +55,8 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
         stem = os.path.splitext(name)[0]
         file_name = images.of_stem(stem) or _stated_name(data.get("imagePath"), stem)
         sides = [whole_number(data.get(key)) or 0 for key in ("imageHeight", "imageWidth")]
-        found.add_image(file_name, tuple(sides) if all(0 < side < 2**31 for side in sides) else (0, 0))
+        is_size = all(0 < side < 2**31 for side in sides)
+        found.add_image(file_name, tuple(sides) if is_size else (0, 0), path)
         _add_shapes(data["shapes"], path, file_name, found)
     return found.table()
 
@@ -110,7 +111,7 @@ def _add_shapes(shapes: Sequence[Any], path: Path, file_name: str, found: Collec
         if not is_text(label):
             raise InputError(f"{where}: `label` {shown(label)} is not valid Unicode; rename it")
         if not label:
-            slip = next((key for key in shape if is_slip(key, "label")), None)
+            slip = next((key for key in shape if key != "label" and is_slip(key, "label")), None)
             raise InputError(f"{where}: has no `label`" + (f"; did you mean {shown(slip)}?" if slip else ""))
         where += f" ({shown(label)})"
         points = _points(shape, where)

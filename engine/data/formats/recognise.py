@@ -128,7 +128,12 @@ def _of_folder(folder: Path) -> list[str]:
         lines += [line.strip() for line in read_text(folder / name).split("\n") if line.strip()]
         if len(lines) >= _SAMPLE:
             break
-    return _of_lines(lines) or ([] if lines else ["txt", "yolo"])
+    if not lines:
+        raise InputError(
+            f"{folder}: all of its {len(names)} text files are empty, so there are no boxes; write format: NAME"
+            " in the catalog (txt, yolo) if that is meant"
+        )
+    return _of_lines(lines)
 
 
 def _of_lines(lines: list[str]) -> list[str]:

@@ -18,6 +18,8 @@ def read_text(path: str | Path) -> str:
         InputError: the file cannot be read, or is no such text (names the line).
     """
     data = read_bytes(path)
+    if data[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and data.count(b"\0") > len(data) // 3:
+        raise InputError(f"{path}: not UTF-8 text (UTF-16 without its mark?); save it as UTF-8")
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8-sig")
     try:
         text = data.decode(encoding)

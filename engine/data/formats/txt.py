@@ -19,7 +19,7 @@ from engine.data.formats.files_below import files_below
 from engine.data.formats.image_names import ImageNames
 from engine.data.formats.per_image import files_of_images, images_of, write_lines
 from engine.data.formats.text_file import read_lines
-from engine.data.formats.values import exact, whole_number
+from engine.data.formats.values import exact, has_commas_within_numbers, whole_number
 from engine.errors import InputError, shown
 from engine.log import warn_once
 from engine.spelling import normal_name
@@ -54,7 +54,7 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
         image = images.of_stem(stem)
         num_guessed += image is None
         file_name = image or f"{stem}.jpg"
-        found.add_image(file_name)
+        found.add_image(file_name, source=folder / name)
         for number, line in enumerate(read_lines(folder / name), start=1):
             if line and not (number == 1 and is_header(line)):
                 _add_line(line, f"{folder / name}:{number}", file_name, found)
@@ -109,6 +109,9 @@ def is_header(line: str) -> bool:
 
 
 def _add_line(line: str, where: str, file_name: str, found: Collector) -> None:
+    words = re.split(r"[\s;]+", line)
+    if len(words) > 4 and has_commas_within_numbers(words[:4]):
+        raise InputError(f"{where}: has commas within numbers; write 10.5 for 10,5, or all commas alike: {shown(line)}")
     match = _LINE.fullmatch(line)
     corners = [exact(match[k]) for k in range(1, 5)] if match else [None]
     class_name = normal_name(match[5]).strip(",; ") if match else ""
@@ -116,7 +119,7 @@ def _add_line(line: str, where: str, file_name: str, found: Collector) -> None:
         raise InputError(f"{where}: must be x1 y1 x2 y2 class, such as `10 20 30 40 hole`, not {shown(line)}")
     words = class_name.split()
     numbers = [exact(word) is not None for word in words]
-    is_score = numbers[-1] and whole_number(words[-1]) is None  # not the 2 of a class `type 2`
+    is_score = any(numbers[k] and whole_number(words[k]) is None for k in (0, -1))  # not the 2 of a class `type 2`
     if len(words) > 1 and (is_score or all(numbers[:2])):
         raise InputError(f"{where}: has more than x1 y1 x2 y2 class (a polygon or a score?): {shown(line)}")
     box = to_xywh(corners)

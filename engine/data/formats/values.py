@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -16,6 +16,7 @@ Id = int | str
 # Only ASCII digits: float() also takes "1_0", "inf" and the digits of other scripts, which nobody means.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _WHOLE_NUMBER = re.compile(r"([+-]?\d{1,4000})(\.0*)?", re.ASCII)  # Python converts up to 4300 digits
+_WITH_COMMA = re.compile(r"[+-]?\d+(?:[.,]\d+)?", re.ASCII)
 _MAX = sys.float_info.max
 _LONGEST_NUMBER = 2000
 """Characters; a sum of two floats has at most 640 digits."""
@@ -80,6 +81,16 @@ def exact_numbers(values: Any, count: int) -> list[Decimal] | None:
         return None
     found = list(map(exact, values))
     return None if None in found else found
+
+
+def has_commas_within_numbers(words: Sequence[str]) -> bool:
+    """Whether all words are numbers and some have a comma inside, such as 10,5: a decimal comma, or two numbers.
+
+    Example:
+        >>> has_commas_within_numbers(["10,5", "20"]), has_commas_within_numbers(["10.5", "20"])
+        (True, False)
+    """
+    return all(map(_WITH_COMMA.fullmatch, words)) and any("," in word for word in words)
 
 
 def numbers(values: Any, count: int | None = None) -> list[int | float] | None:

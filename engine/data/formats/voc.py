@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from xml.etree.ElementTree import Element
@@ -31,6 +31,7 @@ from engine.data.formats.per_image import files_of_images, images_of, write_line
 from engine.data.formats.safe_xml import read_xml
 from engine.data.formats.text_file import read_lines
 from engine.data.formats.values import exact, flag, whole_number
+from engine.data.image_file import IMAGE_SUFFIXES
 from engine.errors import InputError, shown
 from engine.log import warn_once
 from engine.spelling import is_slip, normal_name
@@ -115,17 +116,26 @@ def _sources(ann_file: Path) -> tuple[Path, list[tuple[str, Path | None]]]:
         raise InputError(f"{ann_file}: a list of images needs a folder Annotations of XML files beside or above it")
     known = {name[: -len(".xml")]: folder / name for name in files_below(folder, (".xml",))}
     stems = [_stem_of_line(line) for line in read_lines(ann_file) if line]
-    if not any(stem in known for stem in stems):
+    if not stems:
+        raise InputError(f"{ann_file}: is empty; it must name an image on each line")
+    paths = {stem: _of_tail(stem, known) for stem in stems}
+    if not any(paths.values()):
         raise InputError(f"{ann_file}: {folder} has an XML file for none of its {len(stems)} lines")
-    return folder, [(stem, known.get(stem)) for stem in dict.fromkeys(stems)]
+    return folder, list(paths.items())
+
+
+def _of_tail(stem: str, known: Mapping[str, Path]) -> Path | None:
+    """The XML file of `JPEGImages/left/a`, which may be `left/a.xml` or `a.xml`."""
+    parts = stem.split("/")
+    return next((known[tail] for k in range(len(parts)) if (tail := "/".join(parts[k:])) in known), None)
 
 
 def _stem_of_line(line: str) -> str:
-    """The image that a line of a list names: `2008_000001`, `2008_000001 -1` (lists of one class), `a.jpg`."""
+    """The image that a line of a list names: `2008_000001`, `2008_000001 -1` (lists of one class), `left\\a.jpg`."""
     name, _, mark = line.rpartition(" ")
-    line = name.strip() if name and mark in ("-1", "0", "1") else line
+    line = (name.strip() if name and mark in ("-1", "0", "1") else line).replace("\\", "/").removeprefix("./")
     stem, suffix = os.path.splitext(line)
-    return stem if suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".xml", ".tif", ".tiff", ".webp") else line
+    return stem if suffix.lower() in (*IMAGE_SUFFIXES, ".gif", ".xml") else line
 
 
 def _file_name(root: Element, stem: str, images: ImageNames, path: Path, notes: Counter[str]) -> str:
@@ -149,7 +159,7 @@ def _file_name(root: Element, stem: str, images: ImageNames, path: Path, notes: 
 def _add(root: Element, path: Path, file_name: str, found: Collector, notes: Counter[str]) -> None:
     height, width = (whole_number(root.findtext(f"size/{side}") or "") or 0 for side in ("height", "width"))
     is_size = 0 < height < 2**31 and 0 < width < 2**31
-    found.add_image(file_name, (height, width) if is_size else (0, 0))
+    found.add_image(file_name, (height, width) if is_size else (0, 0), path)
     for number, element in enumerate(root.findall("object"), start=1):
         where = f"{path}: object {number}"
         name = normal_name(element.findtext("name") or "")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 
 from engine.data.annotations import FORMATS, WRITERS, AnnotationTable
+from engine.data.formats import txt
 from engine.data.formats.class_list import FILES, ClassList, read_class_list
 from engine.data.formats.collector import Collector
 from engine.data.formats.corners import Box, from_relative, to_relative
@@ -27,7 +28,7 @@ from engine.data.formats.files_below import files_below
 from engine.data.formats.image_names import ImageNames
 from engine.data.formats.per_image import files_of_images, images_of, write_lines
 from engine.data.formats.text_file import read_lines, read_text
-from engine.data.formats.values import exact, whole_number
+from engine.data.formats.values import exact, has_commas_within_numbers, whole_number
 from engine.data.sizes import measure_sizes
 from engine.errors import InputError, shown
 from engine.log import get_logger, warn_once
@@ -76,7 +77,10 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
     num_empty = sum(not rows.get(name) for name, _ in pairs)
     logger.info("%s: %d of %d images have no text file or an empty one: no boxes", ann_file, num_empty, len(pairs))
     if len(unreadable):
-        warn_once(f"{ann_file}: {len(unreadable)} images cannot be read, so that their boxes are not known")
+        example = shown(pairs[unreadable[0]][0])
+        warn_once(
+            f"{ann_file}: {len(unreadable)} images cannot be read, so that their boxes are not known, such as {example}"
+        )
     return found.table()
 
 
@@ -199,17 +203,61 @@ def _images_and_labels(ann_file: Path, img_dir: Path) -> list[tuple[str, Path | 
         names = sorted({images.of_path(line.removeprefix("./"), ann_file.parent) for line in listed})
     if ann_file.is_dir():
         known = {name[: -len(".txt")]: ann_file / name for name in files_below(ann_file, (".txt",))}
-        by_base = {stem.rpartition("/")[2]: path for stem, path in known.items()}
-        stems = [os.path.splitext(name)[0] for name in names]
-        labels = [known.get(stem) or by_base.get(stem.rpartition("/")[2]) for stem in stems]
+        labels = _labels_below(ann_file, known, img_dir, names)
+        _warn_of_others(ann_file, img_dir, labels)
         return list(zip(names, labels, strict=True))
     beside = ann_file.parent / "labels"
     return [(name, label_of(img_dir / name) or _text_file(beside, name)) for name in names]
 
 
+def _labels_below(folder: Path, known: Mapping[str, Path], img_dir: Path, names: Sequence[str]) -> list[Path | None]:
+    """The text file of each image: that with its path, else the only one with its name in any folder.
+
+    Raises:
+        InputError: several have its name, or several images would have the same one.
+    """
+    by_base: dict[str, list[Path]] = {}
+    for stem, path in known.items():
+        by_base.setdefault(stem.rpartition("/")[2], []).append(path)
+    labels, image_of = [], {}
+    for name in names:
+        stem = os.path.splitext(name)[0]
+        label, same_name = known.get(stem), by_base.get(stem.rpartition("/")[2], [])
+        if label is None and same_name:
+            beside = label_of(img_dir / name)  # labels/train/a.txt of images/train/a.jpg, where both splits have an a
+            label = beside if beside in same_name else same_name[0] if len(same_name) == 1 else None
+            if label is None:
+                raise InputError(
+                    f"{folder}: image {shown(name)} may have {same_name[0]} or {same_name[1]}; name the folder of the"
+                    " text files that belong to it"
+                )
+            if (other := image_of.get(label, stem)) != stem:
+                raise InputError(
+                    f"{label}: is it of image {shown(other)} or {shown(stem)}? Put both files into equal folders"
+                )
+        if label is not None:
+            image_of.setdefault(label, stem)
+        labels.append(label)
+    return labels
+
+
+def _warn_of_others(folder: Path, img_dir: Path, labels: Sequence[Path | None]) -> None:
+    """Warn of text files that belong to no image: they may be of another split, or their images are missing."""
+    used = set(labels)
+    others = [name for name in txt.annotation_files(folder) if folder / name not in used]
+    if others:
+        warn_once(
+            f"{folder}: {len(others)} text files have no image in {img_dir}, such as {shown(others[0])}; not read"
+        )
+
+
 def _text_file(folder: Path, image: str) -> Path | None:
-    path = folder / f"{os.path.splitext(image)[0]}.txt"
-    return path if path.is_file() else None
+    return _existing(folder / f"{os.path.splitext(image)[0]}.txt")
+
+
+def _existing(path: Path) -> Path | None:
+    """The file, perhaps with its suffix in capitals."""
+    return next((each for each in (path, path.with_suffix(".TXT")) if each.is_file()), None)
 
 
 def label_of(image: Path) -> Path | None:
@@ -220,7 +268,7 @@ def label_of(image: Path) -> Path | None:
         at = len(parts) - 2 - parts[-2::-1].index("images")
         candidates.insert(0, Path(*parts[:at], "labels", *parts[at + 1 : -1], name))
     candidates += [image.parent.parent / "labels" / name, image.parent.parent / "labels" / image.parent.name / name]
-    return next((each for each in candidates if each.is_file()), None)
+    return next((found for each in candidates if (found := _existing(each))), None)
 
 
 def _rows(path: Path, has_key_points: bool) -> list[tuple[int, int, list[Decimal]]]:
@@ -231,6 +279,8 @@ def _rows(path: Path, has_key_points: bool) -> list[tuple[int, int, list[Decimal
         if not words:
             continue
         class_number, numbers = whole_number(words[0]), [exact(word) for word in words[1:]]
+        if len(line.split()) == 5 and has_commas_within_numbers(line.split()):
+            raise InputError(f"{path}:{number}: has commas within numbers; write 0.5 for 0,5: {shown(line)}")
         if class_number is None or class_number < 0 or None in numbers:
             raise InputError(f"{path}:{number}: must be numbers: class x y width height, not {shown(line)}")
         if has_key_points:

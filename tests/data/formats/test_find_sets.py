@@ -21,6 +21,7 @@ LABELME = json.dumps({"shapes": [shape([[1, 1], [2, 2]])], "imagePath": "a.jpg"}
 COMPETITION = json.dumps([{"name": "a.jpg", "defect_name": "hole", "bbox": [1, 2, 3, 4]}])
 ROW = "0 0.5 0.5 0.1 0.1\n"
 
+TWO_IMAGES = ("coco of one folder", "folders with images of their own")
 LAYOUTS: dict[str, tuple[dict[str, str], list[tuple[str, str, str, str]]]] = {
     "coco": (
         {
@@ -35,6 +36,19 @@ LAYOUTS: dict[str, tuple[dict[str, str], list[tuple[str, str, str, str]]]] = {
             ("train", "train2017", "annotations/instances_train2017.json", "coco"),
             ("val", "val2017", "annotations/instances_val2017.json", "coco"),
         ],
+    ),
+    "folders with images of their own": (
+        {
+            "labels/line1/a.txt": ROW,
+            "labels/line2/a.txt": ROW,
+            "images/line1/a.jpg": "",
+            "images/line2/a.jpg": "",
+        },
+        [("", "images", "labels", "yolo")],
+    ),
+    "Label Studio's YOLO": (
+        {"images/a.jpg": "", "labels/a.txt": ROW, "classes.txt": "hole\n", "notes.json": '{"categories": []}'},
+        [("", "images", "labels", "yolo")],
     ),
     "coco of one folder": (
         {"images/a.jpg": "", "images/b.jpg": "", "all.json": coco("a.jpg", "b.jpg")},
@@ -116,7 +130,7 @@ def test_layouts(tmp_path: Path, layout: str) -> None:
     assert found == [FoundSet(split, root / images, root / ann, kind) for split, images, ann, kind in expected]
     for each in found:
         if each.split != "val" or "Roboflow's YOLO" not in layout:
-            assert len(each.read().image_ids) == (2 if layout == "coco of one folder" else 1)
+            assert len(each.read().image_ids) == (2 if layout in TWO_IMAGES else 1)
 
 
 @pytest.mark.parametrize(

@@ -291,7 +291,7 @@ def test_recognition(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"a.txt": ""}, ["may be txt or yolo"]),
+        ({"a.txt": ""}, ["all of its 1 text files are empty", "txt, yolo"]),
         ({"a.txt": "0 0 1 1 1"}, ["may be txt or yolo"]),
         ({"a.bin": "x"}, ["in no format", "competition, csv, labelme, txt, voc, yolo"]),
         ({"sub/a.json": "{}"}, ["is a folder; name the file with the annotations, such as", "x/sub/a.json"]),
@@ -343,3 +343,12 @@ def test_raw_originals_are_the_coco_files(data_dir: Path, tmp_path: Path, name: 
         for file, (image_id, boxes) in wanted.items():
             assert found[file][1] == boxes
             assert name == "deeppcb" or found[file][0] == image_id  # of deeppcb, every third image is here
+
+
+def test_csv_from_excel_may_name_its_separator(tmp_path: Path) -> None:
+    text = "sep=;\r\nfilename;xmin;ymin;xmax;ymax;class\r\na.jpg;1,5;2;3;4;hole\r\n"
+    write(tmp_path, {"a.csv": text})
+    assert rows_of(read_annotations(tmp_path / "a.csv", None)) == [("a.jpg", "hole", [1.5, 2.0, 1.5, 2.0], False)]
+    write(tmp_path, {"a.csv": text.replace("3;4", "3;x")})
+    with pytest.raises(InputError, match=r"a\.csv:3: its box"):
+        read_annotations(tmp_path / "a.csv", None)
