@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -56,6 +57,7 @@ class InterruptHook(Hook):
         self._watch = None
         self._notes: distributed.Notes | None = None
         self._closed = threading.Event()
+        self._is_leaving = False  # a thread saves and then ends the process
 
     def before_train(self, start: int) -> None:
         self._note_done(start)
@@ -96,6 +98,9 @@ class InterruptHook(Hook):
             signal.signal(number, handler)
         if self._watch:
             self._watch.answer = Answer(self._close_in_time) if self.received else self._previous_answer
+        if self._is_leaving and sys.exc_info()[0]:
+            # Another process of the run ended sooner; its loss is no error, and the thread has the last word.
+            time.sleep(CLOSING_SECONDS)
 
     # ---------------------------------------------------------------- in the main thread
 
@@ -170,6 +175,7 @@ class InterruptHook(Hook):
                 )
         if self.saved_at is not None:  # the main thread is ending
             return self._close_in_time(number)
+        self._is_leaving = True
         with _beside_the_default_stream(self._complete):
             self._save()
         if self.saved_at is None:

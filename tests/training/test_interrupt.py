@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,17 @@ def test_a_training_that_ends_in_time_is_left_alone(
     assert watch.answer is not before
     other.close()
     assert watch.answer is before
+
+
+def test_a_lost_process_does_not_speak_before_the_thread_that_saves(
+    watch: SignalWatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread of the watch ends this process; meanwhile the main thread notices that another one has ended."""
+    monkeypatch.setattr("engine.training.interrupt.CLOSING_SECONDS", 0.5)
+    hook = _hook(tmp_path)
+    hook.before_train(0)
+    assert watch.answer.end(signal.SIGTERM)[0].startswith("SIGTERM at iteration 0: saved")
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="closed by peer"), closing(hook):
+        raise RuntimeError("connection closed by peer")
+    assert time.monotonic() - began >= 0.5
