@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.checkpoint.restricted_pickle import printable
+from engine.checkpoint.restricted_pickle import brief
 from engine.errors import shown
 from engine.spelling import is_text
 
@@ -25,11 +25,11 @@ def fault(content: Any, is_ours: bool) -> str | None:
     """What keeps the content of a checkpoint from being used, or None."""
     for name, tensor in tensors_in(content):
         if reason := _tensor_fault(tensor):
-            return f"{printable(name)} is {reason}"
+            return f"{brief(name)} is {reason}"
     for key, (is_right, words) in _OURS.items() if is_ours else ():
         value = content.get(key)
         if value is not None and not is_right(value):
-            return f"its {key} must be {words}, not {printable(shown(value))}"
+            return f"its {key} must be {words}, not {brief(shown(value))}"
     return None
 
 
@@ -43,7 +43,7 @@ def tensors_in(content: Any) -> Iterator[tuple[str, Tensor]]:
         elif isinstance(value, dict | list | tuple) and id(value) not in seen:
             seen.add(id(value))
             items = value.items() if isinstance(value, dict) else enumerate(value)
-            waiting += [(f"{name}.{printable(key)}".lstrip("."), each) for key, each in items]
+            waiting += [(f"{name}.{brief(key)}".lstrip("."), each) for key, each in items]
 
 
 def _tensor_fault(tensor: Tensor) -> str | None:

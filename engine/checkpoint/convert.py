@@ -14,7 +14,7 @@ from engine.checkpoint.foreign.rename import with_frozen_norm_eps
 from engine.checkpoint.heads import heads_fit
 from engine.checkpoint.io import FORMAT
 from engine.checkpoint.report import part_of
-from engine.checkpoint.restricted_pickle import printable
+from engine.checkpoint.restricted_pickle import brief
 from engine.checkpoint.weights import IMAGENET_HEADS, WeightFile
 from engine.errors import InputError, listed
 
@@ -53,7 +53,7 @@ def checkpoint_of(file: WeightFile) -> dict[str, Any]:
     if not any(name.startswith(OUR_PARTS) for name in tensors):
         raise InputError(
             f"{file.source}: no tensor has a name of our models ({', '.join(OUR_PARTS)}): it has "
-            f"{printable(next(iter(tensors)))}, ...; name its format (--from), or use other weights"
+            f"{brief(next(iter(tensors)))}, ...; name its format (--from), or use other weights"
         )
     if file.format == "torchvision":  # add its eps to the variances, since the result does not know the format
         tensors = with_frozen_norm_eps(tensors, torchvision.NORM_EPS)

@@ -212,7 +212,7 @@ def _verify_entries(path: Path) -> None:
         bad, names = "its directory", []
     if bad:
         raise InputError(
-            f"{path}: damaged or truncated (checksum of {restricted_pickle.printable(bad)} is wrong); use another copy"
+            f"{path}: damaged or truncated (checksum of {restricted_pickle.brief(bad)} is wrong); use another copy"
         )
     if not any(name.endswith("data.pkl") for name in names):
         raise InputError(f"{path}: a zip archive but not a checkpoint; unpack it if the weights are inside")

@@ -15,22 +15,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.errors import InputError
+from engine.errors import InputError, printable
 
 _DTYPES = {f"{kind}{size}" for kind, sizes in {"f": "248", "i": "1248", "u": "1248"}.items() for size in sizes} | {"b1"}
 MAX_SHOWN = 80  # characters of untrusted text in a message
 
 
-def printable(text: object) -> str:
-    """Text from an untrusted file, safe to print on one line: without line breaks and terminal commands."""
-    return str(text)[:MAX_SHOWN].encode("unicode_escape", "replace").decode("ascii")
+def brief(text: object) -> str:
+    """The beginning of a text from an untrusted file, safe to print on one line, see `errors.printable`.
+
+    Example:
+        >>> brief("a\\x1b[31mb")
+        'a\\\\x1b[31mb'
+    """
+    return printable(str(text)[:MAX_SHOWN])
 
 
 class Refused(Exception):
     """The pickle asked for something other than arrays; the message names it."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(printable(what))
+        super().__init__(brief(what))
 
 
 class _DType:
@@ -132,7 +137,7 @@ def read(file: BinaryIO, source: str) -> object:
             f"{source}: refused without running anything: the pickle asks for {refused}, which weights do not need"
         ) from None
     except Exception as error:
-        reason = printable(error) or type(error).__name__
+        reason = brief(error) or type(error).__name__
         raise InputError(f"{source}: not a checkpoint, or a damaged one ({reason}); download it again") from None
 
 

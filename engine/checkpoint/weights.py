@@ -18,7 +18,7 @@ from engine.checkpoint.foreign.rename import COUNTER
 from engine.checkpoint.heads import heads_of, take_classes
 from engine.checkpoint.io import FORMAT
 from engine.checkpoint.report import LoadReport, Reshaped
-from engine.checkpoint.restricted_pickle import printable
+from engine.checkpoint.restricted_pickle import brief
 from engine.checkpoint.stem import stem_of, with_adapted_stem
 from engine.errors import InputError, listed
 from engine.log import get_logger
@@ -60,7 +60,7 @@ def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
     items = _state_dict(content).items()
     tensors = {name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
-        raise InputError(f"{path}: has no weights; its keys: {', '.join(map(printable, list(content)[:5])) or 'none'}")
+        raise InputError(f"{path}: has no weights; its keys: {', '.join(map(brief, list(content)[:5])) or 'none'}")
     if content.get("format") != FORMAT:
         return _read_foreign(path, content, tensors, str(uri), file_format)
     return WeightFile(
@@ -237,7 +237,7 @@ def _read_foreign(path: Path, content: dict[str, Any], tensors: Tensors, source:
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else reason
-        raise InputError(f"{path}: cannot be read as weights of {name} ({printable(reason)})") from error
+        raise InputError(f"{path}: cannot be read as weights of {name} ({brief(reason)})") from error
 
 
 def _state_dict(content: dict[str, Any]) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def _nothing_matches(file: WeightFile, report: LoadReport, tensors: Tensors, tar
     start, ours = f"nothing in {file.source} matches this model", next(iter(targets), "no parameters")
     if report.reshaped:
         return f"{start}: same names but other shapes, such as {report.reshaped[0]}"
-    theirs = printable(next(iter(tensors)))
+    theirs = brief(next(iter(tensors)))
     return f"{start}: it has {theirs}, ..., the model {ours}, ...; use weights of this architecture"
 
 

@@ -104,7 +104,7 @@ def plan_epochs(dataset: LabelledImages, repeat_threshold: float = 0.0, empty_sh
             return None
     plan = EpochPlan(weights, is_empty, share)
     empty = f"{int(is_empty.sum())} without boxes" + ("" if share is None else f", their share {empty_share:g}")
-    logger.info("an epoch has %d images: %d are there, %s", plan.length, num_images, empty)
+    logger.info("an epoch has %d images, drawn from %d, %s", plan.length, num_images, empty)
     return plan
 
 

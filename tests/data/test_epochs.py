@@ -149,7 +149,7 @@ def test_a_repeated_data_set(parts: LabelledImages, write_coco: WriteCoco, said:
     other.repeat = 3.0
     plan = plan_epochs(ConcatDataset([parts, other]))
     assert plan.length == 16 and plan.counts(0, 0).tolist() == [1] * 10 + [3, 3]
-    assert "an epoch has 16 images: 12 are there, 5 without boxes" in said.text
+    assert "an epoch has 16 images, drawn from 12, 5 without boxes" in said.text
     other.repeat = 0.5
     halves = plan_epochs(ConcatDataset([parts, other]))
     assert halves.length == 11

@@ -64,7 +64,7 @@ def check_machine(case: Case) -> Iterator[Finding]:
     if case.cost:
         yield from _cost(case.cost, machine)
     if machine.workers > machine.cpus:
-        yield WORKERS.finding(f"DATALOADER.NUM_WORKERS is {machine.workers}, the CPUs are {machine.cpus}")
+        yield WORKERS.finding(f"DATALOADER.NUM_WORKERS is {machine.workers}, but there are {machine.cpus} CPUs")
     images = sum(each.num_images for each in case.having("train"))
     if not machine.workers and machine.cpus > 1 and images >= _MANY_IMAGES:
         yield NO_WORKERS.finding(f"DATALOADER.NUM_WORKERS is 0 for {images} images, on {machine.cpus} CPUs")
