@@ -112,6 +112,8 @@ def _files_in(
             folders.append(path)
         elif path.suffix.lower() in suffixes:
             yield path, path.relative_to(root)
+        elif path.suffix.lower() == ".npy":
+            left_out["NumPy array(s), see a pattern such as *.npy"] += 1
         else:
             left_out[f"not an image ({path.suffix.lower() or 'without suffix'})"] += 1
     for folder in folders:

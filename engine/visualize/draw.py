@@ -103,8 +103,9 @@ def draw_comparison(
 def titled(image: np.ndarray, title: str) -> np.ndarray:
     """`image` with a dark strip above it that shows `title`."""
     height, width = _size(image)
-    text, font = _fitted(printable(title), "", font_size((height, width)), width - 8)
-    strip_height = round(2.0 * font.size)
+    size = font_size((height, width))
+    text, font = _fitted(printable(title), "", size, width - 8)
+    strip_height = 2 * size  # whatever the title, so that pictures of one size stay so
     strip = Image.new("RGB", (width, strip_height), (34, 37, 42))
     start = max(round(0.5 * font.size), 4), strip_height / 2
     ImageDraw.Draw(strip).text(start, text, (240, 240, 240), font, anchor="lm")

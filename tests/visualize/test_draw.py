@@ -100,6 +100,14 @@ def test_ignore_regions_are_grey_and_dashed() -> None:
     assert not has(draw_targets(canvas(), truth, ["hole"]), class_color(0)).any()
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (64, 3), (1, 40), (90, 70), (90, 100), (40, 2000)])
+def test_a_comparison_of_any_size(height: int, width: int) -> None:
+    """The two titles are of different lengths, and one of them may need a smaller font."""
+    box = [(0, 0, width, height)]
+    drawn = draw_comparison(canvas(height, width), targets(box, [False]), detections(box, [2]), ["a"])
+    assert drawn.shape[0] == height + 2 * font_size((height, width)) and drawn.shape[1] > 2 * width
+
+
 def test_comparison_puts_both_under_a_title() -> None:
     box = [[20, 20, 60, 60]]
     drawn = draw_comparison(canvas(), targets(box, [False]), detections(box, [2]), ["a"])
