@@ -149,6 +149,12 @@ def report_test_data(cfg: CfgNode, dataset: LabelledImages) -> None:
         summary.report_useless(summaries)
 
 
+def epoch_length(cfg: CfgNode, dataset: LabelledImages) -> int:
+    """The images, or tiles, that an epoch of a training on `dataset` has, those that come several times included."""
+    plan = plan_epochs(dataset, cfg.DATALOADER.REPEAT_THRESHOLD, cfg.DATALOADER.EMPTY_SHARE, is_logged=False)
+    return plan.length if plan else len(dataset)
+
+
 def build_train_transform(cfg: CfgNode, class_names: Sequence[str] = ()) -> transforms.Transform:
     """What becomes of an image in training; label k is class_names[k], for steps that ask for classes by name."""
     return transforms.train_transform(

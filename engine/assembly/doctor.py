@@ -16,14 +16,15 @@ import torch
 from yacs.config import CfgNode
 
 from engine.analysis.anchor_fit import anchor_fit
+from engine.assembly.augmentation import build_augmentations
 from engine.assembly.cost import estimate_cost
-from engine.assembly.data import build_dataset
+from engine.assembly.data import build_dataset, epoch_length
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model, num_classes
 from engine.assembly.sizes import train_limits
 from engine.assembly.solver import base_lr, run_length
 from engine.assembly.testing import detection_limits
-from engine.assembly.tiling import count_samples, is_tiled, report_tiles, with_tiles
+from engine.assembly.tiling import is_tiled, report_tiles, with_tiles
 from engine.assembly.weights import load_initial_weights, unmet_conventions, written
 from engine.checkpoint.sources import locate
 from engine.checkpoint.weights import read_weights
@@ -96,8 +97,9 @@ def check_data(
         model, fault = _build(cfg, class_names)
         said += fault
         pictures = {} if quick else _open_images(examined, on_images)
-        num_samples = sum(count_samples(cfg, each.sizes) for each in train)
+        said += _faults_of_steps(cfg, class_names)
         tiled = [with_tiles(cfg, each.dataset, cfg.DATALOADER.FILTER_EMPTY) for each in train] if is_tiled(cfg) else []
+        num_samples = sum(epoch_length(cfg, each) for each in tiled or [each.dataset for each in train])
         case = Case(
             datasets=tuple(examined),
             said=tuple(said),
@@ -105,7 +107,7 @@ def check_data(
             unlisted=unlisted_files([each.dataset for each in examined]),
             plan=plan_of(cfg, num_samples),
             machine=machine_of(cfg),
-            cost=None if quick or model is None else estimate_cost(cfg, model, sum(each.num_images for each in train)),
+            cost=None if quick or model is None else estimate_cost(cfg, model, num_samples),
             anchors=_anchors(cfg, model, train, quick) if model and train else None,
             weights=_weights(cfg, model),
             samples=Samples(num_samples, {each.images.name: each.plan() for each in tiled}),
@@ -134,7 +136,7 @@ def summarize_train_data(cfg: CfgNode, dataset: LabelledImages) -> list[summary.
     if is_main():  # which alone reads the headers of the files
         sizes, max_size = train_limits(cfg)
         examined = examine(untiled(dataset), max(sizes), max_size, tile_size=max(cfg.TILING.SIZE, 0))
-        num_samples = len(dataset)
+        num_samples = epoch_length(cfg, dataset)
         plan, samples = plan_of(cfg, num_samples), Samples(num_samples)
         case = Case(tuple(examined), plan=plan, machine=machine_of(cfg), samples=samples)
         summaries, others = summary.summarize_case(case)
@@ -291,6 +293,15 @@ def _build(cfg: CfgNode, class_names: Sequence[str]) -> tuple[GeneralizedRCNN | 
         return None, [code.finding(str(error))]
     finally:
         torch.random.set_rng_state(state)
+
+
+def _faults_of_steps(cfg: CfgNode, class_names: Sequence[str]) -> list[Finding]:
+    """What keeps the steps of INPUT.AUGMENTATIONS from being built."""
+    try:
+        build_augmentations(cfg, class_names)
+    except InputError as error:
+        return [reading.CONFIG.finding(str(error))] if class_names else []
+    return []
 
 
 def _anchors(cfg: CfgNode, model: GeneralizedRCNN, train: Sequence[ExaminedSet], quick: bool) -> AnchorFit | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import numpy as np
 from yacs.config import CfgNode
 
 from engine.assembly.sizes import size_key, train_limits
@@ -70,14 +69,6 @@ def with_tiles(cfg: CfgNode, dataset: LabelledImages, filter_empty: bool = False
     # Measured by one process: a file that only some of them can read must not give them different tiles.
     sizes = broadcast_object(dataset.measured_sizes() if is_main() else None)
     return TiledDataset(dataset, build_tiling(cfg), build_fill(cfg), sizes, filter_empty, cfg.TILING.KEPT_MB << 20)
-
-
-def count_samples(cfg: CfgNode, sizes: np.ndarray) -> int:
-    """What an epoch on images of `sizes` (n, 2) holds: the images, or their tiles and whole pictures."""
-    if not is_tiled(cfg):
-        return len(sizes)
-    tiling = build_tiling(cfg)
-    return sum(tiling.num_views(size) for size in sizes.tolist())
 
 
 def report_tiles(cfg: CfgNode, dataset: LabelledImages) -> None:

@@ -77,8 +77,10 @@ class EpochPlan:
         return np.diff(places * share.numerator // share.denominator) > 0
 
 
-def plan_epochs(dataset: LabelledImages, repeat_threshold: float = 0.0, empty_share: float = -1.0) -> EpochPlan | None:
-    """The plan for a training set; what it does is logged. None if each image is used once.
+def plan_epochs(
+    dataset: LabelledImages, repeat_threshold: float = 0.0, empty_share: float = -1.0, is_logged: bool = True
+) -> EpochPlan | None:
+    """The plan for a training set. None if each image is used once.
 
     An image is used as often as its data set says, times the repeat factor of its rarest class (Gupta et al., 2019:
     LVIS, section 5): sqrt(threshold / share of the images that have the class), at least 1.
@@ -86,25 +88,27 @@ def plan_epochs(dataset: LabelledImages, repeat_threshold: float = 0.0, empty_sh
     Args:
         repeat_threshold: classes that a smaller share of the images has are repeated; 0 is off.
         empty_share: the share of images without boxes in a batch, below 1; negative is off.
+        is_logged: log what the plan does.
     """
     num_images = len(dataset)
     weights = np.array([dataset.repeat_of(index) for index in range(num_images)])
     if repeat_threshold > 0:
-        weights = weights * _repeat_factors(dataset, repeat_threshold)
+        weights = weights * _repeat_factors(dataset, repeat_threshold, is_logged)
     share = Fraction(empty_share).limit_denominator(_MOST_PARTS) if empty_share >= 0 else None
     if share is None and (weights == 1).all():
         return None
     is_empty = np.array([dataset.num_boxes(index) == 0 for index in range(num_images)], dtype=bool)
     if share is not None and (is_empty.all() or not is_empty.any()):
         which = "no training image has boxes" if is_empty.all() else "all training images have boxes"
-        if share > 0 or is_empty.all():
+        if is_logged and (share > 0 or is_empty.all()):
             warn_once(f"DATALOADER.EMPTY_SHARE {empty_share:g}: {which}, so it changes nothing")
         share = None
         if (weights == 1).all():
             return None
     plan = EpochPlan(weights, is_empty, share)
-    empty = f"{int(is_empty.sum())} without boxes" + ("" if share is None else f", their share {empty_share:g}")
-    logger.info("an epoch has %d images, drawn from %d, %s", plan.length, num_images, empty)
+    if is_logged:
+        empty = f"{int(is_empty.sum())} without boxes" + ("" if share is None else f", their share {empty_share:g}")
+        logger.info("an epoch has %d images, drawn from %d, %s", plan.length, num_images, empty)
     return plan
 
 
@@ -186,8 +190,8 @@ def _slices(start: int, length: int, *arrays: np.ndarray) -> list[np.ndarray]:
     return [array[start : start + length] for array in arrays]
 
 
-def _repeat_factors(dataset: LabelledImages, threshold: float) -> np.ndarray:
-    """(n,) factors of at least 1, see `plan_epochs`; those of the classes are logged."""
+def _repeat_factors(dataset: LabelledImages, threshold: float, is_logged: bool) -> np.ndarray:
+    """(n,) factors of at least 1, see `plan_epochs`; those of the classes are logged if `is_logged`."""
     classes = [np.unique(dataset.labels(index)) for index in range(len(dataset))]
     num_images = np.bincount(np.concatenate([*classes, np.zeros(0, np.int64)]), minlength=len(dataset.class_names))
     shares = num_images / max(len(dataset), 1)  # (K,)
@@ -195,11 +199,9 @@ def _repeat_factors(dataset: LabelledImages, threshold: float) -> np.ndarray:
     repeated = [label for label in np.argsort(-of_class, kind="stable") if num_images[label] and of_class[label] > 1]
     words = [f"{printable(dataset.class_names[label])[:60]} {of_class[label]:.2g} times" for label in repeated]
     more = f" and {len(words) - 10} more" if len(words) > 10 else ""
-    logger.info(
-        "DATALOADER.REPEAT_THRESHOLD %g: images are repeated for %s",
-        threshold,
-        ", ".join(words[:10]) + more or "no class",
-    )
+    if is_logged:
+        named = ", ".join(words[:10]) + more or "no class"
+        logger.info("DATALOADER.REPEAT_THRESHOLD %g: images are repeated for %s", threshold, named)
     return np.array([of_class[labels].max(initial=1.0) for labels in classes])
 
 

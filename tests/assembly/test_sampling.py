@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from engine.assembly.data import build_dataset, build_test_loader, build_train_dataset, build_train_loader
+from engine.assembly.data import (
+    build_dataset,
+    build_test_loader,
+    build_train_dataset,
+    build_train_loader,
+    epoch_length,
+)
+from engine.assembly.doctor import check_data
 from engine.assembly.solver import run_length
 from engine.assembly.testing import score_results
 from engine.errors import InputError
@@ -106,3 +113,21 @@ def test_rare_classes(toy_cfg: Any, sets: Path) -> None:
     toy_cfg.DATALOADER.REPEAT_THRESHOLD = 4 / 7  # holes are on one image of seven, dints on five
     sampler = build_train_loader(toy_cfg).batch_sampler
     assert sampler.plan.weights.tolist() == pytest.approx([2, 1, 1, 1, 1, 1, 1]) and sampler.epoch_length == 8
+
+
+def test_checks_count_what_an_epoch_has(toy_cfg: Any, sets: Path, said: pytest.LogCaptureFixture) -> None:
+    toy_cfg.DATALOADER.EMPTY_SHARE = 0.5
+    toy_cfg.SOLVER.MAX_ITER = 2
+    toy_cfg.freeze()
+    dataset = build_train_dataset(toy_cfg)
+    said.clear()
+    assert epoch_length(toy_cfg, dataset) == 8 and not said.records  # 4 images with boxes, the empty one 4 times
+    found = {each.code: each.message for each in check_data(toy_cfg, quick=True).findings}
+    assert found["SCHEDULE_SHORT"] == "2 iterations of 4 images are 1 passes over 8 images"
+
+
+def test_checks_build_the_steps(toy_cfg: Any, sets: Path) -> None:
+    toy_cfg.INPUT.AUGMENTATIONS = ({"name": "CopyPaste", "classes": ("scrach",)},)
+    toy_cfg.freeze()
+    (found,) = (each for each in check_data(toy_cfg, quick=True).findings if "AUGMENTATIONS" in each.message)
+    assert found.code == "CONFIG_UNUSABLE" and "did you mean scratch?" in found.message

@@ -98,7 +98,7 @@ CLASS_COUNT = declare(
 CONFIG = declare(
     "CONFIG_UNUSABLE",
     "error",
-    "The model of the configuration cannot be built.",
+    "The model or the augmentation of the configuration cannot be built.",
     "Correct the keys that the message names.",
 )
 IMAGES_MERGED = declare(
