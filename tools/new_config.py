@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     request = Request(args.data, tuple(args.images), output, args.minutes, args.device, args.val_share, args.seed)
     written = new_config(request)
-    print("\n".join(written.notes))
+    print("\n".join(map(printable, written.notes)))
     for each in written.findings:
         where = f" {each.dataset}:" * bool(each.dataset)
         print(printable(f"{each.severity}:{where} {each.message} ({each.code})"))

@@ -192,7 +192,7 @@ def _draw_labels(canvas: np.ndarray, marks: Sequence[Mark], frames: Sequence[Rec
     pad = max(1, round(letter / 6))
     variants: list[list[tuple[str, Font]]] = []  # the possible texts of each label, longest first
     for mark in marks:
-        text, font = _fitted(mark.name, mark.score, letter, width - 2 * pad)
+        text, font = _fitted(printable(mark.name), mark.score, letter, width - 2 * pad)
         variants.append([(text, font), (mark.score, font)] if mark.score else [(text, font)])
     extents = [[_extent(text, font, pad) for text, font in options] for options in variants]
     places = place_labels(frames, [[(w, h) for w, h, _ in options] for options in extents], (height, width))

@@ -10,12 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.errors import printable
 from engine.structures import Detections, Targets
 from engine.visualize.colors import class_color
 from engine.visualize.draw import (
     IGNORED,
+    Mark,
     draw_comparison,
     draw_detections,
+    draw_marks,
     draw_targets,
     font_size,
     line_width,
@@ -78,6 +81,12 @@ def test_labels_are_on_the_color_of_their_class() -> None:
     drawn = has(draw_detections(canvas(), detections(box, [1]), ["hole"]), class_color(1))
     rows = np.nonzero(drawn.sum(axis=1) > bare.sum(axis=1) + 20)[0]
     assert len(rows) and rows.max() <= 31 and rows.min() >= 14  # above the box
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "tab\tname", "nul\0", "\u202eturned"])
+def test_names_that_no_line_can_show_are_drawn_as_escapes(name: str) -> None:
+    drawn = [draw_marks(canvas(), [Mark((40, 30, 100, 80), each, "", (9, 9, 9))]) for each in (name, printable(name))]
+    assert (drawn[0] == drawn[1]).all()
 
 
 def test_detections_of_another_size_are_scaled() -> None:

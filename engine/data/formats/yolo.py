@@ -39,6 +39,7 @@ logger = get_logger(__name__)
 _YAML_SUFFIXES = (".yaml", ".yml")
 _FLOORS = 2  # how many folders above the text files the names of the classes may lie
 _FEWEST_OF_POLYGON = 6
+_MOST_FRACTION = 2  # boxes may reach beyond their image, but not so far
 _MAX_DEPTH = 20
 _SPLITS = ("train", "val", "test")
 
@@ -74,6 +75,7 @@ def read(ann_file: Path, img_dir: Path | None = None) -> AnnotationTable:
             if box is None:
                 raise InputError(f"{where}: its box is too large for a number; correct it")
             found.add_box(name, names[class_number] if names else str(class_number), box)
+    _warn_of_pixels(rows, dict(pairs))
     num_empty = sum(not rows.get(name) for name, _ in pairs)
     logger.info("%s: %d of %d images have no text file or an empty one: no boxes", ann_file, num_empty, len(pairs))
     if len(unreadable):
@@ -293,6 +295,21 @@ def _rows(path: Path, has_key_points: bool) -> list[tuple[int, int, list[Decimal
             )
         rows.append((number, class_number, numbers))
     return rows
+
+
+def _warn_of_pixels(
+    rows: Mapping[str, list[tuple[int, int, list[Decimal]]]], label_of_image: Mapping[str, Path]
+) -> None:
+    """Warn of boxes whose numbers are far above 1, which are most likely pixels."""
+    found = [
+        (name, number) for name, each in rows.items() for number, _, values in each if max(values) > _MOST_FRACTION
+    ]
+    if found:
+        name, number = found[0]
+        warn_once(
+            f"{label_of_image[name]}:{number}: has numbers above {_MOST_FRACTION}, as in {len(found)} boxes here;"
+            " YOLO's numbers are fractions of the image, not pixels"
+        )
 
 
 def _names_by_number(classes: ClassList | None) -> dict[int, str] | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from engine.data.formats.conversion import convert
+from engine.data.formats.files_below import files_below
 from engine.data.formats.recognise import read_annotations
 from engine.errors import InputError
 from tests.data.formats.test_readers import rows_of, shape, voc, voc_object, write
@@ -96,3 +98,25 @@ def test_no_boxes_and_no_classes(tmp_path: Path, kind: str) -> None:
     table = read_annotations(tmp_path / "ann", tmp_path / "images", "txt")
     with pytest.raises(InputError, match="no boxes, so no classes for .*; name them with --classes"):
         convert(table, tmp_path / "out", kind, tmp_path / "images")
+
+
+def test_folders_that_cannot_be_opened_are_said(
+    tmp_path: Path, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"a.txt": "", "closed/b.txt": ""})
+    scandir = os.scandir
+
+    def refusing(folder: str) -> object:
+        if folder.endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert files_below(tmp_path, (".txt",)) == ["a.txt"] and files_below(tmp_path / "none", (".txt",)) == []
+    assert "closed: cannot be opened (Permission denied); what it holds is not read" in said.text
+
+
+def test_pixels_for_fractions_are_said(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, {"images/a.jpg": "", "labels/a.txt": "0 .5 .5 .1 .1\n0 50 50 20 20\n", "data.yaml": "names: [a]\n"})
+    read_annotations(tmp_path / "labels", tmp_path / "images", "yolo")
+    assert "labels/a.txt:2: has numbers above 2" in said.text
