@@ -17,6 +17,7 @@ from engine.log import warn_once
 from engine.spelling import normal_name
 
 _SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".npy")
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]")
 _ROBOFLOW = re.compile(r"(.+)_(?:jpe?g|png|bmp|tiff?|webp|gif)\.rf\.[0-9a-zA-Z]{16,}")
 _LABEL_STUDIO = re.compile(r"([0-9a-f]{8})-(.+)")
 
@@ -30,7 +31,8 @@ def find_file_names(name: str, folder: Path, file_names: Sequence[str]) -> Seque
     is, and so do absolute paths and those that leave the folder. One warning tells how many are spelled differently.
 
     Then what is still missing is sought under another suffix (`a.png` for `a.jpg`) and under the names that Roboflow
-    and Label Studio give; another warning tells how many were found so. A file that another entry means is not taken.
+    and Label Studio give, and absolute paths of another machine by their last parts; another warning tells how many were
+    found so. A file that another entry means is not taken.
 
     Each folder is listed once, so this is fast where a look at each file is not (network file systems).
 
@@ -45,8 +47,8 @@ def find_file_names(name: str, folder: Path, file_names: Sequence[str]) -> Seque
     _warn_of(
         renamed,
         file_names,
-        f"{name}: {{}} of {{}} images are not in {folder}, but files that differ by their suffix or by what an export "
-        "adds to a name are read: {}",
+        f"{name}: {{}} of {{}} images are not in {folder}, but files that differ by their suffix, by what an export "
+        "adds to a name, or by the folder on another machine are read: {}",
     )
     found = [first or second for first, second in zip(found, renamed, strict=True)]
     if not any(found):
@@ -66,7 +68,7 @@ def _renamed(search: _Search, file_names: Sequence[str], found: Sequence[str | N
     """For each missing file the one file that no other entry means and that had the same name before an export.
 
     Only the suffix of the image differs, or one of both has Roboflow's hash (`a_jpg.rf.0f3c...e1.jpg`) or Label
-    Studio's (`0f3cb2e1-a.jpg`), else it is None.
+    Studio's (`0f3cb2e1-a.jpg`), or the path is of another machine (`/data/upload/a.jpg`), else it is None.
     """
     missing = [i for i, each in enumerate(found) if each is None and search.lacks(file_names[i])]
     result: list[str | None] = [None] * len(file_names)
@@ -109,8 +111,15 @@ class _Search:
         return not (base in self.names_in(parent) or os.path.exists(os.path.join(self._folder, file_name)))
 
     def renamed(self, file_name: str) -> str | None:
-        """The one image in the folder of a missing one with another suffix, or else with another export's name."""
-        if file_name.startswith("/") or not os.path.basename(file_name):
+        """The one image in the folder of a missing one with another suffix, or else with another export's name.
+
+        Of a path on another machine, the file in this folder that its last parts name, as many of them as possible.
+        """
+        if _ABSOLUTE.match(file_name):
+            parts = file_name.replace("\\", "/").split("/")
+            tails = (parts[depth:] for depth in range(1, len(parts)) if ".." not in parts[depth:])
+            return next(filter(None, map(self._descend, tails)), None)
+        if not os.path.basename(file_name):
             return None
         for parts in self._readings(file_name):
             parent = self._descend(parts[:-1]) if parts[:-1] else ""

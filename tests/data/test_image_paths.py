@@ -75,7 +75,7 @@ def test_either_unicode_form_is_found(tmp_path: Path, said: pytest.LogCaptureFix
         "../images/a.jpg",
         "..\\images\\a.jpg",
         "%2e%2e/a.jpg",
-        "/images/a.jpg",
+        "/images/nothing.jpg",
         "sub dir",
         ".",
         "",
@@ -144,6 +144,24 @@ def test_a_file_that_another_entry_means_is_not_taken(folder: Path, said: pytest
         expected = [name.strip() if name.endswith(" ") else name for name in names]
         assert found(folder, *names) == expected
     assert not any("differ by their suffix" in line for line in said.messages)
+
+
+@pytest.mark.parametrize("place", ["/data/upload/1", "/nowhere/sub", r"C:\upload", "D:/x"])
+def test_a_path_of_another_machine_is_found_by_its_last_parts(
+    folder: Path, said: pytest.LogCaptureFixture, place: str
+) -> None:
+    (folder / "a.jpg").touch()
+    (folder / "sub").mkdir(exist_ok=True)
+    (folder / "sub" / "a.jpg").touch()
+    separator = "\\" if "\\" in place else "/"
+    written = [f"{place}{separator}a.jpg", f"{place}{separator}gone.jpg"]
+    assert found(folder, *written) == ["sub/a.jpg" if place.endswith("sub") else "a.jpg", written[1]]
+    assert sum("folder on another machine" in line for line in said.messages) == 1
+
+
+def test_equal_names_of_folders_on_another_machine_stay(folder: Path) -> None:
+    (folder / "a.jpg").touch()
+    assert found(folder, "/x/1/a.jpg", "/x/2/a.jpg") == ["/x/1/a.jpg", "/x/2/a.jpg"]
 
 
 def test_an_export_of_many_is_counted(folder: Path, said: pytest.LogCaptureFixture) -> None:
