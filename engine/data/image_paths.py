@@ -31,8 +31,8 @@ def find_file_names(name: str, folder: Path, file_names: Sequence[str]) -> Seque
     is, and so do absolute paths and those that leave the folder. One warning tells how many are spelled differently.
 
     Then what is still missing is sought under another suffix (`a.png` for `a.jpg`) and under the names that Roboflow
-    and Label Studio give, and absolute paths of another machine by their last parts; another warning tells how many were
-    found so. A file that another entry means is not taken.
+    and Label Studio give, and absolute paths of another machine by their last parts; another warning tells how many
+    were found so. A file that another entry means is not taken.
 
     Each folder is listed once, so this is fast where a look at each file is not (network file systems).
 
