@@ -99,6 +99,15 @@ class Interrupted(Exception):
     """A signal ended the work, which is saved; the log says where and how to continue."""
 
 
+def print_error(line: str) -> None:
+    """Write `line` and its end to stderr in a single write.
+
+    `print` takes two, between which another process of the same launch may write its line: torchrun starts processes
+    with `python -u`, which sends each write on at once.
+    """
+    print(f"{line}\n", end="", file=sys.stderr, flush=True)
+
+
 def run_tool(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and exit with its exit code.
 
@@ -116,12 +125,12 @@ def run_tool(main: Callable[[], int | None]) -> NoReturn:
         code = end.code
     except InputError as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            print_error(f"error: {line}")
         code = EXIT_BAD_INPUT
     except Interrupted:
         code = EXIT_SAVED
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print_error("interrupted")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         if _reaches_reader("\n"):

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from engine.errors import EXIT_BAD_INPUT, InputError, printable
+from engine.errors import EXIT_BAD_INPUT, InputError, print_error, printable
 from engine.log import get_logger
 
 LOCK_FILE = "run.lock"
@@ -304,7 +304,7 @@ class _Held:
     def _end_process(self, owner: Owner) -> None:
         """This process was suspended or cut off for so long that another one has taken the folder."""
         message = f"OUTPUT_DIR {self.path.parent} was taken over by another run ({owner}) while this one was silent"
-        print(f"error: {message}; this one ends, since both would write the same files", file=sys.stderr, flush=True)
+        print_error(f"error: {message}; this one ends, since both would write the same files")
         os._exit(EXIT_BAD_INPUT)  # an exception, or a signal that saves a checkpoint, would write into the folder
 
     def release(self) -> None:

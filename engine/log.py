@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from engine.errors import print_error
+
 ROOT = "engine"
 CONFIG_FILE = "config.yaml"
 """The resolved configuration of a training run, next to `log.txt`."""
@@ -30,7 +32,7 @@ class _ReportsFailureOnce(logging.Handler):
         elif not self.is_failing:
             self.is_failing = True
             name = getattr(self, "baseFilename", "the console")
-            print(f"{name}: cannot be written ({error.strerror}); log lines are lost", file=sys.stderr)
+            print_error(f"{name}: cannot be written ({error.strerror}); log lines are lost")
 
 
 class _BarFriendlyHandler(_ReportsFailureOnce, logging.StreamHandler):
@@ -40,7 +42,7 @@ class _BarFriendlyHandler(_ReportsFailureOnce, logging.StreamHandler):
         if getattr(record, ON_BAR, False) and self.stream.isatty():
             return
         try:
-            tqdm.write(self.format(record), file=self.stream)
+            tqdm.write(f"{self.format(record)}\n", file=self.stream, end="")  # one write, see `print_error`
         except Exception:  # as all handlers of `logging` do
             self.handleError(record)
 

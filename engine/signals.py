@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from engine import distributed, folder_lock
-from engine.errors import EXIT_INTERRUPTED, EXIT_SAVED, SIGNALS
+from engine.errors import EXIT_INTERRUPTED, EXIT_SAVED, SIGNALS, print_error
 from engine.log import get_logger
 
 ECHO_SECONDS = 1.0
@@ -152,7 +152,7 @@ def _say(line: str) -> None:
     if get_logger().handlers:
         get_logger(__name__).log(logging.INFO if distributed.is_main() else logging.WARNING, line)
     else:  # the process is still starting
-        print(line, file=sys.stderr, flush=True)
+        print_error(line)
 
 
 def _in_thread(function: Callable[..., object], *arguments: object) -> threading.Thread:

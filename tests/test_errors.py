@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,32 @@ def test_values_of_any_size_are_short() -> None:
 )
 def test_a_message_shows_what_a_terminal_would_obey(message: str, shown: str) -> None:
     assert str(InputError(message)) == shown
+
+
+@pytest.mark.parametrize("unbuffered", [True, False])
+def test_lines_of_several_processes_do_not_mix(unbuffered: bool) -> None:
+    """Each line reaches the pipe in a write of its own, with its end."""
+    code = (
+        "import sys; from engine.errors import InputError, run_tool\n"
+        "from engine.log import get_logger, setup_logging\n"
+        "setup_logging()\n"
+        "def main():\n"
+        "    get_logger().warning('a warning')\n"
+        "    raise InputError('first\\nsecond')\n"
+        "run_tool(main)"
+    )
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # keeps the writes apart
+    flags = ["-u"] if unbuffered else []
+    with reader, writer:
+        done = subprocess.run([sys.executable, *flags, "-c", code], cwd=ROOT, stdout=writer, stderr=writer)
+        reader.setblocking(False)
+        writes = []
+        while True:
+            try:
+                writes.append(reader.recv(65536).decode())
+            except BlockingIOError:
+                break
+    assert done.returncode == 2
+    assert all(each.endswith("\n") for each in writes if each)
+    assert [each for each in writes if each.startswith("error: ")] == ["error: first\n", "error: second\n"]
+    assert any("a warning" in each for each in writes)
