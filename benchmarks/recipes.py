@@ -7,7 +7,8 @@
 
 Every run is `tools/train_net.py` of its own, test included; the first row is the configuration as it is. `AP50 +-` is
 the standard deviation over the seeds; a difference smaller than that of both rows is no difference. KEY VALUE pairs at
-the end hold for all rows. With `--at-once`, several runs share the machine, so their seconds mean little.
+the end hold for all rows; {seed} in a value is the seed of the run. With `--at-once`, several runs share the machine, so
+their seconds mean little. `@FILE` stands for the arguments in FILE, one per line (benchmarks/tables/).
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def train(args: argparse.Namespace, variant: Variant, seed: int) -> dict[str, fl
         iterations = [] if args.iterations is None else ["SOLVER.MAX_ITER", str(args.iterations)]
         # The baseline's pairs come first, so that a variant may change what holds for all.
         pairs = [*args.pairs, *iterations, *variant.pairs, "SEED", str(seed), "OUTPUT_DIR", str(folder)]
+        pairs = [value.replace("{seed}", str(seed)) for value in pairs]
         command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", args.config_file, *pairs]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
@@ -83,7 +85,7 @@ def row_of(variant: Variant, runs: Sequence[dict[str, float] | None]) -> dict[st
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], fromfile_prefix_chars="@")
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--variant", action="append", type=parse_variant, default=[], help='"name: KEY VALUE ..."')
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
