@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.config.coerce import BadValueError, literal, plain_value, read, shown
+from engine.config.coerce import BadValueError, plain_value, read, shown
 from engine.config.declaration import Key
-from engine.config.yaml_file import Entry, Group
+from engine.config.yaml_file import Entry, Group, collection
 from engine.errors import InputError
 from engine.spelling import did_you_mean
 
@@ -28,12 +28,12 @@ class Assignment:
 
 
 def entries_of(key: Key, entry: Entry) -> Group:
-    """An entry for each name of a mapping, which may be in YAML, on the command line (a literal) or in code (a dict).
+    """An entry for each name of a mapping, which may be in YAML, on the command line or in code (a dict).
 
     Raises:
         InputError: it is not a mapping.
     """
-    value = literal(entry.value)
+    value = collection(entry.value)
     if value is None:
         return Group()
     if isinstance(value, Mapping):

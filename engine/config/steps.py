@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.config.coerce import BadValueError, literal, plain_value, read
 from engine.config.declaration import LOW_AND_HIGH, Key, Steps, key
-from engine.config.yaml_file import Group, PlacedList
+from engine.config.yaml_file import Group, PlacedList, collection
 from engine.errors import shown
 from engine.spelling import did_you_mean
 
@@ -30,7 +30,7 @@ def name_key(steps: Steps) -> Key:
 
 def read_steps(steps_key: Key, value: Any, where: str) -> tuple[tuple[dict[str, Any], ...], list[str], list[str]]:
     """The steps of a list as plain values, their places ("my.yaml:12"), and a line for each mistake."""
-    value = literal(value)
+    value = collection(value)
     value = () if value is None else value
     if isinstance(value, Group) or not isinstance(value, list | tuple):
         form = f"a list of steps such as [{_EXAMPLE}]"

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from engine.config.coerce import UNCLEAR, Unclear
+from engine.config.coerce import UNCLEAR, Unclear, literal
 from engine.errors import InputError
 from engine.files import expanded
 from engine.spelling import nearest_words
@@ -132,6 +132,25 @@ def read_chain(path: str) -> list[YamlFile]:
             path = os.path.normpath(os.path.join(folder, expanded(base.value)))
         except InputError as error:
             raise InputError(f"{named_at}{error}") from None
+
+
+def collection(value: Any) -> Any:
+    """A string of the command line read as the Python literal, or else the YAML list or mapping in brackets, it spells.
+
+    Anything else, and a string that spells neither, as it is.
+
+    Example:
+        >>> collection("[{name: Mosaic, prob: 0.3}]") == collection("[{'name': 'Mosaic', 'prob': 0.3}]")
+        True
+    """
+    found = literal(value)
+    if not isinstance(found, str) or found.lstrip()[:1] not in ("{", "["):
+        return found
+    try:
+        parsed = _Loader(found).get_single_data()
+    except (yaml.YAMLError, InputError, ValueError, RecursionError):
+        return found
+    return list(parsed) if isinstance(parsed, PlacedList) else parsed
 
 
 def _read(path: str, named_at: str) -> YamlFile:
