@@ -47,6 +47,7 @@ def build_dense(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> DenseS
         strides=tuple(backbone.strides),
         num_classes=num_foreground,
         convention=build_convention(cfg),
+        max_detections=cfg.TEST.DETECTIONS_PER_IMG,
     )
     stage = lookup(DENSE_STAGES, name, "MODEL.DENSE.NAME")
     given = {"shape": shape, **taken_by(stage, {"cfg": cfg})}  # those below have groups of keys of their own

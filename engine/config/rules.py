@@ -84,12 +84,12 @@ def _level_strides(tree: CfgNode) -> tuple[int, ...] | None:
 
 
 def _arguments(tree: CfgNode) -> Broken:
-    """Free arguments of a dense stage are for one of the user's own, since the built-in ones have keys."""
+    """The dense stages that have a flag have keys instead of free arguments."""
     stage = dense_name(tree)
-    if tree.MODEL.DENSE.ARGS and is_built_in("MODEL.DENSE.NAME", stage):
+    if tree.MODEL.DENSE.ARGS and (not stage or stage in DENSE_FLAGS):
         yield (
             ("MODEL.DENSE.ARGS", *(f"MODEL.DENSE.ARGS.{name}" for name in tree.MODEL.DENSE.ARGS)),
-            "MODEL.DENSE.ARGS is only for a dense stage of your own, named in MODEL.DENSE.NAME; "
+            "MODEL.DENSE.ARGS is only for dense stages without keys of their own; "
             f"the keys of {stage or 'the RPN'} are in MODEL.{stage or 'RPN'}",
         )
 

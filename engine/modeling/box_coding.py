@@ -1,8 +1,8 @@
-"""How a head's four numbers stand for a box: `encode` and its inverse `decode` side by side.
+"""How the numbers that a head predicts stand for a box: `encode` and its inverse `decode` side by side.
 
 The law: decode(encode(boxes, anchors), anchors) == boxes, for boxes no more than 62.5 times their anchor's size.
 
-Shapes: P rows of boxes, anchors and codes.
+Shapes: P rows of boxes, anchors and codes, D numbers of a code.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class BoxCoder(Protocol):
     """What a stage needs to know of the numbers that its head predicts."""
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
-        """Codes (P, 4) that stand for `boxes` (P, 4) on `anchors` (P, 4)."""
+        """Codes (P, D) that stand for `boxes` (P, 4) on `anchors` (P, 4)."""
         ...
 
     def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
-        """Boxes (P, 4) that `codes` (P, 4) stand for; the inverse of `encode`."""
+        """Boxes (P, 4) that `codes` (P, D) stand for; the inverse of `encode`."""
         ...
 
 

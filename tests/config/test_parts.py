@@ -34,12 +34,11 @@ BROKEN = {
     ),
     "arguments of a built-in stage": (
         "  DENSE:\n    NAME: ATSS\n    ARGS:\n      topk: 9\n",
-        "7: MODEL.DENSE.ARGS is only for a dense stage of your own, named in MODEL.DENSE.NAME; "
-        "the keys of ATSS are in MODEL.ATSS",
+        "7: MODEL.DENSE.ARGS is only for dense stages without keys of their own; the keys of ATSS are in MODEL.ATSS",
     ),
     "arguments of a flag's stage": (
         "  RETINANET_ON: True\n  DENSE:\n    ARGS:\n      topk: 9\n",
-        "7: MODEL.DENSE.ARGS is only for a dense stage of your own, named in MODEL.DENSE.NAME; "
+        "7: MODEL.DENSE.ARGS is only for dense stages without keys of their own; "
         "the keys of RETINANET are in MODEL.RETINANET",
     ),
     "no mapping": (
@@ -202,7 +201,7 @@ def test_arguments_in_code() -> None:
     assert cfg.MODEL.DENSE.ARGS == {"tower": {"sizes": (1, 2), "norm": "GN"}, "num_convs": 3}
     cfg.defrost()
     cfg.MODEL.DENSE.NAME = "ATSS"
-    with pytest.raises(InputError, match="^in code: MODEL.DENSE.ARGS is only for a dense stage of your own"):
+    with pytest.raises(InputError, match="^in code: MODEL.DENSE.ARGS is only for dense stages without keys"):
         cfg.freeze()
     cfg.MODEL.DENSE.NAME = "Corners"
     cfg.MODEL.DENSE.ARGS["rule"] = print

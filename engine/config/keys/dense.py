@@ -14,10 +14,10 @@ KEYS = [
     key("MODEL.DENSE.NAME", "", 'The dense stage, as an alternative to ATSS_ON, RETINANET_ON and FCOS_ON: ATSS, '
         'RETINANET and FCOS mean the same as these flags; "" means what the flags say.', ours=True,
         words=("", "ATSS", "RETINANET", "FCOS"), registry="engine.assembly.dense.DENSE_STAGES"),
-    key("MODEL.DENSE.ARGS", {}, "Arguments of a dense stage of your own, by name: any plain values. The built-in ones "
-        "have keys in MODEL.ATSS, MODEL.RETINANET and MODEL.FCOS.", ours=True),
-    key("MODEL.DENSE.NUM_CLASSES", 0, "Of a dense stage of your own: foreground classes + 1; 0: from the data set or "
-        "the checkpoint.", ours=True, between=(0, MAX_CLASSES)),
+    key("MODEL.DENSE.ARGS", {}, "Arguments of the dense stage, by name: any plain values. ATSS, RETINANET and FCOS "
+        "have keys in MODEL.ATSS, MODEL.RETINANET and MODEL.FCOS instead.", ours=True),
+    key("MODEL.DENSE.NUM_CLASSES", 0, "Of any other dense stage than ATSS, RETINANET and FCOS: foreground classes + 1; "
+        "0: from the data set or the checkpoint.", ours=True, between=(0, MAX_CLASSES)),
     key("MODEL.ATSS.NUM_CLASSES", 81, "Foreground classes + 1; 0: from the data set or the checkpoint.",
         between=(0, MAX_CLASSES)),
     key("MODEL.ATSS.ANCHOR_SIZES", (64, 128, 256, 512, 1024), "Anchor size of each level.",

@@ -1,12 +1,12 @@
 """The dense stage: a head predicts something for every anchor, and the rest of its parts say what that means.
 
-Shapes: N images, L levels, R anchors per image, P candidates, M gt boxes, K classes, C channels.
+Shapes: N images, L levels, R anchors per image, P candidates, M gt boxes, K classes, C channels, D numbers of a code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +32,14 @@ class DenseShape:
         strides: pixels between cells of each level.
         num_classes: K; 1 ("object") where a second stage follows.
         convention: what the sides of boxes mean, and where anchors lie.
+        max_detections: of an image, 0 for no limit.
     """
 
     channels: int
     strides: tuple[int, ...]
     num_classes: int
     convention: PixelConvention
+    max_detections: int = 100
 
 
 @dataclass
@@ -45,14 +47,16 @@ class HeadOutputs:
     """Raw predictions of a batch, levels joined in the order of the anchors.
 
     Attributes:
-        logits: (N, R, K).
-        codes: (N, R, 4), decoded by the stage's `BoxCoder`.
+        logits: (N, R, K); `DenseStage.class_scores` makes scores of them.
+        codes: (N, R, D), decoded by the stage's `BoxCoder`, which says how many numbers D stand for a box.
         centerness: (N, R) logits; None where the head predicts none (RetinaNet).
+        extra: whatever else the losses of a stage need, by name, (N, R, ...) each; testing does not look at it.
     """
 
     logits: Tensor
     codes: Tensor
     centerness: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
 
 def _class_score(cls_scores: Tensor, centerness: Tensor | None) -> Tensor:
@@ -155,7 +159,7 @@ class DenseStage(nn.Module):
     def assign_in_image(
         self, anchors: AnchorGrid, targets: Targets, logits: Tensor, codes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`assign_targets` of one image with predictions (R, K) and (R, 4): labels (R,), gt boxes (R, 4)."""
+        """`assign_targets` of one image with predictions (R, K) and (R, D): labels (R,), gt boxes (R, 4)."""
         objects, regions = targets[~targets.ignore], targets[targets.ignore]
         predictions = ImagePredictions(
             logits.detach(), objects.labels, lambda: self.coder.decode(codes.detach().float(), anchors.boxes)
@@ -181,14 +185,18 @@ class DenseStage(nn.Module):
 
     def candidates(self, outputs: HeadOutputs, anchors: AnchorGrid, sizes: list[tuple[int, int]]) -> list[Detections]:
         """At most `pre_nms_top_n` scored boxes per level of each image, in pixels of the unpadded image of `sizes`."""
-        # In bfloat16 most scores near 1 would be equal, and their order chance.
-        cls_scores = outputs.logits.float().sigmoid()  # (N, R, K)
+        cls_scores = self.class_scores(outputs)  # (N, R, K)
         none = [None] * len(sizes)
         centerness = none if outputs.centerness is None else outputs.centerness.float().sigmoid()  # (N, R)
         return [
             self._candidates_in_image(cls_scores[i], centerness[i], outputs.codes[i].float(), anchors, size)
             for i, size in enumerate(sizes)
         ]
+
+    def class_scores(self, outputs: HeadOutputs) -> Tensor:
+        """Scores (N, R, K) in [0, 1], float32, that a head's `logits` stand for."""
+        # In bfloat16 most scores near 1 would be equal, and their order chance.
+        return outputs.logits.float().sigmoid()
 
     def _candidates_in_image(
         self,
