@@ -7,8 +7,8 @@
 
 Every run is `tools/train_net.py` of its own, test included; the first row is the configuration as it is. `AP50 +-` is
 the standard deviation over the seeds; a difference smaller than that of both rows is no difference. KEY VALUE pairs at
-the end hold for all rows; {seed} in a value is the seed of the run. `@FILE` stands for the arguments in FILE, one per line
-(benchmarks/tables/). With `--at-once`, several runs share the machine, so their seconds mean little.
+the end hold for all rows; {seed} in a value is the seed of the run. `@FILE` stands for the arguments in FILE, one per
+line (benchmarks/tables/). With `--at-once`, several runs share the machine, so their seconds mean little.
 """
 
 from __future__ import annotations
