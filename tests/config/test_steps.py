@@ -40,12 +40,12 @@ def test_yaml_on_the_command_line(write_config):
     cfg = load_config(write_config(TWO), ["INPUT.AUGMENTATIONS", "[{name: Mosaic, prob: .3}, VerticalFlip]"])
     assert cfg.INPUT.AUGMENTATIONS == ({"name": "Mosaic", "prob": 0.3}, {"name": "VerticalFlip"})
     catalog = "{few: {img_dir: a, ann_file: b.json}}"
-    cfg = load_config(write_config(TWO), ["DATASETS.CATALOG", catalog, "MODEL.DENSE.ARGS", "{n: 8, sizes: [1, 2]}"])
+    cfg = load_config(write_config(TWO), ["DATASETS.CATALOG", catalog, "MODEL.BACKBONE.ARGS", "{n: 8, sizes: [1, 2]}"])
     assert dict(cfg.DATASETS.CATALOG.few) == {"img_dir": "a", "ann_file": "b.json"}
-    assert dict(cfg.MODEL.DENSE.ARGS) == {"n": 8, "sizes": (1, 2)}
+    assert dict(cfg.MODEL.BACKBONE.ARGS) == {"n": 8, "sizes": (1, 2)}
     for text in ("{a: !!python/object/apply:os.getcwd []}", "{a", "{a: &x [*x]}", "[1]"):
-        with pytest.raises(InputError, match="^command line: MODEL.DENSE.ARGS must map names"):
-            load_config(write_config(TWO), ["MODEL.DENSE.ARGS", text])
+        with pytest.raises(InputError, match="^command line: MODEL.BACKBONE.ARGS must map names"):
+            load_config(write_config(TWO), ["MODEL.BACKBONE.ARGS", text])
 
 
 def test_a_literal_of_the_command_line(write_config):
