@@ -19,7 +19,8 @@ _STRIDES_OF_STAGE = {
     "RETINANET": "MODEL.RETINANET.ANCHOR_STRIDES",
     "FCOS": "MODEL.FCOS.FPN_STRIDES",
 }
-_STRIDES_OF_NECK = {"FPN-RETINANET": (8, 16, 32, 64, 128), "FPN": (4, 8, 16, 32, 64)}
+_FROM_P3 = (8, 16, 32, 64, 128)
+_STRIDES_OF_NECK = {"FPN": (4, 8, 16, 32, 64), "FPN-RETINANET": _FROM_P3, "PAFPN": _FROM_P3}
 
 
 def broken_rules(tree: CfgNode, is_complete: bool) -> Broken:

@@ -45,16 +45,18 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
 @NORMS.register("GN")
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation (Wu & He, 2018) in 32 groups.
+    """Group normalisation (Wu & He, 2018), in 32 groups unless `num_groups` says otherwise.
 
     Like torch's, except that it accepts a single pixel of a single image (the top level of a small image).
 
     Raises:
-        ValueError: 32 does not divide `channels`.
+        ValueError: `num_groups` does not divide `channels`.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(32, channels)
+    def __init__(self, channels: int, num_groups: int = 32) -> None:
+        if num_groups < 1 or channels % num_groups:
+            raise ValueError(f"{channels} channels are not divisible into {num_groups} groups of a group norm")
+        super().__init__(num_groups, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

@@ -2,6 +2,7 @@
 
 backbone.layer2.0.conv2.conv_offset.weight  -> backbone.body.layer2.0.conv2.offset.weight
 neck.lateral_convs.1.conv.weight            -> backbone.fpn.fpn_inner2.weight (the second level of the pyramid)
+neck.downsample_convs.0.conv.weight         -> backbone.fpn.pafpn_down2.weight
 rpn_head.rpn_cls.weight                     -> rpn.head.cls_logits.weight
 roi_head.bbox_head.0.shared_fcs.1.weight    -> roi_heads.box.0.feature_extractor.fc7.weight
 bbox_head.cls_convs.3.gn.weight             -> rpn.head.cls_tower.10.weight
@@ -110,16 +111,25 @@ def _rules(names: Iterable[str]) -> list[Rule]:
 def _fpn_rules(names: Sequence[str]) -> list[Rule]:
     """Lateral convolutions are counted from the first level in use; further output convolutions make P6 and P7."""
     num_laterals = len({name.split(".")[2] for name in names if name.startswith("neck.lateral_convs.")})
-    has_norm = any(re.match(r"neck\.\w+\.\d+\.(gn|bn)\.", name) for name in names)
     rules: list[Rule] = []
     for i in range(num_laterals):
         ours = i + NUM_MAPS - num_laterals + 1  # C2 is 1
-        for theirs, layer in (("lateral_convs", "fpn_inner"), ("fpn_convs", "fpn_layer")):
-            start = rf"neck\.{theirs}\.{i}\."
-            rules.append((rf"{start}conv\.", f"backbone.fpn.{layer}{ours}.{'0.' if has_norm else ''}"))
-            rules.append((rf"{start}(?:gn|bn)\.", f"backbone.fpn.{layer}{ours}.1."))
-    top = (rf"neck\.fpn_convs\.{num_laterals + i}\.conv\." for i in range(2))
-    return [*rules, *zip(top, ("backbone.fpn.top_blocks.p6.", "backbone.fpn.top_blocks.p7."), strict=True)]
+        rules += _block_rules(f"neck.lateral_convs.{i}", f"backbone.fpn.fpn_inner{ours}", names)
+        rules += _block_rules(f"neck.fpn_convs.{i}", f"backbone.fpn.fpn_layer{ours}", names)
+        # The bottom-up path of PAFPN, numbered from the second level.
+        rules += _block_rules(f"neck.downsample_convs.{i}", f"backbone.fpn.pafpn_down{ours + 1}", names)
+        rules += _block_rules(f"neck.pafpn_convs.{i}", f"backbone.fpn.pafpn_layer{ours + 1}", names)
+    num_convs = len({name.split(".")[2] for name in names if name.startswith("neck.fpn_convs.")})
+    for i in range(num_convs - num_laterals):
+        rules += _block_rules(f"neck.fpn_convs.{num_laterals + i}", f"backbone.fpn.top_blocks.p{6 + i}", names)
+    return rules
+
+
+def _block_rules(theirs: str, ours: str, names: Sequence[str]) -> list[Rule]:
+    """A convolution alone, or with a norm behind it: then both are numbered in ours. (A ReLU alone has no trace.)"""
+    start = re.escape(theirs) + r"\."
+    has_norm = any(re.match(rf"{start}(gn|bn)\.", name) for name in names)
+    return [(rf"{start}conv\.", f"{ours}.{'0.' if has_norm else ''}"), (rf"{start}(?:gn|bn)\.", f"{ours}.1.")]
 
 
 def _conv_rules(theirs: str, ours: str, names: Sequence[str]) -> list[Rule]:

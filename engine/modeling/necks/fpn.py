@@ -5,7 +5,8 @@ Shapes: N images, C channels, H W; levels run from fine to coarse.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,66 +15,102 @@ from engine.errors import InputError
 from engine.layers.norm import norm
 from engine.modeling.necks.neck import NECKS
 
-FPN_NECKS = ("FPN", "FPN-RETINANET")
-"""The names in `NECKS`."""
+FPN_NECKS = ("FPN", "FPN-RETINANET", "PAFPN")
+"""The names in `NECKS` of this pyramid and of those built on it, which the keys of `MODEL.FPN` describe."""
 P3_STRIDE = 8
 """Of the finest level of RetinaNet and ATSS."""
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, use_gn: bool, use_relu: bool) -> nn.Module:
-    """A convolution that keeps the resolution; without norm and ReLU it stands alone, as parameter names expect."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=not use_gn)
+NormLayer = Callable[[int], nn.Module]
+"""(channels) -> a norm of maps of that many channels."""
+
+
+def pyramid_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    norm_layer: NormLayer | None = None,
+    use_relu: bool = False,
+    stride: int = 1,
+) -> nn.Module:
+    """A convolution with the weights of `prepared`, then norm and ReLU; without these two it stands alone."""
+    padding = kernel_size // 2
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=norm_layer is None)
+    return prepared(conv, norm_layer, use_relu)
+
+
+def prepared(conv: nn.Conv2d, norm_layer: NormLayer | None, use_relu: bool) -> nn.Module:
+    """`conv` with its first weights, and norm and ReLU after it; alone without these, as parameter names expect."""
     nn.init.kaiming_uniform_(conv.weight, a=1)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
-    extras = [norm("GN", out_channels)] if use_gn else []
+    extras = [norm_layer(conv.out_channels)] if norm_layer else []
     extras += [nn.ReLU(inplace=True)] if use_relu else []
     return nn.Sequential(conv, *extras) if extras else conv
 
 
-class LevelsP6P7(nn.Module):
-    """P6 by a strided convolution of C5 (`use_c5`) or of P5, P7 by another one of relu(P6) (RetinaNet).
-
-    Args:
-        c5_channels: not used unless `use_c5`.
-        relu: False computes P7 from P6 itself, as mmdetection does.
-    """
-
-    num_levels = 2
-
-    def __init__(self, c5_channels: int, out_channels: int, use_c5: bool, relu: bool = True) -> None:
-        super().__init__()
-        self.use_c5, self.relu = use_c5, relu
-        self.p6 = nn.Conv2d(c5_channels if use_c5 else out_channels, out_channels, 3, 2, 1)
-        self.p7 = nn.Conv2d(out_channels, out_channels, 3, 2, 1)
-        for conv in (self.p6, self.p7):
-            nn.init.kaiming_uniform_(conv.weight, a=1)
-            nn.init.zeros_(conv.bias)
-
-    def forward(self, c5: Tensor, p5: Tensor) -> list[Tensor]:
-        p6 = _halved(self.p6, c5 if self.use_c5 else p5)
-        p7 = _halved(self.p7, F.relu(p6) if self.relu else p6)
-        return [p6, p7]
-
-
-def _halved(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """`conv`, which has stride 2. On a map of a single cell (images of up to 64 pixels) the stride has no effect.
+def strided(block: nn.Module, x: Tensor) -> Tensor:
+    """`block`, a `pyramid_conv` with a stride. On a map of a single cell (a small image) the stride has no effect.
 
     There it runs with stride 1, because oneDNN's bfloat16 gradient of a strided convolution over a single cell is
     uninitialised memory (observed with torch 2.14).
     """
     if x.shape[-2:] != (1, 1):
-        return conv(x)
-    return F.conv2d(x, conv.weight, conv.bias, padding=conv.padding)
+        return block(x)
+    conv, *rest = block if isinstance(block, nn.Sequential) else [block]
+    x = F.conv2d(x, conv.weight, conv.bias, padding=conv.padding)
+    for layer in rest:
+        x = layer(x)
+    return x
+
+
+class LevelsP6P7(nn.Module):
+    """P6 by a strided convolution of C5 (`use_c5`) or of P5, P7 by another one of relu(P6) (RetinaNet), and so on.
+
+    Args:
+        c5_channels: not used unless `use_c5`.
+        relu: False computes P7 from P6 itself, as mmdetection does.
+        num_levels: 2 for P6 and P7.
+        norm_layer, use_relu: after each convolution, see `pyramid_conv`.
+    """
+
+    def __init__(
+        self,
+        c5_channels: int,
+        out_channels: int,
+        use_c5: bool,
+        relu: bool = True,
+        num_levels: int = 2,
+        norm_layer: NormLayer | None = None,
+        use_relu: bool = False,
+    ) -> None:
+        super().__init__()
+        self.use_c5, self.relu, self.num_levels = use_c5, relu, num_levels
+        inputs = [c5_channels if use_c5 and k == 0 else out_channels for k in range(num_levels)]
+        convs = [nn.Conv2d(c, out_channels, 3, 2, 1, bias=norm_layer is None) for c in inputs]
+        for k, conv in enumerate(convs):  # after all are built: a seed keeps its weights
+            self.add_module(f"p{6 + k}", prepared(conv, norm_layer, use_relu))
+
+    def forward(self, c5: Tensor, p5: Tensor) -> list[Tensor]:
+        x, levels = c5 if self.use_c5 else p5, []
+        for k in range(self.num_levels):
+            x = strided(getattr(self, f"p{6 + k}"), F.relu(x) if self.relu and k > 0 else x)
+            levels.append(x)
+        return levels
 
 
 class LevelP6Pool(nn.Module):
-    """P6 is every second pixel of P5 (Faster R-CNN)."""
+    """P6 is every second pixel of P5 (Faster R-CNN), and each further level every second pixel of the one before."""
 
-    num_levels = 1
+    def __init__(self, num_levels: int = 1) -> None:
+        super().__init__()
+        self.num_levels = num_levels
 
     def forward(self, c5: Tensor, p5: Tensor) -> list[Tensor]:
-        return [F.max_pool2d(p5, kernel_size=1, stride=2)]
+        levels = [p5]
+        for _ in range(self.num_levels):
+            levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
+        return levels[1:]
 
 
 class FPN(nn.Module):
@@ -85,7 +122,8 @@ class FPN(nn.Module):
         out_channels: channels of every level.
         top: the further levels.
         finest_stride: maps of a smaller stride are left out.
-        use_gn, use_relu: group norm and ReLU after each convolution.
+        norm_layer, use_relu: after each convolution, see `pyramid_conv`.
+        norm_on_lateral: False leaves the norm out after the lateral convolutions.
 
     Raises:
         InputError: every map is left out.
@@ -98,36 +136,60 @@ class FPN(nn.Module):
         out_channels: int,
         top: LevelsP6P7 | LevelP6Pool,
         finest_stride: int = 1,
-        use_gn: bool = False,
+        norm_layer: NormLayer | None = None,
         use_relu: bool = False,
+        norm_on_lateral: bool = True,
     ) -> None:
         super().__init__()
         # Counted from 1 over all maps of the body, as in the names of the reference's parameters.
-        self.levels = [i for i, stride in enumerate(strides, 1) if stride >= finest_stride]
-        if not self.levels:
-            raise InputError(
-                f"the pyramid needs a map of stride {finest_stride} or more, but the body's strides are {list(strides)}"
-            )
+        self.levels = levels_from(strides, finest_stride)
         for i in self.levels:
-            self.add_module(f"fpn_inner{i}", _conv(in_channels[i - 1], out_channels, 1, use_gn, use_relu))
-            self.add_module(f"fpn_layer{i}", _conv(out_channels, out_channels, 3, use_gn, use_relu))
+            lateral_norm = norm_layer if norm_on_lateral else None
+            self.add_module(f"fpn_inner{i}", pyramid_conv(in_channels[i - 1], out_channels, 1, lateral_norm, use_relu))
+            self.add_module(f"fpn_layer{i}", pyramid_conv(out_channels, out_channels, 3, norm_layer, use_relu))
         self.top_blocks = top
         self.out_channels = out_channels
         above = [strides[-1] * 2**k for k in range(1, top.num_levels + 1)]  # each halves the resolution again
         self.strides = [*(strides[i - 1] for i in self.levels), *above]
 
-    def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """The body's maps -> the pyramid, each level (N, out_channels, H_l, W_l)."""
-        outputs: list[Tensor] = []
-        coarser = None
+    def top_down(self, features: list[Tensor]) -> list[Tensor]:
+        """The body's maps -> the sums (N, out_channels, H_l, W_l) of each lateral map and all that are coarser."""
+        sums: list[Tensor] = []
         for i in reversed(self.levels):
             lateral = getattr(self, f"fpn_inner{i}")(features[i - 1])
-            if coarser is not None:
+            if sums:
                 # To the size of the finer map, not by a factor of 2: sizes may be odd, or equal after a dilated stage.
-                lateral = lateral + F.interpolate(coarser, size=lateral.shape[-2:], mode="nearest")
-            coarser = lateral
-            outputs.insert(0, getattr(self, f"fpn_layer{i}")(lateral))
+                lateral = lateral + F.interpolate(sums[0], size=lateral.shape[-2:], mode="nearest")
+            sums.insert(0, lateral)
+        return sums
+
+    def smooth(self, sums: list[Tensor]) -> list[Tensor]:
+        """The last convolution of each level of `top_down`."""
+        return [getattr(self, f"fpn_layer{i}")(x) for i, x in zip(self.levels, sums, strict=True)]
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """The body's maps -> the pyramid, each level (N, out_channels, H_l, W_l)."""
+        outputs = self.smooth(self.top_down(features))
         return outputs + self.top_blocks(features[-1], outputs[-1])
+
+
+def levels_from(strides: Sequence[int], finest_stride: int) -> list[int]:
+    """The maps, counted from 1, whose stride is `finest_stride` or more.
+
+    Raises:
+        InputError: there is none.
+    """
+    levels = [i for i, stride in enumerate(strides, 1) if stride >= finest_stride]
+    if not levels:
+        raise InputError(
+            f"the pyramid needs a map of stride {finest_stride} or more, but the body's strides are {list(strides)}"
+        )
+    return levels
+
+
+def group_norm_if(use_gn: bool) -> NormLayer | None:
+    """What `MODEL.FPN.USE_GN` means."""
+    return partial(norm, "GN") if use_gn else None
 
 
 @NECKS.register("FPN")
@@ -139,7 +201,7 @@ def fpn(
     use_relu: bool = False,
 ) -> FPN:
     """Faster R-CNN's pyramid: all maps of the body and a pooled level; P2..P6 on a ResNet."""
-    return FPN(in_channels, strides, out_channels, LevelP6Pool(), use_gn=use_gn, use_relu=use_relu)
+    return FPN(in_channels, strides, out_channels, LevelP6Pool(), 1, group_norm_if(use_gn), use_relu)
 
 
 @NECKS.register("FPN-RETINANET")
@@ -158,4 +220,4 @@ def fpn_retinanet(
         use_c5, relu_before_p7: see `LevelsP6P7`.
     """
     top = LevelsP6P7(in_channels[-1], out_channels, use_c5, relu_before_p7)
-    return FPN(in_channels, strides, out_channels, top, P3_STRIDE, use_gn, use_relu)
+    return FPN(in_channels, strides, out_channels, top, P3_STRIDE, group_norm_if(use_gn), use_relu)

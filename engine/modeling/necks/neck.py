@@ -1,4 +1,6 @@
-"""Necks by name (`MODEL.NECK.NAME`): from the maps of a body to a pyramid. FPN and FPN-RETINANET are in `fpn`.
+"""Necks by name (`MODEL.NECK.NAME`): from the maps of a body to a pyramid.
+
+FPN and FPN-RETINANET are in `fpn`, PAFPN in `pafpn`.
 
 Shapes: N images, C channels, H W; levels run from fine to coarse.
 """
