@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from yacs.config import CfgNode
 
 from engine.assembly.convention import build_convention
-from engine.assembly.two_stage import build_rpn, check_strides, min_log_ratio_of
+from engine.assembly.two_stage import box_loss_parameters, build_rpn, check_strides, min_log_ratio_of
 from engine.config.parts import dense_name
 from engine.errors import InputError
 from engine.layers.iou_losses import IOU_LOSSES
@@ -22,13 +22,14 @@ from engine.modeling.dense.centerness import (
     CenternessHead,
     CenternessStage,
     exponential,
-    giou_of_boxes,
     identity,
+    loss_of_boxes,
     loss_of_codes,
 )
 from engine.modeling.dense.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage
 from engine.modeling.selection import Selection
+from engine.modeling.two_stage.roi_losses import BOX_LOSSES
 from engine.modeling.two_stage.rpn import RPN
 from engine.registry import call_with, lookup, taken_by
 
@@ -103,7 +104,12 @@ def build_atss(shape: DenseShape, cfg: CfgNode) -> CenternessStage:
     score_rule = SCORE_RULES[cfg.MODEL.ATSS.SCORE]
     return CenternessStage(
         DenseParts(head, anchor_generator, build_assigner(cfg), coder, cls_loss, score_rule, selection),
-        box_loss=partial(giou_of_boxes, coder=coder, convention=shape.convention),
+        box_loss=partial(
+            loss_of_boxes,
+            coder=coder,
+            convention=shape.convention,
+            loss=lookup(BOX_LOSSES, cfg.MODEL.ATSS.BBOX_LOSS, "MODEL.ATSS.BBOX_LOSS"),
+        ),
         reg_loss_weight=cfg.MODEL.ATSS.REG_LOSS_WEIGHT,
     )
 
@@ -137,6 +143,8 @@ def build_retinanet(shape: DenseShape, cfg: CfgNode) -> RetinaNet:
         cfg.MODEL.RETINANET.PRIOR_PROB,
         "GN" if cfg.MODEL.RETINANET.USE_GN else "",
     )
+    box_loss = lookup(BOX_LOSSES, cfg.MODEL.RETINANET.BBOX_LOSS, "MODEL.RETINANET.BBOX_LOSS")
+    parameters = box_loss_parameters(cfg.MODEL.RETINANET.BBOX_LOSS, cfg.MODEL.RETINANET.BBOX_REG_BETA)
     normalizer = lookup(NORMALIZERS, cfg.MODEL.RETINANET.LOSS_NORMALIZER, "MODEL.RETINANET.LOSS_NORMALIZER")
     assign = partial(
         assign_max_iou,
@@ -153,8 +161,8 @@ def build_retinanet(shape: DenseShape, cfg: CfgNode) -> RetinaNet:
     cls_loss = partial(focal_loss_sum, alpha=cfg.MODEL.RETINANET.LOSS_ALPHA, gamma=cfg.MODEL.RETINANET.LOSS_GAMMA)
     return RetinaNet(
         DenseParts(head, anchor_generator, assign, coder, cls_loss, SCORE_RULES["class"], selection),
-        reg_beta=cfg.MODEL.RETINANET.BBOX_REG_BETA,
         normalizer=normalizer(reg_weight=cfg.MODEL.RETINANET.BBOX_REG_WEIGHT),
+        box_loss=partial(box_loss, **parameters),
     )
 
 

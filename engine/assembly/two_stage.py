@@ -144,6 +144,7 @@ def build_box_head(cfg: CfgNode, backbone: Backbone, num_foreground: int, delta_
             num_convs=cfg.MODEL.ROI_BOX_HEAD.NUM_STACKED_CONVS,
             dilation=cfg.MODEL.ROI_BOX_HEAD.DILATION,
             use_gn=cfg.MODEL.ROI_BOX_HEAD.USE_GN,
+            norm_name=cfg.MODEL.ROI_BOX_HEAD.NORM,
         )
     )
     cls_loss = lookup(CLS_LOSSES, cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS, "MODEL.ROI_BOX_HEAD.CLS_LOSS")

@@ -129,11 +129,13 @@ def _group_sizes(tree: CfgNode) -> Broken:
     stage = dense_name(tree)
     is_ours = is_built_in("MODEL.NECK.NAME", neck_name(tree))  # else its number of channels is not known
     has_tower_norm = stage in ("ATSS", "FCOS") or (stage == "RETINANET" and tree.MODEL.RETINANET.USE_GN)
-    has_head_norm = not tree.MODEL.RPN_ONLY and tree.MODEL.ROI_BOX_HEAD.USE_GN
+    head_norm = tree.MODEL.ROI_BOX_HEAD.NORM or ("GN" if tree.MODEL.ROI_BOX_HEAD.USE_GN else "")
+    has_head_norm = not tree.MODEL.RPN_ONLY and head_norm == "GN"
+    extractor = tree.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR
     for key, has_norm in (
         ("MODEL.RESNETS.BACKBONE_OUT_CHANNELS", is_ours and (has_tower_norm or tree.MODEL.FPN.USE_GN)),
-        ("MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", has_head_norm),
-        ("MODEL.ROI_BOX_HEAD.CONV_HEAD_DIM", has_head_norm),
+        ("MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", has_head_norm and extractor == "FPN2MLPFeatureExtractor"),
+        ("MODEL.ROI_BOX_HEAD.CONV_HEAD_DIM", has_head_norm and extractor == "FPNXconv1fcFeatureExtractor"),
     ):
         channels = value_of(tree, key)
         if has_norm and channels % 32:

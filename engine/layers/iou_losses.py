@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from engine.layers.losses import ciou_loss, diou_loss
 from engine.registry import Registry
 
 SMOOTHING = 1.0
@@ -39,6 +40,23 @@ def giou(distances: Tensor, gt_distances: Tensor, smoothing: float = SMOOTHING) 
     overlap, union, hull = _areas(distances, gt_distances)
     hull = hull + EPSILON
     return 1 - (overlap + smoothing) / (union + smoothing) + (hull - union) / hull
+
+
+@IOU_LOSSES.register("diou")
+def diou(distances: Tensor, gt_distances: Tensor) -> Tensor:
+    """`diou_loss` (P,) of the boxes around the point."""
+    return diou_loss(_around_origin(distances), _around_origin(gt_distances))
+
+
+@IOU_LOSSES.register("ciou")
+def ciou(distances: Tensor, gt_distances: Tensor) -> Tensor:
+    """`ciou_loss` (P,) of the boxes around the point."""
+    return ciou_loss(_around_origin(distances), _around_origin(gt_distances))
+
+
+def _around_origin(distances: Tensor) -> Tensor:
+    """Boxes (P, 4), xyxy, with the point at the origin."""
+    return torch.cat([-distances[:, :2], distances[:, 2:]], dim=1)
 
 
 def _areas(distances: Tensor, gt_distances: Tensor) -> tuple[Tensor, Tensor, Tensor]:

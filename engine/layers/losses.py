@@ -5,9 +5,14 @@ Shapes: P rows, K classes.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
-from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import distance_box_iou_loss, generalized_box_iou_loss, sigmoid_focal_loss
+
+LEAST_SIDE = 1e-3
+"""Shorter sides count as this long in `ciou_loss`: the gradient of a ratio grows like 1 / side."""
 
 
 def focal_loss_sum(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
@@ -35,5 +40,44 @@ def giou_loss(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
 
     A predicted box that is inside out counts as empty.
     """
-    boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, :2], boxes[:, 2:])], dim=1)
-    return generalized_box_iou_loss(boxes, gt_boxes)
+    return generalized_box_iou_loss(_not_inside_out(boxes), gt_boxes)
+
+
+def diou_loss(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """1 - distance IoU (Zheng et al., 2020, eq. 7) of boxes (P, 4) row by row: (P,) in [0, 2].
+
+    1 - IoU + (distance of the centres / diagonal of the smallest box around both)^2. A predicted box that is inside
+    out counts as empty.
+    """
+    return distance_box_iou_loss(_not_inside_out(boxes), gt_boxes)
+
+
+def ciou_loss(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """1 - complete IoU (Zheng et al., 2020, eq. 10 and 11) of boxes (P, 4) row by row: (P,) >= 0.
+
+    `diou_loss` + alpha v, where v in [0, 1] is the squared difference of the angles of the diagonals, in right
+    angles, and alpha = v / (1 - IoU + v) is a constant to the gradient. Finite for boxes without area.
+    """
+    boxes = _not_inside_out(boxes)
+    v = ((_angles(boxes) - _angles(gt_boxes)) * 2 / math.pi) ** 2  # (P,)
+    with torch.no_grad():
+        alpha = v / (1 - _ious(boxes, gt_boxes) + v).clamp(min=torch.finfo(v.dtype).tiny)  # 0 / 0 for equal boxes
+    return distance_box_iou_loss(boxes, gt_boxes) + alpha * v
+
+
+def _not_inside_out(boxes: Tensor) -> Tensor:
+    return torch.cat([boxes[:, :2], torch.maximum(boxes[:, :2], boxes[:, 2:])], dim=1)
+
+
+def _angles(boxes: Tensor) -> Tensor:
+    """Between the diagonal of a box and its height, (P,) in radians."""
+    widths, heights = (boxes[:, 2:] - boxes[:, :2]).clamp(min=LEAST_SIDE).unbind(dim=1)
+    return torch.atan(widths / heights)
+
+
+def _ious(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """Row by row, (P,); 0 where both are empty."""
+    sides = torch.minimum(boxes[:, 2:], gt_boxes[:, 2:]) - torch.maximum(boxes[:, :2], gt_boxes[:, :2])
+    overlaps = sides.clamp(min=0).prod(dim=1)
+    areas = [(each[:, 2:] - each[:, :2]).prod(dim=1) for each in (boxes, gt_boxes)]
+    return overlaps / (areas[0] + areas[1] - overlaps).clamp(min=torch.finfo(overlaps.dtype).tiny)

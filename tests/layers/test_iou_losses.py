@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torchvision.ops import generalized_box_iou_loss
+from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from engine.layers.iou_losses import IOU_LOSSES, giou, iou, linear_iou
 
@@ -35,7 +35,17 @@ def test_without_smoothing_giou_is_torchvisions(table: list) -> None:
     torch.testing.assert_close(giou(distances, gt, smoothing=0.0), expected, rtol=1e-4, atol=1e-4)
 
 
-@given(rows, st.sampled_from(["iou", "linear_iou", "giou"]))
+@given(rows)
+def test_diou_and_ciou_are_those_of_boxes_around_the_point(table: list) -> None:
+    both = torch.tensor(table, dtype=torch.float64)
+    sides = torch.tensor([-1.0, -1, 1, 1], dtype=torch.float64)
+    boxes, gt_boxes = both[:, :4] * sides + 100, both[:, 4:] * sides + 100
+    for name, expected in (("diou", distance_box_iou_loss), ("ciou", complete_box_iou_loss)):
+        losses = IOU_LOSSES.get(name)(both[:, :4], both[:, 4:])
+        torch.testing.assert_close(losses, expected(boxes, gt_boxes), rtol=1e-5, atol=1e-5)
+
+
+@given(rows, st.sampled_from(["iou", "linear_iou", "giou", "diou", "ciou"]))
 def test_none_for_the_box_itself_else_more(table: list, name: str) -> None:
     both = torch.tensor(table)
     loss = IOU_LOSSES.get(name)

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torchvision.ops import generalized_box_iou
+from torchvision.ops import complete_box_iou_loss, generalized_box_iou
 
-from engine.layers.losses import focal_loss_sum, giou_loss
+from engine.layers.losses import ciou_loss, diou_loss, focal_loss_sum, giou_loss
 
 
 def test_focal_loss_by_hand() -> None:
@@ -69,5 +70,55 @@ def test_giou_equals_torchvisions_matrix(values: list[tuple[float, ...]]) -> Non
     assert ((losses >= -1e-6) & (losses <= 2 + 1e-6)).all()
 
 
-def test_giou_of_no_boxes() -> None:
-    assert giou_loss(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0,)
+@pytest.mark.parametrize(
+    ("box", "loss"),
+    [
+        ([0, 0, 10, 10], 0.0),
+        ([0, 0, 10, 5], 0.5 + 2.5**2 / 200),
+        ([10, 0, 20, 10], 1 + 100 / 500),  # they touch: the centres are 10 apart, the hull is 20 x 10
+        ([20, 0, 30, 10], 1 + 400 / 1000),
+        ([8, 8, 2, 2], 1 + 18 / 200),  # inside out: empty, at (8, 8)
+    ],
+)
+def test_diou_by_hand(box: list[float], loss: float) -> None:
+    truth = torch.tensor([[0.0, 0, 10, 10]])
+    assert diou_loss(torch.tensor([box], dtype=torch.float32), truth).item() == pytest.approx(loss, abs=1e-5)
+
+
+def test_ciou_by_hand() -> None:
+    """A box twice as wide as high in a square: v is the squared angle between the diagonals, in right angles."""
+    truth = torch.tensor([[0.0, 0, 10, 10]])
+    v = ((math.atan(2) - math.pi / 4) / (math.pi / 2)) ** 2
+    expected = 0.5 + 2.5**2 / 200 + v * v / (0.5 + v)
+    assert ciou_loss(torch.tensor([[0.0, 0, 10, 5]]), truth).item() == pytest.approx(expected, abs=1e-5)
+    assert ciou_loss(truth / 2 + 20, truth).item() == pytest.approx(diou_loss(truth / 2 + 20, truth).item())  # a square
+
+
+@given(values=st.lists(st.tuples(*[st.floats(0, 100)] * 4, *[st.floats(0.1, 50)] * 4), min_size=1, max_size=5))
+def test_ciou_and_its_gradient_equal_torchvisions(values: list[tuple[float, ...]]) -> None:
+    rows = torch.tensor(values, dtype=torch.float64)
+    first = torch.cat([rows[:, :2], rows[:, :2] + rows[:, 4:6]], 1)
+    second = torch.cat([rows[:, 2:4], rows[:, 2:4] + rows[:, 6:]], 1)
+    ours, theirs = first.clone().requires_grad_(), first.clone().requires_grad_()
+    losses, expected = ciou_loss(ours, second), complete_box_iou_loss(theirs, second)
+    torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)
+    losses.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [giou_loss, diou_loss, ciou_loss])
+@pytest.mark.parametrize("box", [[5, 5, 5, 5], [5, 5, 9, 5], [5, 5, 5, 9], [9, 9, 2, 3], [90000, 5, 90000, 5]])
+def test_boxes_without_area_have_finite_losses_and_gradients(loss: Callable, box: list[float]) -> None:
+    """On either side: a head may predict them, and an annotation may be a line."""
+    empty, square = torch.tensor([box], dtype=torch.float32), torch.tensor([[0.0, 0, 10, 10]])
+    for pair in ((empty, square), (square, empty.sort(dim=1).values), (empty, empty.sort(dim=1).values)):
+        predicted = pair[0].clone().requires_grad_()
+        value = loss(predicted, pair[1])
+        value.sum().backward()
+        assert value.isfinite().all() and predicted.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [giou_loss, diou_loss, ciou_loss])
+def test_box_losses_of_no_boxes(loss: Callable) -> None:
+    assert loss(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0,)

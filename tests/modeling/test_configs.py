@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -27,8 +29,8 @@ NARROW = {
 CLASS_GROUPS = ("ATSS", "RETINANET", "FCOS", "ROI_BOX_HEAD")
 
 
-def narrow(path: Path) -> CfgNode:
-    """The configuration with few channels; a ResNeXt keeps two groups, group norm its 32 channels."""
+def narrow(path: Path, changed: Mapping[str, str] = MappingProxyType({})) -> CfgNode:
+    """The configuration with few channels and `changed`; a ResNeXt keeps two groups, group norm its 32 channels."""
     cfg = load_config(path)
     is_gn = "GN" in cfg.MODEL.RESNETS.NORM + cfg.MODEL.RESNETS.TRANS_FUNC
     widths = {"STEM_OUT_CHANNELS": "32", "RES2_OUT_CHANNELS": "32", "WIDTH_PER_GROUP": "32"} if is_gn else {}
@@ -36,7 +38,7 @@ def narrow(path: Path) -> CfgNode:
     if cfg.MODEL.RESNETS.NUM_GROUPS > 1:
         overrides["MODEL.RESNETS.NUM_GROUPS"] = "2"
     overrides |= {f"MODEL.{group}.NUM_CLASSES": "4" for group in CLASS_GROUPS}
-    return load_config(path, [item for pair in overrides.items() for item in pair])
+    return load_config(path, [item for pair in (overrides | dict(changed)).items() for item in pair])
 
 
 def batch_of_two() -> tuple[ImageBatch, list[Targets]]:

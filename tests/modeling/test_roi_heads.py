@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from engine.layers.norm import NORMS
 from engine.modeling.assign import match_boxes
 from engine.modeling.box_coding import DeltaCoder
 from engine.modeling.selection import Selection
@@ -55,6 +56,7 @@ def standard(head: BoxHead | None = None, **changed) -> StandardRoIHeads:
     )
 
 
+NORM_TYPES = {NORMS.get(name) for name in ("GN", "BN", "SyncBN", "FrozenBN")}
 IOUS, LOSS_WEIGHTS = (0.5, 0.6, 0.7), (1.0, 0.5, 0.25)
 
 
@@ -163,7 +165,7 @@ def test_each_class_has_its_deltas() -> None:
     torch.testing.assert_close(decoded, expected)
 
 
-@pytest.mark.parametrize("name", ["smooth_l1", "l1", "giou"])
+@pytest.mark.parametrize("name", BOX_LOSSES.names())
 def test_box_losses_are_zero_for_the_right_box_only(name: str) -> None:
     loss = BOX_LOSSES.get(name)
     box = torch.tensor([[5.0, 5, 15, 25]])
@@ -178,6 +180,33 @@ def test_focal_is_weighted_cross_entropy() -> None:
     weights = torch.where(labels == K, 0.75, 0.25)
     torch.testing.assert_close(focal(logits, labels, alpha=0.25, gamma=0.0), weights * plain)
     assert (focal(logits, labels) < plain).all()
+
+
+def test_iou_losses_of_the_second_stage_compare_boxes() -> None:
+    """They touch: GIoU sees no gap, DIoU the distance of the centres; both are squares."""
+    deltas = torch.zeros(1, 4)
+    boxes, gt_boxes = torch.tensor([[10.0, 0, 20, 10]]), torch.tensor([[0.0, 0, 10, 10]])
+    losses = {name: BOX_LOSSES.get(name)(deltas, deltas, boxes, gt_boxes).item() for name in ("giou", "diou", "ciou")}
+    assert losses == pytest.approx({"giou": 1.0, "diou": 1.2, "ciou": 1.2})
+
+
+@pytest.mark.parametrize("extractor", ["FPN2MLPFeatureExtractor", "FPNXconv1fcFeatureExtractor"])
+@pytest.mark.parametrize("norm_name", ["GN", "BN", "SyncBN", "FrozenBN"])
+def test_extractors_with_a_norm_by_name(extractor: str, norm_name: str) -> None:
+    shape = ExtractorShape(4, 7, fc_dim=32, conv_dim=32, num_convs=2, norm_name=norm_name)
+    module = FEATURE_EXTRACTORS.get(extractor)(shape)
+    features = module(torch.randn(3, 4, 7, 7))
+    assert features.shape == (3, 32)
+    assert {type(m) for m in module.modules() if type(m) in NORM_TYPES} == {NORMS.get(norm_name)}
+    assert not any(m.bias is not None for m in module.modules() if isinstance(m, torch.nn.Conv2d))
+    features.sum().backward()
+    module.eval()(torch.randn(0, 4, 7, 7))  # an image may have no proposals
+
+
+def test_use_gn_is_group_norm_unless_a_norm_is_named() -> None:
+    assert ExtractorShape(4, 7).norm == ""
+    assert ExtractorShape(4, 7, use_gn=True).norm == "GN"
+    assert ExtractorShape(4, 7, use_gn=True, norm_name="BN").norm == "BN"
 
 
 @pytest.mark.parametrize("extractor", ["FPN2MLPFeatureExtractor", "FPNXconv1fcFeatureExtractor"])

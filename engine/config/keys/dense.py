@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from engine.config.declaration import MAX_CLASSES, MAX_SIZE, key
 
+_BOX_LOSSES = ("smooth_l1", "l1", "giou", "diou", "ciou")
+
 # One key after another as in a table, so that a search for a key shows its default too.
 # fmt: off
 KEYS = [
@@ -41,6 +43,8 @@ KEYS = [
     key("MODEL.ATSS.TOPK", 9, "POSITIVE_TYPE ATSS: candidates per level and box; TOPK: positives per box.", at_least=1),
     key("MODEL.ATSS.REGRESSION_TYPE", "BOX", "Boxes are regressed from an anchor (BOX) or from its centre (POINT).",
         words=("BOX", "POINT")),
+    key("MODEL.ATSS.BBOX_LOSS", "giou", "Box loss: of the boxes (giou, diou, ciou) or of the codes (l1, smooth_l1).",
+        ours=True, words=_BOX_LOSSES, registry="engine.modeling.two_stage.roi_losses.BOX_LOSSES"),
     key("MODEL.ATSS.REG_LOSS_WEIGHT", 2.0, "Weight of the box loss.", at_least=0),
     key("MODEL.ATSS.PRIOR_PROB", 0.01, "Score of every class before training.", between=(1e-9, 1 - 1e-9)),
     key("MODEL.ATSS.INFERENCE_TH", 0.05, "Candidates score more than this.", between=(0, 1)),
@@ -74,6 +78,8 @@ KEYS = [
         "reference's), a moving_average of them (detectron2's) or the positives of each image, per_image "
         "(torchvision's); only the first one uses BBOX_REG_WEIGHT.", ours=True,
         words=("positives", "moving_average", "per_image"), registry="engine.modeling.dense.retinanet.NORMALIZERS"),
+    key("MODEL.RETINANET.BBOX_LOSS", "smooth_l1", "Box loss: of the deltas (l1, smooth_l1) or of the boxes (giou, "
+        "diou, ciou).", ours=True, words=_BOX_LOSSES, registry="engine.modeling.two_stage.roi_losses.BOX_LOSSES"),
     key("MODEL.RETINANET.BBOX_REG_BETA", 0.11, "Error at which the smooth L1 loss becomes linear.", at_least=0),
     key("MODEL.RETINANET.PRE_NMS_TOP_N", 1000, "Candidates per level that reach the NMS.", at_least=1),
     key("MODEL.RETINANET.FG_IOU_THRESHOLD", 0.5, "Positive from this IoU on.", between=(0, 1)),
@@ -97,7 +103,7 @@ KEYS = [
     key("MODEL.FCOS.NUM_CONVS", 4, "Number of 3x3 convolutions in each tower of the head.", between=(0, 100)),
     key("MODEL.FCOS.CENTER_SAMPLING_RADIUS", 0.0, "Only cells within this many strides of a box's centre are positive; "
         "0 uses the whole box.", at_least=0),
-    key("MODEL.FCOS.IOU_LOSS_TYPE", "iou", "Box loss.", words=("iou", "linear_iou", "giou"),
+    key("MODEL.FCOS.IOU_LOSS_TYPE", "iou", "Box loss.", words=("iou", "linear_iou", "giou", "diou", "ciou"),
         registry="engine.layers.iou_losses.IOU_LOSSES"),
     key("MODEL.FCOS.NORM_REG_TARGETS", False, "Regress distances in strides, relu(prediction), instead of pixels, "
         "exp(prediction)."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.config.declaration import MAX_CHANNELS, MAX_CLASSES, MAX_SIZE, key
 
 _SAMPLERS = ("random", "ohem", "balanced")
-_BOX_LOSSES = ("smooth_l1", "l1", "giou")
+_BOX_LOSSES = ("smooth_l1", "l1", "giou", "diou", "ciou")
 
 GROUPS = {
     "MODEL.RPN": (
@@ -94,6 +94,9 @@ KEYS = [
         between=(0, MAX_CLASSES)),
     key("MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM", 1024, "Width of the fully connected layers.", between=(1, MAX_CHANNELS)),
     key("MODEL.ROI_BOX_HEAD.USE_GN", False, "Group norm in the head."),
+    key("MODEL.ROI_BOX_HEAD.NORM", "", 'Norm after the layers of the head (of FPNXconv1fcFeatureExtractor: after its '
+        'convolutions); "" means group norm with USE_GN, else none.', ours=True,
+        words=("", "GN", "BN", "SyncBN", "FrozenBN"), registry="engine.layers.norm.NORMS"),
     key("MODEL.ROI_BOX_HEAD.DILATION", 1, "Dilation of the head's convolutions.", between=(1, 64)),
     key("MODEL.ROI_BOX_HEAD.CONV_HEAD_DIM", 256, "Channels of the head's convolutions.", between=(1, MAX_CHANNELS)),
     key("MODEL.ROI_BOX_HEAD.NUM_STACKED_CONVS", 4, "Number of the head's convolutions.", between=(0, 100)),

@@ -92,8 +92,8 @@ class CenternessStage(DenseStage):
 
     Args:
         parts: see `DenseParts`.
-        box_loss: (codes (P, 4), anchors (P, 4), gt boxes (P, 4)) -> (P,): `giou_of_boxes` or `loss_of_codes` with its
-            last parameters bound.
+        box_loss: (codes (P, 4), anchors (P, 4), gt boxes (P, 4)) -> (P,): `giou_of_boxes`, `loss_of_boxes` or
+            `loss_of_codes` with its last parameters bound.
         reg_loss_weight: factor of the box loss.
         weight_by_centerness: weight the box loss of a positive by its centerness, or all alike (torchvision).
     """
@@ -146,6 +146,19 @@ def giou_of_boxes(
     """
     inset = codes.new_tensor([convention.inset, convention.inset, -convention.inset, -convention.inset])
     return giou_loss(coder.decode(codes, anchors) + inset, gt_boxes + inset)
+
+
+def loss_of_boxes(
+    codes: Tensor,
+    anchors: Tensor,
+    gt_boxes: Tensor,
+    coder: BoxCoder,
+    convention: PixelConvention,
+    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Any of `roi_losses.BOX_LOSSES` (P,), of the codes or of the decoded boxes; `giou_of_boxes` is one of them."""
+    inset = codes.new_tensor([convention.inset, convention.inset, -convention.inset, -convention.inset])
+    return loss(codes, coder.encode(gt_boxes, anchors), coder.decode(codes, anchors) + inset, gt_boxes + inset)
 
 
 def loss_of_codes(

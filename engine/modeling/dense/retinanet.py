@@ -5,14 +5,17 @@ Shapes: N images, L levels, A anchors per cell, R anchors per image, P positives
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine import distributed
 from engine.modeling.anchors import AnchorGrid
 from engine.modeling.dense.stage import DenseParts, DenseStage, HeadOutputs
 from engine.modeling.dense.towers import flatten, init_head, tower
+from engine.modeling.two_stage.roi_losses import smooth_l1
 from engine.registry import Registry
 from engine.structures import Targets
 
@@ -58,30 +61,38 @@ class RetinaNetHead(nn.Module):
 
 
 class RetinaNet(DenseStage):
-    """The dense stage of RetinaNet: smooth L1 of the deltas as box loss.
+    """The dense stage of RetinaNet: by default smooth L1 of the deltas as box loss.
 
     Args:
         parts: see `DenseParts`.
-        reg_beta: error at which the box loss turns from square to straight; 0 is L1.
+        reg_beta: error at which the smooth L1 loss turns from square to straight; 0 is L1.
         normalizer: see `NORMALIZERS`; by default the reference's.
+        box_loss: from `roi_losses.BOX_LOSSES`, instead of smooth L1.
     """
 
-    def __init__(self, parts: DenseParts, reg_beta: float = 0.11, normalizer: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        parts: DenseParts,
+        reg_beta: float = 0.11,
+        normalizer: nn.Module | None = None,
+        box_loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__(parts)
-        self.reg_beta = reg_beta
+        self.box_loss = box_loss or partial(smooth_l1, beta=reg_beta)
         self.normalizer = normalizer or positives()
 
     def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
-        """Focal loss over all anchors that are not ignored, smooth L1 over the positives."""
+        """Focal loss over all anchors that are not ignored, box loss over the positives."""
         labels, gt_boxes = self.assign_targets(outputs, anchors, targets)  # (N, R), (N, R, 4)
         is_positive = labels >= 0
         sums_cls, sums_reg = [], []
         # Image by image, since a normaliser may divide the sums of each image by a number of its own.
         for i in range(len(targets)):
             codes = outputs.codes[i][is_positive[i]].float()  # (P, 4)
-            gt_codes = self.coder.encode(gt_boxes[i][is_positive[i]], anchors.boxes[is_positive[i]])
+            positive_anchors, gt = anchors.boxes[is_positive[i]], gt_boxes[i][is_positive[i]]  # (P, 4) both
+            gt_codes, boxes = self.coder.encode(gt, positive_anchors), self.coder.decode(codes, positive_anchors)
             sums_cls.append(self.cls_loss(outputs.logits[i].float(), labels[i]))
-            sums_reg.append(F.smooth_l1_loss(codes, gt_codes, reduction="sum", beta=self.reg_beta))
+            sums_reg.append(self.box_loss(codes, gt_codes, boxes, gt).sum())
         divisor_cls, divisor_reg = self.normalizer(is_positive.sum(dim=1).to(sums_cls[0]))
         return {
             "loss_cls": (torch.stack(sums_cls) / divisor_cls).sum(),

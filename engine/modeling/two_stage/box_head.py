@@ -32,7 +32,8 @@ class ExtractorShape:
         resolution: S.
         fc_dim: F.
         conv_dim, num_convs, dilation: of its convolutions.
-        use_gn: group norm after each layer.
+        use_gn: group norm after each layer, unless `norm_name` says which.
+        norm_name: name in `layers.norm.NORMS`, "" for group norm or none.
     """
 
     channels: int
@@ -42,13 +43,27 @@ class ExtractorShape:
     num_convs: int = 4
     dilation: int = 1
     use_gn: bool = False
+    norm_name: str = ""
+
+    @property
+    def norm(self) -> str:
+        """Name of the norm after each layer, "" for none."""
+        return self.norm_name or ("GN" if self.use_gn else "")
 
 
-def _fc(in_features: int, out_features: int, use_gn: bool = False) -> nn.Module:
-    layer = nn.Linear(in_features, out_features, bias=not use_gn)
+class LinearOfMaps(nn.Linear):
+    """A linear layer whose outputs (P, F, 1, 1) are maps of one cell, as norms expect them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[..., None, None]
+
+
+def _fc(in_features: int, out_features: int, norm_name: str = "") -> nn.Module:
+    """(P, in_features) -> (P, out_features), or (P, out_features, 1, 1) with a norm."""
+    layer = (LinearOfMaps if norm_name else nn.Linear)(in_features, out_features, bias=not norm_name)
     nn.init.kaiming_uniform_(layer.weight, a=1)
-    if use_gn:
-        return nn.Sequential(layer, norm("GN", out_features))
+    if norm_name:
+        return nn.Sequential(layer, norm(norm_name, out_features))
     nn.init.zeros_(layer.bias)
     return layer
 
@@ -59,18 +74,18 @@ class FPN2MLPFeatureExtractor(nn.Module):
 
     def __init__(self, shape: ExtractorShape) -> None:
         super().__init__()
-        self.fc6 = _fc(shape.channels * shape.resolution**2, shape.fc_dim, shape.use_gn)
-        self.fc7 = _fc(shape.fc_dim, shape.fc_dim, shape.use_gn)
+        self.fc6 = _fc(shape.channels * shape.resolution**2, shape.fc_dim, shape.norm)
+        self.fc7 = _fc(shape.fc_dim, shape.fc_dim, shape.norm)
         self.out_features = shape.fc_dim
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(P, C, S, S) -> (P, F)."""
-        return F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(1)))))
+        return F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(1))).flatten(1))).flatten(1)
 
 
 @FEATURE_EXTRACTORS.register("FPNXconv1fcFeatureExtractor")
 class FPNXconv1fcFeatureExtractor(nn.Module):
-    """Some 3x3 convolutions and a fully connected layer (Wu & He, 2018: with group norm)."""
+    """Some 3x3 convolutions and a fully connected layer (Wu & He, 2018: with group norm), which has no norm."""
 
     def __init__(self, shape: ExtractorShape) -> None:
         super().__init__()
@@ -78,12 +93,12 @@ class FPNXconv1fcFeatureExtractor(nn.Module):
         channels = shape.channels
         for _ in range(shape.num_convs):
             conv = nn.Conv2d(
-                channels, shape.conv_dim, 3, padding=shape.dilation, dilation=shape.dilation, bias=not shape.use_gn
+                channels, shape.conv_dim, 3, padding=shape.dilation, dilation=shape.dilation, bias=not shape.norm
             )
             nn.init.normal_(conv.weight, std=0.01)
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
-            layers += [conv, norm("GN", shape.conv_dim)] if shape.use_gn else [conv]
+            layers += [conv, norm(shape.norm, shape.conv_dim)] if shape.norm else [conv]
             layers.append(nn.ReLU(inplace=True))
             channels = shape.conv_dim
         self.xconvs = nn.Sequential(*layers)

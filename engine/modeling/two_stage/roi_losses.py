@@ -1,4 +1,6 @@
-"""Losses of region proposals and of the second stage, looked up by name; sums and normalisers belong to the callers.
+"""Losses of region proposals, of the second stage and of the boxes of ATSS and RetinaNet, looked up by name.
+
+Sums and normalisers belong to the callers.
 
 A loss of your own is a function in this form, registered in a module that `IMPORTS` names.
 
@@ -11,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.layers.losses import giou_loss
+from engine.layers.losses import ciou_loss, diou_loss, giou_loss
 from engine.registry import Registry
 
 CLS_LOSSES = Registry("CLS_LOSSES")
@@ -53,3 +55,13 @@ def l1(deltas: Tensor, gt_deltas: Tensor, boxes: Tensor, gt_boxes: Tensor) -> Te
 @BOX_LOSSES.register("giou")
 def giou(deltas: Tensor, gt_deltas: Tensor, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     return giou_loss(boxes, gt_boxes)
+
+
+@BOX_LOSSES.register("diou")
+def diou(deltas: Tensor, gt_deltas: Tensor, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    return diou_loss(boxes, gt_boxes)
+
+
+@BOX_LOSSES.register("ciou")
+def ciou(deltas: Tensor, gt_deltas: Tensor, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    return ciou_loss(boxes, gt_boxes)
