@@ -1,4 +1,5 @@
-"""Where weights come from: a path, a URL, `catalog://` (the reference's names) or `torchvision://resnet50`."""
+"""Where weights come from: a path, a URL, `catalog://` (the reference's names), `torchvision://resnet50` or
+`package://NAME/path`, a file of an installed package."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from engine.checkpoint import packaged
 from engine.checkpoint.io import nearest_file, not_weights
 from engine.checkpoint.publish import sha256
 from engine.errors import InputError
@@ -66,7 +68,8 @@ def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
     """The local file of a URI; a remote one is downloaded once into the cache.
 
     Args:
-        uri: a path, `http(s)://...`, `catalog://ImageNetPretrained/MSRA/R-50`, `torchvision://resnet50`.
+        uri: a path, `http(s)://...`, `catalog://ImageNetPretrained/MSRA/R-50`, `torchvision://resnet50`,
+            `package://NAME/models/weights.pth`.
         cache_dir: default `$ENGINE_CACHE`, else `~/.cache/engine/weights`. It has a folder for each host, with the
             paths of the URLs in it.
 
@@ -95,6 +98,8 @@ def locate(uri: str | Path, cache_dir: str | Path | None = None) -> tuple[str, P
         if not path.exists():
             raise InputError(f"{path}: no such weights file{nearest_file(path)}")
         return "", path
+    if scheme == "package":
+        return "", packaged.weights_file(text)
     if scheme == "catalog":
         url = CATALOG.get(rest.strip("/"))
         if url is None:
@@ -104,7 +109,7 @@ def locate(uri: str | Path, cache_dir: str | Path | None = None) -> tuple[str, P
     elif scheme in ("http", "https"):
         url = text
     else:
-        raise InputError(f"{text}: unknown scheme; use a path, https://, catalog:// or torchvision://")
+        raise InputError(f"{text}: unknown scheme; use a path, https://, catalog://, torchvision:// or package://")
     path = cache_path(url, cache_dir)
     hub = Path(torch.hub.get_dir()) / "checkpoints" / path.name
     if scheme == "torchvision" and not path.is_file() and hub.is_file():

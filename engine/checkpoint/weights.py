@@ -27,7 +27,7 @@ from engine.spelling import normal_name
 Tensors = dict[str, Tensor]
 
 _RESET = "left as initialised"
-IMAGENET_HEADS = ("fc.", "fc1000.")
+IMAGENET_HEADS = ("fc.", "fc1000.", "_conv_head.", "_bn1.", "_fc.")
 """Layers of bodies trained on ImageNet; no detector has them."""
 
 

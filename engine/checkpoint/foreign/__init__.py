@@ -8,7 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.checkpoint.foreign import atss, caffe2, detectron2, mmdetection, torchvision, torchvision_detection
+from engine.checkpoint.foreign import (
+    atss,
+    caffe2,
+    detectron2,
+    efficientnet_lite,
+    mmdetection,
+    torchvision,
+    torchvision_detection,
+)
 from engine.checkpoint.heads import heads_fit
 
 # Tried in this order. The reference comes last, since our names are its names. A file has the format in which each
@@ -16,6 +24,7 @@ from engine.checkpoint.heads import heads_fit
 FORMATS = {
     "caffe2": caffe2,
     "torchvision": torchvision,
+    "efficientnet_lite": efficientnet_lite,
     "torchvision_detection": torchvision_detection,
     "detectron2": detectron2,
     "mmdetection": mmdetection,

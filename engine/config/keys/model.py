@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.config.declaration import MAX_CHANNELS, key
 
-_BODIES = ("R-18", "R-34", "R-50", "R-101", "R-152")
+_BODIES = ("R-18", "R-34", "R-50", "R-101", "R-152", "EfficientNet-Lite0", "EfficientNet-Lite1", "EfficientNet-Lite2")
 _NECKS = ("FPN-RETINANET", "FPN")
 _OWN_NECKS = ("PAFPN",)
 """Those for which the reference, and so `MODEL.BACKBONE.CONV_BODY`, has no word."""
@@ -23,8 +23,8 @@ KEYS = [
     key("MODEL.FCOS_ON", False, "The dense stage is FCOS."),
     key("MODEL.RETINANET_ON", False, "The dense stage is RetinaNet."),
     key("MODEL.DEVICE", "cuda", "cuda, cuda:N or cpu; without a GPU the engine warns and uses the CPU."),
-    key("MODEL.WEIGHT", "", 'Initial weights: catalog://NAME, torchvision://NAME, a URL or a file; "" trains from '
-        'scratch.', type=Path),
+    key("MODEL.WEIGHT", "", 'Initial weights: catalog://NAME, torchvision://NAME, package://NAME/path (a file of an '
+        'installed pip package), a URL or a file; "" trains from scratch.', type=Path),
     key("MODEL.WEIGHT_SURGERY", "", "What to do to the weights before they are matched: \"keep_first_classes\" slices "
         "a head of more classes (such as COCO's 80) to this model's number; \"\" leaves them.", ours=True,
         words=("", "keep_first_classes")),
@@ -41,8 +41,8 @@ KEYS = [
     key("MODEL.CHANNELS_LAST", True, "Keep feature maps in channels-last memory, which is faster; the numbers agree.",
         ours=True),
     key("MODEL.BACKBONE.CONV_BODY", "R-50-C4", "The reference's spelling of BACKBONE.NAME and NECK.NAME in one: R-18, "
-        "R-34, R-50, R-101 or R-152, or a body of your own, then -FPN-RETINANET (levels P3..P7) or -FPN (P2..P6). The "
-        "default is the reference's, has no pyramid and cannot be built.",
+        "R-34, R-50, R-101, R-152, EfficientNet-Lite0, -Lite1 or -Lite2, or a body of your own, then -FPN-RETINANET "
+        "(levels P3..P7) or -FPN (P2..P6). The default is the reference's, has no pyramid and cannot be built.",
         words=(*(f"{body}-{neck}" for body in _BODIES for neck in _NECKS), "R-50-C4"),
         registry="engine.modeling.bodies.BODIES", endings=("-FPN-RETINANET", "-FPN")),
     key("MODEL.BACKBONE.NAME", "", 'The body; "" means the one in CONV_BODY.', ours=True, words=("", *_BODIES),
