@@ -17,7 +17,7 @@ from engine.errors import InputError
 from engine.layers.norm import NORMS
 from engine.log import get_logger
 from engine.modeling.backbone import Backbone
-from engine.modeling.bodies import BODIES, strides_of
+from engine.modeling.bodies import BODIES, is_frozen, strides_of
 from engine.modeling.bodies.resnet import RESNETS, Deformable
 from engine.modeling.detector import GeneralizedRCNN
 from engine.modeling.necks import NECKS
@@ -51,11 +51,30 @@ def build_model(cfg: CfgNode, class_names: Sequence[str] = ()) -> GeneralizedRCN
     model = GeneralizedRCNN(backbone, rpn, roi_heads, cfg.DATALOADER.SIZE_DIVISIBILITY, class_names)
     device = build_device(cfg)
     if cfg.MODEL.USE_SYNCBN and device.type == "cuda":  # see `warn_without_gpu`
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = with_synchronised_norms(model)
     model.to(device)
     if cfg.MODEL.CHANNELS_LAST and not (device.type == "cpu" and _breaks_channels_last(model)):
         model.to(memory_format=torch.channels_last)
     return model
+
+
+def with_synchronised_norms(module: nn.Module, name: str = "the model") -> nn.Module:
+    """`module` with its trainable batch norms replaced by ones that average over all processes; frozen parts stay.
+
+    Raises:
+        InputError: a batch norm of another package that computes more than a batch norm, which would get lost.
+    """
+    if is_frozen(module):
+        return module
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if type(module).forward is not nn.BatchNorm2d.forward and not isinstance(module, nn.SyncBatchNorm):
+            raise InputError(
+                f"MODEL.USE_SYNCBN: {name} is a {type(module).__name__}, which cannot be replaced; set it to False"
+            )
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for child_name, child in module.named_children():
+        setattr(module, child_name, with_synchronised_norms(child, child_name))
+    return module
 
 
 def _breaks_channels_last(model: nn.Module) -> bool:
@@ -142,6 +161,13 @@ def build_body(cfg: CfgNode, name: str, key: str) -> nn.Module:
         raise InputError(
             f"INPUT.CHANNELS is {cfg.INPUT.CHANNELS}, but {name} takes no argument in_channels; give it one, or use "
             f"one of {', '.join(RESNETS)}"
+        )
+    if freeze_at and not taken_by(part, {"freeze_at": 0}):
+        get_logger(__name__).warning(  # not an error: 2 is the default, and every resolved configuration states it
+            "MODEL.BACKBONE.FREEZE_CONV_BODY_AT is %d, but %s takes no argument freeze_at, so all of it is trained; "
+            "set it to 0, or give the body the argument",
+            freeze_at,
+            name,
         )
     if name in RESNETS:
         # Not offered to other bodies, where these names may mean something else.

@@ -186,6 +186,16 @@ def test_names_take_precedence_over_the_spelling_of_the_reference(parts: None) -
     assert backbone.strides == (32,)
 
 
+def test_a_body_that_cannot_be_frozen_says_so(parts: None, said: pytest.LogCaptureFixture) -> None:
+    backbone_of("TwoMaps", "FPN", "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0)
+    assert not said.messages
+    backbone_of("TwoMaps", "FPN")
+    assert said.messages == [
+        "MODEL.BACKBONE.FREEZE_CONV_BODY_AT is 2, but TwoMaps takes no argument freeze_at, so all of it is trained; "
+        "set it to 0, or give the body the argument"
+    ]
+
+
 def test_a_misspelt_norm() -> None:
     start = r"^MODEL\.RESNETS\.NORM: nothing is registered as GM; there is BN, FrozenBN, GN"
     with pytest.raises(InputError, match=start):

@@ -49,8 +49,9 @@ KEYS = [
         registry="engine.modeling.bodies.BODIES"),
     key("MODEL.BACKBONE.ARGS", {}, "Arguments of the body by name: any plain values. They take precedence over "
         "MODEL.RESNETS, where R-18 to R-152 have their keys.", ours=True),
-    key("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, "The stem and this many - 1 stages keep their weights in training; 0 "
-        "trains all.", between=(0, 5)),
+    key("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, "As many parts of the body, from the image on, stay fixed: "
+        "weights, statistics and outputs. The parts of R-18 to R-152 are the stem and the four stages; a body of your "
+        "own counts its own. 0 trains all.", between=(0, 100)),
     key("MODEL.BACKBONE.USE_GN", False, "Announces group norm in the body and sets nothing, as in the reference: "
         "STEM_FUNC and TRANS_FUNC decide."),
     key("MODEL.NECK.NAME", "", "What makes the levels of the pyramid from the body's maps: FPN (levels P2..P6), "

@@ -1,6 +1,15 @@
 """Bodies: from images to feature maps; the built-in ones are registered with the package."""
 
 from engine.modeling.bodies import efficientnet_lite, resnet
-from engine.modeling.bodies.body import BODIES, Body, freeze, strides_of
+from engine.modeling.bodies.body import BODIES, Body, freezable, freeze, is_frozen, strides_of
 
-__all__ = ["BODIES", "Body", "freeze", "strides_of", "efficientnet_lite", "resnet"]
+__all__ = [
+    "BODIES",
+    "Body",
+    "efficientnet_lite",
+    "freezable",
+    "freeze",
+    "is_frozen",
+    "resnet",
+    "strides_of",
+]

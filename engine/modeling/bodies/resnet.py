@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from engine.layers.deform_conv import DeformConv2d
 from engine.layers.norm import norm
-from engine.modeling.bodies.body import BODIES, freeze
+from engine.modeling.bodies.body import BODIES, freezable
 
 BLOCKS_PER_STAGE = {
     18: (2, 2, 2, 2),
@@ -178,6 +178,9 @@ class ResNet(nn.Module):
 
     Attributes:
         out_channels, strides: of C2, C3, C4 and C5.
+
+    Raises:
+        ValueError: `deformable` does not have one entry per stage.
     """
 
     def __init__(
@@ -194,6 +197,11 @@ class ResNet(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
+        if len(deformable.stages) != len(BLOCKS_PER_STAGE[depth]):
+            raise ValueError(
+                f"deformable must say of each of the {len(BLOCKS_PER_STAGE[depth])} stages whether it is, got "
+                f"{tuple(deformable.stages)}"
+            )
         block = BasicBlock if depth < 50 else Bottleneck
         self.stem = Stem(stem_channels, norm_name, in_channels)
         self.out_channels: list[int] = []
@@ -246,35 +254,7 @@ class ResNet(nn.Module):
         return features
 
 
-def resnet(
-    depth: int,
-    stem_channels: int = 64,
-    res2_channels: int = 256,
-    groups: int = 1,
-    width_per_group: int = 64,
-    norm_name: str = "FrozenBN",
-    stride_in_1x1: bool = True,
-    res5_dilation: int = 1,
-    deformable: Deformable = Deformable(),  # noqa: B008, it is immutable
-    in_channels: int = 3,
-    freeze_at: int = 0,
-) -> ResNet:
-    """A `ResNet` whose first `freeze_at` parts (stem, then stages) keep their weights."""
-    body = ResNet(
-        depth,
-        stem_channels,
-        res2_channels,
-        groups,
-        width_per_group,
-        norm_name,
-        stride_in_1x1,
-        res5_dilation,
-        deformable,
-        in_channels,
-    )
-    freeze(body.layer_groups(), freeze_at)
-    return body
-
+resnet = freezable(ResNet)
 
 for _depth in BLOCKS_PER_STAGE:
     BODIES.register(f"R-{_depth}")(partial(resnet, _depth))
