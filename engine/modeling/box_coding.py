@@ -80,3 +80,45 @@ class DistanceCoder:
         centers = (anchors[:, :2] + anchors[:, 2:]) / 2
         distances = codes * (anchors[:, 2:3] - anchors[:, 0:1]) / self.unit + self.inset
         return torch.cat([centers - distances[:, :2], centers + distances[:, 2:]], dim=1)
+
+
+@dataclass(frozen=True)
+class DistributionCoder:
+    """Logits of a distribution over the distances 0, 1, ..., `limit` for each side, whose mean counts (GFL, eq. 5).
+
+    Codes are (P, 4 * (limit + 1)), side-major: left, top, right, bottom. The law holds for boxes whose sides lie no
+    more than `limit` units from the anchor's centre; farther sides are encoded as `limit`, those beyond it as 0.
+
+    Attributes:
+        limit: the largest distance.
+        unit, inset: see `DistanceCoder`.
+    """
+
+    limit: int = 16
+    unit: float = 1.0
+    inset: float = 0.0
+
+    @property
+    def num_bins(self) -> int:
+        """Logits per side."""
+        return self.limit + 1
+
+    @property
+    def distances(self) -> DistanceCoder:
+        """The coder of the means."""
+        return DistanceCoder(self.unit, self.inset)
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        """Logits of which only the two bins next to each distance are finite (one bin for a whole distance)."""
+        distances = self.distances.encode(boxes, anchors).clamp(0, self.limit)  # (P, 4)
+        bins = torch.arange(self.num_bins, device=boxes.device, dtype=boxes.dtype)
+        nearness = (1 - (distances[..., None] - bins).abs()).clamp(min=0)  # (P, 4, limit + 1)
+        return nearness.log().flatten(1)
+
+    def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
+        return self.distances.decode(self.means(codes), anchors)
+
+    def means(self, codes: Tensor) -> Tensor:
+        """Distances (P, 4) in units, each in [0, limit]."""
+        shares = codes.reshape(len(codes), 4, self.num_bins).softmax(dim=-1)
+        return shares @ torch.arange(self.num_bins, device=codes.device, dtype=codes.dtype)

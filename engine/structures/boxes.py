@@ -26,6 +26,19 @@ def centers(boxes: Tensor) -> Tensor:
     return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
+def iou_of_rows(boxes: Tensor, others: Tensor) -> Tensor:
+    """IoU (N,) of each of `boxes` (N, 4) with the one of `others` (N, 4) in its row; 0 where both are empty.
+
+    Example:
+        >>> iou_of_rows(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]])).tolist()
+        [0.3333333432674408]
+    """
+    sides = torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])
+    overlap = sides.clamp(min=0).prod(-1)
+    union = area(boxes) + area(others) - overlap
+    return torch.where(union > 0, overlap / union, 0.0)
+
+
 def from_xywh(boxes_xywh: Tensor) -> Tensor:
     """COCO's (x, y, width, height) to xyxy; `to_xywh` is the inverse."""
     return torch.cat([boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]], dim=-1)

@@ -19,7 +19,7 @@ BROKEN = {
     "no dense stage": ("  DENSE: {NAME: ''}\n", "4: no detector is on; write MODEL.ATSS_ON: True"),
     "a slip": (
         "  DENSE: {NAME: RETINNET}\n",
-        '4: MODEL.DENSE.NAME must be one of "", ATSS, RETINANET, FCOS, or registered by a module of IMPORTS, '
+        '4: MODEL.DENSE.NAME must be one of "", ATSS, RETINANET, FCOS, GFL, or registered by a module of IMPORTS, '
         "got 'RETINNET'; did you mean RETINANET?",
     ),
     "strides": (

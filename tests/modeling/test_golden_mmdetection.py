@@ -46,8 +46,11 @@ ATSS = {"MODEL.RETINANET.USE_C5": False, "TEST.DETECTIONS_PER_IMG": 300}
 class Case:
     """One recorded model, and ours with its weights."""
 
-    def __init__(self, path: Path, config: str, settings: dict[str, Any]) -> None:
+    def __init__(self, path: Path, config: str, settings: dict[str, Any], body: Path | None = None) -> None:
         self.data = torch.load(path, weights_only=True)
+        if body is not None:  # `path` holds neck and head only
+            tensors = torch.load(body, weights_only=True)["state_dict"]
+            self.data["state_dict"] |= {name: tensors[name] for name in tensors if name.startswith("backbone.")}
         self.cfg = small_config(config, **settings)
         self.model = converted_model(self.cfg, self.data["state_dict"]).eval()
         self.batch = self._batch(0)
@@ -78,8 +81,8 @@ class Case:
 
     def _assert_gradients(self, model: GeneralizedRCNN, theirs: dict[str, Tensor]) -> None:
         ours = {name: parameter.grad for name, parameter in model.named_parameters()}
-        names = [name for name in theirs if name in ours and theirs[name].abs().max() > 0]
-        assert len(names) > 30
+        names = [name for name in theirs if theirs[name].abs().max() > 0]
+        assert len(names) > 20
         for name in names:
             scale = theirs[name].abs().max()
             torch.testing.assert_close(ours[name] / scale, theirs[name] / scale, rtol=0, atol=1e-3, msg=name)
@@ -90,13 +93,13 @@ class Case:
         The steps amplify rounding: ours, with inputs changed by 1e-7, differ by 0.5 % in the second loss and by 10 %
         in the fourth. So theirs must lie where ours do, or as far outside as half of their spread.
         """
-        spread = torch.tensor([self._losses_of_sgd(model, seed) for seed in range(7)])  # (runs, steps)
+        spread = torch.tensor([self.losses_of_sgd(model, seed) for seed in range(7)])  # (runs, steps)
         low, high = spread.amin(0), spread.amax(0)
         margin = (high - low) / 2 + 1e-4 * high
         expected = torch.tensor(self.data["sgd"]["total_loss"])
         assert ((low - margin <= expected) & (expected <= high + margin)).all(), (spread, expected)
 
-    def _losses_of_sgd(self, model: GeneralizedRCNN, seed: int) -> list[float]:
+    def losses_of_sgd(self, model: GeneralizedRCNN, seed: int) -> list[float]:
         """Losses before each of four steps of a copy of `model`."""
         model, sgd = copy.deepcopy(model), self.data["sgd"]
         optimizer = torch.optim.SGD(

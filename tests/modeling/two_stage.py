@@ -34,6 +34,7 @@ def small_config(path: str, num_classes: int = 5, **settings: Any) -> CfgNode:
         "MODEL.ROI_BOX_HEAD.MLP_HEAD_DIM": 64,
         "MODEL.ROI_BOX_HEAD.NUM_CLASSES": num_classes + 1,
         "MODEL.ATSS.NUM_CLASSES": num_classes + 1,
+        "MODEL.DENSE.NUM_CLASSES": num_classes + 1,
         **settings,
     }
     cfg.merge_from_list([word for pair in pairs.items() for word in pair])

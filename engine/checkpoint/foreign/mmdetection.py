@@ -1,4 +1,4 @@
-"""State dicts of mmdetection 2 and 3: Cascade and Faster R-CNN, ATSS and RetinaNet on ResNet FPN bodies.
+"""State dicts of mmdetection 2 and 3: Cascade and Faster R-CNN, ATSS, RetinaNet and GFL on ResNet FPN bodies.
 
 backbone.layer2.0.conv2.conv_offset.weight  -> backbone.body.layer2.0.conv2.offset.weight
 neck.lateral_convs.1.conv.weight            -> backbone.fpn.fpn_inner2.weight (the second level of the pyramid)
@@ -26,13 +26,15 @@ CASCADE_WEIGHTS = tuple(tuple(1 / deviation for deviation in stage) for stage in
 SIGNATURE = (r"neck\.lateral_convs\.",)
 NUM_MAPS = 4
 """Feature maps of the body, C2..C5."""
+CONSTANTS = ("bbox_head.integral.project",)
+"""Tensors that follow from the shapes of others."""
 _BOX_HEAD = r"roi_head\.bbox_head\.((?:\d+\.)?)"
 
 
 def translate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict under our names. The scale of a level is a scalar there and has shape (1,) here."""
     rules = _rules(tensors)
-    named = {rename(name, rules): tensor for name, tensor in tensors.items()}
+    named = {rename(name, rules): tensor for name, tensor in tensors.items() if name not in CONSTANTS}
     named = {name: tensor.reshape(1) if name.endswith(".scale") else tensor for name, tensor in named.items()}
     return with_tower_biases(named)
 
@@ -66,7 +68,7 @@ def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         keys["MODEL.FPN.RELU_BEFORE_P7"] = False
     if "rpn.head.centerness.weight" in tensors:
         keys["MODEL.ATSS.SCORE"] = "product"
-    elif top is not None:
+    elif top is not None and "rpn.head.scales.0.scale" not in tensors:  # GFL has scales, RetinaNet has none
         keys["MODEL.RETINANET.DELTA_WEIGHTS"] = (1.0, 1.0, 1.0, 1.0)
     if "rpn.head.conv.weight" in tensors:
         keys |= {
@@ -105,6 +107,14 @@ def _rules(names: Iterable[str]) -> list[Rule]:
         (r"bbox_head\.(?:atss|retina)_reg\.", "rpn.head.bbox_pred."),
         (r"bbox_head\.atss_centerness\.", "rpn.head.centerness."),
         (r"bbox_head\.scales\.", "rpn.head.scales."),
+        *_gfl_rules(),
+    ]
+
+
+def _gfl_rules() -> list[Rule]:
+    return [
+        (r"bbox_head\.gfl_cls\.", "rpn.head.cls_logits."),
+        (r"bbox_head\.gfl_reg\.", "rpn.head.bbox_pred."),
     ]
 
 

@@ -15,8 +15,9 @@ from engine.modeling.anchors import AnchorGenerator, AnchorGrid
 from engine.modeling.assign import Assigner, ImagePredictions, ignore_covered
 from engine.modeling.box_coding import BoxCoder
 from engine.modeling.selection import Selection
-from engine.registry import Registry
+from engine.registry import Registry, taken_by
 from engine.structures import Detections, PixelConvention, Targets
+from engine.structures import boxes as box_ops
 
 DENSE_STAGES = Registry("DENSE_STAGES")
 """(shape: `DenseShape`, **arguments) -> `DenseStage`, by the name in `MODEL.DENSE.NAME`; its arguments are those of
@@ -107,18 +108,21 @@ class DenseParts:
         anchor_generator: anchors of the pyramid's levels.
         assign: a rule of `modeling.assign` with its parameters bound.
         coder: what the head's codes mean.
-        cls_loss: (logits (..., K), labels (...) in -2..K-1) -> sum over all that are not ignored, scalar.
+        cls_loss: (logits (..., K), labels (...) in -2..K-1) -> sum over all that are not ignored, scalar. One that also
+            takes `qualities` gets those (P,) of the positives, see `DenseStage.qualities`.
         score_rule: from SCORE_RULES, or one's own.
         selection: which boxes become detections.
+        drops_empty: boxes that clipping leaves without area are no candidates (mmdetection).
     """
 
     head: nn.Module
     anchor_generator: AnchorGenerator
     assign: Assigner
     coder: BoxCoder
-    cls_loss: Callable[[Tensor, Tensor], Tensor]
+    cls_loss: Callable[..., Tensor]
     score_rule: ScoreRule
     selection: Selection
+    drops_empty: bool = False
 
 
 class DenseStage(nn.Module):
@@ -132,7 +136,9 @@ class DenseStage(nn.Module):
         super().__init__()
         self.head, self.anchor_generator = parts.head, parts.anchor_generator
         self.assign, self.coder, self.cls_loss = parts.assign, parts.coder, parts.cls_loss
+        self.has_soft_labels = bool(taken_by(parts.cls_loss, {"qualities": None}))
         self.score_rule, self.selection, self.train_selection = parts.score_rule, parts.selection, parts.selection
+        self.drops_empty = parts.drops_empty
 
     def forward(self, features: list[Tensor], image_size: tuple[int, int]) -> tuple[HeadOutputs, AnchorGrid]:
         """Predictions for a pyramid of images that were padded to `image_size` (height, width), and their anchors."""
@@ -143,6 +149,16 @@ class DenseStage(nn.Module):
     def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
         """Named losses of a batch, scalars."""
         raise NotImplementedError
+
+    def class_loss(self, logits: Tensor, labels: Tensor, qualities: Tensor) -> Tensor:
+        """`DenseParts.cls_loss` of logits (..., K) and labels (...), with the qualities (P,) if it learns them."""
+        soft = {"qualities": qualities} if self.has_soft_labels else {}
+        return self.cls_loss(logits.float(), labels, **soft)
+
+    @torch.no_grad()
+    def qualities(self, codes: Tensor, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
+        """IoU (P,) of the boxes that `codes` (P, D) stand for with `gt_boxes` (P, 4): what soft labels are."""
+        return box_ops.iou_of_rows(self.coder.decode(codes.float(), anchors), gt_boxes)
 
     @torch.no_grad()
     def assign_targets(
@@ -218,7 +234,8 @@ class DenseStage(nn.Module):
         scores = self.score_rule.final(cls_scores[idx, labels], None if centerness is None else centerness[idx])
         # Boxes are decoded last: of tens of thousands of anchors only these are worth it.
         boxes = anchors.convention.clip(self.coder.decode(codes[idx], anchors.boxes[idx]), size)
-        return Detections(boxes, scores, labels, size)
+        candidates = Detections(boxes, scores, labels, size)
+        return candidates[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)] if self.drops_empty else candidates
 
     def _best_of_level(self, cls_scores: Tensor, centerness: Tensor | None) -> tuple[Tensor, Tensor]:
         """Anchors (P,) and classes (P,) of the candidates of a level with class scores (R_l, K), centerness (R_l,)."""
