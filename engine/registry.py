@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fvcore.common.registry import Registry as FvcoreRegistry
 
-from engine.errors import InputError, shown
+from engine.errors import InputError, printable, shown
 from engine.spelling import did_you_mean
 
 Part = TypeVar("Part", bound=Callable[..., Any])
@@ -41,9 +42,9 @@ class Registry(FvcoreRegistry):
         def add(part: Part) -> Part:
             key = name or part.__name__
             if key in self:
-                raise InputError(
-                    f"{self._name}: {key} is registered already, in {self.get(key).__module__}; rename yours"
-                )
+                known = self.get(key)
+                place = getattr(known, "__module__", getattr(known, "__name__", "?"))  # a module has only a name
+                raise InputError(f"{self._name}: {key} is registered already, in {place}; rename yours")
             self._do_register(key, part)
             return part
 
@@ -57,15 +58,31 @@ def import_modules(names: Iterable[str]) -> None:
     """Import the modules of `IMPORTS`, so that what they register is known; the working folder is searched too.
 
     Raises:
-        InputError: one of them cannot be found, or something that it imports cannot.
+        InputError: one of them cannot be found, or something that it imports cannot, or its code fails; the message
+            names the module, the exception and the line.
     """
     for name in names:
         if "" not in sys.path:
             sys.path.insert(0, "")
         try:
             importlib.import_module(name)
-        except ImportError as error:
-            raise InputError(f"IMPORTS: cannot import {name} ({error}); is its folder on PYTHONPATH?") from error
+        except (Exception, SystemExit) as error:  # it runs code of the user's own
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            if missing and f"{name}.".startswith(f"{missing}."):
+                raise InputError(f"IMPORTS: cannot import {name} ({error}); is its folder on PYTHONPATH?") from error
+            raise InputError(f"IMPORTS: cannot import {name}: {_failure(error)}") from error
+
+
+def _failure(error: BaseException) -> str:
+    """The kind of an exception with its message, and the line of the file that it comes from."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if "importlib" not in each.filename]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames[1:] else ""  # the first is ours
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return printable(text) + place
 
 
 def lookup(registry: Registry, name: str, key: str) -> Any:

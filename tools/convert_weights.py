@@ -18,18 +18,21 @@ from engine.errors import run_tool
 from engine.files import expanded, user_path
 
 # As in engine.checkpoint.foreign.FORMATS, which would import torch.
-FORMATS = ("auto", "mmdetection", "detectron2", "torchvision", "atss", "caffe2")
+FORMATS = ("auto", "mmdetection", "detectron2", "torchvision", "atss", "caffe2", "plain")
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Convert weights of another project into a checkpoint of this engine.",
         usage="%(prog)s IN OUT [--from FORMAT] [--class-names NAME [NAME ...] | --class-names-from A]\n"
-        "       [--config-file F [KEY VALUE ...]]",
+        "       [--imports MODULE [MODULE ...]] [--config-file F [KEY VALUE ...]]",
     )
     parser.add_argument("source", metavar="IN", type=expanded, help="weights: a file, a URL or catalog://...")
     parser.add_argument("output", metavar="OUT", type=user_path, help="checkpoint to write")
-    parser.add_argument("--from", dest="format", choices=FORMATS, default="auto", help="format of IN (auto)")
+    parser.add_argument(
+        "--from", dest="format", default="auto", metavar="FORMAT", help=f"format of IN: {', '.join(FORMATS)} (auto)"
+    )
+    parser.add_argument("--imports", nargs="+", default=[], metavar="MODULE", help="modules that register your formats")
     parser.add_argument(
         "--config-file",
         type=user_path,
@@ -70,9 +73,14 @@ def main(arguments: list[str] | None = None) -> None:
     from engine.assembly.weights import follow_conventions
     from engine.checkpoint import load_weights, read_weights, save
     from engine.checkpoint.convert import checkpoint_of, summary, with_class_names
+    from engine.checkpoint.foreign import FORMATS as registered
     from engine.log import setup_logging
+    from engine.registry import import_modules, lookup
 
     setup_logging()
+    import_modules([*args.imports, *(cfg.IMPORTS if cfg is not None else ())])
+    if args.format != "auto":
+        lookup(registered, args.format, "--from")
     file = read_weights(args.source, args.format)
     if file.format == "engine" and args.format != "auto":
         print(f"{args.source}: is a checkpoint of this engine, so --from {args.format} does not apply")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from engine.assembly.data import CHANNELS, VALUE_RANGE, build_train_loader
@@ -13,17 +14,20 @@ from engine.assembly.device import build_device
 from engine.assembly.model import build_model, num_classes
 from engine.assembly.tiling import TILING
 from engine.checkpoint.average import recompute_statistics
-from engine.checkpoint.heads import keep_first_classes
+from engine.checkpoint.heads import SURGERIES
 from engine.checkpoint.report import LoadReport
 from engine.checkpoint.weights import WeightFile, load_weights, read_weights
 from engine.config.tree import DEFAULTS, leaves
-from engine.errors import InputError, listed
+from engine.errors import InputError, listed, shown
 from engine.log import get_logger
+from engine.registry import lookup, taken_by
 from engine.spelling import normal_name
+
+Surgery = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
 def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
-    """Load `MODEL.WEIGHT` into `model`, changed by `MODEL.WEIGHT_SURGERY` (keep_first_classes) if it is set.
+    """Load `MODEL.WEIGHT` into `model`, changed by `MODEL.WEIGHT_SURGERY` if it is set.
 
     Raises:
         InputError: see `load_weights`.
@@ -33,11 +37,36 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
     unmet.pop(CHANNELS, None)  # `load_weights` adapts them, or refuses to
     if unmet:
         get_logger(__name__).warning("%s was trained with %s; consider setting it", file.source, written(unmet))
-    if not cfg.MODEL.WEIGHT_SURGERY:
-        return load_weights(model, file)
-    num_anchors = model.rpn.anchor_generator.per_cell if cfg.MODEL.RPN_ONLY else 1
-    count = num_classes(cfg, model.class_names)
-    return load_weights(model, file, surgery=lambda tensors: keep_first_classes(tensors, count, num_anchors))
+    return load_weights(model, file, surgery=build_surgery(cfg, model, file.source))
+
+
+def build_surgery(cfg: CfgNode, model: nn.Module, source: str) -> Surgery | None:
+    """`MODEL.WEIGHT_SURGERY` for the weights `source` of `model`, as a function of the tensors; None without."""
+    name = cfg.MODEL.WEIGHT_SURGERY
+    if not name:
+        return None
+    operate = lookup(SURGERIES, name, "MODEL.WEIGHT_SURGERY")
+    offers = {
+        "num_classes": num_classes(cfg, model.class_names),
+        "num_anchors": model.rpn.anchor_generator.per_cell if cfg.MODEL.RPN_ONLY else 1,
+        "class_names": list(model.class_names),
+        "source": source,
+    }
+
+    def surgery(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        try:
+            changed = operate(tensors, **taken_by(operate, offers))
+        except InputError:
+            raise
+        except Exception as error:  # it may be the user's own
+            raise InputError(
+                f"MODEL.WEIGHT_SURGERY: {name} fails on {source}: {type(error).__name__}: {error}"
+            ) from error
+        if not (isinstance(changed, Mapping) and all(isinstance(each, Tensor) for each in changed.values())):
+            raise InputError(f"MODEL.WEIGHT_SURGERY: {name} must return tensors by name, not {shown(changed)}")
+        return dict(changed)
+
+    return surgery
 
 
 def unmet_conventions(cfg: CfgNode, file: WeightFile) -> dict[str, Any]:
@@ -99,7 +128,13 @@ def with_batch_norm_recomputed(cfg: CfgNode, state: dict[str, Any], num_images: 
         InputError: the configuration describes another model or other classes, or a model without trainable batch norm.
     """
     file = WeightFile(
-        state["model"], state["class_names"] or None, None, "the average", "engine", state.get("conventions") or {}
+        state["model"],
+        state["class_names"] or None,
+        None,
+        "the average",
+        "engine",
+        state.get("conventions") or {},
+        state.get("norm_eps"),
     )
     cfg = cfg.clone()
     cfg.defrost()

@@ -91,7 +91,7 @@ def _difference(first: dict[str, Any], other: dict[str, Any]) -> str | None:
         a, b = (f"{list(tensor.shape)} of {str(tensor.dtype)[6:]}" for tensor in (ours[name], theirs[name]))
         if a != b:
             return f"its {name} is {b}, not {a}"
-    for key, empty in (("class_names", []), ("conventions", {})):
+    for key, empty in (("class_names", []), ("conventions", {}), ("norm_eps", {})):
         a, b = (content.get(key) or empty for content in (first, other))
         if a != b:
             return f"its {key} are {b}, not {a}"

@@ -89,6 +89,10 @@ def _has_threshold(entry: Any) -> bool:
     return threshold is None or is_number
 
 
+def _is_eps(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+
+
 def _is_setting(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_setting, value))
@@ -101,6 +105,7 @@ _OURS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "class_names": (_are_names, "a list of different names"),
     "thresholds": (_are_thresholds, "the content of thresholds.json"),
     "conventions": (_is_mapping_of(_is_setting), "keys of the configuration with plain values"),
+    "norm_eps": (_is_mapping_of(_is_eps), "numbers from 0 on by name of the layer"),
     "config": (lambda value: isinstance(value, str), "YAML text"),
     "iteration": (_is_count, "a number of iterations"),
     "ema_updates": (_is_count, "a number of steps"),

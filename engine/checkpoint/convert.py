@@ -9,10 +9,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from engine.checkpoint.foreign import torchvision
-from engine.checkpoint.foreign.rename import with_frozen_norm_eps
 from engine.checkpoint.heads import heads_fit
 from engine.checkpoint.io import FORMAT
+from engine.checkpoint.norm_eps import usual_eps
 from engine.checkpoint.report import part_of
 from engine.checkpoint.restricted_pickle import brief
 from engine.checkpoint.weights import IMAGENET_HEADS, WeightFile
@@ -55,15 +54,17 @@ def checkpoint_of(file: WeightFile) -> dict[str, Any]:
             f"{file.source}: no tensor has a name of our models ({', '.join(OUR_PARTS)}): it has "
             f"{brief(next(iter(tensors)))}, ...; name its format (--from), or use other weights"
         )
-    if file.format == "torchvision":  # add its eps to the variances, since the result does not know the format
-        tensors = with_frozen_norm_eps(tensors, torchvision.NORM_EPS)
-    return {
+    content = {
         "format": FORMAT,
         "model": {name: tensor.clone() for name, tensor in tensors.items()},
         "class_names": list(file.class_names or []),
         "thresholds": file.thresholds,
         "conventions": dict(file.conventions),
     }
+    if file.norm_eps is not None:
+        unusual = {name: eps for name, eps in file.norm_eps.items() if eps != usual_eps(name, tensors)}
+        content["norm_eps"] = unusual
+    return content
 
 
 def unknown_names(file: WeightFile) -> list[str]:

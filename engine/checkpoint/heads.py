@@ -8,6 +8,15 @@ import torch
 from torch import Tensor
 
 from engine.errors import InputError
+from engine.registry import Registry
+
+SURGERIES = Registry("SURGERIES")
+"""What `MODEL.WEIGHT_SURGERY` names: (tensors, ...) -> tensors by name, as a new dictionary.
+
+Besides the tensors of the file, a surgery gets those of these values that it has parameters for: `num_classes`, the
+foreground classes of the model; `num_anchors`, anchors per cell of a one-stage detector, else 1; `class_names`, those
+of the model, or []; `source`, the URI of the weights.
+"""
 
 # Layers with one row per class: sigmoid heads repeat all classes for each anchor of a cell, softmax heads end with the
 # background. Box heads have four rows per class, or four rows that all classes share.
@@ -88,6 +97,7 @@ def take_classes(
     return value, taken
 
 
+@SURGERIES.register("keep_first_classes")
 def keep_first_classes(tensors: dict[str, Tensor], num_classes: int, num_anchors: int = 1) -> dict[str, Tensor]:
     """Weights whose classification heads keep only their first classes (and the background of a softmax).
 

@@ -12,7 +12,7 @@ from engine.checkpoint import io
 from engine.checkpoint.io import FORMAT
 from engine.errors import InputError
 
-KEPT = ("format", "model", "class_names", "thresholds", "config", "conventions")
+KEPT = ("format", "model", "class_names", "thresholds", "config", "conventions", "norm_eps")
 SUFFIXES = (".pth", ".pt", ".safetensors")
 HASH_DIGITS = 8
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from engine import distributed
 from engine.checkpoint import foreign, io, sources
-from engine.checkpoint.foreign import torchvision
 from engine.checkpoint.foreign.atss import strip_wrappers
 from engine.checkpoint.foreign.rename import COUNTER
 from engine.checkpoint.heads import heads_of, take_classes
 from engine.checkpoint.io import FORMAT
+from engine.checkpoint.norm_eps import eps_notes, with_model_eps
 from engine.checkpoint.report import LoadReport, Reshaped
 from engine.checkpoint.restricted_pickle import brief
 from engine.checkpoint.stem import stem_of, with_adapted_stem
@@ -43,14 +43,15 @@ class WeightFile:
     class_names: list[str] | None  # foreground classes in the order of the labels, if the file has them
     thresholds: dict[str, Any] | None  # the `thresholds.json` object, if the file has one
     source: str  # the URI or path as given
-    format: str  # "engine", a key of `foreign.FORMATS`, or "unknown"
+    format: str  # "engine", a name in `foreign.FORMATS`, or "unknown"
     conventions: dict[str, Any] = field(default_factory=dict)
+    norm_eps: dict[str, float] | None = None  # of its norm layers by name, see `norm_eps.with_model_eps`
 
 
 def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
     """Read weights of any known format from a path or URI (see `sources.resolve`).
 
-    `file_format` is a key of `foreign.FORMATS` for a file that is not ours, or "auto" to recognise it by the names.
+    `file_format` is a name in `foreign.FORMATS` for a file that is not ours, or "auto" to recognise it by the names.
 
     Raises:
         InputError: the file is missing or damaged, asks for code, has no tensors, or is not of that format.
@@ -70,6 +71,7 @@ def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
         source=str(uri),
         format="engine",
         conventions=content.get("conventions") or {},
+        norm_eps=content.get("norm_eps"),
     )
 
 
@@ -102,7 +104,7 @@ def load_weights(
     names = class_names or getattr(model, "class_names", None) or None
     targets = {strip_wrappers(name): value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     tensors, adapted = with_adapted_stem(place_deformable(file.tensors, targets), targets, file.source)
-    tensors = align_variances(tensors, model, file.format)
+    tensors = with_model_eps(tensors, model, file.norm_eps)
     classes = (each and [*map(normal_name, each)] for each in (file.class_names, names))
     values, report = values_by_name(tensors, targets, *classes)
     report.source, report.format = file.source, file.format
@@ -111,7 +113,7 @@ def load_weights(
     fixed = {strip_wrappers(name) for name, each in model.named_parameters() if not each.requires_grad}
     if adapted and stem_of(targets) in fixed:
         adapted[0] += "; it stays fixed: MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 trains it"
-    report.notes += adapted + _notes(model, values, file.format)
+    report.notes += adapted + _notes(model, values, file)
     with torch.no_grad():
         for name, value in values.items():
             targets[name].copy_(value)
@@ -206,35 +208,22 @@ def place_deformable(tensors: Tensors, target_names: Iterable[str]) -> Tensors:
     return {place(name): tensor for name, tensor in tensors.items()}
 
 
-def align_variances(tensors: Tensors, model: nn.Module, file_format: str) -> Tensors:
-    """Tensors with running variances, not below 0, for which batch norm gives the same results as in the file.
-
-    Frozen batch norm adds no epsilon in the reference, in Caffe2 and in ours; trainable batch norm adds one. Files of
-    the reference and ours have batch counters only for trainable batch norm.
-    """
-    aligned = dict(tensors)
-    for wrapped, module in model.named_modules():
-        name = strip_wrappers(wrapped)
-        variance = tensors.get(f"{name}.running_var")
-        if variance is None or getattr(module, "running_var", None) is None:
-            continue
-        trained = f"{name}.{COUNTER}" in tensors
-        if trained and isinstance(module, nn.modules.batchnorm._BatchNorm) and file_format != "torchvision":
-            continue  # trainable in both, with the same epsilon
-        file_eps = torchvision.NORM_EPS if trained or file_format == "torchvision" else 0.0
-        if file_eps != module.eps:
-            changed = (variance.double() + (file_eps - module.eps)).clamp(min=0)
-            aligned[f"{name}.running_var"] = changed.to(variance.dtype)
-    return aligned
-
-
 def _read_foreign(path: Path, content: dict[str, Any], tensors: Tensors, source: str, file_format: str) -> WeightFile:
     name = foreign.format_of(tensors, file_format)
     try:
         translated, _ = foreign.translate(tensors, name)
-        class_names = foreign.class_names(content, translated, name)
-        return WeightFile(translated, class_names, None, source, name, foreign.conventions(translated, name))
-    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        return WeightFile(
+            translated,
+            class_names=foreign.class_names(content, translated, name),
+            thresholds=None,
+            source=source,
+            format=name,
+            conventions=foreign.conventions(translated, name),
+            norm_eps=foreign.norm_eps(translated, name),
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:  # a format looks into the file without checking it, and may be the user's own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         reason = f"it has no {error.args[0]}" if isinstance(error, KeyError) else reason
         raise InputError(f"{path}: cannot be read as weights of {name} ({brief(reason)})") from error
@@ -256,12 +245,12 @@ def _nothing_matches(file: WeightFile, report: LoadReport, tensors: Tensors, tar
     return f"{start}: it has {theirs}, ..., the model {ours}, ...; use weights of this architecture"
 
 
-def _notes(model: nn.Module, values: Tensors, file_format: str) -> list[str]:
-    notes = []
+def _notes(model: nn.Module, values: Tensors, file: WeightFile) -> list[str]:
+    notes = eps_notes(values, model, file.norm_eps) if file.format == "engine" and file.norm_eps is not None else []
     broken = [name for name, value in values.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         notes.append(f"{len(broken)} tensors hold NaN or infinity, first {broken[0]}: training diverged")
-    if file_format == "torchvision":
+    if file.format == "torchvision":
         for name, module in model.named_modules():
             if name.endswith("backbone.body.layer2.0") and hasattr(module, "conv3") and module.conv1.stride[0] > 1:
                 notes.append("torchvision has the stride in the 3x3 convolution: set MODEL.RESNETS.STRIDE_IN_1X1 False")

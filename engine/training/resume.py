@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from engine import distributed
 from engine.checkpoint import Checkpointer, io
+from engine.checkpoint.norm_eps import stored_eps
 from engine.errors import InputError, listed
 from engine.log import get_logger
 from engine.spelling import normal_name
@@ -65,6 +66,7 @@ class TrainingState:
             "format": io.FORMAT,
             "model": ema.model.state_dict() if ema else weights,
             **averaged,
+            "norm_eps": stored_eps(model),
             "class_names": model.class_names,
             "thresholds": None,
             "iteration": iteration,

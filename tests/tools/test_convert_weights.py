@@ -115,7 +115,7 @@ def test_help_is_fast_and_knows_all_formats() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     told = runpy.run_path(str(ROOT / "tools/convert_weights.py"))["FORMATS"]
-    assert set(told) == {"auto", *FORMATS} - {"torchvision_detection"}  # included in "torchvision"
+    assert set(told) == {"auto", *FORMATS.names()} - {"torchvision_detection"}  # included in "torchvision"
 
 
 def test_classes_of_the_checkpoint(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:

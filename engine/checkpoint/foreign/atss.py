@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from engine.checkpoint.foreign.rename import usual_norm_eps
+
 _WRAPPERS = ("module.", "_orig_mod.")  # added by DistributedDataParallel and torch.compile
-SIGNATURE = (r"(module\.|_orig_mod\.)*(backbone|rpn|roi_heads)\.",)
+# It saves what DistributedDataParallel wraps, and anchors as buffers; a state dict of ours under the same names has
+# neither, see `plain`.
+SIGNATURE = (
+    r"(module\.)*(backbone|rpn|roi_heads)\.",
+    r"module\.(backbone|rpn|roi_heads)\.|rpn\.anchor_generator\.cell_anchors\.",
+)
+norm_eps = usual_norm_eps
 _CELL_ANCHORS = "rpn.anchor_generator.cell_anchors."  # ours are computed from the configuration
 
 

@@ -17,6 +17,8 @@ from torch import Tensor
 
 _BLOCK = re.compile(r"res([2-5])_(\d+)_branch(1|2a|2b|2c)_(?:(bn|gn)_)?([wbs])")
 SIGNATURE = (rf"{_BLOCK.pattern}$",)
+NORM_EPS = 0.0
+"""Scale and bias are all that is left of a batch norm."""
 _STEM = re.compile(r"(?:res_)?conv1_(?:(bn|gn)_)?([wbs])")
 _CLASSIFIER = re.compile(r"(?:fc1000|pred)_([wb])")
 _KIND = {"w": "weight", "s": "weight", "b": "bias"}

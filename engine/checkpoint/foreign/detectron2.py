@@ -16,13 +16,14 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.checkpoint.foreign.rename import Rule, regroup_anchors, rename, with_frozen_norm_eps
+from engine.checkpoint.foreign.rename import Rule, regroup_anchors, rename, usual_norm_eps, with_frozen_norm_eps
 
-NORM_EPS = 1e-5
+FROZEN_EPS = 1e-5
 """Added by detectron2 to the variances of frozen batch norm; ours adds nothing."""
 NUM_RATIOS = 3
 """Aspect ratios of RetinaNet's anchors, which detectron2 orders by size and we order by ratio."""
 
+norm_eps = usual_norm_eps
 SIGNATURE = (r"backbone\.bottom_up\.",)
 _LEVEL = re.compile(r"(?<=^backbone\.)(bottom_up\.res|fpn_lateral|fpn_output)(\d)")
 _BLOCK = r"backbone\.bottom_up\.res(\d\.\d+)\."
@@ -80,7 +81,7 @@ def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state dict under our names, with the epsilon added to variances and RetinaNet's anchors in our order."""
     is_retinanet = any(name.startswith("head.cls_subnet.") for name in tensors)
     named = {our_name(name): tensor for name, tensor in tensors.items() if not _NOT_WEIGHTS.fullmatch(name)}
-    named = with_frozen_norm_eps(named, NORM_EPS)
+    named = with_frozen_norm_eps(named, FROZEN_EPS)
     return regroup_anchors(named, NUM_RATIOS) if is_retinanet else named
 
 

@@ -18,11 +18,12 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.checkpoint.foreign.rename import IMAGENET_RGB, Rule, rename, with_tower_biases
+from engine.checkpoint.foreign.rename import IMAGENET_RGB, Rule, rename, usual_norm_eps, with_tower_biases
 
 CASCADE_DEVIATIONS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
 """Of the deltas in its published cascades; others use 1 / 30. Ours are factors, the reciprocals."""
 CASCADE_WEIGHTS = tuple(tuple(1 / deviation for deviation in stage) for stage in CASCADE_DEVIATIONS)
+norm_eps = usual_norm_eps
 SIGNATURE = (r"neck\.lateral_convs\.",)
 NUM_MAPS = 4
 """Feature maps of the body, C2..C5."""

@@ -10,6 +10,9 @@ from torch import Tensor
 
 Rule = tuple[str, "str | Callable[[re.Match[str]], str]"]
 COUNTER = "num_batches_tracked"
+VARIANCE = ".running_var"
+TRAINED_EPS, FROZEN_EPS = 1e-5, 0.0
+"""Of the reference's batch norms and ours, trainable (which have counters) and frozen, unless a file says otherwise."""
 IMAGENET_RGB = {
     "INPUT.TO_BGR255": False,
     "INPUT.PIXEL_MEAN": (0.485, 0.456, 0.406),
@@ -30,6 +33,17 @@ def rename(name: str, rules: Sequence[Rule]) -> str:
         if count:
             return renamed
     return name
+
+
+def usual_norm_eps(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """The eps of each batch norm by the name of its layer where trainable ones have 1e-5 and frozen ones none.
+
+    Example:
+        >>> usual_norm_eps({"bn.running_var": torch.ones(1)})
+        {'bn': 0.0}
+    """
+    layers = [name.removesuffix(VARIANCE) for name in tensors if name.endswith(VARIANCE)]
+    return {layer: TRAINED_EPS if f"{layer}.{COUNTER}" in tensors else FROZEN_EPS for layer in layers}
 
 
 def with_frozen_norm_eps(tensors: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:

@@ -17,10 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.checkpoint.foreign.rename import IMAGENET_RGB, Rule, rename, with_frozen_norm_eps, with_tower_biases
+from engine.checkpoint.foreign.rename import (
+    IMAGENET_RGB,
+    Rule,
+    rename,
+    usual_norm_eps,
+    with_frozen_norm_eps,
+    with_tower_biases,
+)
 
 SIGNATURE = (r"backbone\.fpn\.(inner|layer)_blocks\.",)
-NORM_EPS = 1e-5
+norm_eps = usual_norm_eps
+FROZEN_EPS = 1e-5
 """Of FCOS's frozen batch norms. The published RetinaNet and Faster R-CNN use 0."""
 NUM_LEVELS = 5
 NUM_COCO_IDS = 91
@@ -43,7 +51,7 @@ def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     named = _foreground({rename(name, rules): tensor for name, tensor in tensors.items()}, kind)
     if kind == "fcos":
         named |= {f"rpn.head.scales.{level}.scale": torch.ones(1) for level in range(NUM_LEVELS)}
-        return with_frozen_norm_eps(named, NORM_EPS)
+        return with_frozen_norm_eps(named, FROZEN_EPS)
     return with_tower_biases(named)
 
 

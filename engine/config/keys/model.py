@@ -27,7 +27,7 @@ KEYS = [
         'installed pip package), a URL or a file; "" trains from scratch.', type=Path),
     key("MODEL.WEIGHT_SURGERY", "", "What to do to the weights before they are matched: \"keep_first_classes\" slices "
         "a head of more classes (such as COCO's 80) to this model's number; \"\" leaves them.", ours=True,
-        words=("", "keep_first_classes")),
+        words=("", "keep_first_classes"), registry="engine.checkpoint.heads.SURGERIES"),
     key("MODEL.USE_SYNCBN", False, "Replace trainable batch norms by ones that average over all processes."),
     key("MODEL.CLS_AGNOSTIC_BBOX_REG", False, "Two-stage: one box for all classes instead of one per class."),
     key("MODEL.PIXEL_CONVENTION", "inclusive", "inclusive: widths are x2 - x1 + 1, as the reference's weights expect; "
