@@ -105,7 +105,7 @@ def match_boxes(
     best_gt = torch.zeros_like(best_iou, dtype=torch.int64)
     is_rescued = torch.zeros_like(best_gt, dtype=torch.bool)
     own_gt = torch.zeros_like(best_gt)  # the last gt box that each box is a best one of
-    for chunk in _chunks(len(boxes), len(gt_boxes)):
+    for chunk in chunks(len(boxes), len(gt_boxes)):
         ious = box_iou(gt_boxes[chunk], boxes)  # (m, R)
         iou, gt_idx = ious.max(dim=0)
         is_better = iou > best_iou
@@ -150,15 +150,15 @@ def assign_atss(
     by several boxes goes to the one of largest IoU. Work and memory grow with M L A topk^2, not with R M.
     """
     if len(gt_boxes) == 0:
-        return _all_negative(anchors)
+        return all_negative(anchors)
     candidates = _nearest_anchors(anchors, box_ops.centers(gt_boxes), topk)  # (M, C), C the same for every box
     boxes = anchors.boxes[candidates]  # (M, C, 4)
-    ious = _pairwise_iou(gt_boxes[:, None], boxes)  # (M, C)
+    ious = pairwise_iou(gt_boxes[:, None], boxes)  # (M, C)
     threshold = ious.mean(dim=1) + _std(ious)  # (M,); high where one level fits far better than the others
-    sides = _side_distances(box_ops.centers(boxes), gt_boxes[:, None], anchors.convention.inset)  # (M, C, 4)
+    sides = side_distances(box_ops.centers(boxes), gt_boxes[:, None], anchors.convention.inset)  # (M, C, 4)
     is_positive = (ious >= threshold[:, None]) & (sides.amin(-1) > CENTER_MARGIN)
     gt_idx, _ = is_positive.nonzero(as_tuple=True)
-    return _resolve(anchors, candidates[is_positive], gt_idx, ious[is_positive])
+    return resolve_conflicts(anchors, candidates[is_positive], gt_idx, ious[is_positive])
 
 
 @ASSIGNERS.register("TOPK")
@@ -170,22 +170,22 @@ def assign_topk(
     An anchor must have its centre inside the box; one wanted by several boxes goes to the one of largest IoU.
     """
     if len(gt_boxes) == 0:
-        return _all_negative(anchors)
+        return all_negative(anchors)
     anchor_centers = box_ops.centers(anchors.boxes)
     gt_centers = box_ops.centers(gt_boxes)
-    farthest = max(_distances(gt_centers[c], anchor_centers).max() for c in _chunks(len(anchors.boxes), len(gt_boxes)))
+    farthest = max(_distances(gt_centers[c], anchor_centers).max() for c in chunks(len(anchors.boxes), len(gt_boxes)))
     found = []
-    for chunk in _chunks(len(anchors.boxes), len(gt_boxes)):
+    for chunk in chunks(len(anchors.boxes), len(gt_boxes)):
         ious = box_iou(gt_boxes[chunk], anchors.boxes)  # (m, R)
         distances = _distances(gt_centers[chunk], anchor_centers)  # (m, R)
         # A thousandth of the relative distance decides between equal IoUs, most of which are 0.
         best = (ious - distances / farthest / 1000).topk(min(topk, ious.shape[1]), dim=1).indices
         centers = anchor_centers[best]  # (m, topk, 2)
-        sides = _side_distances(centers, gt_boxes[chunk][:, None], anchors.convention.inset)
+        sides = side_distances(centers, gt_boxes[chunk][:, None], anchors.convention.inset)
         is_positive = sides.amin(-1) > CENTER_MARGIN
         gt_idx = is_positive.nonzero(as_tuple=True)[0] + chunk.start
         found.append((best[is_positive], gt_idx, ious.gather(1, best)[is_positive]))
-    return _resolve(anchors, *(torch.cat(parts) for parts in zip(*found, strict=True)))
+    return resolve_conflicts(anchors, *(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def assign_max_iou(
@@ -213,7 +213,7 @@ def assign_iou(
     matched = assign_max_iou(anchors, gt_boxes, None, fg_iou_thresh, bg_iou_thresh)
     if len(gt_boxes) == 0:
         return matched
-    sides = _side_distances(box_ops.centers(anchors.boxes), gt_boxes[matched.clamp(min=0)], anchors.convention.inset)
+    sides = side_distances(box_ops.centers(anchors.boxes), gt_boxes[matched.clamp(min=0)], anchors.convention.inset)
     is_outside = sides.amin(-1) <= CENTER_MARGIN
     return torch.where((matched >= 0) & is_outside, IGNORED, matched)
 
@@ -248,16 +248,16 @@ def assign_ssc(
         ValueError: `level_ranges` is shorter than the number of levels.
     """
     if len(gt_boxes) == 0:
-        return _all_negative(anchors)
+        return all_negative(anchors)
     limits = torch.stack([_per_anchor(anchors, ends) for ends in zip(*level_ranges, strict=True)], dim=1)  # (R, 2)
     centers = box_ops.centers(anchors.boxes)
     reach = _per_anchor(anchors, [radius * stride if radius > 0 else torch.inf for stride in anchors.strides])
     gt_centers = box_ops.centers(gt_boxes)
     areas = box_ops.area(gt_boxes)
     best_area = anchors.boxes.new_full((len(anchors.boxes),), torch.inf)
-    matched = _all_negative(anchors)
-    for chunk in _chunks(len(anchors.boxes), len(gt_boxes)):
-        sides = _side_distances(centers, gt_boxes[chunk][:, None], anchors.convention.inset)  # (m, R, 4)
+    matched = all_negative(anchors)
+    for chunk in chunks(len(anchors.boxes), len(gt_boxes)):
+        sides = side_distances(centers, gt_boxes[chunk][:, None], anchors.convention.inset)  # (m, R, 4)
         farthest = sides.amax(-1)
         allowed = (sides.amin(-1) > margin) & (farthest >= limits[:, 0]) & (farthest <= limits[:, 1])
         allowed &= (centers - gt_centers[chunk][:, None]).abs().amax(-1) < reach
@@ -269,7 +269,7 @@ def assign_ssc(
     return matched
 
 
-def _all_negative(anchors: AnchorGrid) -> Tensor:
+def all_negative(anchors: AnchorGrid) -> Tensor:
     return torch.full((len(anchors.boxes),), NEGATIVE, dtype=torch.int64, device=anchors.boxes.device)
 
 
@@ -281,7 +281,7 @@ def _per_anchor(anchors: AnchorGrid, per_level: Sequence[float]) -> Tensor:
     return torch.cat(values)
 
 
-def _chunks(num_boxes: int, num_gt: int) -> Iterator[slice]:
+def chunks(num_boxes: int, num_gt: int) -> Iterator[slice]:
     step = max(1, CHUNK_ELEMENTS // num_boxes)
     for start in range(0, num_gt, step):
         yield slice(start, min(start + step, num_gt))
@@ -292,7 +292,7 @@ def _distances(points: Tensor, others: Tensor) -> Tensor:
     return torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _side_distances(centers: Tensor, boxes: Tensor, inset: float) -> Tensor:
+def side_distances(centers: Tensor, boxes: Tensor, inset: float) -> Tensor:
     """Distances (..., 4) from `centers` (..., 2) to the left, top, right and bottom of `boxes`; negative outside."""
     return torch.cat([centers - boxes[..., :2], boxes[..., 2:] - centers], dim=-1) - inset
 
@@ -302,9 +302,11 @@ def _intersection(boxes: Tensor, others: Tensor) -> Tensor:
     return sides.clamp(min=0).prod(-1)
 
 
-def _pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
+def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """IoU (...) of boxes (..., 4) and others (..., 4) whose shapes broadcast; that of two empty boxes is 0."""
     overlap = _intersection(boxes, others)
-    return overlap / (box_ops.area(boxes) + box_ops.area(others) - overlap)
+    union = box_ops.area(boxes) + box_ops.area(others) - overlap
+    return overlap / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
 def _std(x: Tensor) -> Tensor:
@@ -344,7 +346,7 @@ def _nearest_run(position: Tensor, length: int, limit: int) -> Tensor:
     return first[:, None] + torch.arange(length, device=position.device)
 
 
-def _resolve(anchors: AnchorGrid, anchor_idx: Tensor, gt_idx: Tensor, ious: Tensor) -> Tensor:
+def resolve_conflicts(anchors: AnchorGrid, anchor_idx: Tensor, gt_idx: Tensor, ious: Tensor) -> Tensor:
     """Give each anchor of the pairs (anchor_idx, gt_idx) to its box of largest IoU, the first among equals."""
     # Two passes instead of a matrix: the largest IoU per anchor, then the first box that reaches it.
     best = anchors.boxes.new_full((len(anchors.boxes),), -1.0)

@@ -122,3 +122,14 @@ class DistributionCoder:
         """Distances (P, 4) in units, each in [0, limit]."""
         shares = codes.reshape(len(codes), 4, self.num_bins).softmax(dim=-1)
         return shares @ torch.arange(self.num_bins, device=codes.device, dtype=codes.dtype)
+
+
+@dataclass(frozen=True)
+class BoxAsCode:
+    """The box itself, for heads that decode their own predictions to go on with them."""
+
+    def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
+        return boxes
+
+    def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
+        return codes

@@ -176,18 +176,27 @@ class DenseStage(nn.Module):
         self, anchors: AnchorGrid, targets: Targets, logits: Tensor, codes: Tensor
     ) -> tuple[Tensor, Tensor]:
         """`assign_targets` of one image with predictions (R, K) and (R, D): labels (R,), gt boxes (R, 4)."""
-        objects, regions = targets[~targets.ignore], targets[targets.ignore]
-        predictions = ImagePredictions(
-            logits.detach(), objects.labels, lambda: self.coder.decode(codes.detach().float(), anchors.boxes)
-        )
-        matched = self.assign(anchors, objects.boxes, predictions)
-        # Anchors in crowd regions are ignored unless they match an object.
-        matched = ignore_covered(matched, anchors.boxes, regions.boxes)
+        matched, objects = self.match_in_image(self.assign, anchors, targets, logits, codes)
         is_positive = matched >= 0
         labels, boxes = matched.clone(), torch.zeros_like(anchors.boxes)
         labels[is_positive] = objects.labels[matched[is_positive]]
         boxes[is_positive] = objects.boxes[matched[is_positive]]
         return labels, boxes
+
+    def match_in_image(
+        self, assign: Assigner, anchors: AnchorGrid, targets: Targets, logits: Tensor, codes: Tensor
+    ) -> tuple[Tensor, Targets]:
+        """Which object each anchor of an image learns by the rule `assign`: index, NEGATIVE or IGNORED (R,), objects.
+
+        The objects (M) are the targets that are not ignored. Anchors in regions that are, such as crowds, are ignored
+        unless they match an object.
+        """
+        objects, regions = targets[~targets.ignore], targets[targets.ignore]
+        predictions = ImagePredictions(
+            logits.detach(), objects.labels, lambda: self.coder.decode(codes.detach().float(), anchors.boxes)
+        )
+        matched = assign(anchors, objects.boxes, predictions)
+        return ignore_covered(matched, anchors.boxes, regions.boxes), objects
 
     # -- testing ----------------------------------------------------------------------------------------------------
 
