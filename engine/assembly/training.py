@@ -39,6 +39,7 @@ from engine.training.interrupt import InterruptHook
 from engine.training.log_hook import LogHook
 from engine.training.nonfinite import NonFinite, save_batches
 from engine.training.precision import Clipping, Precision
+from engine.training.progress import ProgressHook
 from engine.training.resume import TrainingState, resume_point
 from engine.training.validation import ValidationHook
 from engine.training.writers import METRICS_FILE, WRITERS, Writer
@@ -129,7 +130,7 @@ def _build_hooks(
     run = Run(state.model, state.optimizer, Path(cfg.OUTPUT_DIR), length.max_iter)
     log = LogHook(run, cfg.SOLVER.LOG_PERIOD, build_writers(cfg, run), data)
     own = [lookup(HOOKS, name, "SOLVER.HOOKS")(run) for name in cfg.SOLVER.HOOKS]
-    hooks = [log, *([state.ema] if state.ema else []), *own]
+    hooks = [log, ProgressHook(run), *([state.ema] if state.ema else []), *own]
     if validation:
         hooks.append(
             ValidationHook(

@@ -128,7 +128,8 @@ def _group_sizes(tree: CfgNode) -> Broken:
     """Group norms, wherever they are, have 32 groups."""
     stage = dense_name(tree)
     is_ours = is_built_in("MODEL.NECK.NAME", neck_name(tree))  # else its number of channels is not known
-    has_tower_norm = stage in ("ATSS", "FCOS", "GFL", "VFNET") or (stage == "RETINANET" and tree.MODEL.RETINANET.USE_GN)
+    has_tower_norm = stage in ("ATSS", "FCOS", "GFL", "VFNET", "TOOD")
+    has_tower_norm |= stage == "RETINANET" and tree.MODEL.RETINANET.USE_GN
     head_norm = tree.MODEL.ROI_BOX_HEAD.NORM or ("GN" if tree.MODEL.ROI_BOX_HEAD.USE_GN else "")
     has_head_norm = not tree.MODEL.RPN_ONLY and head_norm == "GN"
     extractor = tree.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import distance_box_iou_loss, generalized_box_iou_loss, sigmoid_focal_loss
 
@@ -34,26 +33,6 @@ def focal_loss_sum(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -
     one_hot = (labels[:, None] == classes).to(logits.dtype)  # (P, K)
     losses = sigmoid_focal_loss(logits, one_hot, alpha=alpha, gamma=gamma)
     return (losses * counted[:, None]).sum()
-
-
-def quality_focal_loss_sum(logits: Tensor, labels: Tensor, qualities: Tensor, beta: float) -> Tensor:
-    """Sum of the quality focal loss (Li et al., 2020, eq. 4) over all rows and classes; stable for saturated logits.
-
-    Args:
-        logits: (..., K) float.
-        labels: (...) int64; 0..K-1 positive, -1 negative for every class, -2 ignored.
-        qualities: (...) in [0, 1], the score that the class of a positive learns; that of other rows does not count.
-        beta: exponent of the distance from it, which weighs the cross-entropy; gradients pass through it.
-
-    Returns:
-        Scalar; 0 with gradient when every row is ignored.
-    """
-    logits, labels = logits.flatten(0, -2), labels.flatten()
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    goals = (labels[:, None] == classes) * qualities.to(logits.dtype).flatten()[:, None]  # (P, K)
-    losses = F.binary_cross_entropy_with_logits(logits, goals, reduction="none")
-    losses = losses * (goals - logits.sigmoid()).abs().pow(beta)
-    return (losses * (labels != -2)[:, None]).sum()
 
 
 def giou_loss(boxes: Tensor, gt_boxes: Tensor) -> Tensor:

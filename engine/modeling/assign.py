@@ -153,7 +153,7 @@ def assign_atss(
         return all_negative(anchors)
     candidates = _nearest_anchors(anchors, box_ops.centers(gt_boxes), topk)  # (M, C), C the same for every box
     boxes = anchors.boxes[candidates]  # (M, C, 4)
-    ious = pairwise_iou(gt_boxes[:, None], boxes)  # (M, C)
+    ious = box_ops.iou_of_rows(gt_boxes[:, None], boxes)  # (M, C)
     threshold = ious.mean(dim=1) + _std(ious)  # (M,); high where one level fits far better than the others
     sides = side_distances(box_ops.centers(boxes), gt_boxes[:, None], anchors.convention.inset)  # (M, C, 4)
     is_positive = (ious >= threshold[:, None]) & (sides.amin(-1) > CENTER_MARGIN)
@@ -300,13 +300,6 @@ def side_distances(centers: Tensor, boxes: Tensor, inset: float) -> Tensor:
 def _intersection(boxes: Tensor, others: Tensor) -> Tensor:
     sides = torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])
     return sides.clamp(min=0).prod(-1)
-
-
-def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """IoU (...) of boxes (..., 4) and others (..., 4) whose shapes broadcast; that of two empty boxes is 0."""
-    overlap = _intersection(boxes, others)
-    union = box_ops.area(boxes) + box_ops.area(others) - overlap
-    return overlap / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
 def _std(x: Tensor) -> Tensor:

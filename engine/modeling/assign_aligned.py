@@ -18,7 +18,6 @@ from engine.modeling.assign import (
     ImagePredictions,
     all_negative,
     chunks,
-    pairwise_iou,
     resolve_conflicts,
     side_distances,
 )
@@ -70,7 +69,7 @@ def assign_task_aligned(
     align, boxes = Alignment(alpha, beta), without_inversion(predictions.boxes)
     found = []
     for chunk in chunks(len(boxes), len(gt_boxes)):
-        ious = pairwise_iou(gt_boxes[chunk][:, None], boxes)  # (m, R)
+        ious = box_ops.iou_of_rows(gt_boxes[chunk][:, None], boxes)  # (m, R)
         scores = predictions.logits[:, predictions.gt_labels[chunk]].sigmoid().T  # (m, R)
         metrics, best = align(scores, ious).topk(min(topk, len(boxes)), dim=1)  # (m, topk)
         centers = box_ops.centers(anchors.boxes[best])  # (m, topk, 2)

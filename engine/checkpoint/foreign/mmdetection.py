@@ -109,6 +109,7 @@ def _rules(names: Iterable[str]) -> list[Rule]:
         (r"bbox_head\.atss_centerness\.", "rpn.head.centerness."),
         (r"bbox_head\.scales\.", "rpn.head.scales."),
         *_gfl_rules(),
+        *_tood_rules(),
     ]
 
 
@@ -116,6 +117,20 @@ def _gfl_rules() -> list[Rule]:
     return [
         (r"bbox_head\.gfl_cls\.", "rpn.head.cls_logits."),
         (r"bbox_head\.gfl_reg\.", "rpn.head.bbox_pred."),
+    ]
+
+
+def _tood_rules() -> list[Rule]:
+    return [
+        (r"bbox_head\.inter_convs\.(\d+)\.conv\.", r"rpn.head.inter_convs.\1.0."),
+        (r"bbox_head\.inter_convs\.(\d+)\.gn\.", r"rpn.head.inter_convs.\1.1."),
+        (r"bbox_head\.(cls|reg)_decomp\.layer_attention\.", r"rpn.head.\1_decomp.layer_attention."),
+        (r"bbox_head\.(cls|reg)_decomp\.reduction_conv\.conv\.", r"rpn.head.\1_decomp.reduction."),
+        (r"bbox_head\.(cls|reg)_decomp\.reduction_conv\.gn\.", r"rpn.head.\1_decomp.norm."),
+        (r"bbox_head\.tood_cls\.", "rpn.head.cls_logits."),
+        (r"bbox_head\.tood_reg\.", "rpn.head.bbox_pred."),
+        (r"bbox_head\.cls_prob_module\.", "rpn.head.cls_prob."),
+        (r"bbox_head\.reg_offset_module\.", "rpn.head.reg_offset."),
     ]
 
 

@@ -15,7 +15,7 @@ _BOX_LOSSES = ("smooth_l1", "l1", "giou", "diou", "ciou")
 KEYS = [
     key("MODEL.DENSE.NAME", "", 'The dense stage, as an alternative to ATSS_ON, RETINANET_ON and FCOS_ON: ATSS, '
         'RETINANET and FCOS mean the same as these flags; "" means what the flags say.', ours=True,
-        words=("", "ATSS", "RETINANET", "FCOS", "GFL"), registry="engine.assembly.dense.DENSE_STAGES"),
+        words=("", "ATSS", "RETINANET", "FCOS", "GFL", "TOOD"), registry="engine.assembly.dense.DENSE_STAGES"),
     key("MODEL.DENSE.ARGS", {}, "Arguments of the dense stage, by name: any plain values. ATSS, RETINANET and FCOS "
         "have keys in MODEL.ATSS, MODEL.RETINANET and MODEL.FCOS instead.", ours=True),
     key("MODEL.DENSE.NUM_CLASSES", 0, "Of any other dense stage than ATSS, RETINANET and FCOS: foreground classes + 1; "
@@ -36,8 +36,8 @@ KEYS = [
     key("MODEL.ATSS.LOSS_ALPHA", 0.25, "Focal loss: weight of positives.", between=(0, 1)),
     key("MODEL.ATSS.LOSS_GAMMA", 2.0, "Focal loss: exponent that fades out easy examples.", between=(0, 100)),
     key("MODEL.ATSS.POSITIVE_TYPE", "ATSS", "Which anchors are positive: ATSS (by statistics), SSC (as in FCOS), IoU "
-        "(as in RetinaNet), TOPK (the nearest).", words=("ATSS", "SSC", "IoU", "TOPK"),
-        registry="engine.modeling.assign.ASSIGNERS"),
+        "(as in RetinaNet), TOPK (the nearest), task_aligned (by the predictions, as in TOOD).",
+        words=("ATSS", "SSC", "IoU", "TOPK", "task_aligned"), registry="engine.assembly.dense.ASSIGNERS"),
     key("MODEL.ATSS.FG_IOU_THRESHOLD", 0.5, "POSITIVE_TYPE IoU: positive from this IoU on.", between=(0, 1)),
     key("MODEL.ATSS.BG_IOU_THRESHOLD", 0.4, "POSITIVE_TYPE IoU: negative below this IoU.", between=(0, 1)),
     key("MODEL.ATSS.TOPK", 9, "POSITIVE_TYPE ATSS: candidates per level and box; TOPK: positives per box.", at_least=1),

@@ -8,6 +8,7 @@ Shapes: N images, L levels, R anchors per image, P positives, M gt boxes, K clas
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,17 +16,20 @@ import torch
 from torch import Tensor
 
 from engine import distributed
-from engine.layers.losses import focal_loss_sum, giou_loss, quality_focal_loss_sum
+from engine.layers.losses import focal_loss_sum, giou_loss
+from engine.layers.quality_losses import quality_focal_loss_sum
 from engine.log import get_logger
 from engine.modeling.anchors import AnchorGenerator, AnchorGrid
-from engine.modeling.assign import Assigner, assign_atss, pairwise_iou
+from engine.modeling.assign import Assigner, assign_atss
 from engine.modeling.assign_aligned import Alignment, aligned_quality, assign_task_aligned, without_inversion
 from engine.modeling.box_coding import MAX_LOG_RATIO, BoxAsCode, BoxCoder, DeltaCoder, DistanceCoder
+from engine.modeling.dense.arguments import check_counts, check_range
 from engine.modeling.dense.centerness import centerness_targets
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage, HeadOutputs
 from engine.modeling.dense.tood_head import TOODHead
 from engine.modeling.selection import Selection
 from engine.structures import Targets
+from engine.structures import boxes as box_ops
 
 ANCHOR_TYPES = ("anchor_free", "anchor_based")
 
@@ -37,14 +41,14 @@ class AlignedPhase:
     Attributes:
         assign: chooses the anchors from then on.
         align: metric of anchors, the same as in `assign`.
-        cls_beta: exponent of the quality focal loss.
+        cls_loss: (logits (..., K), labels (...), scores to learn (P,) of the positives) -> sum, scalar.
         initial_share: of the iterations of a run, how many belong to the first phase, in [0, 1].
         initial_iterations: their number, instead of a share; None for the share.
     """
 
     assign: Assigner
-    align: Alignment = Alignment()
-    cls_beta: float = 2.0
+    align: Alignment
+    cls_loss: Callable[[Tensor, Tensor, Tensor], Tensor]
     initial_share: float = 1 / 3
     initial_iterations: int | None = None
 
@@ -81,7 +85,7 @@ class TOOD(DenseStage):
         """
         was_initial, first = self.is_initial, self.aligned.first(max_iter)
         self.is_initial = iteration < first
-        if was_initial and not self.is_initial and iteration == first:
+        if was_initial and not self.is_initial and iteration == first > 0:
             get_logger(__name__).info("TOOD: task-aligned assignment from iteration %d on, ATSS until then", first)
 
     def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
@@ -90,41 +94,40 @@ class TOOD(DenseStage):
         That is the centerness in the first phase, the score to learn in the second. Normalisers are averages over all
         processes, so that any split of a batch gives the same gradient.
         """
-        learn = self._initial_targets if self.is_initial else self._aligned_targets
-        labels, gt_boxes, weights = learn(outputs, anchors, targets)  # (N, R), (N, R, 4), (N, R)
+        learn = self.initial_targets if self.is_initial else self.aligned_targets
+        labels, gt_boxes, weights = learn(outputs, anchors, targets)  # (N, R), (P, 4), (P,)
         is_positive = labels >= 0
-        logits, sum_weights = outputs.logits.float(), weights.sum()
+        logits = outputs.logits.float()
         if self.is_initial:
-            loss_cls, count = self.cls_loss(logits, labels), is_positive.sum().to(sum_weights)
+            loss_cls, count = self.cls_loss(logits, labels), is_positive.sum().to(weights)
         else:
-            loss_cls, count = quality_focal_loss_sum(logits, labels, weights, self.aligned.cls_beta), sum_weights
-        loss_reg = giou_loss(outputs.codes[is_positive], gt_boxes[is_positive]) * weights[is_positive]  # (P,)
+            loss_cls, count = self.aligned.cls_loss(logits, labels, weights), weights.sum()
+        loss_reg = (giou_loss(outputs.codes[is_positive], gt_boxes) * weights).sum()
         # Images without boxes count for nothing; a batch of only such has divisors of 1.
-        count, sum_weights = distributed.all_reduce_mean(torch.stack([count, sum_weights])).clamp(min=1).unbind()
-        return {"loss_cls": loss_cls / count, "loss_reg": self.reg_loss_weight * loss_reg.sum() / sum_weights}
+        sums = torch.stack([count, weights.sum()])
+        divisor_cls, divisor_reg = distributed.all_reduce_mean(sums).clamp(min=1).unbind()
+        return {"loss_cls": loss_cls / divisor_cls, "loss_reg": self.reg_loss_weight * loss_reg / divisor_reg}
 
-    def _initial_targets(
+    def initial_targets(
         self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels (N, R), gt boxes (N, R, 4) and centerness (N, R), which is 0 for all but the positives."""
+        """Labels (N, R) of the first phase; gt boxes (P, 4) and centerness (P,) of the positives."""
         labels, gt_boxes = self.assign_targets(outputs, anchors, targets)
         is_positive = labels >= 0
-        centerness = torch.zeros_like(gt_boxes[..., 0])
-        positive_anchors = anchors.boxes.expand_as(gt_boxes)[is_positive]  # (P, 4)
-        centerness[is_positive] = centerness_targets(positive_anchors, gt_boxes[is_positive], anchors.convention)
-        return labels, gt_boxes, centerness
+        gt_boxes, positive_anchors = gt_boxes[is_positive], anchors.boxes.expand_as(gt_boxes)[is_positive]
+        return labels, gt_boxes, centerness_targets(positive_anchors, gt_boxes, anchors.convention)
 
     @torch.no_grad()
-    def _aligned_targets(
+    def aligned_targets(
         self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels (N, R), gt boxes (N, R, 4) and the scores to learn (N, R), which are 0 for all but the positives."""
+        """Labels (N, R) of the second phase; gt boxes (P, 4) and scores to learn (P,) of the positives."""
         images = [
             self._aligned_targets_in_image(anchors, target, outputs.logits[i], outputs.codes[i])
             for i, target in enumerate(targets)
         ]
-        labels, gt_boxes, qualities = (torch.stack(parts) for parts in zip(*images, strict=True))
-        return labels, gt_boxes, qualities
+        labels, gt_boxes, qualities = zip(*images, strict=True)
+        return torch.stack(labels), torch.cat(gt_boxes), torch.cat(qualities)
 
     def _aligned_targets_in_image(
         self, anchors: AnchorGrid, targets: Targets, logits: Tensor, boxes: Tensor
@@ -132,12 +135,12 @@ class TOOD(DenseStage):
         matched, objects = self.match_in_image(self.aligned.assign, anchors, targets, logits, boxes)
         is_positive = matched >= 0
         gt_idx = matched[is_positive]  # (P,)
-        labels, gt_boxes = matched.clone(), torch.zeros_like(anchors.boxes)
-        labels[is_positive], gt_boxes[is_positive] = objects.labels[gt_idx], objects.boxes[gt_idx]
-        scores = logits[is_positive].float().gather(1, labels[is_positive][:, None])[:, 0].sigmoid()  # (P,)
-        ious = pairwise_iou(without_inversion(boxes[is_positive]), objects.boxes[gt_idx])  # (P,)
-        qualities = torch.zeros_like(gt_boxes[:, 0])
-        qualities[is_positive] = aligned_quality(self.aligned.align(scores, ious), ious, gt_idx, len(objects))
+        gt_boxes, gt_labels = objects.boxes[gt_idx], objects.labels[gt_idx]
+        scores = logits[is_positive].float().gather(1, gt_labels[:, None])[:, 0].sigmoid()  # (P,)
+        ious = box_ops.iou_of_rows(without_inversion(boxes[is_positive]), gt_boxes)  # (P,)
+        qualities = aligned_quality(self.aligned.align(scores, ious), ious, gt_idx, len(objects))
+        labels = matched.clone()
+        labels[is_positive] = gt_labels
         return labels, gt_boxes, qualities
 
 
@@ -156,7 +159,7 @@ def build_tood(
     beta: float = 6.0,
     focal_alpha: float = 0.25,
     focal_gamma: float = 2.0,
-    cls_beta: float = 2.0,
+    gamma: float = 2.0,
     reg_loss_weight: float = 2.0,
     score_thresh: float = 0.05,
     pre_nms_top_n: int = 1000,
@@ -176,7 +179,7 @@ def build_tood(
         topk: candidates per box in the second phase.
         alpha, beta: exponents of score and IoU in the metric, see `Alignment`.
         focal_alpha, focal_gamma: of the class loss of the first phase.
-        cls_beta: exponent of the class loss of the second phase.
+        gamma: focusing power of the class loss of the second phase (quality focal loss).
         reg_loss_weight: factor of the GIoU loss.
         score_thresh, pre_nms_top_n, nms_thresh: see `Selection`.
 
@@ -185,10 +188,14 @@ def build_tood(
     """
     if anchor_type not in ANCHOR_TYPES:
         raise ValueError(f"anchor_type must be {' or '.join(ANCHOR_TYPES)}, got {anchor_type!r}")
-    if not 0 <= initial_share <= 1:
-        raise ValueError(f"initial_share must be from 0 to 1, got {initial_share}")
-    if initial_iterations is not None and initial_iterations < 0:
-        raise ValueError(f"initial_iterations must not be negative, got {initial_iterations}")
+    check_counts(at_least=1, num_convs=num_convs, initial_topk=initial_topk, topk=topk)
+    check_counts(pre_nms_top_n=pre_nms_top_n, initial_iterations=initial_iterations or 0)
+    check_range(at_least=0, alpha=alpha, beta=beta, focal_gamma=focal_gamma, gamma=gamma)
+    check_range(at_least=0, reg_loss_weight=reg_loss_weight)
+    check_range(at_least=0, at_most=1, score_thresh=score_thresh, nms_thresh=nms_thresh, focal_alpha=focal_alpha)
+    check_range(at_least=0, at_most=1, initial_share=initial_share)
+    check_range(above=0, anchor_size=anchor_size)
+    check_range(at_least=1e-9, at_most=1 - 1e-9, prior=prior)
     is_free = anchor_type == "anchor_free"
     coder: BoxCoder = DistanceCoder(anchor_size, shape.convention.inset)
     if not is_free:
@@ -203,7 +210,9 @@ def build_tood(
         partial(focal_loss_sum, alpha=focal_alpha, gamma=focal_gamma),
         SCORE_RULES["class"],
         Selection(score_thresh, pre_nms_top_n, nms_thresh, shape.max_detections),
+        drops_empty=True,
     )
     assign = partial(assign_task_aligned, topk=topk, alpha=alpha, beta=beta)
-    aligned = AlignedPhase(assign, Alignment(alpha, beta), cls_beta, initial_share, initial_iterations)
+    cls_loss = partial(quality_focal_loss_sum, gamma=gamma)
+    aligned = AlignedPhase(assign, Alignment(alpha, beta), cls_loss, initial_share, initial_iterations)
     return TOOD(parts, aligned, reg_loss_weight)
