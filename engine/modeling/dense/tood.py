@@ -28,10 +28,8 @@ from engine.modeling.dense.centerness import centerness_targets
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage, HeadOutputs
 from engine.modeling.dense.tood_head import TOODHead
 from engine.modeling.selection import Selection
-from engine.structures import Targets
+from engine.structures import PixelConvention, Targets
 from engine.structures import boxes as box_ops
-
-ANCHOR_TYPES = ("anchor_free", "anchor_based")
 
 
 @dataclass(frozen=True)
@@ -144,6 +142,19 @@ class TOOD(DenseStage):
         return labels, gt_boxes, qualities
 
 
+def _coder(anchor_type: str, anchor_size: float, convention: PixelConvention) -> BoxCoder:
+    """What the box branch predicts.
+
+    Raises:
+        ValueError: `anchor_type` is neither anchor_free nor anchor_based.
+    """
+    if anchor_type == "anchor_free":
+        return DistanceCoder(anchor_size, convention.inset)
+    if anchor_type == "anchor_based":
+        return DeltaCoder(min_log_ratio=-MAX_LOG_RATIO)
+    raise ValueError(f"anchor_type must be anchor_free or anchor_based, got {anchor_type!r}")
+
+
 @DENSE_STAGES.register("TOOD")
 def build_tood(
     shape: DenseShape,
@@ -186,20 +197,15 @@ def build_tood(
     Raises:
         ValueError: an argument is out of its range.
     """
-    if anchor_type not in ANCHOR_TYPES:
-        raise ValueError(f"anchor_type must be {' or '.join(ANCHOR_TYPES)}, got {anchor_type!r}")
     check_counts(at_least=1, num_convs=num_convs, initial_topk=initial_topk, topk=topk)
     check_counts(pre_nms_top_n=pre_nms_top_n, initial_iterations=initial_iterations or 0)
     check_range(at_least=0, alpha=alpha, beta=beta, focal_gamma=focal_gamma, gamma=gamma)
     check_range(at_least=0, reg_loss_weight=reg_loss_weight)
-    check_range(at_least=0, at_most=1, score_thresh=score_thresh, nms_thresh=nms_thresh, focal_alpha=focal_alpha)
-    check_range(at_least=0, at_most=1, initial_share=initial_share)
+    check_range(at_least=0, at_most=1, initial_share=initial_share, focal_alpha=focal_alpha)
+    check_range(at_least=0, at_most=1, score_thresh=score_thresh, nms_thresh=nms_thresh)
     check_range(above=0, anchor_size=anchor_size)
     check_range(at_least=1e-9, at_most=1 - 1e-9, prior=prior)
-    is_free = anchor_type == "anchor_free"
-    coder: BoxCoder = DistanceCoder(anchor_size, shape.convention.inset)
-    if not is_free:
-        coder = DeltaCoder(min_log_ratio=-MAX_LOG_RATIO)
+    coder, is_free = _coder(anchor_type, anchor_size, shape.convention), anchor_type == "anchor_free"
     head = TOODHead(shape.channels, shape.num_classes, coder, len(shape.strides), num_convs, is_free, prior)
     sizes = [[anchor_size * stride] for stride in shape.strides]
     parts = DenseParts(
