@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from engine.layers.depthwise import DepthwiseConv2d
 from engine.layers.norm import norm
 from engine.layers.same_padding import SameConv2d
 from engine.modeling.bodies.body import BODIES, freeze
@@ -78,7 +79,7 @@ class InvertedBottleneck(nn.Module):
             self.expand_bn = norm(norm_name, inside, NORM_EPS)
         else:
             self.expand = None
-        self.depthwise = SameConv2d(inside, inside, kernel_size, stride, groups=inside, bias=False)
+        self.depthwise = DepthwiseConv2d(inside, kernel_size, stride, bias=False, same=True)
         self.depthwise_bn = norm(norm_name, inside, NORM_EPS)
         self.project = nn.Conv2d(inside, out_channels, 1, bias=False)
         self.project_bn = norm(norm_name, out_channels, NORM_EPS)
