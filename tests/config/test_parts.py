@@ -19,8 +19,8 @@ BROKEN = {
     "no dense stage": ("  DENSE: {NAME: ''}\n", "4: no detector is on; write MODEL.ATSS_ON: True"),
     "a slip": (
         "  DENSE: {NAME: RETINNET}\n",
-        '4: MODEL.DENSE.NAME must be one of "", ATSS, RETINANET, FCOS, GFL, TOOD, or registered by a module of '
-        "IMPORTS, got 'RETINNET'; did you mean RETINANET?",
+        '4: MODEL.DENSE.NAME must be one of "", ATSS, RETINANET, FCOS, GFL, VFNET, TOOD, or registered by a module '
+        "of IMPORTS, got 'RETINNET'; did you mean RETINANET?",
     ),
     "strides": (
         "  DENSE: {NAME: RETINANET}\n  RETINANET: {ANCHOR_STRIDES: [4, 8, 16, 32, 64]}\n",

@@ -24,7 +24,7 @@ REGISTERED = {
     "engine.modeling.bodies.BODIES": ["tiny"],
     "engine.training.hooks.HOOKS": ["Timer"],
     "engine.data.dataset.DATASET_TYPES": ["CocoDataset", "Table"],
-    "engine.assembly.dense.DENSE_STAGES": ["ATSS", "RETINANET", "FCOS", "GFL", "TOOD", "Corners"],
+    "engine.assembly.dense.DENSE_STAGES": ["ATSS", "RETINANET", "FCOS", "GFL", "VFNET", "TOOD", "Corners"],
 }
 
 

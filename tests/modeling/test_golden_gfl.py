@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,39 +12,23 @@ from torch import Tensor
 from engine.layers.quality_losses import distribution_focal_loss, quality_focal_loss_sum
 from engine.modeling.box_coding import DistanceCoder, DistributionCoder
 from engine.modeling.dense.stage import HeadOutputs
-from engine.structures import CONTINUOUS, ImageBatch, Targets
+from engine.structures import CONTINUOUS, ImageBatch
+from tests.modeling.dense_cases import (
+    CASES,
+    SETTINGS,
+    batch_of,
+    check_gradients_of_head,
+    freeze_biases_before_norms,
+    recorded,
+)
 from tests.modeling.test_golden_mmdetection import Case, flat
-from tests.modeling.two_stage import freeze_statistics, targets_of
-
-SETTINGS = {"MODEL.RETINANET.USE_C5": False, "TEST.DETECTIONS_PER_IMG": 300}
-CASES = ("train", "train_batch", "train_empty", "train_batch_one_empty")
+from tests.modeling.two_stage import freeze_statistics
 
 
 @pytest.fixture(scope="module")
 def gfl(golden_dir: Path) -> Case:
     folder = golden_dir / "mmdet"
     return Case(folder / "golden_gfl.pt", "gfl/gfl_R_50_FPN_1x.yaml", SETTINGS, folder / "golden_atss.pt")
-
-
-def batch_of(case: Case, name: str) -> tuple[ImageBatch, list[Targets]]:
-    """The images of a recorded training case with their boxes."""
-    data = case.data
-    padded = data["padded_case"]
-    first, second = (data["image"], (256, 320)), (padded["image"], tuple(padded["img_shape"]))
-    none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
-    boxes = {1: (data["gt_bboxes"], data["gt_labels"]), 2: (padded["gt_bboxes"], padded["gt_labels"]), 0: none}
-    images, given = {
-        "train": ([first], [1]),
-        "train_batch": ([first, second], [1, 2]),
-        "train_empty": ([second], [0]),
-        "train_batch_one_empty": ([first, second], [1, 0]),
-    }[name]
-    targets = [targets_of(*boxes[i], size) for (_, size), i in zip(images, given, strict=True)]
-    return ImageBatch(torch.cat([image for image, _ in images]), [size for _, size in images]), targets
-
-
-def recorded_losses(case: Case, name: str) -> dict[str, Any]:
-    return case.data["losses"] if name == "train" else case.data[name]["losses"]
 
 
 @torch.no_grad()
@@ -88,26 +71,22 @@ def test_detections_of_another_selection(gfl: Case) -> None:
     gfl.check_final(found, gfl.data["variant"]["final"])
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("name", CASES)
-def test_targets(gfl: Case, name: str) -> None:
+def test_targets_losses_and_gradients(gfl: Case, name: str) -> None:
     batch, targets = batch_of(gfl, name)
-    outputs, anchors = gfl.model.rpn(gfl.model.backbone(batch.tensor), (256, 320))
-    labels, boxes = gfl.model.rpn.assign_targets(outputs, anchors, targets)
+    model, stage = freeze_statistics(gfl.model), gfl.model.rpn
+    outputs, anchors = stage(model.backbone(batch.tensor), (256, 320))
+    labels, boxes = stage.assign_targets(outputs, anchors, targets)
     for i, theirs in enumerate(gfl.data[name]["targets"]["per_image"]):
         assert torch.equal(torch.where(labels[i] < 0, 5, labels[i]), theirs["labels"])  # 5 is the background
         positive = labels[i] >= 0
         torch.testing.assert_close(boxes[i][positive], theirs["bbox_targets"][positive])
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("name", CASES)
-def test_losses(gfl: Case, name: str) -> None:
-    batch, targets = batch_of(gfl, name)
-    losses, theirs = freeze_statistics(gfl.model)(batch, targets), recorded_losses(gfl, name)
-    gfl.model.eval()
-    for ours, name in (("loss_cls", "loss_cls"), ("loss_reg", "loss_bbox"), ("loss_dfl", "loss_dfl")):
-        torch.testing.assert_close(losses[ours], sum(theirs[name]), rtol=1e-4, atol=1e-6)
+    losses, theirs = stage.losses(outputs, anchors, targets), recorded(gfl, name)["losses"]
+    pairs = {"loss_cls": "loss_cls", "loss_reg": "loss_bbox", "loss_dfl": "loss_dfl"}
+    assert losses.keys() == pairs.keys()
+    for ours, its in pairs.items():
+        torch.testing.assert_close(losses[ours], sum(theirs[its]), rtol=1e-4, atol=1e-6, msg=ours)
+    check_gradients_of_head(gfl, name, losses)
 
 
 def test_gradients_and_steps(golden_dir: Path) -> None:
@@ -118,13 +97,6 @@ def test_gradients_and_steps(golden_dir: Path) -> None:
     freeze_biases_before_norms(model)
     losses = torch.tensor(case.losses_of_sgd(model, seed=0))  # at a rate small enough not to amplify rounding
     torch.testing.assert_close(losses, torch.tensor(case.data["sgd"]["total_loss"]), rtol=1e-4, atol=0)
-
-
-def freeze_biases_before_norms(model: torch.nn.Module) -> None:
-    """The convolutions of mmdetection before a group norm have no bias."""
-    for name, parameter in model.named_parameters():
-        if "_tower" in name and parameter.ndim == 1 and int(name.split(".")[-2]) % 3 == 0:
-            parameter.requires_grad_(False)
 
 
 def grad_of(loss: Tensor, logits: Tensor) -> Tensor:

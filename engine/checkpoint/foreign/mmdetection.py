@@ -1,4 +1,4 @@
-"""State dicts of mmdetection 2 and 3: Cascade and Faster R-CNN, ATSS, RetinaNet and GFL on ResNet FPN bodies.
+"""State dicts of mmdetection 2 and 3: Cascade and Faster R-CNN, ATSS, RetinaNet, GFL and VFNet on ResNet FPN bodies.
 
 backbone.layer2.0.conv2.conv_offset.weight  -> backbone.body.layer2.0.conv2.offset.weight
 neck.lateral_convs.1.conv.weight            -> backbone.fpn.fpn_inner2.weight (the second level of the pyramid)
@@ -66,7 +66,7 @@ def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     top = tensors.get("backbone.fpn.top_blocks.p6.weight")
     if top is not None:
         keys["MODEL.RETINANET.USE_C5"] = top.shape[0] != top.shape[1]
-        keys["MODEL.FPN.RELU_BEFORE_P7"] = False
+        keys["MODEL.FPN.RELU_BEFORE_P7"] = "rpn.head.first_pred.weight" in tensors  # VFNet
     if "rpn.head.centerness.weight" in tensors:
         keys["MODEL.ATSS.SCORE"] = "product"
     elif top is not None and "rpn.head.scales.0.scale" not in tensors:  # GFL has scales, RetinaNet has none
@@ -110,6 +110,7 @@ def _rules(names: Iterable[str]) -> list[Rule]:
         (r"bbox_head\.scales\.", "rpn.head.scales."),
         *_gfl_rules(),
         *_tood_rules(),
+        *_vfnet_rules(),
     ]
 
 
@@ -131,6 +132,20 @@ def _tood_rules() -> list[Rule]:
         (r"bbox_head\.tood_reg\.", "rpn.head.bbox_pred."),
         (r"bbox_head\.cls_prob_module\.", "rpn.head.cls_prob."),
         (r"bbox_head\.reg_offset_module\.", "rpn.head.reg_offset."),
+    ]
+
+
+def _vfnet_rules() -> list[Rule]:
+    """The first box, its star, the refined box; the scores have a star of their own."""
+    return [
+        (r"bbox_head\.vfnet_reg_conv\.conv\.", "rpn.head.first_tower.0."),
+        (r"bbox_head\.vfnet_reg_conv\.(?:gn|bn)\.", "rpn.head.first_tower.1."),
+        (r"bbox_head\.vfnet_reg\.", "rpn.head.first_pred."),
+        (r"bbox_head\.vfnet_reg_refine_dconv\.", "rpn.head.bbox_star."),
+        (r"bbox_head\.vfnet_reg_refine\.", "rpn.head.bbox_pred."),
+        (r"bbox_head\.scales_refine\.", "rpn.head.scales_refined."),
+        (r"bbox_head\.vfnet_cls_dconv\.", "rpn.head.cls_star."),
+        (r"bbox_head\.vfnet_cls\.", "rpn.head.cls_logits."),
     ]
 
 

@@ -15,7 +15,8 @@ _BOX_LOSSES = ("smooth_l1", "l1", "giou", "diou", "ciou")
 KEYS = [
     key("MODEL.DENSE.NAME", "", 'The dense stage, as an alternative to ATSS_ON, RETINANET_ON and FCOS_ON: ATSS, '
         'RETINANET and FCOS mean the same as these flags; "" means what the flags say.', ours=True,
-        words=("", "ATSS", "RETINANET", "FCOS", "GFL", "TOOD"), registry="engine.assembly.dense.DENSE_STAGES"),
+        words=("", "ATSS", "RETINANET", "FCOS", "GFL", "VFNET", "TOOD"),
+        registry="engine.assembly.dense.DENSE_STAGES"),
     key("MODEL.DENSE.ARGS", {}, "Arguments of the dense stage, by name: any plain values. ATSS, RETINANET and FCOS "
         "have keys in MODEL.ATSS, MODEL.RETINANET and MODEL.FCOS instead.", ours=True),
     key("MODEL.DENSE.NUM_CLASSES", 0, "Of any other dense stage than ATSS, RETINANET and FCOS: foreground classes + 1; "

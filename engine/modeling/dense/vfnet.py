@@ -1,0 +1,197 @@
+"""VarifocalNet (Zhang et al., 2021): scores that are the IoU of the box, from features sampled at nine points of a
+first box (a star), which also refine it.
+
+Shapes: N images, L levels, R anchors per image, P positives, K classes, C channels, H W.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import DeformConv2d
+
+from engine import distributed
+from engine.layers.quality_losses import varifocal_loss_sum
+from engine.modeling.anchors import AnchorGenerator, AnchorGrid
+from engine.modeling.assign import assign_atss
+from engine.modeling.box_coding import DistanceCoder
+from engine.modeling.dense.arguments import check_counts, check_range
+from engine.modeling.dense.centerness import giou_of_boxes
+from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage, HeadOutputs
+from engine.modeling.dense.towers import Scale, flatten, init_head, tower
+from engine.modeling.selection import Selection
+from engine.structures import Targets
+
+FIRST_CODES = "first_codes"
+"""Name of the distances before refinement in `HeadOutputs.extra`."""
+
+
+class VFNetHead(nn.Module):
+    """Two towers shared by all levels, a first box, and from its star the refined box and the scores.
+
+    Args:
+        in_channels: C of every level.
+        num_classes: K, without background.
+        num_levels: L.
+        num_convs: convolutions per tower.
+        unit: strides in one unit of what the first box branch predicts the logarithm of.
+        star_gradient: factor of the gradient that reaches the first box through the star.
+        prior: score of every class that the classifier starts with.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        num_levels: int = 5,
+        num_convs: int = 3,
+        unit: float = 8.0,
+        star_gradient: float = 0.1,
+        prior: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.unit, self.star_gradient = num_classes, unit, star_gradient
+        self.cls_tower = tower(in_channels, num_convs)
+        self.bbox_tower = tower(in_channels, num_convs)
+        self.first_tower = tower(in_channels, 1)
+        self.first_pred = nn.Conv2d(in_channels, 4, 3, padding=1)
+        self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
+        self.bbox_star = DeformConv2d(in_channels, in_channels, 3, padding=1, bias=False)
+        self.bbox_pred = nn.Conv2d(in_channels, 4, 3, padding=1)
+        self.scales_refined = nn.ModuleList(Scale() for _ in range(num_levels))
+        self.cls_star = DeformConv2d(in_channels, in_channels, 3, padding=1, bias=False)
+        self.cls_logits = nn.Conv2d(in_channels, num_classes, 3, padding=1)
+        init_head(self, prior)
+        for star in (self.bbox_star, self.cls_star):  # no nn.Conv2d, which `init_head` looks for
+            nn.init.normal_(star.weight, std=0.01)
+
+    def forward(self, features: list[Tensor]) -> HeadOutputs:
+        """Maps (N, C, H_l, W_l) -> predictions of all levels; codes are distances in strides."""
+        logits, codes, first_codes = [], [], []
+        for feature, scale, scale_refined in zip(features, self.scales, self.scales_refined, strict=True):
+            cls, box = self.cls_tower(feature), self.bbox_tower(feature)
+            # exp() in float32, since float16 ends at 65,504.
+            first = scale(self.first_pred(self.first_tower(box))).float().exp() * self.unit  # (N, 4, H_l, W_l)
+            offsets = star_offsets(self.star_gradient * first + (1 - self.star_gradient) * first.detach())
+            box = F.relu(_deformed(self.bbox_star, box, offsets))
+            cls = F.relu(_deformed(self.cls_star, cls, offsets))
+            refined = scale_refined(self.bbox_pred(box)).float().exp() * first.detach()
+            logits.append(flatten(self.cls_logits(cls), self.num_classes))
+            codes.append(flatten(refined, 4))
+            first_codes.append(flatten(first, 4))
+        return HeadOutputs(torch.cat(logits, 1), torch.cat(codes, 1), extra={FIRST_CODES: torch.cat(first_codes, 1)})
+
+
+def star_offsets(distances: Tensor) -> Tensor:
+    """How far each tap of a 3x3 convolution moves to lie on a corner, the middle of a side or the centre of a box.
+
+    Args:
+        distances: (N, 4, H, W) from the cell to the left, top, right and bottom side, in cells.
+
+    Returns:
+        (N, 18, H, W), dy and dx of each tap, row by row (section 3.3 of the paper).
+    """
+    left, top, right, bottom = distances.unbind(dim=1)
+    center = torch.zeros_like(left)
+    # Without offsets the taps lie one cell above, on and below the centre, and likewise across.
+    ys, xs = (1 - top, center, bottom - 1), (1 - left, center, right - 1)
+    return torch.stack([offset for y in ys for x in xs for offset in (y, x)], dim=1)
+
+
+def _deformed(conv: DeformConv2d, x: Tensor, offsets: Tensor) -> Tensor:
+    """`conv(x, offsets)` in the type of its weights even under autocast: bfloat16 would round offsets of 100 cells."""
+    with torch.autocast(x.device.type, enabled=False):
+        return conv(x.to(conv.weight.dtype), offsets.to(conv.weight.dtype))
+
+
+class VFNet(DenseStage):
+    """The dense stage of VarifocalNet.
+
+    Args:
+        parts: see `DenseParts`; its `cls_loss` takes qualities.
+        first_loss_weight: factor of the loss of the first box.
+        reg_loss_weight: factor of the loss of the refined box.
+    """
+
+    def __init__(self, parts: DenseParts, first_loss_weight: float = 1.5, reg_loss_weight: float = 2.0) -> None:
+        super().__init__(parts)
+        self.first_loss_weight, self.reg_loss_weight = first_loss_weight, reg_loss_weight
+
+    def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
+        """Class loss over all anchors; GIoU of both boxes over the positives, weighted by their IoU.
+
+        The normalisers are averages over all processes, so that any split of a batch gives the same gradient.
+        """
+        labels, gt_boxes = self.assign_targets(outputs, anchors, targets)  # (N, R), (N, R, 4)
+        is_positive = labels >= 0
+        gt_boxes = gt_boxes[is_positive]  # (P, 4)
+        positive_anchors = anchors.boxes.expand(len(targets), -1, 4)[is_positive]
+        first_codes, codes = outputs.extra[FIRST_CODES][is_positive].float(), outputs.codes[is_positive].float()
+
+        first_weights = self.qualities(first_codes, positive_anchors, gt_boxes)  # (P,)
+        weights = self.qualities(codes, positive_anchors, gt_boxes)  # (P,)
+        sums = torch.stack([is_positive.sum().to(weights), first_weights.sum(), weights.sum()])
+        num_positive, sum_first, sum_weights = distributed.all_reduce_mean(sums).clamp(min=1.0).unbind()
+
+        box_loss = partial(giou_of_boxes, coder=self.coder, convention=anchors.convention)
+        loss_first = (box_loss(first_codes, positive_anchors, gt_boxes) * first_weights).sum()
+        loss_reg = (box_loss(codes, positive_anchors, gt_boxes) * weights).sum()
+        return {
+            "loss_cls": self.class_loss(outputs.logits, labels, weights) / num_positive,
+            "loss_reg": self.reg_loss_weight * loss_reg / sum_weights,
+            "loss_reg_first": self.first_loss_weight * loss_first / sum_first,
+        }
+
+
+@DENSE_STAGES.register("VFNET")
+def build_vfnet(
+    shape: DenseShape,
+    num_convs: int = 3,
+    topk: int = 9,
+    anchor_size: float = 8.0,
+    alpha: float = 0.75,
+    gamma: float = 2.0,
+    first_loss_weight: float = 1.5,
+    reg_loss_weight: float = 2.0,
+    star_gradient: float = 0.1,
+    prior: float = 0.01,
+    score_thresh: float = 0.05,
+    pre_nms_top_n: int = 1000,
+    nms_thresh: float = 0.6,
+) -> VFNet:
+    """The dense stage of VarifocalNet; the defaults are the published ones.
+
+    Args:
+        num_convs: convolutions per tower.
+        topk: candidates per level and box of the ATSS assigner.
+        anchor_size: side of the one anchor per cell and size that predicted boxes start from, in strides.
+        alpha, gamma: weight and focusing power of negatives in the class loss.
+        first_loss_weight, reg_loss_weight: factors of the losses of the first and of the refined box.
+        star_gradient: factor of the gradient that reaches the first box through the star.
+        prior: score of every class before training.
+        score_thresh, pre_nms_top_n, nms_thresh: see `Selection`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    check_counts(num_convs=num_convs, pre_nms_top_n=pre_nms_top_n)
+    check_counts(at_least=1, topk=topk)
+    check_range(at_least=0, gamma=gamma, first_loss_weight=first_loss_weight, reg_loss_weight=reg_loss_weight)
+    check_range(at_least=0, at_most=1, alpha=alpha, star_gradient=star_gradient)
+    check_range(at_least=0, at_most=1, score_thresh=score_thresh, nms_thresh=nms_thresh)
+    check_range(above=0, anchor_size=anchor_size)
+    check_range(at_least=1e-9, at_most=1 - 1e-9, prior=prior)
+    parts = DenseParts(
+        VFNetHead(shape.channels, shape.num_classes, len(shape.strides), num_convs, anchor_size, star_gradient, prior),
+        AnchorGenerator([[anchor_size * stride] for stride in shape.strides], [1.0], shape.strides, shape.convention),
+        partial(assign_atss, topk=topk),
+        DistanceCoder(anchor_size, shape.convention.inset),
+        partial(varifocal_loss_sum, alpha=alpha, gamma=gamma),
+        SCORE_RULES["class"],
+        Selection(score_thresh, pre_nms_top_n, nms_thresh, shape.max_detections),
+        drops_empty=True,
+    )
+    return VFNet(parts, first_loss_weight, reg_loss_weight)
