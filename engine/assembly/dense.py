@@ -112,6 +112,7 @@ def build_atss(shape: DenseShape, cfg: CfgNode) -> CenternessStage:
             loss=lookup(BOX_LOSSES, cfg.MODEL.ATSS.BBOX_LOSS, "MODEL.ATSS.BBOX_LOSS"),
         ),
         reg_loss_weight=cfg.MODEL.ATSS.REG_LOSS_WEIGHT,
+        min_positives=cfg.MODEL.ATSS.MIN_POSITIVES,
     )
 
 

@@ -20,7 +20,7 @@ _STRIDES_OF_STAGE = {
     "FCOS": "MODEL.FCOS.FPN_STRIDES",
 }
 _FROM_P3 = (8, 16, 32, 64, 128)
-_STRIDES_OF_NECK = {"FPN": (4, 8, 16, 32, 64), "FPN-RETINANET": _FROM_P3, "PAFPN": _FROM_P3}
+_STRIDES_OF_NECK = {"FPN": (4, 8, 16, 32, 64), "FPN-RETINANET": _FROM_P3, "PAFPN": _FROM_P3, "DyHead": _FROM_P3}
 
 
 def broken_rules(tree: CfgNode, is_complete: bool) -> Broken:
@@ -128,8 +128,10 @@ def _group_sizes(tree: CfgNode) -> Broken:
     """Group norms, wherever they are, have 32 groups."""
     stage = dense_name(tree)
     is_ours = is_built_in("MODEL.NECK.NAME", neck_name(tree))  # else its number of channels is not known
+    num_convs = tree.MODEL[stage].NUM_CONVS if stage in _STRIDES_OF_STAGE else tree.MODEL.DENSE.ARGS.get("num_convs", 1)
     has_tower_norm = stage in ("ATSS", "FCOS", "GFL", "VFNET", "TOOD")
     has_tower_norm |= stage == "RETINANET" and tree.MODEL.RETINANET.USE_GN
+    has_tower_norm &= num_convs != 0
     head_norm = tree.MODEL.ROI_BOX_HEAD.NORM or ("GN" if tree.MODEL.ROI_BOX_HEAD.USE_GN else "")
     has_head_norm = not tree.MODEL.RPN_ONLY and head_norm == "GN"
     extractor = tree.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR

@@ -2,7 +2,8 @@
 
 backbone.layer2.0.conv2.conv_offset.weight  -> backbone.body.layer2.0.conv2.offset.weight
 neck.lateral_convs.1.conv.weight            -> backbone.fpn.fpn_inner2.weight (the second level of the pyramid)
-neck.downsample_convs.0.conv.weight         -> backbone.fpn.pafpn_down2.weight
+neck.downsample_convs.0.conv.weight         -> backbone.fpn.pafpn_down3.weight (of a PAFPN from C3 on)
+neck.1.dyhead_blocks.0.scale_attn_module.1. -> backbone.fpn.blocks.0.scale_attention. (the FPN then is neck.0)
 rpn_head.rpn_cls.weight                     -> rpn.head.cls_logits.weight
 roi_head.bbox_head.0.shared_fcs.1.weight    -> roi_heads.box.0.feature_extractor.fc7.weight
 bbox_head.cls_convs.3.gn.weight             -> rpn.head.cls_tower.10.weight
@@ -24,11 +25,12 @@ CASCADE_DEVIATIONS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.03
 """Of the deltas in its published cascades; others use 1 / 30. Ours are factors, the reciprocals."""
 CASCADE_WEIGHTS = tuple(tuple(1 / deviation for deviation in stage) for stage in CASCADE_DEVIATIONS)
 norm_eps = usual_norm_eps
-SIGNATURE = (r"neck\.lateral_convs\.",)
+SIGNATURE = (r"neck\.(?:0\.)?lateral_convs\.",)
 NUM_MAPS = 4
 """Feature maps of the body, C2..C5."""
 CONSTANTS = ("bbox_head.integral.project",)
 """Tensors that follow from the shapes of others."""
+DYHEAD_BLOCKS = r"neck\.1\.dyhead_blocks\.(\d+)\."
 _BOX_HEAD = r"roi_head\.bbox_head\.((?:\d+\.)?)"
 
 
@@ -63,12 +65,13 @@ def conventions(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "MODEL.RESNETS.STRIDE_IN_1X1": False,
         **IMAGENET_RGB,
     }
-    top = tensors.get("backbone.fpn.top_blocks.p6.weight")
+    is_top = re.compile(r"backbone\.fpn\.(pyramid\.)?top_blocks\.p6\.(0\.)?weight").fullmatch
+    top = next((tensor for name, tensor in tensors.items() if is_top(name)), None)
     if top is not None:
         keys["MODEL.RETINANET.USE_C5"] = top.shape[0] != top.shape[1]
         keys["MODEL.FPN.RELU_BEFORE_P7"] = "rpn.head.first_pred.weight" in tensors  # VFNet
     if "rpn.head.centerness.weight" in tensors:
-        keys["MODEL.ATSS.SCORE"] = "product"
+        keys |= {"MODEL.ATSS.SCORE": "product", "MODEL.ATSS.MIN_POSITIVES": 1}
     elif top is not None and "rpn.head.scales.0.scale" not in tensors:  # GFL has scales, RetinaNet has none
         keys["MODEL.RETINANET.DELTA_WEIGHTS"] = (1.0, 1.0, 1.0, 1.0)
     if "rpn.head.conv.weight" in tensors:
@@ -94,6 +97,7 @@ def _rules(names: Iterable[str]) -> list[Rule]:
         (r"backbone\.(layer\d\.\d+\.conv\d)[._](?:conv_)?offset\.", r"backbone.body.\1.offset."),
         (r"backbone\.(layer\d)\.", r"backbone.body.\1."),
         *_fpn_rules(names),
+        *_dyhead_rules(),
         (r"rpn_head\.rpn_conv\.", "rpn.head.conv."),
         (r"rpn_head\.rpn_cls\.", "rpn.head.cls_logits."),
         (r"rpn_head\.rpn_reg\.", "rpn.head.bbox_pred."),
@@ -151,19 +155,36 @@ def _vfnet_rules() -> list[Rule]:
 
 def _fpn_rules(names: Sequence[str]) -> list[Rule]:
     """Lateral convolutions are counted from the first level in use; further output convolutions make P6 and P7."""
-    num_laterals = len({name.split(".")[2] for name in names if name.startswith("neck.lateral_convs.")})
+    theirs = "neck.0" if any(name.startswith("neck.0.") for name in names) else "neck"  # a list, or a single neck
+    has_blocks = any(re.match(DYHEAD_BLOCKS, name) for name in names)
+    ours = "backbone.fpn.pyramid" if has_blocks else "backbone.fpn"
+
+    def count(part: str) -> int:
+        start = f"{theirs}.{part}."
+        return len({name[len(start) :].split(".")[0] for name in names if name.startswith(start)})
+
+    num_laterals = count("lateral_convs")
     rules: list[Rule] = []
     for i in range(num_laterals):
-        ours = i + NUM_MAPS - num_laterals + 1  # C2 is 1
-        rules += _block_rules(f"neck.lateral_convs.{i}", f"backbone.fpn.fpn_inner{ours}", names)
-        rules += _block_rules(f"neck.fpn_convs.{i}", f"backbone.fpn.fpn_layer{ours}", names)
-        # The bottom-up path of PAFPN, numbered from the second level.
-        rules += _block_rules(f"neck.downsample_convs.{i}", f"backbone.fpn.pafpn_down{ours + 1}", names)
-        rules += _block_rules(f"neck.pafpn_convs.{i}", f"backbone.fpn.pafpn_layer{ours + 1}", names)
-    num_convs = len({name.split(".")[2] for name in names if name.startswith("neck.fpn_convs.")})
-    for i in range(num_convs - num_laterals):
-        rules += _block_rules(f"neck.fpn_convs.{num_laterals + i}", f"backbone.fpn.top_blocks.p{6 + i}", names)
+        level = i + NUM_MAPS - num_laterals + 1  # C2 is 1
+        rules += _block_rules(f"{theirs}.lateral_convs.{i}", f"{ours}.fpn_inner{level}", names)
+        rules += _block_rules(f"{theirs}.fpn_convs.{i}", f"{ours}.fpn_layer{level}", names)
+        # The bottom-up path of PAFPN begins with the second level.
+        rules += _block_rules(f"{theirs}.downsample_convs.{i}", f"{ours}.pafpn_down{level + 1}", names)
+        rules += _block_rules(f"{theirs}.pafpn_convs.{i}", f"{ours}.pafpn_layer{level + 1}", names)
+    for i in range(count("fpn_convs") - num_laterals):
+        rules += _block_rules(f"{theirs}.fpn_convs.{num_laterals + i}", f"{ours}.top_blocks.p{6 + i}", names)
     return rules
+
+
+def _dyhead_rules() -> list[Rule]:
+    block = r"backbone.fpn.blocks.\1."
+    return [
+        (rf"{DYHEAD_BLOCKS}spatial_conv_(high|mid|low)\.", rf"{block}conv_\2."),
+        (rf"{DYHEAD_BLOCKS}spatial_conv_offset\.", rf"{block}offset."),
+        (rf"{DYHEAD_BLOCKS}scale_attn_module\.1\.", rf"{block}scale_attention."),
+        (rf"{DYHEAD_BLOCKS}task_attn_module\.conv([12])\.conv\.", rf"{block}task_attention.fc\2."),
+    ]
 
 
 def _block_rules(theirs: str, ours: str, names: Sequence[str]) -> list[Rule]:

@@ -47,6 +47,8 @@ KEYS = [
     key("MODEL.ATSS.BBOX_LOSS", "giou", "Box loss: of the boxes (giou, diou, ciou) or of the codes (l1, smooth_l1).",
         ours=True, words=_BOX_LOSSES, registry="engine.modeling.two_stage.roi_losses.BOX_LOSSES"),
     key("MODEL.ATSS.REG_LOSS_WEIGHT", 2.0, "Weight of the box loss.", at_least=0),
+    key("MODEL.ATSS.MIN_POSITIVES", 0, "Each image counts as at least this many positives in what the losses are "
+        "divided by; mmdetection has 1.", ours=True, between=(0, 1)),
     key("MODEL.ATSS.PRIOR_PROB", 0.01, "Score of every class before training.", between=(1e-9, 1 - 1e-9)),
     key("MODEL.ATSS.INFERENCE_TH", 0.05, "Candidates score more than this.", between=(0, 1)),
     key("MODEL.ATSS.NMS_TH", 0.6, "NMS drops a box whose IoU with a better one of its class is larger.",

@@ -8,7 +8,7 @@ from engine.config.declaration import MAX_CHANNELS, key
 
 _BODIES = ("R-18", "R-34", "R-50", "R-101", "R-152", "EfficientNet-Lite0", "EfficientNet-Lite1", "EfficientNet-Lite2")
 _NECKS = ("FPN-RETINANET", "FPN")
-_OWN_NECKS = ("PAFPN",)
+_OWN_NECKS = ("PAFPN", "DyHead")
 """Those for which the reference, and so `MODEL.BACKBONE.CONV_BODY`, has no word."""
 
 GROUPS = {"MODEL.GROUP_NORM": "Group norm, wherever it is used; other values than the defaults are not supported yet."}
@@ -55,8 +55,9 @@ KEYS = [
     key("MODEL.BACKBONE.USE_GN", False, "Announces group norm in the body and sets nothing, as in the reference: "
         "STEM_FUNC and TRANS_FUNC decide."),
     key("MODEL.NECK.NAME", "", "What makes the levels of the pyramid from the body's maps: FPN (levels P2..P6), "
-        "FPN-RETINANET (P3..P7), PAFPN (P3..P7, with a bottom-up path); \"\" means the one in BACKBONE.CONV_BODY.",
-        ours=True, words=("", *_NECKS, *_OWN_NECKS), registry="engine.modeling.necks.NECKS"),
+        "FPN-RETINANET (P3..P7), PAFPN (P3..P7, with a bottom-up path), DyHead (FPN-RETINANET or PAFPN, then attention "
+        "over space, levels and channels); \"\" means the one in BACKBONE.CONV_BODY.", ours=True,
+        words=("", *_NECKS, *_OWN_NECKS), registry="engine.modeling.necks.NECKS"),
     key("MODEL.NECK.ARGS", {}, "Arguments of the neck by name: any plain values. They take precedence over MODEL.FPN, "
         "where the built-in necks have their keys.", ours=True),
     key("MODEL.FPN.USE_GN", False, "Group norm after the pyramid's convolutions."),

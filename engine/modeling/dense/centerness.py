@@ -96,6 +96,8 @@ class CenternessStage(DenseStage):
             `loss_of_codes` with its last parameters bound.
         reg_loss_weight: factor of the box loss.
         weight_by_centerness: weight the box loss of a positive by its centerness, or all alike (torchvision).
+        min_positives: of each image, in what class and centerness losses are divided by: 0 in the reference, 1 in
+            mmdetection, where an image without boxes counts as one positive.
     """
 
     def __init__(
@@ -104,10 +106,12 @@ class CenternessStage(DenseStage):
         box_loss: Callable[[Tensor, Tensor, Tensor], Tensor],
         reg_loss_weight: float = 1.0,
         weight_by_centerness: bool = True,
+        min_positives: int = 0,
     ) -> None:
         super().__init__(parts)
         self.box_loss = box_loss
         self.reg_loss_weight, self.weight_by_centerness = reg_loss_weight, weight_by_centerness
+        self.min_positives = min_positives
 
     def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
         """Focal loss over all anchors, box loss and centerness BCE over the positives.
@@ -121,7 +125,8 @@ class CenternessStage(DenseStage):
         centerness = centerness_targets(positive_anchors, gt_boxes, anchors.convention)  # (P,)
         weights = centerness if self.weight_by_centerness else torch.ones_like(centerness)
 
-        sums = torch.stack([is_positive.sum().to(weights), weights.sum()])
+        counted = is_positive.sum(dim=1).clamp(min=self.min_positives).sum()
+        sums = torch.stack([counted.to(weights), weights.sum()])
         num_positive, sum_weights = distributed.all_reduce_mean(sums).unbind()
         num_positive = num_positive.clamp(min=1.0)  # a batch may have no object; its loss of all negatives stays
 

@@ -15,7 +15,7 @@ from engine.errors import InputError
 from engine.layers.norm import norm
 from engine.modeling.necks.neck import NECKS
 
-FPN_NECKS = ("FPN", "FPN-RETINANET", "PAFPN")
+FPN_NECKS = ("FPN", "FPN-RETINANET", "PAFPN", "DyHead")
 """The names in `NECKS` of this pyramid and of those built on it, which the keys of `MODEL.FPN` describe."""
 P3_STRIDE = 8
 """Of the finest level of RetinaNet and ATSS."""

@@ -1,6 +1,6 @@
 """Necks by name (`MODEL.NECK.NAME`): from the maps of a body to a pyramid.
 
-FPN and FPN-RETINANET are in `fpn`, PAFPN in `pafpn`.
+FPN and FPN-RETINANET are in `fpn`, PAFPN in `pafpn`, DyHead in `dyhead`.
 
 Shapes: N images, C channels, H W; levels run from fine to coarse.
 """
