@@ -47,7 +47,7 @@ def test_gradients_in_bfloat16_are_those_of_float32(kernel_size: int, stride: in
 
 @pytest.mark.parametrize("same", [False, True])
 def test_no_gradient_is_uninitialised_memory(same: bool) -> None:
-    """oneDNN's bfloat16 gradient of a strided kernel for an output of one cell is: freed memory full of NaN shows it."""
+    """oneDNN's of a strided kernel for an output of one cell is, in bfloat16; freed memory full of NaN shows it."""
     layer = DepthwiseConv2d(64, 3, 2, bias=False, same=same)
     for size in [(1, 1), (2, 1), (1, 2), (2, 2)]:
         x = random_map(1, 64, *size)
