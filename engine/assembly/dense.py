@@ -13,7 +13,6 @@ from engine.assembly.two_stage import box_loss_parameters, build_rpn, check_stri
 from engine.config.parts import dense_name
 from engine.errors import InputError
 from engine.layers.iou_losses import IOU_LOSSES
-from engine.layers.losses import focal_loss_sum
 from engine.modeling.anchors import AnchorGenerator, octave_sizes
 from engine.modeling.assign import ASSIGNERS, Assigner, assign_max_iou, assign_ssc
 from engine.modeling.backbone import Backbone
@@ -27,6 +26,7 @@ from engine.modeling.dense.centerness import (
     loss_of_boxes,
     loss_of_codes,
 )
+from engine.modeling.dense.class_losses import DENSE_CLS_LOSSES
 from engine.modeling.dense.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage
 from engine.modeling.selection import Selection
@@ -101,10 +101,11 @@ def build_atss(shape: DenseShape, cfg: CfgNode) -> CenternessStage:
     selection = Selection(
         cfg.MODEL.ATSS.INFERENCE_TH, cfg.MODEL.ATSS.PRE_NMS_TOP_N, cfg.MODEL.ATSS.NMS_TH, cfg.TEST.DETECTIONS_PER_IMG
     )
-    cls_loss = partial(focal_loss_sum, alpha=cfg.MODEL.ATSS.LOSS_ALPHA, gamma=cfg.MODEL.ATSS.LOSS_GAMMA)
+    cls_loss = lookup(DENSE_CLS_LOSSES, cfg.MODEL.ATSS.CLS_LOSS, "MODEL.ATSS.CLS_LOSS")
+    alpha, gamma = cfg.MODEL.ATSS.LOSS_ALPHA, cfg.MODEL.ATSS.LOSS_GAMMA
     score_rule = SCORE_RULES[cfg.MODEL.ATSS.SCORE]
     return CenternessStage(
-        DenseParts(head, anchor_generator, build_assigner(cfg), coder, cls_loss, score_rule, selection),
+        DenseParts(head, anchor_generator, build_assigner(cfg), coder, cls_loss(alpha, gamma), score_rule, selection),
         box_loss=partial(
             loss_of_boxes,
             coder=coder,
@@ -160,9 +161,10 @@ def build_retinanet(shape: DenseShape, cfg: CfgNode) -> RetinaNet:
         cfg.TEST.DETECTIONS_PER_IMG,
     )
     coder = DeltaCoder(cfg.MODEL.RETINANET.DELTA_WEIGHTS)
-    cls_loss = partial(focal_loss_sum, alpha=cfg.MODEL.RETINANET.LOSS_ALPHA, gamma=cfg.MODEL.RETINANET.LOSS_GAMMA)
+    cls_loss = lookup(DENSE_CLS_LOSSES, cfg.MODEL.RETINANET.CLS_LOSS, "MODEL.RETINANET.CLS_LOSS")
+    alpha, gamma = cfg.MODEL.RETINANET.LOSS_ALPHA, cfg.MODEL.RETINANET.LOSS_GAMMA
     return RetinaNet(
-        DenseParts(head, anchor_generator, assign, coder, cls_loss, SCORE_RULES["class"], selection),
+        DenseParts(head, anchor_generator, assign, coder, cls_loss(alpha, gamma), SCORE_RULES["class"], selection),
         normalizer=normalizer(reg_weight=cfg.MODEL.RETINANET.BBOX_REG_WEIGHT),
         box_loss=partial(box_loss, **parameters),
     )
@@ -193,12 +195,13 @@ def build_fcos(shape: DenseShape, cfg: CfgNode) -> CenternessStage:
     coder = DistanceCoder(1.0, shape.convention.inset)
     iou_loss = lookup(IOU_LOSSES, cfg.MODEL.FCOS.IOU_LOSS_TYPE, "MODEL.FCOS.IOU_LOSS_TYPE")
     assign = partial(assign_ssc, margin=0.0, radius=cfg.MODEL.FCOS.CENTER_SAMPLING_RADIUS)
-    cls_loss = partial(focal_loss_sum, alpha=cfg.MODEL.FCOS.LOSS_ALPHA, gamma=cfg.MODEL.FCOS.LOSS_GAMMA)
+    cls_loss = lookup(DENSE_CLS_LOSSES, cfg.MODEL.FCOS.CLS_LOSS, "MODEL.FCOS.CLS_LOSS")
+    alpha, gamma = cfg.MODEL.FCOS.LOSS_ALPHA, cfg.MODEL.FCOS.LOSS_GAMMA
     score_rule = SCORE_RULES["joint" if cfg.MODEL.FCOS.THRESH_JOINT_SCORE else "sqrt"]
     selection = Selection(
         cfg.MODEL.FCOS.INFERENCE_TH, cfg.MODEL.FCOS.PRE_NMS_TOP_N, cfg.MODEL.FCOS.NMS_TH, cfg.TEST.DETECTIONS_PER_IMG
     )
     return CenternessStage(
-        DenseParts(head, points, assign, coder, cls_loss, score_rule, selection),
+        DenseParts(head, points, assign, coder, cls_loss(alpha, gamma), score_rule, selection),
         box_loss=partial(loss_of_codes, coder=coder, loss=iou_loss),
     )

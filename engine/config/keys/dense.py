@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from engine.config.declaration import MAX_CLASSES, MAX_SIZE, key
 
+_CLS_LOSSES = ("focal", "quality_focal", "varifocal")
 _BOX_LOSSES = ("smooth_l1", "l1", "giou", "diou", "ciou")
 
 # One key after another as in a table, so that a search for a key shows its default too.
@@ -34,7 +35,10 @@ KEYS = [
     key("MODEL.ATSS.SCALES_PER_OCTAVE", 1, "Number of anchor sizes per cell.", between=(1, 100)),
     key("MODEL.ATSS.NUM_CONVS", 4, "Number of 3x3 convolutions in each tower of the head.", between=(0, 100)),
     key("MODEL.ATSS.USE_DCN_IN_TOWER", False, "The last convolution of each tower is deformable."),
-    key("MODEL.ATSS.LOSS_ALPHA", 0.25, "Focal loss: weight of positives.", between=(0, 1)),
+    key("MODEL.ATSS.CLS_LOSS", "focal", "Class loss: focal learns that a positive's score is 1; quality_focal (GFL's) "
+        "and varifocal (VFNet's) learn that it is the IoU of its box.", ours=True, words=_CLS_LOSSES,
+        registry="engine.modeling.dense.class_losses.DENSE_CLS_LOSSES"),
+    key("MODEL.ATSS.LOSS_ALPHA", 0.25, "Focal loss: weight of positives; negatives weigh 1 - this.", between=(0, 1)),
     key("MODEL.ATSS.LOSS_GAMMA", 2.0, "Focal loss: exponent that fades out easy examples.", between=(0, 100)),
     key("MODEL.ATSS.POSITIVE_TYPE", "ATSS", "Which anchors are positive: ATSS (by statistics), SSC (as in FCOS), IoU "
         "(as in RetinaNet), TOPK (the nearest), task_aligned (by the predictions, as in TOOD).",
@@ -55,8 +59,8 @@ KEYS = [
         between=(0, 1)),
     key("MODEL.ATSS.PRE_NMS_TOP_N", 1000, "Candidates per level that reach the NMS.", at_least=1),
     key("MODEL.ATSS.SCORE", "sqrt", 'Score of a box: "sqrt" of class score x centerness, which ranks the candidates '
-        'too; "product" of the two, with candidates ranked by class score (mmdetection).', ours=True,
-        words=("sqrt", "product")),
+        'too; "product" of the two, with candidates ranked by class score (mmdetection); "class" for the '
+        'class score alone.', ours=True, words=("sqrt", "product", "class")),
     key("MODEL.RETINANET.NUM_CLASSES", 81, "Foreground classes + 1; 0: from the data set or the checkpoint.",
         between=(0, MAX_CLASSES)),
     key("MODEL.RETINANET.ANCHOR_SIZES", (32, 64, 128, 256, 512), "First size of the anchors of each level.",
@@ -87,7 +91,10 @@ KEYS = [
     key("MODEL.RETINANET.PRE_NMS_TOP_N", 1000, "Candidates per level that reach the NMS.", at_least=1),
     key("MODEL.RETINANET.FG_IOU_THRESHOLD", 0.5, "Positive from this IoU on.", between=(0, 1)),
     key("MODEL.RETINANET.BG_IOU_THRESHOLD", 0.4, "Negative below this IoU.", between=(0, 1)),
-    key("MODEL.RETINANET.LOSS_ALPHA", 0.25, "Focal loss: weight of positives.", between=(0, 1)),
+    key("MODEL.RETINANET.CLS_LOSS", "focal", "As MODEL.ATSS.CLS_LOSS.", ours=True, words=_CLS_LOSSES,
+        registry="engine.modeling.dense.class_losses.DENSE_CLS_LOSSES"),
+    key("MODEL.RETINANET.LOSS_ALPHA", 0.25, "Focal loss: weight of positives; negatives weigh 1 - this.",
+        between=(0, 1)),
     key("MODEL.RETINANET.LOSS_GAMMA", 2.0, "Focal loss: exponent that fades out easy examples.", between=(0, 100)),
     key("MODEL.RETINANET.PRIOR_PROB", 0.01, "Score of every class before training.", between=(1e-9, 1 - 1e-9)),
     key("MODEL.RETINANET.INFERENCE_TH", 0.05, "Candidates score more than this.", between=(0, 1)),
@@ -101,7 +108,9 @@ KEYS = [
     key("MODEL.FCOS.NMS_TH", 0.6, "NMS drops a box whose IoU with a better one of its class is larger.",
         between=(0, 1)),
     key("MODEL.FCOS.PRE_NMS_TOP_N", 1000, "Candidates per level that reach the NMS.", at_least=1),
-    key("MODEL.FCOS.LOSS_ALPHA", 0.25, "Focal loss: weight of positives.", between=(0, 1)),
+    key("MODEL.FCOS.CLS_LOSS", "focal", "As MODEL.ATSS.CLS_LOSS.", ours=True, words=_CLS_LOSSES,
+        registry="engine.modeling.dense.class_losses.DENSE_CLS_LOSSES"),
+    key("MODEL.FCOS.LOSS_ALPHA", 0.25, "Focal loss: weight of positives; negatives weigh 1 - this.", between=(0, 1)),
     key("MODEL.FCOS.LOSS_GAMMA", 2.0, "Focal loss: exponent that fades out easy examples.", between=(0, 100)),
     key("MODEL.FCOS.NUM_CONVS", 4, "Number of 3x3 convolutions in each tower of the head.", between=(0, 100)),
     key("MODEL.FCOS.CENTER_SAMPLING_RADIUS", 0.0, "Only cells within this many strides of a box's centre are positive; "

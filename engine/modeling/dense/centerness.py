@@ -114,7 +114,7 @@ class CenternessStage(DenseStage):
         self.min_positives = min_positives
 
     def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
-        """Focal loss over all anchors, box loss and centerness BCE over the positives.
+        """Class loss over all anchors, box loss and centerness BCE over the positives.
 
         The normalisers are averages over all processes, so that any split of a batch gives the same gradient.
         """
@@ -130,8 +130,9 @@ class CenternessStage(DenseStage):
         num_positive, sum_weights = distributed.all_reduce_mean(sums).unbind()
         num_positive = num_positive.clamp(min=1.0)  # a batch may have no object; its loss of all negatives stays
 
-        loss_cls = self.cls_loss(outputs.logits.float(), labels)
-        loss_reg = (self.box_loss(outputs.codes[is_positive].float(), positive_anchors, gt_boxes) * weights).sum()
+        codes = outputs.codes[is_positive].float()  # (P, 4)
+        loss_cls = self.class_loss(outputs.logits, labels, codes, positive_anchors, gt_boxes)
+        loss_reg = (self.box_loss(codes, positive_anchors, gt_boxes) * weights).sum()
         loss_centerness = F.binary_cross_entropy_with_logits(
             outputs.centerness[is_positive].float(), centerness, reduction="sum"
         )

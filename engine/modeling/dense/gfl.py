@@ -106,8 +106,7 @@ class GFL(DenseStage):
         sums = torch.stack([is_positive.sum(dim=1).clamp(min=1).sum().to(weights), weights.sum()])
         num_positive, sum_weights = distributed.all_reduce_mean(sums).clamp(min=1.0).unbind()
 
-        qualities = self.qualities(codes, positive_anchors, gt_boxes)
-        loss_cls = self.class_loss(outputs.logits, labels, qualities)
+        loss_cls = self.class_loss(outputs.logits, labels, codes, positive_anchors, gt_boxes)
         loss_reg = (self.box_loss(codes, positive_anchors, gt_boxes) * weights).sum()
         distances = self.coder.distances.encode(gt_boxes, positive_anchors).clamp(0, self.coder.limit - LARGEST_TARGET)
         bins = codes.reshape(-1, self.coder.num_bins)  # (P*4, B)

@@ -82,7 +82,7 @@ class RetinaNet(DenseStage):
         self.normalizer = normalizer or positives()
 
     def losses(self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]) -> dict[str, Tensor]:
-        """Focal loss over all anchors that are not ignored, box loss over the positives."""
+        """Class loss over all anchors that are not ignored, box loss over the positives."""
         labels, gt_boxes = self.assign_targets(outputs, anchors, targets)  # (N, R), (N, R, 4)
         is_positive = labels >= 0
         sums_cls, sums_reg = [], []
@@ -91,7 +91,7 @@ class RetinaNet(DenseStage):
             codes = outputs.codes[i][is_positive[i]].float()  # (P, 4)
             positive_anchors, gt = anchors.boxes[is_positive[i]], gt_boxes[i][is_positive[i]]  # (P, 4) both
             gt_codes, boxes = self.coder.encode(gt, positive_anchors), self.coder.decode(codes, positive_anchors)
-            sums_cls.append(self.cls_loss(outputs.logits[i].float(), labels[i]))
+            sums_cls.append(self.class_loss(outputs.logits[i], labels[i], codes, positive_anchors, gt))
             sums_reg.append(self.box_loss(codes, gt_codes, boxes, gt).sum())
         divisor_cls, divisor_reg = self.normalizer(is_positive.sum(dim=1).to(sums_cls[0]))
         return {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +137,6 @@ class DenseStage(nn.Module):
         super().__init__()
         self.head, self.anchor_generator = parts.head, parts.anchor_generator
         self.assign, self.coder, self.cls_loss = parts.assign, parts.coder, parts.cls_loss
-        self.has_soft_labels = bool(taken_by(parts.cls_loss, {"qualities": None}))
         self.score_rule, self.selection, self.train_selection = parts.score_rule, parts.selection, parts.selection
         self.drops_empty = parts.drops_empty
 
@@ -150,9 +150,14 @@ class DenseStage(nn.Module):
         """Named losses of a batch, scalars."""
         raise NotImplementedError
 
-    def class_loss(self, logits: Tensor, labels: Tensor, qualities: Tensor) -> Tensor:
-        """`DenseParts.cls_loss` of logits (..., K) and labels (...), with the qualities (P,) if it learns them."""
-        soft = {"qualities": qualities} if self.has_soft_labels else {}
+    def class_loss(self, logits: Tensor, labels: Tensor, codes: Tensor, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
+        """`DenseParts.cls_loss` of logits (..., K) and labels (...), with the qualities of positives if it learns them.
+
+        Args:
+            codes, anchors, gt_boxes: (P, D), (P, 4), (P, 4) of the positives, in their order.
+        """
+        offers = {"qualities": partial(self.qualities, codes, anchors, gt_boxes)}
+        soft = {name: compute() for name, compute in taken_by(self.cls_loss, offers).items()}
         return self.cls_loss(logits.float(), labels, **soft)
 
     @torch.no_grad()

@@ -139,8 +139,9 @@ class VFNet(DenseStage):
         box_loss = partial(giou_of_boxes, coder=self.coder, convention=anchors.convention)
         loss_first = (box_loss(first_codes, positive_anchors, gt_boxes) * first_weights).sum()
         loss_reg = (box_loss(codes, positive_anchors, gt_boxes) * weights).sum()
+        loss_cls = self.class_loss(outputs.logits, labels, codes, positive_anchors, gt_boxes)
         return {
-            "loss_cls": self.class_loss(outputs.logits, labels, weights) / num_positive,
+            "loss_cls": loss_cls / num_positive,
             "loss_reg": self.reg_loss_weight * loss_reg / sum_weights,
             "loss_reg_first": self.first_loss_weight * loss_first / sum_first,
         }
