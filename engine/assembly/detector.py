@@ -16,7 +16,7 @@ from engine.assembly.device import build_device, warn_without_gpu
 from engine.assembly.model import build_model, num_classes
 from engine.assembly.process import prepare
 from engine.assembly.tiling import build_fill, build_tile_merge, build_tiling, is_tiled
-from engine.assembly.weights import follow_conventions
+from engine.assembly.weights import check_images, follow_conventions
 from engine.checkpoint.weights import WeightFile, load_weights, read_weights
 from engine.config import load_config
 from engine.data.reading import Reading
@@ -42,7 +42,7 @@ def build_trained_model(cfg: CfgNode) -> GeneralizedRCNN:
     """The model of `cfg` with the weights and class names of `MODEL.WEIGHT`, in a process made ready for a run.
 
     `cfg` is made to follow the conventions stored with the weights: those of the project that they were converted from,
-    the range of values of images of more than 8 bits, and the tiles of the training.
+    the normalisation of the images, the range of values of those of more than 8 bits, and the tiles of the training.
     """
     prepare(cfg)
     file = read_weights(cfg.MODEL.WEIGHT)
@@ -54,6 +54,7 @@ def _load_trained(cfg: CfgNode, file: WeightFile) -> GeneralizedRCNN:
     with explaining_out_of_memory(LESS_MEMORY):
         model = build_model(cfg, file.class_names or ())
         load_weights(model, file)
+    check_images(cfg, model, model.backbone, file.source)
     return model.eval()
 
 
@@ -142,7 +143,7 @@ def build_merge(cfg: CfgNode, selection: Selection) -> partial[Merged]:
 class Predictor(ImagePredictor):
     """`Predictor(config, weights)(image) -> Detections`.
 
-    The class names, score thresholds, range of values and tiles stored in the checkpoint are used.
+    The class names, score thresholds, normalisation, range of values and tiles stored in the checkpoint are used.
 
     Args:
         config: a path of a YAML file, or a configuration.

@@ -14,15 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 from yacs.config import CfgNode
 
 from engine import distributed
-from engine.assembly.data import CHANNELS, VALUE_RANGE, build_train_dataset, build_train_loader, set_value_range
+from engine.assembly.data import VALUE_RANGE, build_train_dataset, build_train_loader, set_value_range
 from engine.assembly.device import build_device
 from engine.assembly.doctor import summarize_train_data
 from engine.assembly.model import build_model
 from engine.assembly.process import prepare, releasing_output_dir, write_config
 from engine.assembly.solver import RunLength, build_optimizer, build_schedule, run_length
 from engine.assembly.testing import Validation, check_test_sets
-from engine.assembly.tiling import tiling_conventions
-from engine.assembly.weights import load_initial_weights
+from engine.assembly.weights import check_images, load_initial_weights, stored_conventions
 from engine.checkpoint import Checkpointer
 from engine.config import changes
 from engine.data.loader import BatchLoader
@@ -115,14 +114,7 @@ def _build_hooks(
 ) -> list[loop.Hook]:
     """The hooks in the order of their calls: those whose state a checkpoint holds come before those that write it."""
 
-    fixed: dict[str, Any] = {"config": cfg.dump()}
-    conventions = tiling_conventions(cfg)
-    if cfg.INPUT.VALUE_RANGE:
-        conventions[VALUE_RANGE] = cfg.INPUT.VALUE_RANGE
-    if cfg.INPUT.CHANNELS != 3:
-        conventions[CHANNELS] = cfg.INPUT.CHANNELS
-    if conventions:
-        fixed["conventions"] = conventions
+    fixed: dict[str, Any] = {"config": cfg.dump(), "conventions": stored_conventions(cfg)}
 
     def snapshot(iteration: int, buffers: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
         return {**state.checkpoint(iteration, buffers), **fixed}
@@ -190,6 +182,8 @@ def _log_start(cfg: CfgNode, last: tuple[Path, dict[str, Any]] | None, max_iter:
 @naming_dead_workers()
 def _run(cfg: CfgNode, state: TrainingState, loader: BatchLoader, schedule: Schedule, start: int) -> None:
     model, precision = state.model, state.precision
+    if not start and cfg.MODEL.WEIGHT:
+        check_images(cfg, model, model, cfg.MODEL.WEIGHT)
     if cfg.SOLVER.COMPILE:
         model.backbone.compile()  # not the heads: their shapes depend on the image, so they would be compiled again
     if distributed.world_size() > 1:

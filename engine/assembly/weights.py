@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from engine import distributed
 from engine.assembly.data import CHANNELS, VALUE_RANGE, build_train_loader
 from engine.assembly.device import build_device
 from engine.assembly.model import build_model, num_classes
-from engine.assembly.tiling import TILING
+from engine.assembly.tiling import TILING, tiling_conventions
 from engine.checkpoint.average import recompute_statistics
 from engine.checkpoint.heads import SURGERIES
+from engine.checkpoint.image_check import IMAGE_KEYS, check_first_images
 from engine.checkpoint.report import LoadReport
 from engine.checkpoint.weights import WeightFile, load_weights, read_weights
 from engine.config.tree import DEFAULTS, leaves
@@ -35,6 +37,8 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
     file = read_weights(cfg.MODEL.WEIGHT)
     unmet = unmet_conventions(cfg, file)
     unmet.pop(CHANNELS, None)  # `load_weights` adapts them, or refuses to
+    if file.conventions.get(CHANNELS, 3) != cfg.INPUT.CHANNELS:  # other means and deviations belong to other channels
+        unmet = {key: value for key, value in unmet.items() if key not in IMAGE_KEYS}
     if unmet:
         get_logger(__name__).warning("%s was trained with %s; consider setting it", file.source, written(unmet))
     return load_weights(model, file, surgery=build_surgery(cfg, model, file.source))
@@ -67,6 +71,28 @@ def build_surgery(cfg: CfgNode, model: nn.Module, source: str) -> Surgery | None
         return dict(changed)
 
     return surgery
+
+
+def stored_conventions(cfg: CfgNode) -> dict[str, Any]:
+    """What a checkpoint of a training with `cfg` says about its images, by key."""
+    conventions = {**tiling_conventions(cfg), **image_settings(cfg)}
+    if cfg.INPUT.VALUE_RANGE:
+        conventions[VALUE_RANGE] = cfg.INPUT.VALUE_RANGE
+    if cfg.INPUT.CHANNELS != 3:
+        conventions[CHANNELS] = cfg.INPUT.CHANNELS
+    return conventions
+
+
+def image_settings(cfg: CfgNode) -> dict[str, Any]:
+    """The keys of `IMAGE_KEYS` and their values."""
+    values = dict(leaves(cfg))
+    return {key: values[key] for key in IMAGE_KEYS}
+
+
+def check_images(cfg: CfgNode, model: nn.Module, watched: nn.Module, source: str) -> None:
+    """Warn when `watched`, a part of `model` that gets the images, gets others than the weights `source` know."""
+    if distributed.is_main():
+        check_first_images(watched, model.backbone.body, source, image_settings(cfg))
 
 
 def unmet_conventions(cfg: CfgNode, file: WeightFile) -> dict[str, Any]:

@@ -50,7 +50,12 @@ def test_four_channels_are_trained_from_three(infrared: World, trained: Trained,
     assert trained_infrared.output.count("from 3 input channels to the 4 of INPUT.CHANNELS") == 1
     assert trained_infrared.errors == ""
     content = io.load(trained_infrared.model)
-    assert content["conventions"] == {"INPUT.CHANNELS": 4}
+    assert content["conventions"] == {
+        "INPUT.CHANNELS": 4,
+        "INPUT.PIXEL_MEAN": (104.0, 116.0, 123.0, 90.0),
+        "INPUT.PIXEL_STD": (1.0,) * 4,
+        "INPUT.TO_BGR255": True,
+    }
     assert content["model"]["backbone.body.stem.conv1.weight"].shape[1] == 4
     assert "INPUT.CHANNELS" not in io.load(trained.model).get("conventions", {})
     assert len(read_json(trained_infrared.inference / "bbox.json"))

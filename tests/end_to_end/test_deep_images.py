@@ -17,6 +17,11 @@ from engine.checkpoint import io
 from engine.checkpoint.average import average
 from tests.end_to_end.conftest import Trained, World, read_json, run, train_into
 
+IMAGES = {
+    "INPUT.PIXEL_MEAN": (102.9801, 115.9465, 122.7717),
+    "INPUT.PIXEL_STD": (1.0, 1.0, 1.0),
+    "INPUT.TO_BGR255": True,
+}
 SCALED = "{} becomes 0..255"
 
 
@@ -48,7 +53,8 @@ def test_the_range_is_measured_and_kept(deep: World, trained_deep: Trained) -> N
     measured = float(min(each.min() for each in values)), float(max(each.max() for each in values))
     assert range_in(trained_deep.folder) == measured
     content = io.load(trained_deep.model)
-    assert content["conventions"] == {"INPUT.VALUE_RANGE": measured} == average([trained_deep.model])["conventions"]
+    assert content["conventions"] == {**IMAGES, "INPUT.VALUE_RANGE": measured}
+    assert average([trained_deep.model])["conventions"] == content["conventions"]
     assert trained_deep.output.count(SCALED.format("")) == 1 and trained_deep.errors == ""
 
 
@@ -77,7 +83,7 @@ def test_resuming_keeps_it(deep: World, trained_deep: Trained, tmp_path: Path) -
     low, high = range_in(trained_deep.folder)
     assert range_in(tmp_path / "run") == (low, high) and SCALED.format(f"{low:g}..{high:g}") in done.stdout
     assert "resuming from" in done.stdout and "changed since that checkpoint: INPUT" not in done.stdout
-    assert io.load(tmp_path / "run" / "model_final.pth")["conventions"] == {"INPUT.VALUE_RANGE": (low, high)}
+    assert io.load(tmp_path / "run" / "model_final.pth")["conventions"] == {**IMAGES, "INPUT.VALUE_RANGE": (low, high)}
 
 
 def test_two_processes_have_one_range(deep: World, trained_deep: Trained, tmp_path: Path) -> None:

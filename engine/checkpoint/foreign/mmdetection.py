@@ -161,7 +161,7 @@ def _fpn_rules(names: Sequence[str]) -> list[Rule]:
 
     def count(part: str) -> int:
         start = f"{theirs}.{part}."
-        return len({name[len(start) :].split(".")[0] for name in names if name.startswith(start)})
+        return 1 + max((int(name[len(start) :].split(".")[0]) for name in names if name.startswith(start)), default=-1)
 
     num_laterals = count("lateral_convs")
     rules: list[Rule] = []
