@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -48,6 +49,9 @@ def build_model(cfg: CfgNode, class_names: Sequence[str] = ()) -> GeneralizedRCN
     else:
         rpn = build_proposals(cfg, backbone)
         roi_heads = build_roi_heads(cfg, backbone, num_foreground)
+    if cfg.TEST.SCORE_VOTING:
+        last = roi_heads or rpn  # never the proposals
+        last.selection = replace(last.selection, vote_sigma=cfg.TEST.SCORE_VOTING)
     model = GeneralizedRCNN(backbone, rpn, roi_heads, cfg.DATALOADER.SIZE_DIVISIBILITY, class_names)
     device = build_device(cfg)
     if cfg.MODEL.USE_SYNCBN and device.type == "cuda":  # see `warn_without_gpu`

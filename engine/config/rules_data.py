@@ -87,6 +87,12 @@ def augmentation(tree: CfgNode) -> Broken:
     for low, high in tree.TEST.BBOX_AUG.SCALE_RANGES:
         if low >= high:
             yield (ranges,), f"{ranges} has ({low}, {high}); low must be below high"
+    if tree.TEST.BBOX_AUG.ENABLED and not tree.TEST.BBOX_AUG.VOTE and tree.TEST.SCORE_VOTING:
+        yield (
+            ("TEST.SCORE_VOTING", "TEST.BBOX_AUG.VOTE", "TEST.BBOX_AUG.ENABLED"),
+            "TEST.SCORE_VOTING follows the suppression of each pass, but without TEST.BBOX_AUG.VOTE the passes are "
+            "merged before any; write TEST.BBOX_AUG.VOTE: True or TEST.SCORE_VOTING: 0.0",
+        )
 
 
 def tiling(tree: CfgNode) -> Broken:

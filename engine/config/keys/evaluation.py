@@ -26,6 +26,8 @@ KEYS = [
         type=tuple[str, ...], words=("competition", "csv"), registry="engine.evaluation.result_files.RESULT_FORMATS"),
     key("TEST.RESULT_MIN_SCORE", 0.0, "Lowest score in the files of RESULT_FORMATS. 0 keeps all detections, which "
         "average precision needs.", ours=True, between=(0, 1)),
+    key("TEST.SCORE_VOTING", 0.0, "Sigma of score voting: each detection becomes the mean of the candidates of its "
+        "class that overlap it, weighted by score and IoU; 0.025 in the paper, 0: off.", ours=True, between=(0, 100)),
     key("TEST.BBOX_AUG.ENABLED", False, "Turns it on."),
     key("TEST.BBOX_AUG.VOTE", False, "True: suppress and limit each pass to detections, keep those in SCALE_RANGES, "
         "merge them by MERGE_TYPE. False: suppress the candidates of all passes together (plain NMS)."),
