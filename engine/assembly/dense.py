@@ -12,7 +12,9 @@ from engine.assembly.convention import build_convention
 from engine.assembly.two_stage import box_loss_parameters, build_rpn, check_strides, min_log_ratio_of
 from engine.config.parts import dense_name
 from engine.errors import InputError
+from engine.layers.convs import CONVS
 from engine.layers.iou_losses import IOU_LOSSES
+from engine.layers.norm import NORMS
 from engine.modeling.anchors import AnchorGenerator, octave_sizes
 from engine.modeling.assign import ASSIGNERS, Assigner, assign_max_iou, assign_ssc
 from engine.modeling.backbone import Backbone
@@ -29,6 +31,7 @@ from engine.modeling.dense.centerness import (
 from engine.modeling.dense.class_losses import DENSE_CLS_LOSSES
 from engine.modeling.dense.retinanet import NORMALIZERS, RetinaNet, RetinaNetHead
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage
+from engine.modeling.dense.towers import Towers
 from engine.modeling.selection import Selection
 from engine.modeling.two_stage.roi_losses import BOX_LOSSES
 from engine.modeling.two_stage.rpn import RPN
@@ -52,8 +55,25 @@ def build_dense(cfg: CfgNode, backbone: Backbone, num_foreground: int) -> DenseS
         max_detections=cfg.TEST.DETECTIONS_PER_IMG,
     )
     stage = lookup(DENSE_STAGES, name, "MODEL.DENSE.NAME")
-    given = {"shape": shape, **taken_by(stage, {"cfg": cfg})}  # those below have groups of keys of their own
+    # Those below take cfg: they have groups of keys of their own.
+    towers = build_towers(cfg)
+    given = {"shape": shape, **taken_by(stage, {"cfg": cfg, "towers": towers})}
+    if towers != Towers() and "towers" not in given:
+        raise InputError(f"MODEL.DENSE.TOWER_*: {name} takes no argument towers; remove these keys")
     return call_with(stage, name, dict(cfg.MODEL.DENSE.ARGS), "MODEL.DENSE.ARGS", given)
+
+
+def build_towers(cfg: CfgNode) -> Towers:
+    """What the keys `MODEL.DENSE.TOWER_*` say."""
+    lookup(CONVS, cfg.MODEL.DENSE.TOWER_CONV, "MODEL.DENSE.TOWER_CONV")
+    if cfg.MODEL.DENSE.TOWER_NORM:
+        lookup(NORMS, cfg.MODEL.DENSE.TOWER_NORM, "MODEL.DENSE.TOWER_NORM")
+    return Towers(
+        cfg.MODEL.DENSE.TOWER_CONV,
+        cfg.MODEL.DENSE.TOWER_KERNEL,
+        cfg.MODEL.DENSE.TOWER_NORM,
+        cfg.MODEL.DENSE.TOWER_SHARED,
+    )
 
 
 def build_proposals(cfg: CfgNode, backbone: Backbone) -> RPN | DenseStage:
@@ -69,7 +89,7 @@ def build_proposals(cfg: CfgNode, backbone: Backbone) -> RPN | DenseStage:
 
 
 @DENSE_STAGES.register("ATSS")
-def build_atss(shape: DenseShape, cfg: CfgNode) -> CenternessStage:
+def build_atss(shape: DenseShape, cfg: CfgNode, towers: Towers) -> CenternessStage:
     """The dense stage of `MODEL.ATSS`."""
     check_strides("MODEL.ATSS.ANCHOR_STRIDES", cfg.MODEL.ATSS.ANCHOR_STRIDES, shape.strides)
     sizes = octave_sizes(
@@ -92,7 +112,7 @@ def build_atss(shape: DenseShape, cfg: CfgNode) -> CenternessStage:
         anchor_generator.per_cell,
         len(shape.strides),
         cfg.MODEL.ATSS.NUM_CONVS,
-        cfg.MODEL.ATSS.USE_DCN_IN_TOWER,
+        replace(towers, deformable=cfg.MODEL.ATSS.USE_DCN_IN_TOWER),
         cfg.MODEL.ATSS.PRIOR_PROB,
         centerness_on_reg=True,
         activation=F.relu if is_point else identity,
@@ -126,7 +146,7 @@ def build_assigner(cfg: CfgNode) -> Assigner:
 
 
 @DENSE_STAGES.register("RETINANET")
-def build_retinanet(shape: DenseShape, cfg: CfgNode) -> RetinaNet:
+def build_retinanet(shape: DenseShape, cfg: CfgNode, towers: Towers) -> RetinaNet:
     """The dense stage of `MODEL.RETINANET`."""
     check_strides("MODEL.RETINANET.ANCHOR_STRIDES", cfg.MODEL.RETINANET.ANCHOR_STRIDES, shape.strides)
     sizes = octave_sizes(
@@ -145,6 +165,7 @@ def build_retinanet(shape: DenseShape, cfg: CfgNode) -> RetinaNet:
         cfg.MODEL.RETINANET.NUM_CONVS,
         cfg.MODEL.RETINANET.PRIOR_PROB,
         "GN" if cfg.MODEL.RETINANET.USE_GN else "",
+        towers,
     )
     box_loss = lookup(BOX_LOSSES, cfg.MODEL.RETINANET.BBOX_LOSS, "MODEL.RETINANET.BBOX_LOSS")
     parameters = box_loss_parameters(cfg.MODEL.RETINANET.BBOX_LOSS, cfg.MODEL.RETINANET.BBOX_REG_BETA)
@@ -171,7 +192,7 @@ def build_retinanet(shape: DenseShape, cfg: CfgNode) -> RetinaNet:
 
 
 @DENSE_STAGES.register("FCOS")
-def build_fcos(shape: DenseShape, cfg: CfgNode) -> CenternessStage:
+def build_fcos(shape: DenseShape, cfg: CfgNode, towers: Towers) -> CenternessStage:
     """The dense stage of `MODEL.FCOS`."""
     check_strides("MODEL.FCOS.FPN_STRIDES", cfg.MODEL.FCOS.FPN_STRIDES, shape.strides)
     in_strides = cfg.MODEL.FCOS.NORM_REG_TARGETS  # the unit of distance; else pixels
@@ -181,7 +202,7 @@ def build_fcos(shape: DenseShape, cfg: CfgNode) -> CenternessStage:
         num_anchors=1,
         num_levels=len(shape.strides),
         num_convs=cfg.MODEL.FCOS.NUM_CONVS,
-        deformable=cfg.MODEL.FCOS.USE_DCN_IN_TOWER,
+        towers=replace(towers, deformable=cfg.MODEL.FCOS.USE_DCN_IN_TOWER),
         prior=cfg.MODEL.FCOS.PRIOR_PROB,
         centerness_on_reg=cfg.MODEL.FCOS.CENTERNESS_ON_REG,
         activation=F.relu if in_strides else exponential,

@@ -40,6 +40,7 @@ def broken_rules(tree: CfgNode, is_complete: bool) -> Broken:
         if not tree.MODEL.RPN_ONLY:
             yield from two_stage(tree, strides)
     yield from _arguments(tree)
+    yield from _towers(tree)
     yield from _device(tree)
     yield from image_values(tree)
     yield from _norms(tree)
@@ -95,6 +96,20 @@ def _arguments(tree: CfgNode) -> Broken:
         )
 
 
+def _towers(tree: CfgNode) -> Broken:
+    kernel = tree.MODEL.DENSE.TOWER_KERNEL
+    if kernel % 2 == 0:
+        key = "MODEL.DENSE.TOWER_KERNEL"
+        yield (key,), f"{key} is {kernel}, but must be odd, or maps would change their size; write {kernel - 1}"
+    stage, shared = dense_name(tree), tree.MODEL.DENSE.TOWER_SHARED
+    num_convs = f"MODEL.{stage}.NUM_CONVS"
+    if stage in DENSE_FLAGS and shared > value_of(tree, num_convs):
+        yield (
+            ("MODEL.DENSE.TOWER_SHARED", num_convs),
+            f"MODEL.DENSE.TOWER_SHARED is {shared}, but {num_convs} is {value_of(tree, num_convs)}; share no more",
+        )
+
+
 def _device(tree: CfgNode) -> Broken:
     if not re.fullmatch(r"cpu|cuda(:\d+)?", tree.MODEL.DEVICE):
         yield ("MODEL.DEVICE",), f"MODEL.DEVICE must be cuda, cuda:N or cpu, got {tree.MODEL.DEVICE!r}"
@@ -129,9 +144,9 @@ def _group_sizes(tree: CfgNode) -> Broken:
     stage = dense_name(tree)
     is_ours = is_built_in("MODEL.NECK.NAME", neck_name(tree))  # else its number of channels is not known
     num_convs = tree.MODEL[stage].NUM_CONVS if stage in _STRIDES_OF_STAGE else tree.MODEL.DENSE.ARGS.get("num_convs", 1)
-    has_tower_norm = stage in ("ATSS", "FCOS", "GFL", "VFNET", "TOOD")
-    has_tower_norm |= stage == "RETINANET" and tree.MODEL.RETINANET.USE_GN
-    has_tower_norm &= num_convs != 0
+    published = "" if stage == "RETINANET" and not tree.MODEL.RETINANET.USE_GN else "GN"
+    has_tower_norm = stage in ("ATSS", "RETINANET", "FCOS", "GFL", "VFNET", "TOOD") and num_convs != 0
+    has_tower_norm &= (tree.MODEL.DENSE.TOWER_NORM or published) == "GN"
     head_norm = tree.MODEL.ROI_BOX_HEAD.NORM or ("GN" if tree.MODEL.ROI_BOX_HEAD.USE_GN else "")
     has_head_norm = not tree.MODEL.RPN_ONLY and head_norm == "GN"
     extractor = tree.MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR

@@ -238,7 +238,8 @@ def test_deformable_stages_are_offered(parts: None) -> None:
         (
             ("TwoMaps", "FPN"),
             {"neck_args": {"levels": 3}},
-            "MODEL.NECK.ARGS.levels: FPN takes no such argument; it takes out_channels, use_gn, use_relu",
+            "MODEL.NECK.ARGS.levels: FPN takes no such argument; it takes out_channels, use_gn, use_relu, "
+            "norm_name, conv",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from engine.layers.losses import giou_loss
 from engine.modeling.anchors import AnchorGrid
 from engine.modeling.box_coding import BoxCoder
 from engine.modeling.dense.stage import DenseParts, DenseStage, HeadOutputs
-from engine.modeling.dense.towers import Scale, flatten, init_head, tower
+from engine.modeling.dense.towers import Scale, Towers, flatten, init_head, over_levels
 from engine.structures import PixelConvention, Targets
 from engine.structures import boxes as box_ops
 
@@ -43,7 +43,7 @@ class CenternessHead(nn.Module):
         num_anchors: A.
         num_levels: L.
         num_convs: convolutions per tower.
-        deformable: whether the last convolution of a tower is a modulated deformable one.
+        towers: what the towers are built from; with group norm unless it names another one.
         prior: probability of foreground that the classifier starts with.
         centerness_on_reg: centerness is predicted from the box tower instead of the class tower.
         activation: of the box branch: `identity`, `exponential`, or `F.relu` for distances in strides.
@@ -57,7 +57,7 @@ class CenternessHead(nn.Module):
         num_anchors: int = 1,
         num_levels: int = 5,
         num_convs: int = 4,
-        deformable: bool = False,
+        towers: Towers = Towers(),  # noqa: B008, it is immutable
         prior: float = 0.01,
         centerness_on_reg: bool = True,
         activation: Callable[[Tensor], Tensor] = identity,
@@ -66,8 +66,7 @@ class CenternessHead(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.centerness_on_reg, self.activation = centerness_on_reg, activation
-        self.cls_tower = tower(in_channels, num_convs, deformable=deformable)
-        self.bbox_tower = tower(in_channels, num_convs, deformable=deformable)
+        self.shared_tower, self.cls_tower, self.bbox_tower = towers.build(in_channels, num_convs)
         self.cls_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
         self.centerness = nn.Conv2d(in_channels, num_anchors, 3, padding=1)
@@ -78,9 +77,9 @@ class CenternessHead(nn.Module):
     def forward(self, features: list[Tensor]) -> HeadOutputs:
         """Maps (N, C, H_l, W_l) -> predictions of all levels."""
         logits, codes, centerness = [], [], []
-        for scale, feature in zip(self.scales, features, strict=True):
-            cls = self.cls_tower(feature)
-            box = self.bbox_tower(feature)
+        shared = over_levels(self.shared_tower, features)
+        cls_maps, box_maps = over_levels(self.cls_tower, shared), over_levels(self.bbox_tower, shared)
+        for scale, cls, box in zip(self.scales, cls_maps, box_maps, strict=True):
             logits.append(flatten(self.cls_logits(cls), self.num_classes))
             codes.append(flatten(self.activation(scale(self.bbox_pred(box))), 4))
             centerness.append(flatten(self.centerness(box if self.centerness_on_reg else cls), 1))

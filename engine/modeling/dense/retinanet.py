@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from engine import distributed
 from engine.modeling.anchors import AnchorGrid
 from engine.modeling.dense.stage import DenseParts, DenseStage, HeadOutputs
-from engine.modeling.dense.towers import flatten, init_head, tower
+from engine.modeling.dense.towers import Towers, flatten, init_head, over_levels
 from engine.modeling.two_stage.roi_losses import smooth_l1
 from engine.registry import Registry
 from engine.structures import Targets
@@ -33,7 +33,8 @@ class RetinaNetHead(nn.Module):
         num_anchors: A.
         num_convs: convolutions in a tower.
         prior: probability of foreground that the classifier starts with.
-        norm_name: norm in the towers (`layers.norm`), "" for none.
+        norm_name: norm in the towers (`layers.norm`), "" for none; `towers` may name another one.
+        towers: what the towers are built from.
     """
 
     def __init__(
@@ -44,19 +45,20 @@ class RetinaNetHead(nn.Module):
         num_convs: int = 4,
         prior: float = 0.01,
         norm_name: str = "",
+        towers: Towers = Towers(),  # noqa: B008, it is immutable
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.cls_tower = tower(in_channels, num_convs, norm_name)
-        self.bbox_tower = tower(in_channels, num_convs, norm_name)
+        self.shared_tower, self.cls_tower, self.bbox_tower = towers.build(in_channels, num_convs, norm_name)
         self.cls_logits = nn.Conv2d(in_channels, num_anchors * num_classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(in_channels, num_anchors * 4, 3, padding=1)
         init_head(self, prior)
 
     def forward(self, features: list[Tensor]) -> HeadOutputs:
         """Maps (N, C, H_l, W_l) -> predictions of all levels."""
-        logits = [flatten(self.cls_logits(self.cls_tower(feature)), self.num_classes) for feature in features]
-        codes = [flatten(self.bbox_pred(self.bbox_tower(feature)), 4) for feature in features]
+        shared = over_levels(self.shared_tower, features)
+        logits = [flatten(self.cls_logits(x), self.num_classes) for x in over_levels(self.cls_tower, shared)]
+        codes = [flatten(self.bbox_pred(x), 4) for x in over_levels(self.bbox_tower, shared)]
         return HeadOutputs(torch.cat(logits, 1), torch.cat(codes, 1))
 
 

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.errors import InputError
+from engine.layers.convs import CONVS
 from engine.layers.norm import norm
 from engine.modeling.necks.neck import NECKS
+from engine.registry import lookup
 
 FPN_NECKS = ("FPN", "FPN-RETINANET", "PAFPN", "DyHead")
 """The names in `NECKS` of this pyramid and of those built on it, which the keys of `MODEL.FPN` describe."""
@@ -33,18 +35,20 @@ def pyramid_conv(
     use_relu: bool = False,
     stride: int = 1,
 ) -> nn.Module:
-    """A convolution with the weights of `prepared`, then norm and ReLU; without these two it stands alone."""
+    """A plain convolution with the weights of `prepared`, then norm and ReLU; without these two it stands alone."""
     padding = kernel_size // 2
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=norm_layer is None)
     return prepared(conv, norm_layer, use_relu)
 
 
-def prepared(conv: nn.Conv2d, norm_layer: NormLayer | None, use_relu: bool) -> nn.Module:
+def prepared(conv: nn.Module, norm_layer: NormLayer | None, use_relu: bool) -> nn.Module:
     """`conv` with its first weights, and norm and ReLU after it; alone without these, as parameter names expect."""
-    nn.init.kaiming_uniform_(conv.weight, a=1)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    extras = [norm_layer(conv.out_channels)] if norm_layer else []
+    layers = [layer for layer in conv.modules() if isinstance(layer, nn.Conv2d)]
+    for layer in layers:
+        nn.init.kaiming_uniform_(layer.weight, a=1)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    extras = [norm_layer(layers[-1].out_channels)] if norm_layer else []
     extras += [nn.ReLU(inplace=True)] if use_relu else []
     return nn.Sequential(conv, *extras) if extras else conv
 
@@ -124,9 +128,10 @@ class FPN(nn.Module):
         finest_stride: maps of a smaller stride are left out.
         norm_layer, use_relu: after each convolution, see `pyramid_conv`.
         norm_on_lateral: False leaves the norm out after the lateral convolutions.
+        conv: name in `layers.convs.CONVS` of the last convolution of each level.
 
     Raises:
-        InputError: every map is left out.
+        InputError: every map is left out, or there is no such convolution.
     """
 
     def __init__(
@@ -139,14 +144,17 @@ class FPN(nn.Module):
         norm_layer: NormLayer | None = None,
         use_relu: bool = False,
         norm_on_lateral: bool = True,
+        conv: str = "plain",
     ) -> None:
         super().__init__()
+        output_conv = lookup(CONVS, conv, "MODEL.NECK.ARGS.conv")
         # Counted from 1 over all maps of the body, as in the names of the reference's parameters.
         self.levels = levels_from(strides, finest_stride)
         for i in self.levels:
             lateral_norm = norm_layer if norm_on_lateral else None
             self.add_module(f"fpn_inner{i}", pyramid_conv(in_channels[i - 1], out_channels, 1, lateral_norm, use_relu))
-            self.add_module(f"fpn_layer{i}", pyramid_conv(out_channels, out_channels, 3, norm_layer, use_relu))
+            output = output_conv(out_channels, out_channels, 3, bias=norm_layer is None)
+            self.add_module(f"fpn_layer{i}", prepared(output, norm_layer, use_relu))
         self.top_blocks = top
         self.out_channels = out_channels
         above = [strides[-1] * 2**k for k in range(1, top.num_levels + 1)]  # each halves the resolution again
@@ -189,7 +197,13 @@ def levels_from(strides: Sequence[int], finest_stride: int) -> list[int]:
 
 def group_norm_if(use_gn: bool) -> NormLayer | None:
     """What `MODEL.FPN.USE_GN` means."""
-    return partial(norm, "GN") if use_gn else None
+    return norm_layer_of("", use_gn)
+
+
+def norm_layer_of(norm_name: str, use_gn: bool) -> NormLayer | None:
+    """The norm of that name in `layers.norm.NORMS`; "" is GN with `use_gn`, else none."""
+    name = norm_name or ("GN" if use_gn else "")
+    return partial(norm, name) if name else None
 
 
 @NECKS.register("FPN")
@@ -199,9 +213,17 @@ def fpn(
     out_channels: int = 256,
     use_gn: bool = False,
     use_relu: bool = False,
+    norm_name: str = "",
+    conv: str = "plain",
 ) -> FPN:
-    """Faster R-CNN's pyramid: all maps of the body and a pooled level; P2..P6 on a ResNet."""
-    return FPN(in_channels, strides, out_channels, LevelP6Pool(), 1, group_norm_if(use_gn), use_relu)
+    """Faster R-CNN's pyramid: all maps of the body and a pooled level; P2..P6 on a ResNet.
+
+    Args:
+        norm_name: see `norm_layer_of`.
+        conv: see `FPN`.
+    """
+    norm_layer = norm_layer_of(norm_name, use_gn)
+    return FPN(in_channels, strides, out_channels, LevelP6Pool(), 1, norm_layer, use_relu, conv=conv)
 
 
 @NECKS.register("FPN-RETINANET")
@@ -213,11 +235,23 @@ def fpn_retinanet(
     use_relu: bool = False,
     use_c5: bool = True,
     relu_before_p7: bool = True,
+    norm_name: str = "",
+    conv: str = "plain",
+    num_top: int = 2,
 ) -> FPN:
     """RetinaNet's pyramid: the maps from stride 8 on and two levels by convolutions; P3..P7 on a ResNet.
 
     Args:
         use_c5, relu_before_p7: see `LevelsP6P7`.
+        norm_name: of the body's levels, see `norm_layer_of`.
+        conv: see `FPN`.
+        num_top: how many levels there are above the body's.
+
+    Raises:
+        InputError: `num_top` is below 0.
     """
-    top = LevelsP6P7(in_channels[-1], out_channels, use_c5, relu_before_p7)
-    return FPN(in_channels, strides, out_channels, top, P3_STRIDE, group_norm_if(use_gn), use_relu)
+    if num_top < 0:
+        raise InputError(f"MODEL.NECK.ARGS.num_top must be 0 or more, got {num_top}")
+    top = LevelsP6P7(in_channels[-1], out_channels, use_c5, relu_before_p7, num_top)
+    norm_layer = norm_layer_of(norm_name, use_gn)
+    return FPN(in_channels, strides, out_channels, top, P3_STRIDE, norm_layer, use_relu, conv=conv)
