@@ -11,7 +11,7 @@ from engine.layers.depthwise import DepthwiseConv2d
 from engine.registry import Registry
 
 CONVS = Registry("CONVS")
-"""(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> module of maps (N, C, H, W), with the same H, W.
+"""(in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> module of maps (N, C, H, W) that keeps H, W.
 
 `kernel_size` is odd; `bias` is False where a norm follows that has one.
 """

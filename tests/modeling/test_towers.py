@@ -24,6 +24,7 @@ FILES = {
     "ATSS": "configs/quickstart/atss_R_18_fabric.yaml",
     "RETINANET": "configs/retinanet/retinanet_R_50_FPN_1x.yaml",
     "FCOS": "configs/fcos/fcos_R_50_FPN_1x.yaml",
+    "GFL": "configs/gfl/gfl_R_50_FPN_1x.yaml",
 }
 LIGHT_KEYS = {
     "MODEL.DENSE.TOWER_CONV": "depthwise",
@@ -120,7 +121,7 @@ def test_first_outputs_of_a_light_head_are_no_constants(make: type[nn.Module]) -
 def test_light_detectors_by_keys(stage: str) -> None:
     """They train, every parameter gets a gradient, and the folded copy detects the same."""
     torch.manual_seed(0)
-    keys = {**LIGHT_KEYS, "MODEL.BACKBONE.FREEZE_CONV_BODY_AT": "0", f"MODEL.{stage}.INFERENCE_TH": "0.0"}
+    keys = {**LIGHT_KEYS, "MODEL.BACKBONE.FREEZE_CONV_BODY_AT": "0"}
     model = build_model(narrow(Path(FILES[stage]), keys), ["a", "b", "c"]).train()
     for name in ("shared_tower", "cls_tower"):
         assert isinstance(getattr(model.rpn.head, name)[0], SeparableConv2d)
@@ -163,6 +164,10 @@ def test_a_pyramid_without_the_upper_levels() -> None:
             "MODEL.NECK.ARGS.conv: nothing is registered as depthwize.*depthwise",
         ),
         ({"MODEL.NECK.ARGS": "{num_top: -1}"}, "MODEL.NECK.ARGS.num_top must be 0 or more, got -1"),
+        (
+            {"MODEL.ATSS_ON": "False", "MODEL.DENSE.NAME": "TOOD", "MODEL.DENSE.TOWER_CONV": "depthwise"},
+            r"MODEL.DENSE.TOWER_\*: TOOD takes no argument towers; remove these keys",
+        ),
         ({"MODEL.NECK.ARGS": "{norm_name: XN}"}, "norm: nothing is registered as XN"),
     ],
 )

@@ -20,7 +20,7 @@ from engine.modeling.box_coding import DistributionCoder
 from engine.modeling.dense.arguments import check_counts, check_range
 from engine.modeling.dense.centerness import giou_of_boxes
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage, HeadOutputs
-from engine.modeling.dense.towers import Scale, flatten, init_head, tower
+from engine.modeling.dense.towers import Scale, Towers, flatten, init_head, over_levels
 from engine.modeling.selection import Selection
 from engine.structures import Targets
 
@@ -38,6 +38,7 @@ class GFLHead(nn.Module):
         num_convs: convolutions per tower.
         num_bins: B, per side of a box.
         prior: score of every class that the classifier starts with.
+        towers: what the towers are built from; with group norm unless it names another one.
     """
 
     def __init__(
@@ -48,11 +49,11 @@ class GFLHead(nn.Module):
         num_convs: int = 4,
         num_bins: int = 17,
         prior: float = 0.01,
+        towers: Towers = Towers(),  # noqa: B008, it is immutable
     ) -> None:
         super().__init__()
         self.num_classes, self.num_bins = num_classes, num_bins
-        self.cls_tower = tower(in_channels, num_convs)
-        self.bbox_tower = tower(in_channels, num_convs)
+        self.shared_tower, self.cls_tower, self.bbox_tower = towers.build(in_channels, num_convs)
         self.cls_logits = nn.Conv2d(in_channels, num_classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(in_channels, 4 * num_bins, 3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
@@ -61,9 +62,11 @@ class GFLHead(nn.Module):
     def forward(self, features: list[Tensor]) -> HeadOutputs:
         """Maps (N, C, H_l, W_l) -> predictions of all levels; codes are (N, R, 4*B), side-major."""
         logits, codes = [], []
-        for scale, feature in zip(self.scales, features, strict=True):
-            logits.append(flatten(self.cls_logits(self.cls_tower(feature)), self.num_classes))
-            codes.append(flatten(scale(self.bbox_pred(self.bbox_tower(feature))), 4 * self.num_bins))
+        shared = over_levels(self.shared_tower, features)
+        cls_maps, box_maps = over_levels(self.cls_tower, shared), over_levels(self.bbox_tower, shared)
+        for scale, cls, box in zip(self.scales, cls_maps, box_maps, strict=True):
+            logits.append(flatten(self.cls_logits(cls), self.num_classes))
+            codes.append(flatten(scale(self.bbox_pred(box)), 4 * self.num_bins))
         return HeadOutputs(torch.cat(logits, 1), torch.cat(codes, 1))
 
 
@@ -121,6 +124,7 @@ class GFL(DenseStage):
 @DENSE_STAGES.register("GFL")
 def build_gfl(
     shape: DenseShape,
+    towers: Towers = Towers(),  # noqa: B008, it is immutable
     num_convs: int = 4,
     reg_max: int = 16,
     topk: int = 9,
@@ -136,6 +140,7 @@ def build_gfl(
     """The dense stage of GFL; the defaults are the published ones.
 
     Args:
+        towers: see `GFLHead`.
         num_convs: convolutions per tower.
         reg_max: largest distance from an anchor's centre to a side of its box, in strides.
         topk: candidates per level and box of the ATSS assigner.
@@ -155,7 +160,7 @@ def build_gfl(
     check_range(above=0, anchor_size=anchor_size)
     check_range(at_least=1e-9, at_most=1 - 1e-9, prior=prior)
     coder = DistributionCoder(reg_max, anchor_size, shape.convention.inset)
-    head = GFLHead(shape.channels, shape.num_classes, len(shape.strides), num_convs, reg_max + 1, prior)
+    head = GFLHead(shape.channels, shape.num_classes, len(shape.strides), num_convs, reg_max + 1, prior, towers)
     parts = DenseParts(
         head,
         AnchorGenerator([[anchor_size * stride] for stride in shape.strides], [1.0], shape.strides, shape.convention),
