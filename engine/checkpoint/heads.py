@@ -64,12 +64,20 @@ def heads_fit(tensors: Mapping[str, Tensor], num_classes: int) -> bool:
     """Whether the classification heads of a detector can have `num_classes` foreground classes."""
     for name, kind in heads_of(tensors).items():
         rows = rows_by_class(name, len(tensors[name]), num_classes)  # (K, A) of a sigmoid head
-        boxes = tensors.get(name.replace("cls_logits", "bbox_pred"))  # gives the anchors per cell of a sigmoid head
+        num_anchors = _anchors_per_cell(tensors, name)
         if kind != "boxes" and rows is None:
             return False
-        if kind == "sigmoid" and boxes is not None and 4 * rows.shape[1] != len(boxes):
+        if kind == "sigmoid" and num_anchors is not None and rows.shape[1] != num_anchors:
             return False
     return True
+
+
+def _anchors_per_cell(tensors: Mapping[str, Tensor], name: str) -> int | None:
+    """As the box branch beside the sigmoid head `name` says; None if there is none that is known."""
+    if name.replace("cls_logits", "bbox_bins") in tensors:  # GFL's has one anchor per cell and many bins
+        return 1
+    boxes = tensors.get(name.replace("cls_logits", "bbox_pred"))
+    return None if boxes is None else len(boxes) // 4
 
 
 def take_classes(

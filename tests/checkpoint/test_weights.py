@@ -186,6 +186,12 @@ def test_heads_fit(num_classes: int, boxes: int | None, fitting: list[int]) -> N
     assert [count for count in range(1, 99) if heads_fit(tensors, count)] == fitting
 
 
+def test_heads_fit_beside_bins() -> None:
+    """A box branch that predicts distributions has many rows for its one anchor per cell."""
+    tensors = {f"{HEAD}.bias": torch.zeros(6), "rpn.head.bbox_bins.bias": torch.zeros(4 * 17)}
+    assert [count for count in range(1, 99) if heads_fit(tensors, count)] == [6]
+
+
 def test_heads_fit_of_two_stages() -> None:
     assert [count for count in range(1, 9) if heads_fit(two_stage(4, 4), count)] == [4]
 

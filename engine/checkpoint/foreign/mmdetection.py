@@ -121,7 +121,7 @@ def _rules(names: Iterable[str]) -> list[Rule]:
 def _gfl_rules() -> list[Rule]:
     return [
         (r"bbox_head\.gfl_cls\.", "rpn.head.cls_logits."),
-        (r"bbox_head\.gfl_reg\.", "rpn.head.bbox_pred."),
+        (r"bbox_head\.gfl_reg\.", "rpn.head.bbox_bins."),
     ]
 
 
@@ -159,11 +159,11 @@ def _fpn_rules(names: Sequence[str]) -> list[Rule]:
     has_blocks = any(re.match(DYHEAD_BLOCKS, name) for name in names)
     ours = "backbone.fpn.pyramid" if has_blocks else "backbone.fpn"
 
-    def count(part: str) -> int:
-        start = f"{theirs}.{part}."
-        return 1 + max((int(name[len(start) :].split(".")[0]) for name in names if name.startswith(start)), default=-1)
+    def numbers(part: str) -> set[int]:
+        matches = (re.match(rf"{re.escape(theirs)}\.{part}\.(\d+)\.", name) for name in names)
+        return {int(match[1]) for match in matches if match}
 
-    num_laterals = count("lateral_convs")
+    num_laterals = len(numbers("lateral_convs"))
     rules: list[Rule] = []
     for i in range(num_laterals):
         level = i + NUM_MAPS - num_laterals + 1  # C2 is 1
@@ -172,8 +172,8 @@ def _fpn_rules(names: Sequence[str]) -> list[Rule]:
         # The bottom-up path of PAFPN begins with the second level.
         rules += _block_rules(f"{theirs}.downsample_convs.{i}", f"{ours}.pafpn_down{level + 1}", names)
         rules += _block_rules(f"{theirs}.pafpn_convs.{i}", f"{ours}.pafpn_layer{level + 1}", names)
-    for i in range(count("fpn_convs") - num_laterals):
-        rules += _block_rules(f"{theirs}.fpn_convs.{num_laterals + i}", f"{ours}.top_blocks.p{6 + i}", names)
+    for i in sorted(i for i in numbers("fpn_convs") if i >= num_laterals):
+        rules += _block_rules(f"{theirs}.fpn_convs.{i}", f"{ours}.top_blocks.p{6 + i - num_laterals}", names)
     return rules
 
 

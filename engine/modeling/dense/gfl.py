@@ -55,7 +55,7 @@ class GFLHead(nn.Module):
         self.num_classes, self.num_bins = num_classes, num_bins
         self.shared_tower, self.cls_tower, self.bbox_tower = towers.build(in_channels, num_convs)
         self.cls_logits = nn.Conv2d(in_channels, num_classes, 3, padding=1)
-        self.bbox_pred = nn.Conv2d(in_channels, 4 * num_bins, 3, padding=1)
+        self.bbox_bins = nn.Conv2d(in_channels, 4 * num_bins, 3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
         init_head(self, prior)
 
@@ -66,7 +66,7 @@ class GFLHead(nn.Module):
         cls_maps, box_maps = over_levels(self.cls_tower, shared), over_levels(self.bbox_tower, shared)
         for scale, cls, box in zip(self.scales, cls_maps, box_maps, strict=True):
             logits.append(flatten(self.cls_logits(cls), self.num_classes))
-            codes.append(flatten(scale(self.bbox_pred(box)), 4 * self.num_bins))
+            codes.append(flatten(scale(self.bbox_bins(box)), 4 * self.num_bins))
         return HeadOutputs(torch.cat(logits, 1), torch.cat(codes, 1))
 
 
