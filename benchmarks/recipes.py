@@ -88,6 +88,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], fromfile_prefix_chars="@")
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--variant", action="append", type=parse_variant, default=[], help='"name: KEY VALUE ..."')
+    parser.add_argument("--no-baseline", action="store_true", help="without the row of the configuration as it is")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
     parser.add_argument("--iterations", type=int, help="SOLVER.MAX_ITER of all rows")
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
@@ -101,7 +102,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    variants = [Variant(BASELINE), *args.variant]
+    variants = [*([] if args.no_baseline else [Variant(BASELINE)]), *args.variant]
     # Seed by seed, so that a table of what is there after an interruption compares like with like.
     jobs = [(variant, seed) for seed in range(args.seeds) for variant in variants]
     with ThreadPoolExecutor(args.at_once) as pool:
