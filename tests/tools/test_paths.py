@@ -21,6 +21,7 @@ FORMS = {  # a command line in which each path is P
     "average_checkpoints": ["P P P --recompute-bn --config-file P", "P --last 2 --dir P"],
     "browse_dataset": ["--config-file P --output-dir P"],
     "check_dataset": ["--config-file P --output-dir P"],
+    "compare_results": ["P P"],
     "convert_dataset": ["P P --to coco --images P"],
     "convert_weights": ["P P --config-file P --class-names-from P"],
     "draw_dataset": ["--config-file P --results P --output-dir P"],
