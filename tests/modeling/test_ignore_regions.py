@@ -29,6 +29,7 @@ DENSE: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"ATSS by {rule}": (ATSS, {"MODEL.ATSS.POSITIVE_TYPE": rule}) for rule in ("ATSS", "TOPK", "IoU", "SSC")},
     "ATSS on points": (ATSS, {"MODEL.ATSS.REGRESSION_TYPE": "POINT"}),
     "FCOS": (FCOS, {"MODEL.FCOS.NUM_CLASSES": 4}),
+    "TOOD, first phase": ("tood/tood_R_50_FPN_1x.yaml", {"MODEL.DENSE.NUM_CLASSES": 4}),
     **{
         f"RetinaNet, {name}": (RETINANET, {"MODEL.RETINANET.LOSS_NORMALIZER": name, "MODEL.RETINANET.NUM_CLASSES": 4})
         for name in ("positives", "moving_average", "per_image")

@@ -70,7 +70,7 @@ class TOOD(DenseStage):
     def __init__(self, parts: DenseParts, aligned: AlignedPhase, reg_loss_weight: float = 2.0) -> None:
         super().__init__(parts)
         self.aligned, self.reg_loss_weight = aligned, reg_loss_weight
-        self.is_initial = True
+        self.is_initial = aligned.first(max_iter=1 << 30) > 0
 
     def forward(self, features: list[Tensor], image_size: tuple[int, int]) -> tuple[HeadOutputs, AnchorGrid]:
         anchors = self.anchor_generator(features, image_size)
@@ -79,7 +79,7 @@ class TOOD(DenseStage):
     def follow(self, iteration: int, max_iter: int) -> None:
         """Choose the phase of the 0-based `iteration` of a run of `max_iter`, which comes next.
 
-        A model that was not told is in the first phase.
+        A model that was not told is in the first phase, if there is one.
         """
         was_initial, first = self.is_initial, self.aligned.first(max_iter)
         self.is_initial = iteration < first
