@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.errors import InputError
 from engine.modeling.anchors import AnchorGrid
 from engine.modeling.assign import (
     ASSIGNERS,
@@ -59,18 +58,18 @@ def assign_task_aligned(
     above 0 and whose centre lies in the box are positive; an anchor wanted by several boxes goes to the one that its
     predicted box overlaps most.
 
-    Raises:
-        InputError: there are no predictions.
+    Without predictions the anchors stand for them, with equal scores: where a head starts.
     """
-    if predictions is None:
-        raise InputError("the rule task_aligned chooses anchors by predictions, and there are none here")
     if len(gt_boxes) == 0:
         return all_negative(anchors)
-    align, boxes = Alignment(alpha, beta), without_inversion(predictions.boxes)
+    align = Alignment(alpha, beta)
+    boxes = anchors.boxes if predictions is None else without_inversion(predictions.boxes)
     found = []
     for chunk in chunks(len(boxes), len(gt_boxes)):
         ious = box_ops.iou_of_rows(gt_boxes[chunk][:, None], boxes)  # (m, R)
-        scores = predictions.logits[:, predictions.gt_labels[chunk]].sigmoid().T  # (m, R)
+        scores = torch.ones_like(ious)
+        if predictions is not None:
+            scores = predictions.logits[:, predictions.gt_labels[chunk]].sigmoid().T  # (m, R)
         metrics, best = align(scores, ious).topk(min(topk, len(boxes)), dim=1)  # (m, topk)
         centers = box_ops.centers(anchors.boxes[best])  # (m, topk, 2)
         sides = side_distances(centers, gt_boxes[chunk][:, None], anchors.convention.inset)

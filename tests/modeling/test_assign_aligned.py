@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine.errors import InputError
 from engine.modeling.anchors import AnchorGenerator, AnchorGrid
 from engine.modeling.assign import CENTER_MARGIN, CHUNK_ELEMENTS, NEGATIVE, ImagePredictions
 from engine.modeling.assign_aligned import Alignment, aligned_quality, assign_task_aligned
@@ -60,12 +59,16 @@ def test_the_copy_of_a_box_gets_no_anchor() -> None:
     assert matched.tolist() == [0, 0, 0]
 
 
-def test_no_boxes_and_no_predictions() -> None:
-    nothing = torch.zeros(0, 4)
+def test_no_boxes() -> None:
     none = ImagePredictions(torch.zeros(3, 2), torch.zeros(0, dtype=torch.int64), lambda: row(3).boxes)
-    assert assign_task_aligned(row(3), nothing, none).tolist() == [NEGATIVE] * 3
-    with pytest.raises(InputError, match="chooses anchors by predictions"):
-        assign_task_aligned(row(3), nothing)
+    assert assign_task_aligned(row(3), torch.zeros(0, 4), none).tolist() == [NEGATIVE] * 3
+    assert assign_task_aligned(row(3), torch.zeros(0, 4)).tolist() == [NEGATIVE] * 3
+
+
+def test_without_predictions_the_anchors_stand_for_them() -> None:
+    gt = torch.tensor([[2.0, 0.0, 30.0, 10.0]])  # covers 8, 10 and 10 of the first three anchors
+    assert assign_task_aligned(row(4), gt, topk=2).tolist() == [NEGATIVE, 0, 0, NEGATIVE]
+    assert assign_task_aligned(row(4), gt).tolist() == [0, 0, 0, NEGATIVE]
 
 
 def test_qualities_reach_the_largest_iou_of_each_box() -> None:
