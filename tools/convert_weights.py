@@ -18,7 +18,10 @@ from engine.errors import run_tool
 from engine.files import expanded, user_path
 
 # As in engine.checkpoint.foreign.FORMATS, which would import torch.
-FORMATS = ("auto", "mmdetection", "detectron2", "torchvision", "efficientnet_lite", "atss", "caffe2", "plain")
+FORMATS = (
+    *("auto", "mmdetection", "detectron2", "torchvision", "torchvision_features", "timm", "efficientnet_lite", "atss"),
+    *("caffe2", "plain"),
+)
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:

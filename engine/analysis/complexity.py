@@ -82,6 +82,7 @@ def complexity(
     operations = FlopCountAnalysis(traceable, (image,))
     operations.set_op_handle("torchvision::deform_conv2d", deform_conv2d_operations)
     operations.set_op_handle("torchvision::roi_align", roi_align_operations)
+    operations.set_op_handle("aten::scaled_dot_product_attention", attention_operations)
     activations = ActivationCountAnalysis(traceable, (image,))
     activations.set_op_handle("torchvision::deform_conv2d", generic_activation_jit("deform_conv2d"))
     regions: list[int] = []
@@ -114,6 +115,16 @@ def deform_conv2d_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> C
     positions = out[0] * out[2] * out[3]
     sampled = positions * images[1] * weight[2] * weight[3]
     return Counter(deform_conv2d=positions * math.prod(weight) + sampled * (INTERPOLATION + is_modulated))
+
+
+def attention_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
+    """Multiply-adds of attention in one operator: queries times keys, and the result times values.
+
+    Args:
+        inputs, outputs: values of `aten::scaled_dot_product_attention` in a traced graph.
+    """
+    queries, keys, values = map(get_shape, inputs[:3])  # (..., Q, C), (..., S, C), (..., S, V)
+    return Counter(attention=math.prod(queries[:-1]) * keys[-2] * (queries[-1] + values[-1]))
 
 
 def roi_align_operations(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:

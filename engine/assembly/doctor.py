@@ -27,7 +27,7 @@ from engine.assembly.testing import detection_limits
 from engine.assembly.tiling import is_tiled, report_tiles, with_tiles
 from engine.assembly.weights import load_initial_weights, unmet_conventions, written
 from engine.checkpoint.sources import locate
-from engine.checkpoint.weights import read_weights
+from engine.checkpoint.weights import read_weights, read_weights_for
 from engine.config.parts import dense_name
 from engine.data import catalog, summary
 from engine.data.annotations import AnnotationTable
@@ -329,7 +329,7 @@ def _weights(cfg: CfgNode, model: GeneralizedRCNN | None) -> WeightFacts | None:
         url, path = locate(source)
         if url and not path.is_file():
             return WeightFacts(source, fault=f"{source} would be downloaded from {url} to {path}", is_remote=True)
-        file = read_weights(source)
+        file = read_weights_for(model, source) if model else read_weights(source)
         report = load_initial_weights(cfg, model) if model else None
     except InputError as error:
         return WeightFacts(source, fault=str(error))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -154,7 +155,7 @@ def build_body(cfg: CfgNode, name: str, key: str) -> nn.Module:
 
     `MODEL.BACKBONE.ARGS` takes precedence over the other keys.
     """
-    part = lookup(BODIES, name, key)
+    part = _body_part(name, key)
     norm_name = cfg.MODEL.RESNETS.NORM or _norm_of(cfg.MODEL.RESNETS.TRANS_FUNC)
     lookup(NORMS, norm_name, "MODEL.RESNETS.NORM")
     freeze_at = cfg.MODEL.BACKBONE.FREEZE_CONV_BODY_AT
@@ -201,6 +202,14 @@ def build_body(cfg: CfgNode, name: str, key: str) -> nn.Module:
             "it must have one of each per map"
         )
     return body
+
+
+def _body_part(name: str, key: str) -> Callable[..., nn.Module]:
+    """What is registered as `name`; timm/resnet18d is the part timm with resnet18d as its first argument."""
+    family, _, model = name.partition("/")
+    if model and name not in BODIES and family in BODIES:
+        return partial(BODIES.get(family), model)
+    return lookup(BODIES, name, key)
 
 
 def build_neck(cfg: CfgNode, name: str, key: str, body: nn.Module) -> nn.Module:

@@ -18,7 +18,7 @@ from engine.checkpoint.average import recompute_statistics
 from engine.checkpoint.heads import SURGERIES
 from engine.checkpoint.image_check import IMAGE_KEYS, check_first_images
 from engine.checkpoint.report import LoadReport
-from engine.checkpoint.weights import WeightFile, load_weights, read_weights
+from engine.checkpoint.weights import WeightFile, load_weights, read_weights_for
 from engine.config.tree import DEFAULTS, leaves
 from engine.errors import InputError, listed, shown
 from engine.log import get_logger
@@ -34,7 +34,7 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
     Raises:
         InputError: see `load_weights`.
     """
-    file = read_weights(cfg.MODEL.WEIGHT)
+    file = read_weights_for(model, cfg.MODEL.WEIGHT)
     unmet = unmet_conventions(cfg, file)
     unmet.pop(CHANNELS, None)  # `load_weights` adapts them, or refuses to
     if file.conventions.get(CHANNELS, 3) != cfg.INPUT.CHANNELS:  # other means and deviations belong to other channels

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from engine.checkpoint import packaged
+from engine.checkpoint import packaged, timm_hub
 from engine.checkpoint.io import nearest_file, not_weights
 from engine.checkpoint.publish import sha256
 from engine.errors import InputError
@@ -28,6 +27,8 @@ from engine.spelling import did_you_mean
 _DETECTRON = "https://dl.fbaipublicfiles.com/detectron"
 _BASELINE = "12_2017_baselines/{name}.yaml.{signature}/output/train"
 _TIMEOUT_SECONDS = 30
+TIMM = "timm://"
+_TORCHVISION_BODIES = ("resnet", "resnext", "mobilenet_v3", "convnext", "swin")
 
 _IMAGENET = {
     "MSRA/R-50": "MSRA/R-50.pkl",
@@ -69,7 +70,7 @@ def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
 
     Args:
         uri: a path, `http(s)://...`, `catalog://ImageNetPretrained/MSRA/R-50`, `torchvision://resnet50`,
-            `package://NAME/models/weights.pth`.
+            `torchvision://resnet50?weights=IMAGENET1K_V1`, `timm://resnet18d`, `package://NAME/models/weights.pth`.
         cache_dir: default `$ENGINE_CACHE`, else `~/.cache/engine/weights`. It has a folder for each host, with the
             paths of the URLs in it.
 
@@ -78,8 +79,11 @@ def resolve(uri: str | Path, cache_dir: str | Path | None = None) -> Path:
             put the file).
     """
     url, path = locate(uri, cache_dir)
-    if url and not path.is_file():
-        _download(url, path)
+    if not url or path.is_file():
+        return path
+    if str(uri).startswith(TIMM) and (from_hub := timm_hub.fetch(str(uri), url)):
+        return from_hub
+    _download(url, path)
     return path
 
 
@@ -100,6 +104,9 @@ def locate(uri: str | Path, cache_dir: str | Path | None = None) -> tuple[str, P
         return "", path
     if scheme == "package":
         return "", packaged.weights_file(text)
+    if scheme == "timm":
+        url, found = timm_hub.locate(text)
+        return url, found or cache_path(url, cache_dir)
     if scheme == "catalog":
         url = CATALOG.get(rest.strip("/"))
         if url is None:
@@ -109,7 +116,9 @@ def locate(uri: str | Path, cache_dir: str | Path | None = None) -> tuple[str, P
     elif scheme in ("http", "https"):
         url = text
     else:
-        raise InputError(f"{text}: unknown scheme; use a path, https://, catalog://, torchvision:// or package://")
+        raise InputError(
+            f"{text}: unknown scheme; use a path, https://, catalog://, torchvision://, timm:// or package://"
+        )
     path = cache_path(url, cache_dir)
     hub = Path(torch.hub.get_dir()) / "checkpoints" / path.name
     if scheme == "torchvision" and not path.is_file() and hub.is_file():
@@ -150,12 +159,23 @@ def _nearest(name: str, known: Iterable[str], prefix: str) -> str:
 
 
 def _torchvision_url(name: str) -> str:
+    """The URL of MODEL or MODEL?weights=NAME, where NAME is the name of weights of torchvision: IMAGENET1K_V2."""
     from torchvision import models  # takes a second to import, and most runs do not need it
 
-    with contextlib.suppress(ValueError):
-        return models.get_model_weights(name).DEFAULT.url
-    known = [each for each in models.list_models(models) if each.startswith(("resnet", "resnext"))]
-    raise InputError(f"torchvision://{name}: torchvision has no such model{_nearest(name, known, 'torchvision://')}")
+    model, _, query = name.partition("?")
+    try:
+        known_weights = models.get_model_weights(model)
+    except ValueError:
+        known = [each for each in models.list_models(models) if each.startswith(_TORCHVISION_BODIES)]
+        nearest = _nearest(model, known, "torchvision://")
+        raise InputError(f"torchvision://{name}: torchvision has no such model{nearest}") from None
+    if not query:
+        return known_weights.DEFAULT.url
+    chosen = query.removeprefix("weights=")
+    if query.startswith("weights=") and chosen in known_weights.__members__:
+        return known_weights[chosen].url
+    names = ", ".join(f"{model}?weights={each}" for each in known_weights.__members__)
+    raise InputError(f"torchvision://{name}: torchvision has no such weights; write one of {names}")
 
 
 def _download(url: str, path: Path) -> None:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from engine import distributed
-from engine.checkpoint import foreign, io, sources
+from engine.checkpoint import foreign, io, sources, timm_hub
 from engine.checkpoint.foreign.atss import strip_wrappers
-from engine.checkpoint.foreign.rename import COUNTER
+from engine.checkpoint.foreign.rename import CLASSIFIER, COUNTER, rgb_conventions
 from engine.checkpoint.heads import heads_of, take_classes
 from engine.checkpoint.io import FORMAT
 from engine.checkpoint.norm_eps import eps_notes, with_model_eps
@@ -27,7 +27,7 @@ from engine.spelling import normal_name
 Tensors = dict[str, Tensor]
 
 _RESET = "left as initialised"
-IMAGENET_HEADS = ("fc.", "fc1000.", "_conv_head.", "_bn1.", "_fc.")
+IMAGENET_HEADS = (CLASSIFIER, "fc.", "fc1000.", "_conv_head.", "_bn1.", "_fc.")
 """Layers of bodies trained on ImageNet; no detector has them."""
 
 
@@ -62,6 +62,9 @@ def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
     tensors = {name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
         raise InputError(f"{path}: has no weights; its keys: {', '.join(map(brief, list(content)[:5])) or 'none'}")
+    if content.get("format") != FORMAT and str(uri).startswith(sources.TIMM):
+        file = _read_foreign(path, content, tensors, str(uri), "timm")
+        return replace(file, conventions=timm_hub.conventions(str(uri)))
     if content.get("format") != FORMAT:
         return _read_foreign(path, content, tensors, str(uri), file_format)
     return WeightFile(
@@ -73,6 +76,28 @@ def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
         conventions=content.get("conventions") or {},
         norm_eps=content.get("norm_eps"),
     )
+
+
+def read_weights_for(model: nn.Module, uri: str | Path) -> WeightFile:
+    """`read_weights` for a model whose body may know the format of its package's files and what images they expect.
+
+    See `bodies.Body.weights_format`.
+
+    Raises:
+        InputError: see `read_weights`.
+    """
+    body = _body_of_package(model)
+    if body is None:
+        return read_weights(uri)
+    file = read_weights(uri, body.weights_format)
+    if file.format != body.weights_format or file.conventions:
+        return file
+    return replace(file, conventions=rgb_conventions(body.pixel_mean, body.pixel_std))
+
+
+def _body_of_package(model: nn.Module) -> nn.Module | None:
+    """The body of `model`, if it has the names of another package."""
+    return next((each for each in model.modules() if isinstance(getattr(each, "weights_format", None), str)), None)
 
 
 def load_weights(
@@ -98,18 +123,20 @@ def load_weights(
         InputError: the file cannot be read, nothing in it matches the model, or it was trained with other channels that
             cannot be adapted. The model is unchanged then.
     """
-    file = weights if isinstance(weights, WeightFile) else read_weights(weights)
+    file = weights if isinstance(weights, WeightFile) else read_weights_for(model, weights)
     if surgery:
         file = replace(file, tensors=surgery(dict(file.tensors)), class_names=None)
     names = class_names or getattr(model, "class_names", None) or None
     targets = {strip_wrappers(name): value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    tensors, adapted = with_adapted_stem(place_deformable(file.tensors, targets), targets, file.source)
+    body = _body_of_package(model)
+    tensors = foreign.placed(file.tensors, targets, body.weights_format if body else file.format)
+    tensors, adapted = with_adapted_stem(place_deformable(tensors, targets), targets, file.source)
     tensors = with_model_eps(tensors, model, file.norm_eps)
     classes = (each and [*map(normal_name, each)] for each in (file.class_names, names))
     values, report = values_by_name(tensors, targets, *classes)
     report.source, report.format = file.source, file.format
     if not report.matched:
-        raise InputError(_nothing_matches(file, report, tensors, targets))
+        raise InputError(_nothing_matches(file, report, targets))
     fixed = {strip_wrappers(name) for name, each in model.named_parameters() if not each.requires_grad}
     if adapted and stem_of(targets) in fixed:
         adapted[0] += "; it stays fixed: MODEL.BACKBONE.FREEZE_CONV_BODY_AT 0 trains it"
@@ -237,11 +264,11 @@ def _state_dict(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _nothing_matches(file: WeightFile, report: LoadReport, tensors: Tensors, targets: Tensors) -> str:
+def _nothing_matches(file: WeightFile, report: LoadReport, targets: Tensors) -> str:
     start, ours = f"nothing in {file.source} matches this model", next(iter(targets), "no parameters")
     if report.reshaped:
         return f"{start}: same names but other shapes, such as {report.reshaped[0]}"
-    theirs = brief(next(iter(tensors)))
+    theirs = brief(next(iter(file.tensors)))
     return f"{start}: it has {theirs}, ..., the model {ours}, ...; use weights of this architecture"
 
 

@@ -86,10 +86,11 @@ def check_words(key: Key, value: str | tuple[str, ...], registered: Iterable[str
         return
     allowed = key.words.all(registered)
     for word in (value,) if isinstance(value, str) else value:
-        if word in allowed:
+        if word in allowed or key.words.is_of_family(word):
             continue
         start = "entries must be" if isinstance(value, tuple) else "must be"
-        names = ", ".join(each or '""' for each in allowed)
+        named = [*allowed, *(f"{each}NAME" for each in key.words.families)]
+        names = ", ".join(each or '""' for each in named)
         one_of = " one of" if len(allowed) > 1 else ""
         choices = [f"{one_of} {names}"] * bool(allowed)
         choices += [" registered by a module of IMPORTS"] * bool(key.words.registry)

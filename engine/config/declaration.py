@@ -24,11 +24,16 @@ class Words:
         registry: "module.NAME" of the registry in which a module of `IMPORTS` may register more; "" for none. It is a
             string because the configuration must load without torch.
         endings: where they are given, a registered name is written with one of them: tiny as tiny-FPN.
+        families: beginnings, such as timm/, after which comes a name that only the part itself can check.
     """
 
     names: tuple[str, ...]
     registry: str = ""
     endings: tuple[str, ...] = ("",)
+    families: tuple[str, ...] = ()
+
+    def is_of_family(self, word: str) -> bool:
+        return word not in self.families and word.startswith(self.families) and word.endswith(self.endings)
 
     def all(self, registered: Iterable[str] = ()) -> list[str]:
         """The built-in words, then those of the names that `registry` holds."""
@@ -118,6 +123,7 @@ def key(
     words: tuple[str, ...] = (),
     registry: str = "",
     endings: tuple[str, ...] = ("",),
+    families: tuple[str, ...] = (),
     length: tuple[int, str] | None = None,
     not_empty: bool = False,
     entries: Entries | Steps | None = None,
@@ -131,7 +137,7 @@ def key(
     type = type or type_of_value(default)
     most = MOST_FLOAT if number_type(type) is float else MOST_INT
     limits = between if at_least is None else (at_least, most)
-    allowed = Words(words, registry, endings) if words or registry else None
+    allowed = Words(words, registry, endings, families) if words or registry else None
     return Key(name, default, doc, ours, type, limits, allowed, length, not_empty, entries)
 
 

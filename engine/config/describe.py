@@ -131,7 +131,8 @@ def _meaning(key: Key) -> Iterator[str]:
         yield f"{name}: {' '.join(_meaning(field))}"
     if key.words:
         own = f"what a module of IMPORTS registers in {key.words.registry}" if key.words.registry else ""
-        names = ", ".join(word or '""' for word in key.words.names)
+        words = [*key.words.names, *(f"{family}NAME" for family in key.words.families)]
+        names = ", ".join(word or '""' for word in words)
         start = "Any of" if key.type is not str else "One of"
         yield f"{start} {', or '.join(part for part in (names, own) if part)}."
     if key.limits:

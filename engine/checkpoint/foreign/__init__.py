@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -18,20 +18,24 @@ from engine.checkpoint.foreign import (
     efficientnet_lite,
     mmdetection,
     plain,
+    timm,
     torchvision,
     torchvision_detection,
+    torchvision_features,
 )
 from engine.checkpoint.foreign.formats import FALLBACKS, FORMATS, as_names
 from engine.checkpoint.foreign.rename import VARIANCE
 from engine.checkpoint.heads import heads_fit
 from engine.errors import InputError, shown
 
-__all__ = ["FORMATS", "class_names", "conventions", "format_of", "norm_eps", "translate"]
+__all__ = ["FORMATS", "class_names", "conventions", "format_of", "norm_eps", "placed", "translate"]
 
 # They are tried in this order; those of the user come before the last two, see `formats.FALLBACKS`.
 FORMATS.register("caffe2")(caffe2)
 FORMATS.register("torchvision")(torchvision)
 FORMATS.register("efficientnet_lite")(efficientnet_lite)
+FORMATS.register("torchvision_features")(torchvision_features)
+FORMATS.register("timm")(timm)
 FORMATS.register("torchvision_detection")(torchvision_detection)
 FORMATS.register("detectron2")(detectron2)
 FORMATS.register("mmdetection")(mmdetection)
@@ -80,6 +84,12 @@ def translate(tensors: dict[str, Tensor], given: str = "auto") -> tuple[dict[str
     if not is_right:
         raise InputError(f"weights format {name}: translate must return tensors by name, not {shown(translated)}")
     return dict(translated), name
+
+
+def placed(tensors: Mapping[str, Tensor], names: Iterable[str], name: str) -> dict[str, Tensor]:
+    """Translated `tensors` of the format `name` for a model whose tensors have `names`, see `Format`."""
+    place = _optional_part(name, "place")
+    return place(tensors, names) if place else dict(tensors)
 
 
 def class_names(content: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> list[str] | None:

@@ -29,6 +29,7 @@ class Format(Protocol):
     - `NORM_EPS`, the eps of all of its batch norms, or `norm_eps(tensors)`, the eps by the name of the layer; for
       translated tensors. Without either, layers whose own eps is neither 1e-5 (trainable) nor 0 (frozen) are taken to
       have had the same one in the file;
+    - `place(tensors, names)`: translated tensors under the names of the model, where these depend on the model;
     - `class_names(meta)`: the foreground classes in the order of the labels, from the `meta` of the file, or None.
 
     Attributes:

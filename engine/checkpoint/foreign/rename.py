@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,11 +14,16 @@ COUNTER = "num_batches_tracked"
 VARIANCE = ".running_var"
 TRAINED_EPS, FROZEN_EPS = 1e-5, 0.0
 """Of the reference's batch norms and ours, trainable (which have counters) and frozen, unless a file says otherwise."""
-IMAGENET_RGB = {
-    "INPUT.TO_BGR255": False,
-    "INPUT.PIXEL_MEAN": (0.485, 0.456, 0.406),
-    "INPUT.PIXEL_STD": (0.229, 0.224, 0.225),
-}
+CLASSIFIER = "classifier."
+"""What of a network is not its body has names below it."""
+
+
+def rgb_conventions(mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    """The keys of images that are RGB in [0, 1] and normalised by `mean` and `std`."""
+    return {"INPUT.TO_BGR255": False, "INPUT.PIXEL_MEAN": tuple(mean), "INPUT.PIXEL_STD": tuple(std)}
+
+
+IMAGENET_RGB = rgb_conventions((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """The images of torchvision's bodies: RGB in [0, 1], normalised by the statistics of ImageNet."""
 
 

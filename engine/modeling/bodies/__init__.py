@@ -1,6 +1,6 @@
 """Bodies: from images to feature maps; the built-in ones are registered with the package."""
 
-from engine.modeling.bodies import efficientnet_lite, resnet
+from engine.modeling.bodies import efficientnet_lite, resnet, timm_body, torchvision_bodies
 from engine.modeling.bodies.body import BODIES, Body, freezable, freeze, is_frozen, strides_of
 
 __all__ = [
@@ -12,4 +12,6 @@ __all__ = [
     "is_frozen",
     "resnet",
     "strides_of",
+    "timm_body",
+    "torchvision_bodies",
 ]

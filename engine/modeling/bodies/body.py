@@ -33,6 +33,10 @@ class Body(Protocol):
     `SOLVER.LAYER_LR_FACTOR` gives learning rates of their own. Several modules form one part in an `nn.ModuleList`.
     Without the method, the parts are the body's children, or the elements of those that are an `nn.ModuleList`.
 
+    A body whose weights come in files of another package, which cannot be recognised by their names, may have an
+    attribute `weights_format`, their format in `checkpoint.foreign.FORMATS`, and `pixel_mean` and `pixel_std`, of the
+    images they were trained on: RGB in [0, 1].
+
     Attributes:
         out_channels: channels of each map.
         strides: of each map, input pixels per cell. A body without the attribute has 4, 8, 16, ...
