@@ -25,6 +25,7 @@ FILES = {
     "RETINANET": "configs/retinanet/retinanet_R_50_FPN_1x.yaml",
     "FCOS": "configs/fcos/fcos_R_50_FPN_1x.yaml",
     "GFL": "configs/gfl/gfl_R_50_FPN_1x.yaml",
+    "VFNET": "configs/vfnet/vfnet_R_50_FPN_1x.yaml",
 }
 LIGHT_KEYS = {
     "MODEL.DENSE.TOWER_CONV": "depthwise",

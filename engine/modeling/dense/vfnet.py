@@ -21,7 +21,7 @@ from engine.modeling.box_coding import DistanceCoder
 from engine.modeling.dense.arguments import check_counts, check_range
 from engine.modeling.dense.centerness import giou_of_boxes
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage, HeadOutputs
-from engine.modeling.dense.towers import Scale, flatten, init_head, tower
+from engine.modeling.dense.towers import Scale, Towers, flatten, init_head, over_levels, tower
 from engine.modeling.selection import Selection
 from engine.structures import Targets
 
@@ -40,6 +40,7 @@ class VFNetHead(nn.Module):
         unit: strides in one unit of what the first box branch predicts the logarithm of.
         star_gradient: factor of the gradient that reaches the first box through the star.
         prior: score of every class that the classifier starts with.
+        towers: what the towers are built from; with group norm unless it names another one.
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class VFNetHead(nn.Module):
         unit: float = 8.0,
         star_gradient: float = 0.1,
         prior: float = 0.01,
+        towers: Towers = Towers(),  # noqa: B008, it is immutable
     ) -> None:
         super().__init__()
         self.num_classes, self.unit, self.star_gradient = num_classes, unit, star_gradient
-        self.cls_tower = tower(in_channels, num_convs)
-        self.bbox_tower = tower(in_channels, num_convs)
-        self.first_tower = tower(in_channels, 1)
+        self.shared_tower, self.cls_tower, self.bbox_tower = towers.build(in_channels, num_convs)
+        norm_name = towers.norm or "GN"
+        self.first_tower = tower(in_channels, 1, norm_name, conv=towers.conv, kernel_size=towers.kernel_size)
         self.first_pred = nn.Conv2d(in_channels, 4, 3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
         self.bbox_star = DeformConv2d(in_channels, in_channels, 3, padding=1, bias=False)
@@ -71,10 +73,12 @@ class VFNetHead(nn.Module):
     def forward(self, features: list[Tensor]) -> HeadOutputs:
         """Maps (N, C, H_l, W_l) -> predictions of all levels; codes are distances in strides."""
         logits, codes, first_codes = [], [], []
-        for feature, scale, scale_refined in zip(features, self.scales, self.scales_refined, strict=True):
-            cls, box = self.cls_tower(feature), self.bbox_tower(feature)
+        shared = over_levels(self.shared_tower, features)
+        cls_maps, box_maps = over_levels(self.cls_tower, shared), over_levels(self.bbox_tower, shared)
+        maps = zip(cls_maps, box_maps, over_levels(self.first_tower, box_maps), strict=True)
+        for (cls, box, first), scale, scale_refined in zip(maps, self.scales, self.scales_refined, strict=True):
             # exp() in float32, since float16 ends at 65,504.
-            first = scale(self.first_pred(self.first_tower(box))).float().exp() * self.unit  # (N, 4, H_l, W_l)
+            first = scale(self.first_pred(first)).float().exp() * self.unit  # (N, 4, H_l, W_l)
             offsets = star_offsets(self.star_gradient * first + (1 - self.star_gradient) * first.detach())
             box = F.relu(_deformed(self.bbox_star, box, offsets))
             cls = F.relu(_deformed(self.cls_star, cls, offsets))
@@ -150,6 +154,7 @@ class VFNet(DenseStage):
 @DENSE_STAGES.register("VFNET")
 def build_vfnet(
     shape: DenseShape,
+    towers: Towers = Towers(),  # noqa: B008, it is immutable
     num_convs: int = 3,
     topk: int = 9,
     anchor_size: float = 8.0,
@@ -166,6 +171,7 @@ def build_vfnet(
     """The dense stage of VarifocalNet; the defaults are the published ones.
 
     Args:
+        towers: see `VFNetHead`.
         num_convs: convolutions per tower.
         topk: candidates per level and box of the ATSS assigner.
         anchor_size: side of the one anchor per cell and size that predicted boxes start from, in strides.
@@ -185,8 +191,9 @@ def build_vfnet(
     check_range(at_least=0, at_most=1, score_thresh=score_thresh, nms_thresh=nms_thresh)
     check_range(above=0, anchor_size=anchor_size)
     check_range(at_least=1e-9, at_most=1 - 1e-9, prior=prior)
+    sizes = shape.channels, shape.num_classes, len(shape.strides)
     parts = DenseParts(
-        VFNetHead(shape.channels, shape.num_classes, len(shape.strides), num_convs, anchor_size, star_gradient, prior),
+        VFNetHead(*sizes, num_convs, anchor_size, star_gradient, prior, towers),
         AnchorGenerator([[anchor_size * stride] for stride in shape.strides], [1.0], shape.strides, shape.convention),
         partial(assign_atss, topk=topk),
         DistanceCoder(anchor_size, shape.convention.inset),
