@@ -264,6 +264,16 @@ def all_reduce_mean(tensor: Tensor) -> Tensor:
     return total
 
 
+def normalizers(sums: Tensor, least: float = 1.0) -> Tensor:
+    """What the losses of this process are divided by: the mean of `sums` over all processes.
+
+    The total over the processes counts as `least` if it is smaller, so that any split of a batch over processes divides
+    by the same numbers.
+    """
+    num_processes = 1 if _is_alone else world_size()
+    return all_reduce_mean(sums).clamp(min=least / num_processes)
+
+
 def largest(number: int) -> int:
     """The largest `number` among all processes, returned on every process."""
     if world_size() == 1:

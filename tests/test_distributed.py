@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+import torch
 import torch.distributed as dist
 
+from engine import distributed
 from engine.distributed import Notes, store_of_this_start
 from engine.errors import InputError
 
@@ -78,3 +80,14 @@ def test_a_store_that_does_not_answer_keeps_nobody_waiting(monkeypatch: pytest.M
     assert time.monotonic() - began < 4  # the main process may save; another one would not
     monkeypatch.setattr("engine.distributed.is_main", lambda: False)
     assert not notes.claim("saver") and not notes.leave("signal", "15")
+
+
+def test_normalizers_do_not_depend_on_the_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four processes with 0.1 and 3 each: in total 0.4, which counts as 1, and 12."""
+    sums = torch.tensor([0.1, 3.0])
+    torch.testing.assert_close(distributed.normalizers(4 * sums), torch.tensor([1.0, 12.0]))
+    monkeypatch.setattr(distributed, "world_size", lambda: 4)
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor: tensor.mul_(4))
+    torch.testing.assert_close(4 * distributed.normalizers(sums), torch.tensor([1.0, 12.0]))
+    with distributed.alone():
+        torch.testing.assert_close(distributed.normalizers(sums), torch.tensor([1.0, 3.0]))

@@ -25,7 +25,7 @@ def make_run(world: World, folder: Path, name: str) -> tuple[World, Trained]:
     return own, train_into(own, folder / "run")
 
 
-@pytest.fixture(scope="module", params=LOSSES)
+@pytest.fixture(scope="module", params=["GFL", pytest.param("VFNET", marks=pytest.mark.nightly)])
 def run(
     request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[World, Trained]:

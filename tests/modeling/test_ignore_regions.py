@@ -24,11 +24,19 @@ from tests.modeling.two_stage import small_config
 SIZE = (128, 160)
 STRIDES = {"dense": (8, 16, 32, 64, 128), "rpn": (4, 8, 16, 32, 64)}
 ATSS, RETINANET, FCOS = (f"{name}/{name}_R_50_FPN_1x.yaml" for name in ("atss", "retinanet", "fcos"))
+GFL, VFNET = (f"{name}/{name}_R_50_FPN_1x.yaml" for name in ("gfl", "vfnet"))
 FASTER, CASCADE = (f"{name}/{name}_R_50_FPN_1x.yaml" for name in ("faster", "cascade"))
 DENSE: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"ATSS by {rule}": (ATSS, {"MODEL.ATSS.POSITIVE_TYPE": rule}) for rule in ("ATSS", "TOPK", "IoU", "SSC")},
     "ATSS on points": (ATSS, {"MODEL.ATSS.REGRESSION_TYPE": "POINT"}),
     "FCOS": (FCOS, {"MODEL.FCOS.NUM_CLASSES": 4}),
+    "GFL": (GFL, {}),
+    "VFNet": (VFNET, {}),
+    "ATSS with soft labels": (ATSS, {"MODEL.ATSS.CLS_LOSS": "quality_focal"}),
+    "RetinaNet with soft labels": (
+        RETINANET,
+        {"MODEL.RETINANET.CLS_LOSS": "varifocal", "MODEL.RETINANET.NUM_CLASSES": 4},
+    ),
     "TOOD, first phase": ("tood/tood_R_50_FPN_1x.yaml", {"MODEL.DENSE.NUM_CLASSES": 4}),
     **{
         f"RetinaNet, {name}": (RETINANET, {"MODEL.RETINANET.LOSS_NORMALIZER": name, "MODEL.RETINANET.NUM_CLASSES": 4})
@@ -82,8 +90,9 @@ def random_outputs(stage: DenseStage) -> HeadOutputs:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(shapes.logits.shape, generator=generator).requires_grad_()
     codes = (torch.rand(shapes.codes.shape, generator=generator) * 0.5 + 0.1).requires_grad_()
+    extra = {name: (codes * 1.5).detach().requires_grad_() for name in shapes.extra}
     if shapes.centerness is None:
-        return HeadOutputs(logits, codes)
+        return HeadOutputs(logits, codes, extra=extra)
     return HeadOutputs(logits, codes, torch.randn(shapes.centerness.shape, generator=generator).requires_grad_())
 
 
@@ -99,7 +108,8 @@ def test_a_dense_head_learns_nothing_in_a_region(name: str) -> None:
     average = {key: value.clone() for key, value in stage.state_dict().items()}
     losses = stage.losses(outputs, anchors, both)
     sum(losses.values()).backward()
-    leaves = [each for each in (outputs.logits, outputs.codes, outputs.centerness) if each is not None]
+    centerness = [] if outputs.centerness is None else [outputs.centerness]
+    leaves = [outputs.logits, outputs.codes, *centerness, *outputs.extra.values()]
     for leaf in leaves:
         assert (leaf.grad[silent] == 0).all() and leaf.grad.abs().sum() > 0
     # Everywhere else the background is learned.
@@ -111,7 +121,9 @@ def test_a_dense_head_learns_nothing_in_a_region(name: str) -> None:
         noise = torch.randn(leaf.shape, generator=torch.Generator().manual_seed(2)) * 5
         shape = (*silent.shape, *[1] * (leaf.dim() - 2))
         changed.append(torch.where(silent.view(shape), noise, leaf.detach()))
-    again = stage.losses(HeadOutputs(*changed), anchors, both)
+    num_plain = 2 + len(centerness)
+    extra = dict(zip(outputs.extra, changed[num_plain:], strict=True))
+    again = stage.losses(HeadOutputs(*changed[:num_plain], extra=extra), anchors, both)
     assert {key: value.item() for key, value in again.items()} == {key: value.item() for key, value in losses.items()}
     stage.load_state_dict(average)
     without = stage.losses(outputs, anchors, [targets([]), targets([], image_id=1)])

@@ -107,7 +107,7 @@ class GFL(DenseStage):
         weights = outputs.logits[is_positive].detach().float().sigmoid().amax(dim=1)  # (P,) of any class
 
         sums = torch.stack([is_positive.sum(dim=1).clamp(min=1).sum().to(weights), weights.sum()])
-        num_positive, sum_weights = distributed.all_reduce_mean(sums).clamp(min=1.0).unbind()
+        num_positive, sum_weights = distributed.normalizers(sums).unbind()
 
         loss_cls = self.class_loss(outputs.logits, labels, codes, positive_anchors, gt_boxes)
         loss_reg = (self.box_loss(codes, positive_anchors, gt_boxes) * weights).sum()

@@ -103,7 +103,7 @@ class TOOD(DenseStage):
         loss_reg = (giou_loss(outputs.codes[is_positive], gt_boxes) * weights).sum()
         # Images without boxes count for nothing; a batch of only such has divisors of 1.
         sums = torch.stack([count, weights.sum()])
-        divisor_cls, divisor_reg = distributed.all_reduce_mean(sums).clamp(min=1).unbind()
+        divisor_cls, divisor_reg = distributed.normalizers(sums).unbind()
         return {"loss_cls": loss_cls / divisor_cls, "loss_reg": self.reg_loss_weight * loss_reg / divisor_reg}
 
     def initial_targets(

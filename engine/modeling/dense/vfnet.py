@@ -138,7 +138,7 @@ class VFNet(DenseStage):
         first_weights = self.qualities(first_codes, positive_anchors, gt_boxes)  # (P,)
         weights = self.qualities(codes, positive_anchors, gt_boxes)  # (P,)
         sums = torch.stack([is_positive.sum().to(weights), first_weights.sum(), weights.sum()])
-        num_positive, sum_first, sum_weights = distributed.all_reduce_mean(sums).clamp(min=1.0).unbind()
+        num_positive, sum_first, sum_weights = distributed.normalizers(sums).unbind()
 
         box_loss = partial(giou_of_boxes, coder=self.coder, convention=anchors.convention)
         loss_first = (box_loss(first_codes, positive_anchors, gt_boxes) * first_weights).sum()
