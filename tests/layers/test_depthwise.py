@@ -111,3 +111,12 @@ def test_the_further_cell_comes_after_the_map() -> None:
     # Windows at rows and columns 0..2 and 2..4, of which 4 is padding.
     assert conv(x).flatten().tolist() == [45.0, 39.0, 66.0, 50.0]
     assert torch.equal(conv(x), F.conv2d(F.pad(x, (0, 1, 0, 1)), conv.weight, stride=2))
+
+
+def test_a_compiled_layer_gives_the_same() -> None:
+    layer, x = DepthwiseConv2d(8, 5, 2), random_map(2, 8, 9, 10)
+    expected = results(layer, x, True)
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    for ours, theirs in zip(results(compiled, x, True), expected, strict=True):
+        assert torch.allclose(ours.float(), theirs.float(), atol=0.05)

