@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -92,6 +93,31 @@ def test_modules_come_from_the_working_folder_too(tmp_path: Path, monkeypatch: p
     assert sys.modules.pop("own_part_of_this_test").VALUE == 1
     with pytest.raises(InputError, match=r"^IMPORTS: cannot import no_such_module"):
         import_modules(["no_such_module"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def f(:\n", r"SyntaxError: .* \(.*faulty_part.py, line 1\)"),
+        ("x = {}\nx['lr']\n", r"KeyError: 'lr' \(.*faulty_part.py, line 2\)"),
+        ("raise RuntimeError('one\\ntwo')\n", r"RuntimeError: one\\ntwo \(.*faulty_part.py, line 1\)"),
+        ("import sys; sys.exit(3)\n", r"SystemExit: 3 \(.*line 1\)"),
+        ("assert False\n", r"AssertionError \(.*line 1\)"),
+        ("import no_such_package\n", r"ModuleNotFoundError: No module named 'no_such_package' \(.*line 1\)"),
+        ("from engine.registry import Registri\n", r"ImportError: cannot import name 'Registri' .*line 1\)"),
+        ("from engine.layers.norm import NORMS\nNORMS.register('GN')(int)\n", "NORMS: GN is registered already, in "),
+    ],
+)
+def test_a_module_that_fails_is_one_line(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faulty_part.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "faulty_part", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    importlib.invalidate_caches()
+    with pytest.raises(InputError, match=rf"^(?!.*\n)IMPORTS: cannot import faulty_part: {message}"):
+        import_modules(["faulty_part"])
 
 
 @pytest.mark.parametrize(

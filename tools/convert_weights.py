@@ -91,8 +91,15 @@ def main(arguments: list[str] | None = None) -> None:
         file = with_class_names(file, names)
     print(summary(file))
     if cfg is not None:
-        from engine.assembly.model import build_model
+        from engine.assembly.model import build_model, class_count
+        from engine.errors import InputError
 
+        key, count = class_count(cfg)
+        if not (count or file.class_names):
+            raise InputError(
+                f"{args.source} does not name its classes and {key} is 0; name them with --class-names, or add {key} N "
+                "to the command line, with N their number + 1"
+            )
         follow_conventions(cfg, file)
         report = load_weights(build_model(cfg, file.class_names or ()), file)
         print(report.table())

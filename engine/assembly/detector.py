@@ -54,7 +54,7 @@ def _load_trained(cfg: CfgNode, file: WeightFile) -> GeneralizedRCNN:
     with explaining_out_of_memory(LESS_MEMORY):
         model = build_model(cfg, file.class_names or ())
         load_weights(model, file)
-    check_images(cfg, model, model.backbone, file.source)
+    check_images(cfg, model, model.backbone, file)
     return model.eval()
 
 

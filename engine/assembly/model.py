@@ -121,7 +121,10 @@ def num_classes(cfg: CfgNode, class_names: Sequence[str] = ()) -> int:
     """
     key, configured = class_count(cfg)
     if not configured and not class_names:
-        raise InputError(f"{key} is 0, but neither a data set nor a checkpoint names the classes")
+        raise InputError(
+            f"{key} is 0, but neither a data set nor a checkpoint names the classes; set it to their number + 1 (it "
+            "counts the background)"
+        )
     if configured and class_names and configured - 1 != len(class_names):
         raise InputError(
             f"{key} is {configured} (background included), but the data set has {len(class_names)} "

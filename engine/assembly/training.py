@@ -21,7 +21,7 @@ from engine.assembly.model import build_model
 from engine.assembly.process import prepare, releasing_output_dir, write_config
 from engine.assembly.solver import RunLength, build_optimizer, build_schedule, run_length
 from engine.assembly.testing import Validation, check_test_sets
-from engine.assembly.weights import check_images, load_initial_weights, stored_conventions
+from engine.assembly.weights import load_initial_weights, stored_conventions
 from engine.checkpoint import Checkpointer
 from engine.config import changes
 from engine.data.loader import BatchLoader
@@ -84,7 +84,7 @@ def train(cfg: CfgNode, resume: bool = False, will_test: bool = False) -> nn.Mod
     optimizer = build_optimizer(cfg, model)
     schedule = build_schedule(cfg, optimizer, length)
     if not last and cfg.MODEL.WEIGHT:
-        load_initial_weights(cfg, model)
+        load_initial_weights(cfg, model, checks_images=True)
     ema = EMAHook(model, cfg.SOLVER.EMA_DECAY) if cfg.SOLVER.EMA_DECAY else None
     state = TrainingState(model, optimizer, cfg.SOLVER.OPTIMIZER, build_precision(cfg, device), ema)
     is_final = last is not None and last[0].stem == FINAL
@@ -182,8 +182,6 @@ def _log_start(cfg: CfgNode, last: tuple[Path, dict[str, Any]] | None, max_iter:
 @naming_dead_workers()
 def _run(cfg: CfgNode, state: TrainingState, loader: BatchLoader, schedule: Schedule, start: int) -> None:
     model, precision = state.model, state.precision
-    if not start and cfg.MODEL.WEIGHT:
-        check_images(cfg, model, model, cfg.MODEL.WEIGHT)
     if cfg.SOLVER.COMPILE:
         model.backbone.compile()  # not the heads: their shapes depend on the image, so they would be compiled again
     if distributed.world_size() > 1:

@@ -28,8 +28,10 @@ from engine.spelling import normal_name
 Surgery = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
-def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
+def load_initial_weights(cfg: CfgNode, model: nn.Module, checks_images: bool = False) -> LoadReport:
     """Load `MODEL.WEIGHT` into `model`, changed by `MODEL.WEIGHT_SURGERY` if it is set.
+
+    `checks_images`: the first call of `model` looks whether its images are like those of the weights.
 
     Raises:
         InputError: see `load_weights`.
@@ -41,7 +43,10 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> LoadReport:
         unmet = {key: value for key, value in unmet.items() if key not in IMAGE_KEYS}
     if unmet:
         get_logger(__name__).warning("%s was trained with %s; consider setting it", file.source, written(unmet))
-    return load_weights(model, file, surgery=build_surgery(cfg, model, file.source))
+    report = load_weights(model, file, surgery=build_surgery(cfg, model, file.source))
+    if checks_images:
+        check_images(cfg, model, model, file)
+    return report
 
 
 def build_surgery(cfg: CfgNode, model: nn.Module, source: str) -> Surgery | None:
@@ -89,10 +94,12 @@ def image_settings(cfg: CfgNode) -> dict[str, Any]:
     return {key: values[key] for key in IMAGE_KEYS}
 
 
-def check_images(cfg: CfgNode, model: nn.Module, watched: nn.Module, source: str) -> None:
-    """Warn when `watched`, a part of `model` that gets the images, gets others than the weights `source` know."""
+def check_images(cfg: CfgNode, model: nn.Module, watched: nn.Module, file: WeightFile) -> None:
+    """Warn when `watched`, a part of `model` that gets the images, gets others than the weights of `file` know."""
     if distributed.is_main():
-        check_first_images(watched, model.backbone.body, source, image_settings(cfg))
+        settings = image_settings(cfg)
+        is_stated = settings == {key: file.conventions.get(key) for key in IMAGE_KEYS}
+        check_first_images(watched, model.backbone.body, file.source, settings, is_stated)
 
 
 def unmet_conventions(cfg: CfgNode, file: WeightFile) -> dict[str, Any]:

@@ -10,7 +10,7 @@ Shapes: N images, C channels, H W.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ IMAGE_KEYS = ("INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD", "INPUT.TO_BGR255")
 """The conventions under which a checkpoint holds how its images were normalised. INPUT.ORIENTATION is none of them: it
 belongs to the annotations of a data set, not to the weights."""
 QUANTILE = 0.9
-MAX_DISTANCE = 1.5
+MAX_DISTANCE = 2.1
+"""White is 2 standard deviations of photographs away from their mean, black less."""
 MIN_LOG_RATIO, MAX_LOG_RATIO = -7.0, 4.0
 
 
@@ -53,11 +54,14 @@ class FirstNorm:
         """Natural logarithm of the variance over the running one, the median over the channels."""
         return float((self.variance / self.running_variance).log().median())
 
-    def fault(self) -> str | None:
-        """What is seen of images that the weights were not trained on, in words."""
+    def fault(self, is_stated: bool = False) -> str | None:
+        """What is seen of images that the weights were not trained on, in words.
+
+        `is_stated`: the file states the normalisation and it is used, so that bright or dark images are just that.
+        """
         if not MIN_LOG_RATIO <= self.log_ratio <= MAX_LOG_RATIO:
             return f"variances are {math.exp(self.log_ratio):.3g} times those of the training"
-        if self.distance > MAX_DISTANCE:
+        if self.distance > MAX_DISTANCE and not is_stated:
             return f"means are {self.distance:.1f} standard deviations from those of the training"
         return None
 
@@ -103,7 +107,9 @@ def first_norm(body: nn.Module, images: Tensor) -> FirstNorm | None:
     return FirstNorm(norms[module], seen[0], seen[1] + eps, mean, variance + eps)
 
 
-def check_first_images(watched: nn.Module, body: nn.Module, source: str, settings: Mapping[str, Any]) -> None:
+def check_first_images(
+    watched: nn.Module, body: nn.Module, source: str, settings: Mapping[str, Any], is_stated: bool = False
+) -> None:
     """Log one warning if the first images that `watched` gets do not look like those of the training of `body`.
 
     Args:
@@ -111,9 +117,10 @@ def check_first_images(watched: nn.Module, body: nn.Module, source: str, setting
             call removes what is added here.
         body: its weights are those of `source`.
         settings: keys of the configuration and their values, to be named in the warning.
+        is_stated: the file states the same values; then only the variances are checked, for images of another range.
     """
     if any(map(_is_norm, body.modules())):
-        watched.register_forward_pre_hook(_FirstImages(body, source, dict(settings)))
+        watched.register_forward_pre_hook(_FirstImages(body, source, dict(settings), is_stated))
 
 
 @dataclass
@@ -123,6 +130,7 @@ class _FirstImages:
     body: nn.Module
     source: str
     settings: dict[str, Any]
+    is_stated: bool
     is_done: bool = False
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -132,11 +140,11 @@ class _FirstImages:
         for key, hook in list(module._forward_pre_hooks.items()):
             if hook is self:
                 module._forward_pre_hooks.pop(key, None)
-        images = inputs[0].tensor if isinstance(inputs[0], ImageBatch) else inputs[0]
+        images = inputs[0] if isinstance(inputs[0], Tensor) else _batch(inputs[0])
         if not (isinstance(images, Tensor) and images.ndim == 4 and len(images)):
             return
         found = first_norm(self.body, images)
-        fault = found.fault() if found else None
+        fault = found.fault(self.is_stated) if found else None
         if fault:
             get_logger(__name__).warning(
                 "the first images do not look like those that %s was trained on: before the norm %s of the body, %s; "
@@ -144,8 +152,12 @@ class _FirstImages:
                 self.source,
                 found.name,
                 fault,
-                ", ".join(f"{key} ({value})" for key, value in self.settings.items()),
+                ", ".join(f"{key} {value}" for key, value in self.settings.items()),
             )
+
+
+def _batch(images: ImageBatch | Sequence[Tensor]) -> Tensor:
+    return images.tensor if isinstance(images, ImageBatch) else ImageBatch.from_list(images).tensor
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -175,3 +175,24 @@ def test_a_surgery_that_fails_is_one_line(tmp_path: Path, registered: Callable[.
         load_with("list", tmp_path)
     with pytest.raises(InputError, match=r"^MODEL.WEIGHT_SURGERY: nothing is registered as cutt; did you mean cut"):
         load_with("cutt", tmp_path)
+
+
+@pytest.mark.parametrize(("stated", "told"), [(None, True), (stored_conventions(get_cfg()), False)])
+def test_the_first_images_of_a_training_are_checked(
+    tmp_path: Path, stated: dict[str, Any] | None, told: bool, said: pytest.LogCaptureFixture
+) -> None:
+    """Images that are far too bright, unless the file says that this is how they are normalised."""
+    cfg = small("MODEL.WEIGHT", str(tmp_path / "m.pth"), "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0)
+    model = build_model(cfg)
+    with torch.no_grad():
+        model.backbone.body.stem.conv1.weight.abs_()  # all respond to brightness
+    images = 60 * torch.randn(2, 3, 64, 64)
+    model.backbone.body.stem.bn1.momentum = None
+    model.train().backbone(images)
+    io.save(cfg.MODEL.WEIGHT, {"format": io.FORMAT, "model": model.state_dict(), "conventions": stated or {}})
+    load_initial_weights(cfg, model, checks_images=True)
+    assert len(model._forward_pre_hooks) == 1
+    model.eval()([*(images + 110)])
+    model([*(images + 110)])
+    assert not model._forward_pre_hooks
+    assert sum("do not look like those" in line for line in said.messages) == told

@@ -96,12 +96,22 @@ GREY = photographs(4, seed=3).mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
         GREY,
         (GREY > 0.5).float(),  # a scan of black and white
         0.45 + 0.1 * photographs(2),  # of little contrast
-        0.3 + 0.7 * photographs(2),
-        0.7 * photographs(2),
+        0.4 + 0.6 * photographs(2),
+        0.6 * photographs(2),
     ],
 )
 def test_right_constants_are_not(body: Body, images: Tensor) -> None:
     assert first_norm(body, right(images)).fault() is None
+
+
+def test_stated_constants_are_only_checked_for_the_range(body: Body) -> None:
+    """White paper is then white paper; values beyond 255 are still told."""
+    bright, deep = (
+        first_norm(body, WRONG["mean not subtracted"](photographs(2))),
+        first_norm(body, right(photographs(2) * 256)),
+    )
+    assert bright.fault() and bright.fault(is_stated=True) is None
+    assert "times those of the training" in deep.fault(is_stated=True)
 
 
 def test_padding_does_not_count(body: Body) -> None:
@@ -148,7 +158,7 @@ def test_one_line_once_and_nothing_stays(body: Body, said: pytest.LogCaptureFixt
     assert torch.equal(found, expected) and torch.equal(torch.get_rng_state(), random)
     assert model[0].seen == body.seen + 1
     (line,) = said.messages
-    for part in ("w.pth", "norm", "times those of the training", "INPUT.PIXEL_MEAN ((0.5, 0.5, 0.5))"):
+    for part in ("w.pth", "norm", "times those of the training", "INPUT.PIXEL_MEAN (0.5, 0.5, 0.5)"):
         assert part in line
     assert not any(module._forward_pre_hooks for module in model.modules())
     model(images * 255)

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine.checkpoint import io
 from tests.end_to_end.conftest import REPOSITORY, read_json, run
@@ -149,3 +150,46 @@ def test_a_misspelt_part_is_answered_in_one_line(home: Path) -> None:
         "error: command line: SOLVER.HOOKS entries must be HardImages, or registered by a module of IMPORTS, "
         "got 'HardImage'; did you mean HardImages?"
     )
+
+
+def test_weights_of_the_own_format_start_a_training(home: Path) -> None:
+    """From the file as it is, with surgery, and from the checkpoint that it is converted into."""
+    torch.manual_seed(0)
+    shapes = [(16, 3, 7), (32, 16, 3), (64, 32, 3), (128, 64, 3)]
+    tensors = {"classifier.weight": torch.ones(2, 128)}
+    for i, (channels, in_channels, size) in enumerate(shapes):
+        tensors[f"features.{i}.conv.weight"] = torch.randn(channels, in_channels, size, size)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            tensors[f"features.{i}.norm.{name}"] = torch.rand(channels) + 0.5
+    torch.save(tensors, home / "classifier.pth")
+    modules = ["backbone", "neck", "loss", "assigner", "table", "rain", "hook", "weights"]
+    imports = str([f"my_parts.{name}" for name in modules])
+    command = [REPOSITORY / "tools" / "train_net.py", "--config-file", "configs/my.yaml", "--skip-test"]
+    keys = {
+        **SMALL,
+        "IMPORTS": imports,
+        "MODEL.WEIGHT": "classifier.pth",
+        "OUTPUT_DIR": "weights",
+        "SOLVER.MAX_ITER": "1",
+    }
+    keys |= {"SOLVER.BASE_LR": "0.0", "MODEL.WEIGHT_SURGERY": "without_last_stage"}
+    done = run([*command, *(word for pair in keys.items() for word in pair)], cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert "classifier.pth (plain_classifier): 15 matched" in done.stdout
+    assert "was trained with INPUT.PIXEL_MEAN (128.0, 128.0, 128.0), INPUT.PIXEL_STD (64.0, 64.0, 64.0)" in done.stdout
+    model = io.load(home / "weights" / "model_final.pth")["model"]
+    assert torch.equal(model["backbone.body.stages.2.0.weight"], tensors["features.2.conv.weight"])
+    assert not torch.equal(model["backbone.body.stages.3.0.weight"], tensors["features.3.conv.weight"])
+    convert = [
+        REPOSITORY / "tools" / "convert_weights.py",
+        "classifier.pth",
+        "body.pth",
+        "--imports",
+        "my_parts.weights",
+    ]
+    done = run(convert, cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert "format: plain_classifier" in done.stdout
+    converted = io.load(home / "body.pth")
+    assert converted["norm_eps"] == {f"backbone.body.stages.{i}.1": 1e-3 for i in range(4)}
+    assert "backbone.body.stages.3.1.running_var" in converted["model"]

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from engine.assembly.detector import Predictor
-from engine.checkpoint import read_weights, store_thresholds
+from engine.checkpoint import io, read_weights, store_thresholds
+from engine.checkpoint.foreign import FORMATS
 from engine.config import load_config
 from engine.errors import InputError
 
@@ -105,8 +106,6 @@ def test_words_that_mean_nothing(arguments: tuple[str, ...], capsys: pytest.Capt
 
 
 def test_help_is_fast_and_knows_all_formats() -> None:
-    from engine.checkpoint.foreign import FORMATS
-
     code = (
         "import runpy, sys; sys.argv = ['convert_weights.py', '--help']\n"
         "try: runpy.run_path('tools/convert_weights.py', run_name='__main__')\n"
@@ -132,6 +131,49 @@ def test_classes_of_the_checkpoint(foreign: Path, capsys: pytest.CaptureFixture[
     assert file.thresholds["classes"] == {"hole": {"threshold": 0.1}, "stain": {"threshold": 0.2}}
     with pytest.raises(InputError, match="3 names .* do not fit its heads"):
         main(ours, renamed, "--class-names", "hole", "stain", "knot")
+
+
+def test_a_missing_class_count_is_answered(foreign: Path) -> None:
+    arguments = ("--config-file", foreign.with_name("c.yaml"), "MODEL.RETINANET.NUM_CLASSES", "0")
+    with pytest.raises(InputError, match=r"does not name its classes and MODEL.RETINANET.NUM_CLASSES is 0; name them"):
+        main(foreign, foreign.with_name("ours.pth"), *arguments)
+    assert not foreign.with_name("ours.pth").exists()
+
+
+OWN_FORMAT = """
+from engine.checkpoint.foreign import FORMATS
+
+@FORMATS.register("speckled")
+class Speckled:
+    SIGNATURE = r"net[.]"
+    def translate(tensors):
+        return {name.replace("net.", "backbone.body."): each for name, each in tensors.items()}
+"""
+
+
+def test_a_format_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "speckled_format.py").write_text(OWN_FORMAT)
+    monkeypatch.chdir(tmp_path)
+    torch.save({"net.x.weight": torch.ones(2), "rpn.y": torch.ones(1)}, "in.pth")
+    try:
+        main("in.pth", "out.pth", "--from", "speckled", "--imports", "speckled_format")
+        assert set(io.load("out.pth")["model"]) == {"backbone.body.x.weight", "rpn.y"}
+        assert read_weights("in.pth").format == "speckled"  # before `plain`, which would fit too
+    finally:
+        FORMATS._obj_map.pop("speckled", None)
+        sys.modules.pop("speckled_format", None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--from", "torchvison"), "--from: nothing is registered as torchvison; did you mean torchvision"),
+        (("--imports", "no_such_module"), "IMPORTS: cannot import no_such_module"),
+    ],
+)
+def test_a_wrong_name_is_one_line(foreign: Path, arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        main(foreign, foreign.with_name("ours.pth"), *arguments)
 
 
 def test_a_checkpoint_of_ours_is_nobody_elses(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:

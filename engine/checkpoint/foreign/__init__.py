@@ -118,7 +118,8 @@ def norm_eps(tensors: Mapping[str, Tensor], name: str) -> dict[str, float] | Non
         return {layer: float(eps) for layer, eps in of_layers(tensors).items()}
     if of_all is None:
         return None
-    return {each.removesuffix(VARIANCE): float(of_all) for each in tensors if each.endswith(VARIANCE)}
+    eps = float(of_all)
+    return {each.removesuffix(VARIANCE): eps for each in tensors if each.endswith(VARIANCE)}
 
 
 def _part(name: str, attribute: str) -> Any:
