@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.assembly.model import build_backbone, build_model
+from engine.checkpoint import foreign
 from engine.checkpoint.foreign import mmdetection
 from engine.config import get_cfg, load_config
 from engine.errors import InputError
@@ -122,6 +123,29 @@ def test_losses_are_those_of_mmdetection(data: dict[str, Any], golden_dir: Path,
     for key, norm in theirs.items():
         # An activation on the other side of zero, as on some CPUs, changes gradients by 0.5 %.
         torch.testing.assert_close(ours[key], norm.reshape(()), rtol=1e-2, atol=1e-4, msg=key)
+
+
+def test_names_of_blocks_over_a_pafpn() -> None:
+    laterals = {f"neck.0.lateral_convs.{i}.conv.weight": torch.ones(1, 1, 1, 1) for i in range(3)}
+    others = (
+        "neck.0.fpn_convs.3.gn.weight",
+        "neck.0.fpn_convs.3.conv.weight",
+        "neck.0.downsample_convs.1.conv.bias",
+        "neck.0.pafpn_convs.0.conv.bias",
+        "neck.1.dyhead_blocks.11.spatial_conv_low.norm.bias",
+        "neck.1.dyhead_blocks.0.task_attn_module.conv2.conv.weight",
+    )
+    tensors, name = foreign.translate({**laterals, **{each: torch.ones(1) for each in others}})
+    assert name == "mmdetection"
+    assert list(tensors) == [
+        *(f"backbone.fpn.pyramid.fpn_inner{i}.weight" for i in (2, 3, 4)),
+        "backbone.fpn.pyramid.top_blocks.p6.1.weight",
+        "backbone.fpn.pyramid.top_blocks.p6.0.weight",
+        "backbone.fpn.pyramid.pafpn_down4.bias",
+        "backbone.fpn.pyramid.pafpn_layer3.bias",
+        "backbone.fpn.blocks.11.conv_low.norm.bias",
+        "backbone.fpn.blocks.0.task_attention.fc2.weight",
+    ]
 
 
 # ---------------------------------------------------------------- by hand
