@@ -10,7 +10,7 @@ from torch import nn
 
 from engine.assembly.model import build_model
 from engine.errors import InputError
-from tests.modeling.test_configs import batch_of_two, narrow
+from tests.configurations import batch_of_two, narrow
 
 DENSE = {"ATSS": "BBOX_LOSS", "RETINANET": "BBOX_LOSS", "FCOS": "IOU_LOSS_TYPE"}
 FILES = {

@@ -17,7 +17,7 @@ from engine.layers.norm import NORMS
 from engine.modeling.dense.centerness import CenternessHead
 from engine.modeling.dense.retinanet import RetinaNetHead
 from engine.modeling.dense.towers import Towers, over_levels, tower
-from tests.modeling.test_configs import batch_of_two, narrow
+from tests.configurations import batch_of_two, narrow
 
 LIGHT = Towers("depthwise", 5, "BN", num_shared=1)
 FILES = {
