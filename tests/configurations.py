@@ -62,7 +62,7 @@ def parts_of(path: Path) -> frozenset[tuple[str, Any]]:
     }
     if dense_name(cfg) == "ATSS":
         parts["tower"] = model.ATSS.USE_DCN_IN_TOWER
-        parts["losses"] = model.ATSS.BBOX_LOSS
+        parts["losses"] = (model.ATSS.CLS_LOSS, model.ATSS.BBOX_LOSS, model.ATSS.POSITIVE_TYPE)
     if not model.RPN_ONLY:
         head = model.ROI_BOX_HEAD
         parts["second"] = (

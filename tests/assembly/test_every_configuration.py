@@ -24,8 +24,8 @@ from engine.checkpoint import io
 from engine.checkpoint.sources import locate
 from engine.checkpoint.weights import load_weights
 from engine.config import load_config
-from tests.conftest import made_once, smooth_image
 from tests.configurations import CONFIGS, few_with_all_parts, narrow
+from tests.conftest import made_once, smooth_image
 from tests.end_to_end.conftest import figures_of
 
 SIZE = (64, 96)
