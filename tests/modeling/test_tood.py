@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from engine.assembly.model import build_model
 from engine.modeling.dense.stage import DenseShape
 from engine.modeling.dense.tood import TOOD, build_tood
 from engine.modeling.dense.tood_head import TaskDecomposition, logit_of_mean, sample_boxes
 from engine.structures import CONTINUOUS, INCLUSIVE, PixelConvention, Targets
+from tests.modeling.two_stage import small_config
 
 STRIDES = (8, 16, 32, 64, 128)
 CHANNELS = 32
@@ -155,6 +157,19 @@ def test_boxes_that_sampling_turns_inside_out_stay() -> None:
     assert sample_boxes(boxes, offsets)[0, :, 0, 0].tolist() == [0.0] * 4
 
 
+@pytest.mark.parametrize("offset", [torch.nan, torch.inf, -torch.inf, 1e30])
+def test_offsets_that_are_no_numbers_do_not_crash(offset: float) -> None:
+    boxes = torch.rand(1, 4, 100, 160, requires_grad=True)
+    offsets = torch.zeros(1, 8, 100, 160)
+    offsets[0, :, 3] = offset
+    moved = sample_boxes(boxes, offsets.requires_grad_())
+    assert moved[0, :, 3].isnan().all() == (offset != offset)  # the loop reports a loss that is not a number
+    kept = torch.arange(100) != 3
+    assert torch.equal(moved[0][:, kept], boxes[0][:, kept])
+    moved[0][:, kept].sum().backward()
+    assert boxes.grad.isfinite().all() and offsets.grad.isfinite().all()
+
+
 # ---------------------------------------------------------------- kinds of batches
 
 BATCHES = {
@@ -230,6 +245,20 @@ def test_boxes_are_clipped_to_the_unpadded_image() -> None:
     assert second.boxes.unique(dim=0).tolist() == [[0.0, 0, 40, 50]]
     outputs.codes.copy_(torch.tensor([70.0, 70, 90, 90]).expand_as(outputs.codes))  # nothing is left of it
     assert [len(found) for found in tood.candidates(outputs, anchors, [(64, 64), (50, 40)])] == [0, 0]
+
+
+def test_a_cascade_takes_its_proposals() -> None:
+    settings = {"MODEL.DENSE.NAME": "TOOD", "MODEL.DENSE.ARGS": {"num_convs": 2}}
+    model = build_model(small_config("cascade/cascade_R_50_FPN_1x.yaml", 3, **settings)).train()
+    size = (64, 96)
+    images, both = [torch.randn(3, *size)] * 2, [targets(size, [[10.0, 10, 60, 44]]), targets(size, [])]
+    for iteration in (0, 9):
+        model.rpn.follow(iteration, 12)
+        losses = model(images, both)
+        assert {"loss_cls", "loss_reg", "loss_classifier_stage2"} <= losses.keys()
+        assert all(loss.isfinite() for loss in losses.values())
+    with torch.no_grad():
+        assert len(model.eval()(images)) == 2
 
 
 def test_scores_start_at_the_prior() -> None:
