@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.assembly.model import build_model
 from engine.config import get_cfg, load_config
 from engine.errors import InputError
+from engine.inference.augment import AugmentedDetector, View
 from engine.layers.score_voting import score_vote
+from engine.layers.voting import nms
+from engine.modeling.detector import GeneralizedRCNN
 from engine.modeling.selection import Selection
 from engine.structures import Detections
 
@@ -95,6 +100,27 @@ def test_proposals_do_not_vote_but_the_second_stage_does(first: dict[str, Any]) 
     assert model.roi_heads.selection.vote_sigma == 0.025
     if first:
         assert model.rpn.selection.vote_sigma == model.rpn.train_selection.vote_sigma == 0
+
+
+class TwoPasses(GeneralizedRCNN):
+    """Finds `overlapping` in every image, a box further to the right in the mirrored one."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity(), nn.Identity())
+        self.rpn.selection = Selection(vote_sigma=0.025)
+
+    def candidates(self, images: Sequence[Tensor]) -> list[Detections]:
+        return [overlapping(), overlapping()[[0]]][: len(images)]
+
+
+def test_each_pass_of_augmented_testing_votes_among_its_own_candidates() -> None:
+    model, views = TwoPasses().eval(), [View(100, 100, mirrored=True)]
+    detector = AugmentedDetector(model, views, lambda image: image.float(), partial(nms, iou_thresh=0.5))
+    (found,) = detector.detect([torch.zeros(3, 100, 100, dtype=torch.uint8)])
+    assert len(found) == 4
+    straight = found.boxes[(found.boxes[:, 0] == 0) & (found.labels == 0)]
+    assert torch.equal(straight, model.selection(overlapping()).boxes[:1])
+    assert (found.boxes == torch.tensor([90.0, 0, 100, 10])).all(1).any()  # alone in its pass, so unchanged
 
 
 def test_passes_that_are_merged_before_suppression_cannot_vote() -> None:
