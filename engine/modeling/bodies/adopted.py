@@ -1,4 +1,4 @@
-"""What bodies made from networks of other packages share: the norms of the configuration, and other inputs."""
+"""What bodies made from networks of other packages share: norms by name, fast depthwise layers, other inputs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.errors import InputError
+from engine.layers.depthwise import DepthwiseConv2d
 from engine.layers.norm import norm
 from engine.log import get_logger
 from engine.modeling.bodies.body import freeze
@@ -35,6 +36,20 @@ def set_norms(network: nn.Module, norm_name: str, name: str) -> None:
                 )
             parent, _, child = path.rpartition(".")
             setattr(network.get_submodule(parent), child, norm(norm_name, module.num_features, module.eps))
+
+
+def set_depthwise(network: nn.Module) -> None:
+    """Put a `DepthwiseConv2d` with the same weights in place of the depthwise convolutions that it equals."""
+    for path, conv in list(network.named_modules()):
+        if type(conv) is not nn.Conv2d or not conv.groups == conv.in_channels == conv.out_channels > 1:
+            continue
+        (side, width), (stride, _) = conv.kernel_size, conv.stride
+        is_plain = side == width and side % 2 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+        if is_plain and conv.padding == (side // 2, side // 2) and conv.stride == (stride, stride):
+            faster = DepthwiseConv2d(conv.in_channels, side, stride, bias=conv.bias is not None)
+            faster.weight, faster.bias = conv.weight, conv.bias
+            parent, _, child = path.rpartition(".")
+            setattr(network.get_submodule(parent), child, faster)
 
 
 def set_input_channels(network: nn.Module, channels: int) -> None:

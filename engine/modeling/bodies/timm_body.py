@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import InputError
-from engine.modeling.bodies.adopted import set_norms
+from engine.modeling.bodies.adopted import set_depthwise, set_norms
 from engine.modeling.bodies.body import BODIES, freeze
 from engine.spelling import did_you_mean
 
@@ -104,6 +104,7 @@ def timm_body(
 
     trained = timm.get_pretrained_cfg(model) or timm.get_pretrained_cfg("resnet50")  # of a model without weights
     body = TimmBody(network, name, trained.mean, trained.std)
+    set_depthwise(network)
     set_norms(network, norm_name, name)
     if freeze_at and not _parts(network):
         raise InputError(

@@ -14,7 +14,7 @@ from functools import partial
 from torch import Tensor, nn
 from torchvision import models
 
-from engine.modeling.bodies.adopted import set_input_channels, set_norms
+from engine.modeling.bodies.adopted import set_depthwise, set_input_channels, set_norms
 from engine.modeling.bodies.body import BODIES, freeze
 
 
@@ -68,6 +68,7 @@ class TorchvisionBody(nn.Module):
         self.out_channels = self.cut.out_channels
         self.features: nn.Sequential = models.get_model(self.cut.network, weights=None).features
         set_input_channels(self.features, in_channels)
+        set_depthwise(self.features)
         set_norms(self.features, norm_name, name)
         freeze(self.layer_groups(), freeze_at)
 
