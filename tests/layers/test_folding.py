@@ -62,7 +62,8 @@ def test_every_body_has_the_same_features_without_norms(name: str, norm_name: st
     torch.manual_seed(0)
     body = randomized(BODIES.get(name)(norm_name=norm_name)).eval().double()
     folded = fold_norms(body)
-    assert count(body) > 10 and count(folded) == 0
+    has_none = name.startswith(("Swin", "ConvNeXt"))  # they have layer norms
+    assert (count(body) > 10) is not has_none and count(folded) == 0
     images = torch.randn(1, 3, 64, 97, dtype=torch.float64)
     with torch.no_grad():
         for expected, features in zip(body(images), folded(images), strict=True):
