@@ -10,6 +10,25 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 
+def deformed(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """torchvision's `deform_conv2d`, except that cells with an offset that is not a number become NaN.
+
+    torchvision on a CPU reads outside the map's memory for them and ends the process.
+    """
+    is_lost = offset.isnan().any(1, keepdim=True)  # (N, 1, H', W')
+    result = deform_conv2d(x, offset.nan_to_num(), weight, bias, stride, padding, dilation, mask)
+    return result.masked_fill(is_lost, torch.nan)
+
+
 class DeformConv2d(nn.Module):
     """A convolution that learns where to sample its input.
 
@@ -59,4 +78,4 @@ class DeformConv2d(nn.Module):
             offset, mask = offset_mask[:, : self.num_offsets], offset_mask[:, self.num_offsets :]
             mask = mask.sigmoid() if mask.shape[1] else None
             conv = self.conv
-            return deform_conv2d(x, offset, conv.weight, conv.bias, self.stride, self.padding, self.dilation, mask)
+            return deformed(x, offset, conv.weight, conv.bias, self.stride, self.padding, self.dilation, mask)

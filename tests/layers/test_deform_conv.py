@@ -67,3 +67,14 @@ class _Given(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.output
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_what_is_not_a_number_stays_so_and_ends_no_process(modulated: bool) -> None:
+    layer = DeformConv2d(4, 4, modulated=modulated)
+    x = torch.ones(1, 4, 100, 160)
+    x[:, :, 50] = torch.nan
+    out = layer(x)
+    assert out[:, :, 49:52].isnan().all() and out[:, :, :48].isfinite().all() and out[:, :, 53:].isfinite().all()
+    layer.offset.bias.data[0] = torch.nan
+    assert layer(torch.ones(1, 4, 100, 160)).isnan().all()

@@ -11,8 +11,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
+from engine.layers.deform_conv import deformed
 from engine.layers.norm import norm
 from engine.modeling.anchors import AnchorGrid
 from engine.modeling.box_coding import BoxCoder
@@ -158,9 +158,7 @@ def sample_boxes(boxes: Tensor, offsets: Tensor) -> Tensor:
     """
     with torch.autocast(boxes.device.type, enabled=False):
         ones = boxes.new_ones(4, 1, 1, 1)
-        # torchvision reads outside the map's memory where an offset is not a number.
-        moved = deform_conv2d(boxes.contiguous(), offsets.nan_to_num().contiguous(), ones)  # (N, 4, H, W)
-    moved = moved.masked_fill(offsets.isnan().unflatten(1, (4, 2)).any(2), torch.nan)
+        moved = deformed(boxes.contiguous(), offsets.contiguous(), ones)  # (N, 4, H, W)
     is_inside_out = (moved[:, 0:1] > moved[:, 2:3]) | (moved[:, 1:2] > moved[:, 3:4])  # (N, 1, H, W)
     return torch.where(is_inside_out, boxes, moved)
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from engine.errors import InputError
+from engine.layers.deform_conv import deformed
 from engine.layers.norm import GroupNorm
 from engine.modeling.necks.neck import NECKS, Neck
 from engine.registry import call_with, lookup, taken_by
@@ -37,7 +37,7 @@ class SampledConv(nn.Module):
     def forward(self, x: Tensor, offsets: Tensor, masks: Tensor, stride: int = 1) -> Tensor:
         """(N, C, H, W), offsets (N, 2T, H', W') in cells of `x`, masks (N, T, H', W') -> (N, C, H', W')."""
         weight = self.conv.weight
-        return self.norm(deform_conv2d(x, offsets, weight, None, (stride, stride), (1, 1), (1, 1), masks))
+        return self.norm(deformed(x, offsets, weight, None, (stride, stride), (1, 1), (1, 1), masks))
 
 
 class DynamicReLU(nn.Module):
