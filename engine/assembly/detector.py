@@ -30,7 +30,7 @@ from engine.layers.voting import MERGERS, Merged
 from engine.log import get_logger
 from engine.modeling.detector import GeneralizedRCNN
 from engine.modeling.selection import Selection
-from engine.registry import lookup
+from engine.registry import import_modules, lookup
 
 DEFAULT_THRESHOLD = 0.3
 """For a class without a stored threshold."""
@@ -163,6 +163,7 @@ class Predictor(ImagePredictor):
             raise InputError(f"the score threshold must be between 0 and 1, not {threshold}")
         cfg = config.clone() if isinstance(config, CfgNode) else load_config(config)
         warn_without_gpu(cfg)
+        import_modules(cfg.IMPORTS)  # the weights may be of a format of the user's own
         file = read_weights(str(weights))
         follow_conventions(cfg, file)
         self.stored_thresholds = usable_thresholds(file.thresholds)
