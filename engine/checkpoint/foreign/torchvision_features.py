@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.checkpoint.foreign.rename import CLASSIFIER, IMAGENET_RGB
 
-SIGNATURE = (r"features\.0\.0\.weight$",)
+SIGNATURE = (r"features\.0\.0\.weight$", r"features\.1\.(?:0\.)?(?:block|conv|norm1)\.")
 
 
 def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
