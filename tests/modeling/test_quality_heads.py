@@ -11,7 +11,8 @@ from engine.assembly.model import build_model
 from engine.config import CfgNode
 from engine.errors import InputError
 from engine.modeling.box_coding import DistributionCoder
-from engine.modeling.dense.vfnet import star_offsets
+from engine.modeling.dense.towers import Towers
+from engine.modeling.dense.vfnet import VFNetHead, star_offsets
 from engine.modeling.detector import GeneralizedRCNN
 from engine.structures import ImageBatch, Targets
 from tests.modeling.two_stage import small_config
@@ -69,6 +70,15 @@ def test_bfloat16(name: str) -> None:
             found[is_on] = model(batch, [targets([[4, 4, 60, 40], [30, 30, 38, 50]], (64, 96))])
     for key, loss in found[True].items():
         assert loss.dtype == torch.float32 and loss.item() == pytest.approx(found[False][key].item(), rel=0.05)
+
+
+@pytest.mark.parametrize("logit", [torch.nan, 200.0])
+def test_a_first_box_that_is_no_number_ends_no_process(logit: float) -> None:
+    head = VFNetHead(4, 3, num_levels=1, num_convs=0, towers=Towers(norm="BN")).eval()
+    torch.nn.init.constant_(head.first_pred.bias, logit)
+    outputs = head([torch.ones(1, 4, 100, 160)])
+    assert not outputs.codes.isfinite().any()  # the loop reports a loss that is not a number
+    assert outputs.logits.isnan().all() == (logit != logit)
 
 
 def test_a_box_beyond_the_largest_distance() -> None:

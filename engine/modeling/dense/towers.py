@@ -66,11 +66,13 @@ class Towers:
             raise InputError(
                 f"MODEL.DENSE.TOWER_SHARED is {self.num_shared}, but the towers have {num_convs} convolutions"
             )
-        kind = {"norm_name": self.norm or norm_name, "conv": self.conv, "kernel_size": self.kernel_size}
-        is_last_shared = self.deformable and own == 0
-        shared = tower(channels, self.num_shared, deformable=is_last_shared, **kind)
-        cls, box = (tower(channels, own, deformable=self.deformable, **kind) for _ in range(2))
+        shared = self.layers(channels, self.num_shared, norm_name, self.deformable and own == 0)
+        cls, box = (self.layers(channels, own, norm_name, self.deformable) for _ in range(2))
         return shared, cls, box
+
+    def layers(self, channels: int, num_convs: int, norm_name: str = "GN", deformable: bool = False) -> nn.Sequential:
+        """One tower; arguments as for `tower`."""
+        return tower(channels, num_convs, self.norm or norm_name, deformable, self.conv, self.kernel_size)
 
 
 def tower(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
 from engine import distributed
+from engine.layers.deform_conv import deformed
 from engine.layers.quality_losses import varifocal_loss_sum
 from engine.modeling.anchors import AnchorGenerator, AnchorGrid
 from engine.modeling.assign import assign_atss
@@ -21,7 +22,7 @@ from engine.modeling.box_coding import DistanceCoder
 from engine.modeling.dense.arguments import check_counts, check_range
 from engine.modeling.dense.centerness import giou_of_boxes
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage, HeadOutputs
-from engine.modeling.dense.towers import Scale, Towers, flatten, init_head, over_levels, tower
+from engine.modeling.dense.towers import Scale, Towers, flatten, init_head, over_levels
 from engine.modeling.selection import Selection
 from engine.structures import Targets
 
@@ -57,8 +58,7 @@ class VFNetHead(nn.Module):
         super().__init__()
         self.num_classes, self.unit, self.star_gradient = num_classes, unit, star_gradient
         self.shared_tower, self.cls_tower, self.bbox_tower = towers.build(in_channels, num_convs)
-        norm_name = towers.norm or "GN"
-        self.first_tower = tower(in_channels, 1, norm_name, conv=towers.conv, kernel_size=towers.kernel_size)
+        self.first_tower = towers.layers(in_channels, 1)
         self.first_pred = nn.Conv2d(in_channels, 4, 3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in range(num_levels))
         self.bbox_star = DeformConv2d(in_channels, in_channels, 3, padding=1, bias=False)
@@ -80,8 +80,8 @@ class VFNetHead(nn.Module):
             # exp() in float32, since float16 ends at 65,504.
             first = scale(self.first_pred(first)).float().exp() * self.unit  # (N, 4, H_l, W_l)
             offsets = star_offsets(self.star_gradient * first + (1 - self.star_gradient) * first.detach())
-            box = F.relu(_deformed(self.bbox_star, box, offsets))
-            cls = F.relu(_deformed(self.cls_star, cls, offsets))
+            box = F.relu(sample_star(self.bbox_star, box, offsets))
+            cls = F.relu(sample_star(self.cls_star, cls, offsets))
             refined = scale_refined(self.bbox_pred(box)).float().exp() * first.detach()
             logits.append(flatten(self.cls_logits(cls), self.num_classes))
             codes.append(flatten(refined, 4))
@@ -105,10 +105,14 @@ def star_offsets(distances: Tensor) -> Tensor:
     return torch.stack([offset for y in ys for x in xs for offset in (y, x)], dim=1)
 
 
-def _deformed(conv: DeformConv2d, x: Tensor, offsets: Tensor) -> Tensor:
-    """`conv(x, offsets)` in the type of its weights even under autocast: bfloat16 would round offsets of 100 cells."""
+def sample_star(conv: DeformConv2d, x: Tensor, offsets: Tensor) -> Tensor:
+    """`conv(x, offsets)` in the type of its weights even under autocast: bfloat16 would round offsets of 100 cells.
+
+    Cells with an offset that is not a number become NaN, see `deformed`.
+    """
+    weight = conv.weight
     with torch.autocast(x.device.type, enabled=False):
-        return conv(x.to(conv.weight.dtype), offsets.to(conv.weight.dtype))
+        return deformed(x.to(weight.dtype), offsets.to(weight.dtype), weight, None, conv.stride, conv.padding)
 
 
 class VFNet(DenseStage):
@@ -143,7 +147,7 @@ class VFNet(DenseStage):
         box_loss = partial(giou_of_boxes, coder=self.coder, convention=anchors.convention)
         loss_first = (box_loss(first_codes, positive_anchors, gt_boxes) * first_weights).sum()
         loss_reg = (box_loss(codes, positive_anchors, gt_boxes) * weights).sum()
-        loss_cls = self.class_loss(outputs.logits, labels, codes, positive_anchors, gt_boxes)
+        loss_cls = self.cls_loss(outputs.logits.float(), labels, qualities=weights)
         return {
             "loss_cls": loss_cls / num_positive,
             "loss_reg": self.reg_loss_weight * loss_reg / sum_weights,
