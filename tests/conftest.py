@@ -23,9 +23,11 @@ Made = TypeVar("Made")
 torch.set_num_threads(1)
 if "PYTEST_XDIST_WORKER" in os.environ:  # the commands of several workers share the CPUs
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Without deadlines, which fail on a busy machine.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
-if os.environ.get("CI"):  # a change must not fail by chance; runs by hand try new examples each time
-    hypothesis.settings.load_profile("repeatable")
+hypothesis.settings.register_profile("by hand", deadline=None)
+# In CI a change must not fail by chance; runs by hand try new examples each time.
+hypothesis.settings.load_profile("repeatable" if os.environ.get("CI") else "by hand")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
