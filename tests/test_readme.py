@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TEXTS = ["README.md", "CONTRIBUTING.md", "datasets/README.md"]
+TEXTS = ["README.md", "CONTRIBUTING.md", "datasets/README.md", "docs/detectors.md"]
 HELP_SECONDS = 2.0  # of CPU, so that others on the machine do not count; the limit is one second on a usual machine
 
 
@@ -98,6 +98,21 @@ def test_paths_exist(name: str) -> None:
     quoted = re.findall(r"`((?:configs|engine|docs|tools|demo|tests)/[\w./-]+)`", text)
     real = [path for path in quoted if path == path.lower() or path.endswith(".yaml")]
     assert not [q for q in real if "my_" not in q and not (REPOSITORY / q).exists()]
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub makes them of its headings."""
+    lines = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("name", [*TEXTS, *(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))])
+def test_headings_that_links_name_exist(name: str) -> None:
+    page = REPOSITORY / name
+    links = re.findall(r"\]\(([^)\s:#]*)#([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    assert not [
+        (path, heading) for path, heading in links if heading not in headings(page.parent / path if path else page)
+    ]
 
 
 @pytest.mark.parametrize("name", TEXTS)

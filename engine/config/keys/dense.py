@@ -15,21 +15,22 @@ _BOX_LOSSES = ("smooth_l1", "l1", "giou", "diou", "ciou")
 # fmt: off
 KEYS = [
     key("MODEL.DENSE.NAME", "", 'The dense stage, as an alternative to ATSS_ON, RETINANET_ON and FCOS_ON: ATSS, '
-        'RETINANET and FCOS mean the same as these flags; "" means what the flags say.', ours=True,
+        'RETINANET and FCOS mean the same as these flags; GFL, VFNET and TOOD have their arguments in DENSE.ARGS; "" '
+        'means what the flags say.', ours=True,
         words=("", "ATSS", "RETINANET", "FCOS", "GFL", "VFNET", "TOOD"),
         registry="engine.assembly.dense.DENSE_STAGES"),
     key("MODEL.DENSE.ARGS", {}, "Arguments of the dense stage, by name: any plain values. ATSS, RETINANET and FCOS "
         "have keys in MODEL.ATSS, MODEL.RETINANET and MODEL.FCOS instead.", ours=True),
     key("MODEL.DENSE.TOWER_CONV", "plain", "Convolutions in the towers of the head: plain or depthwise (separable: "
         "light, for CPUs).", ours=True, words=("plain", "depthwise"), registry="engine.layers.convs.CONVS"),
-    key("MODEL.DENSE.TOWER_KERNEL", 3, "Their height and width, odd.", ours=True, between=(1, 31)),
+    key("MODEL.DENSE.TOWER_KERNEL", 3, "Height and width of these convolutions, odd.", ours=True, between=(1, 31)),
     key("MODEL.DENSE.TOWER_NORM", "", 'Norm in the towers; "" means the one of the published head. Batch norms can be '
         "merged into the convolutions, group norms cannot.", ours=True, words=("", "GN", "BN", "SyncBN", "FrozenBN"),
         registry="engine.layers.norm.NORMS"),
     key("MODEL.DENSE.TOWER_SHARED", 0, "This many leading convolutions are one tower for classes and boxes.", ours=True,
         between=(0, 100)),
-    key("MODEL.DENSE.NUM_CLASSES", 0, "Of any other dense stage than ATSS, RETINANET and FCOS: foreground classes + 1; "
-        "0: from the data set or the checkpoint.", ours=True, between=(0, MAX_CLASSES)),
+    key("MODEL.DENSE.NUM_CLASSES", 0, "Of dense stages other than ATSS, RETINANET and FCOS: foreground classes + 1; 0: "
+        "from the data set or the checkpoint.", ours=True, between=(0, MAX_CLASSES)),
     key("MODEL.ATSS.NUM_CLASSES", 81, "Foreground classes + 1; 0: from the data set or the checkpoint.",
         between=(0, MAX_CLASSES)),
     key("MODEL.ATSS.ANCHOR_SIZES", (64, 128, 256, 512, 1024), "Anchor size of each level.",

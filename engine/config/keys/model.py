@@ -45,17 +45,17 @@ KEYS = [
     key("MODEL.CHANNELS_LAST", True, "Keep feature maps in channels-last memory, which is faster; the numbers agree.",
         ours=True),
     key("MODEL.BACKBONE.CONV_BODY", "R-50-C4", "The reference's spelling of BACKBONE.NAME and NECK.NAME in one: R-18, "
-        "R-34, R-50, R-101, R-152 or another of the bodies of BACKBONE.NAME, then -FPN-RETINANET (levels "
-        "P3..P7) or -FPN (P2..P6). The default is the reference's, has no pyramid and cannot be built.",
+        "R-34, R-50, R-101, R-152 or another body of BACKBONE.NAME, then -FPN-RETINANET (levels P3..P7) or -FPN "
+        "(P2..P6). The default is the reference's, has no pyramid and cannot be built.",
         words=(*(f"{body}-{neck}" for body in _BODIES for neck in _NECKS), "R-50-C4"),
         registry="engine.modeling.bodies.BODIES", endings=("-FPN-RETINANET", "-FPN"), families=_FAMILIES),
     key("MODEL.BACKBONE.NAME", "", 'The body; "" means the one in CONV_BODY. timm/NAME is a model of the package timm.',
         ours=True, words=("", *_BODIES), registry="engine.modeling.bodies.BODIES", families=_FAMILIES),
     key("MODEL.BACKBONE.ARGS", {}, "Arguments of the body by name: any plain values. They take precedence over "
         "MODEL.RESNETS, where R-18 to R-152 have their keys.", ours=True),
-    key("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, "As many parts of the body, from the image on, stay fixed: "
-        "weights, statistics and outputs. Built-in bodies have five parts, the stem and four stages; others count "
-        "their own. 0 trains all.", between=(0, 100)),
+    key("MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 2, "This many parts of the body, counted from the image, stay "
+        "fixed: weights, statistics and outputs. Built-in bodies have five parts, the stem and four stages; others "
+        "count their own. 0 trains all.", between=(0, 100)),
     key("MODEL.BACKBONE.USE_GN", False, "Announces group norm in the body and sets nothing, as in the reference: "
         "STEM_FUNC and TRANS_FUNC decide."),
     key("MODEL.NECK.NAME", "", "What makes the levels of the pyramid from the body's maps: FPN (levels P2..P6), "
