@@ -19,7 +19,6 @@ from engine.modeling.anchors import AnchorGenerator, octave_sizes
 from engine.modeling.assign import ASSIGNERS, Assigner, assign_max_iou, assign_ssc
 from engine.modeling.backbone import Backbone
 from engine.modeling.box_coding import BoxCoder, DeltaCoder, DistanceCoder
-from engine.modeling.dense import tood  # noqa: F401 - registers its stage and rule
 from engine.modeling.dense.centerness import (
     CenternessHead,
     CenternessStage,

@@ -9,9 +9,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from engine.checkpoint.foreign.rename import usual_eps
 from engine.checkpoint.heads import heads_fit
 from engine.checkpoint.io import FORMAT
-from engine.checkpoint.norm_eps import usual_eps
 from engine.checkpoint.report import part_of
 from engine.checkpoint.restricted_pickle import brief
 from engine.checkpoint.weights import IMAGENET_HEADS, WeightFile

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.checkpoint.foreign.atss import strip_wrappers
-from engine.checkpoint.foreign.rename import COUNTER, FROZEN_EPS, TRAINED_EPS, VARIANCE
+from engine.checkpoint.foreign.rename import COUNTER, FROZEN_EPS, TRAINED_EPS, VARIANCE, usual_eps
 
 Tensors = dict[str, Tensor]
 
@@ -33,12 +33,6 @@ def stored_eps(model: nn.Module) -> dict[str, float]:
         if module.eps != (FROZEN_EPS if is_frozen else TRAINED_EPS):
             found[name] = float(module.eps)
     return found
-
-
-def usual_eps(name: str, tensors: Mapping[str, Tensor]) -> float:
-    """The eps that a file without another statement means for its layer `name`, see `stored_eps`."""
-    is_frozen = f"{name}{VARIANCE}" in tensors and f"{name}.{COUNTER}" not in tensors
-    return FROZEN_EPS if is_frozen else TRAINED_EPS
 
 
 def with_model_eps(tensors: Tensors, model: nn.Module, stated: Mapping[str, float] | None) -> Tensors:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import distance_box_iou_loss, generalized_box_iou_loss, sigmoid_focal_loss
 
+from engine.structures import boxes as box_ops
+
 LEAST_SIDE = 1e-3
 """Shorter sides count as this long in `ciou_loss`: the gradient of a ratio grows like 1 / side."""
 
@@ -40,7 +42,7 @@ def giou_loss(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
 
     A predicted box that is inside out counts as empty.
     """
-    return generalized_box_iou_loss(_not_inside_out(boxes), gt_boxes)
+    return generalized_box_iou_loss(box_ops.without_inversion(boxes), gt_boxes)
 
 
 def diou_loss(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
@@ -49,7 +51,7 @@ def diou_loss(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     1 - IoU + (distance of the centres / diagonal of the smallest box around both)^2. A predicted box that is inside
     out counts as empty.
     """
-    return distance_box_iou_loss(_not_inside_out(boxes), gt_boxes)
+    return distance_box_iou_loss(box_ops.without_inversion(boxes), gt_boxes)
 
 
 def ciou_loss(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
@@ -58,26 +60,15 @@ def ciou_loss(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     `diou_loss` + alpha v, where v in [0, 1] is the squared difference of the angles of the diagonals, in right
     angles, and alpha = v / (1 - IoU + v) is a constant to the gradient. Finite for boxes without area.
     """
-    boxes = _not_inside_out(boxes)
+    boxes = box_ops.without_inversion(boxes)
     v = ((_angles(boxes) - _angles(gt_boxes)) * 2 / math.pi) ** 2  # (P,)
     with torch.no_grad():
-        alpha = v / (1 - _ious(boxes, gt_boxes) + v).clamp(min=torch.finfo(v.dtype).tiny)  # 0 / 0 for equal boxes
+        ious = box_ops.iou_of_rows(boxes, gt_boxes)
+        alpha = v / (1 - ious + v).clamp(min=torch.finfo(v.dtype).tiny)  # 0 / 0 for equal boxes
     return distance_box_iou_loss(boxes, gt_boxes) + alpha * v
-
-
-def _not_inside_out(boxes: Tensor) -> Tensor:
-    return torch.cat([boxes[:, :2], torch.maximum(boxes[:, :2], boxes[:, 2:])], dim=1)
 
 
 def _angles(boxes: Tensor) -> Tensor:
     """Between the diagonal of a box and its height, (P,) in radians."""
     widths, heights = (boxes[:, 2:] - boxes[:, :2]).clamp(min=LEAST_SIDE).unbind(dim=1)
     return torch.atan(widths / heights)
-
-
-def _ious(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
-    """Row by row, (P,); 0 where both are empty."""
-    sides = torch.minimum(boxes[:, 2:], gt_boxes[:, 2:]) - torch.maximum(boxes[:, :2], gt_boxes[:, :2])
-    overlaps = sides.clamp(min=0).prod(dim=1)
-    areas = [(each[:, 2:] - each[:, :2]).prod(dim=1) for each in (boxes, gt_boxes)]
-    return overlaps / (areas[0] + areas[1] - overlaps).clamp(min=torch.finfo(overlaps.dtype).tiny)

@@ -63,7 +63,7 @@ def assign_task_aligned(
     if len(gt_boxes) == 0:
         return all_negative(anchors)
     align = Alignment(alpha, beta)
-    boxes = anchors.boxes if predictions is None else without_inversion(predictions.boxes)
+    boxes = anchors.boxes if predictions is None else box_ops.without_inversion(predictions.boxes)
     found = []
     for chunk in chunks(len(boxes), len(gt_boxes)):
         ious = box_ops.iou_of_rows(gt_boxes[chunk][:, None], boxes)  # (m, R)
@@ -93,8 +93,3 @@ def aligned_quality(metrics: Tensor, ious: Tensor, gt_idx: Tensor, num_gt: int) 
     largest_metric = metrics.new_zeros(num_gt).scatter_reduce(0, gt_idx, metrics, "amax")  # (M,)
     largest_iou = ious.new_zeros(num_gt).scatter_reduce(0, gt_idx, ious, "amax")
     return metrics / (largest_metric[gt_idx] + EPSILON) * largest_iou[gt_idx]
-
-
-def without_inversion(boxes: Tensor) -> Tensor:
-    """`boxes` (..., 4) with those that are inside out made empty, so that no area is negative."""
-    return torch.cat([boxes[..., :2], torch.maximum(boxes[..., :2], boxes[..., 2:])], dim=-1)

@@ -39,6 +39,16 @@ def iou_of_rows(boxes: Tensor, others: Tensor) -> Tensor:
     return torch.where(union > 0, overlap / union, 0.0)
 
 
+def without_inversion(boxes: Tensor) -> Tensor:
+    """`boxes` (N, 4) with those that are inside out made empty, so that no side or area is negative.
+
+    Example:
+        >>> without_inversion(torch.tensor([[4.0, 0.0, 2.0, 3.0]])).tolist()
+        [[4.0, 0.0, 4.0, 3.0]]
+    """
+    return torch.cat([boxes[..., :2], torch.maximum(boxes[..., :2], boxes[..., 2:])], dim=-1)
+
+
 def from_xywh(boxes_xywh: Tensor) -> Tensor:
     """COCO's (x, y, width, height) to xyxy; `to_xywh` is the inverse."""
     return torch.cat([boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]], dim=-1)

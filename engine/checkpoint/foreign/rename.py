@@ -41,15 +41,21 @@ def rename(name: str, rules: Sequence[Rule]) -> str:
     return name
 
 
+def usual_eps(layer: str, tensors: Mapping[str, Tensor]) -> float:
+    """The eps of a layer of the file `tensors` that states none: 0 for frozen batch norm, else 1e-5."""
+    is_frozen = f"{layer}{VARIANCE}" in tensors and f"{layer}.{COUNTER}" not in tensors
+    return FROZEN_EPS if is_frozen else TRAINED_EPS
+
+
 def usual_norm_eps(tensors: Mapping[str, Tensor]) -> dict[str, float]:
-    """The eps of each batch norm by the name of its layer where trainable ones have 1e-5 and frozen ones none.
+    """`usual_eps` of each batch norm, by the name of its layer.
 
     Example:
         >>> usual_norm_eps({"bn.running_var": torch.ones(1)})
         {'bn': 0.0}
     """
     layers = [name.removesuffix(VARIANCE) for name in tensors if name.endswith(VARIANCE)]
-    return {layer: TRAINED_EPS if f"{layer}.{COUNTER}" in tensors else FROZEN_EPS for layer in layers}
+    return {layer: usual_eps(layer, tensors) for layer in layers}
 
 
 def with_frozen_norm_eps(tensors: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:

@@ -149,8 +149,7 @@ def giou_of_boxes(
 
     The reference computes it without the last pixel of a box; taking half a pixel from each side is the same.
     """
-    inset = codes.new_tensor([convention.inset, convention.inset, -convention.inset, -convention.inset])
-    return giou_loss(coder.decode(codes, anchors) + inset, gt_boxes + inset)
+    return giou_loss(_inset(coder.decode(codes, anchors), convention), _inset(gt_boxes, convention))
 
 
 def loss_of_boxes(
@@ -162,8 +161,12 @@ def loss_of_boxes(
     loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Any of `roi_losses.BOX_LOSSES` (P,), of the codes or of the decoded boxes; `giou_of_boxes` is one of them."""
-    inset = codes.new_tensor([convention.inset, convention.inset, -convention.inset, -convention.inset])
-    return loss(codes, coder.encode(gt_boxes, anchors), coder.decode(codes, anchors) + inset, gt_boxes + inset)
+    boxes = _inset(coder.decode(codes, anchors), convention)
+    return loss(codes, coder.encode(gt_boxes, anchors), boxes, _inset(gt_boxes, convention))
+
+
+def _inset(boxes: Tensor, convention: PixelConvention) -> Tensor:
+    return boxes + boxes.new_tensor([convention.inset, convention.inset, -convention.inset, -convention.inset])
 
 
 def loss_of_codes(

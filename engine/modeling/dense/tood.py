@@ -21,7 +21,7 @@ from engine.layers.quality_losses import quality_focal_loss_sum
 from engine.log import get_logger
 from engine.modeling.anchors import AnchorGenerator, AnchorGrid
 from engine.modeling.assign import Assigner, assign_atss
-from engine.modeling.assign_aligned import Alignment, aligned_quality, assign_task_aligned, without_inversion
+from engine.modeling.assign_aligned import Alignment, aligned_quality, assign_task_aligned
 from engine.modeling.box_coding import MAX_LOG_RATIO, BoxAsCode, BoxCoder, DeltaCoder, DistanceCoder
 from engine.modeling.dense.arguments import check_counts, check_range
 from engine.modeling.dense.centerness import centerness_targets
@@ -135,7 +135,7 @@ class TOOD(DenseStage):
         gt_idx = matched[is_positive]  # (P,)
         gt_boxes, gt_labels = objects.boxes[gt_idx], objects.labels[gt_idx]
         scores = logits[is_positive].float().gather(1, gt_labels[:, None])[:, 0].sigmoid()  # (P,)
-        ious = box_ops.iou_of_rows(without_inversion(boxes[is_positive]), gt_boxes)  # (P,)
+        ious = box_ops.iou_of_rows(box_ops.without_inversion(boxes[is_positive]), gt_boxes)  # (P,)
         qualities = aligned_quality(self.aligned.align(scores, ious), ious, gt_idx, len(objects))
         labels = matched.clone()
         labels[is_positive] = gt_labels

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engine.errors import InputError
 from engine.layers.convs import CONVS
-from engine.layers.norm import norm
+from engine.layers.norm import GroupNorm, norm
 from engine.modeling.necks.neck import NECKS
 from engine.registry import lookup
 
@@ -21,8 +21,6 @@ FPN_NECKS = ("FPN", "FPN-RETINANET", "PAFPN", "DyHead")
 """The names in `NECKS` of this pyramid and of those built on it, which the keys of `MODEL.FPN` describe."""
 P3_STRIDE = 8
 """Of the finest level of RetinaNet and ATSS."""
-
-
 NormLayer = Callable[[int], nn.Module]
 """(channels) -> a norm of maps of that many channels."""
 
@@ -195,14 +193,11 @@ def levels_from(strides: Sequence[int], finest_stride: int) -> list[int]:
     return levels
 
 
-def group_norm_if(use_gn: bool) -> NormLayer | None:
-    """What `MODEL.FPN.USE_GN` means."""
-    return norm_layer_of("", use_gn)
-
-
-def norm_layer_of(norm_name: str, use_gn: bool) -> NormLayer | None:
-    """The norm of that name in `layers.norm.NORMS`; "" is GN with `use_gn`, else none."""
+def norm_layer_of(norm_name: str, use_gn: bool, num_groups: int = 32) -> NormLayer | None:
+    """The norm of that name in `layers.norm.NORMS`; "" is GN with `use_gn`, else none. `num_groups` is that of GN."""
     name = norm_name or ("GN" if use_gn else "")
+    if name == "GN":
+        return partial(GroupNorm, num_groups=num_groups)
     return partial(norm, name) if name else None
 
 

@@ -6,22 +6,20 @@ Shapes: N images, C channels, H W; levels run from fine to coarse.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from engine.errors import InputError
-from engine.layers.norm import GroupNorm, norm
 from engine.modeling.necks.fpn import (
     FPN,
     P3_STRIDE,
     LevelP6Pool,
     LevelsP6P7,
     NormLayer,
-    group_norm_if,
     levels_from,
+    norm_layer_of,
     pyramid_conv,
     strided,
 )
@@ -100,8 +98,7 @@ def pafpn(
         extra_levels: those above the maps of the body are every second pixel of the level below ("pool"), or come from
             strided convolutions that start at the coarsest level ("output"), at its sum before the last convolutions
             ("lateral") or at the body's coarsest map ("input"). "" is "input" with `use_c5`, else "output".
-        norm_name: norm after each convolution, a name in `layers.norm.NORMS`; "" is GN with `use_gn`, else none.
-        norm_groups: of GN.
+        norm_name, norm_groups: norm after each convolution, see `norm_layer_of`.
         norm_on_lateral: False leaves the norm out after the lateral convolutions.
 
     Raises:
@@ -117,9 +114,7 @@ def pafpn(
             f"PAFPN: num_levels is {num_levels}, but the body has {num_maps} maps of stride {finest_stride} or more: "
             f"write {num_maps} or more, or raise finest_stride"
         )
-    norm_layer = group_norm_if(use_gn) if not norm_name else partial(norm, norm_name)
-    if norm_name == "GN" or (use_gn and not norm_name):
-        norm_layer = partial(GroupNorm, num_groups=norm_groups)
+    norm_layer = norm_layer_of(norm_name, use_gn, norm_groups)
     num_extra = num_levels - num_maps
     top: LevelsP6P7 | LevelP6Pool = LevelP6Pool(num_extra)
     if source != "pool":
