@@ -56,7 +56,7 @@ IMAGENET = {
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+def warned(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     monkeypatch.setattr(logging.getLogger("engine"), "propagate", True)
     caplog.set_level(logging.WARNING, "engine")
     return caplog
@@ -77,9 +77,9 @@ def words(conventions: dict[str, Any]) -> list[Any]:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_the_normalisation_of_a_training_is_followed_in_tests(
-    tmp_path: Path, suffix: str, said: pytest.LogCaptureFixture
+    tmp_path: Path, suffix: str, warned: pytest.LogCaptureFixture
 ) -> None:
-    """Stored with every checkpoint of ours; with the same values nothing is said."""
+    """Stored with every checkpoint of ours; with the same values nothing is warned."""
     conventions = stored_conventions(small(*words(IMAGENET)))
     assert conventions == IMAGENET
     path = tmp_path / f"model{suffix}"
@@ -89,28 +89,28 @@ def test_the_normalisation_of_a_training_is_followed_in_tests(
     cfg = small()
     follow_conventions(cfg, weights)
     assert stored_conventions(cfg) == IMAGENET
-    (line,) = said.messages
+    (line,) = warned.messages
     assert "needs INPUT.PIXEL_MEAN (0.485, 0.456, 0.406)" in line and line.endswith(": set for this run")
     follow_conventions(cfg, weights)
-    assert len(said.messages) == 1
+    assert len(warned.messages) == 1
 
 
-def test_a_training_from_weights_with_other_images_is_told(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_a_training_from_weights_with_other_images_is_told(tmp_path: Path, warned: pytest.LogCaptureFixture) -> None:
     cfg = small("MODEL.WEIGHT", str(tmp_path / "model.pth"))
     model = build_model(cfg)
     state = {"format": io.FORMAT, "model": model.state_dict(), "conventions": IMAGENET}
     io.save(cfg.MODEL.WEIGHT, state)
     load_initial_weights(cfg, model)
-    (line,) = said.messages
+    (line,) = warned.messages
     assert "model.pth was trained with INPUT.PIXEL_MEAN (0.485" in line and "consider setting it" in line
     assert stored_conventions(cfg)["INPUT.TO_BGR255"] is True  # a training follows its own configuration
-    said.clear()
+    warned.clear()
     same = small("MODEL.WEIGHT", cfg.MODEL.WEIGHT, *words(IMAGENET))
     load_initial_weights(same, model)
-    assert said.messages == []
+    assert warned.messages == []
 
 
-def test_other_channels_have_other_means(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_other_channels_have_other_means(tmp_path: Path, warned: pytest.LogCaptureFixture) -> None:
     """The means of colours are no advice for images of one channel."""
     io.save(
         tmp_path / "m.pth", {"format": io.FORMAT, "model": build_model(small()).state_dict(), "conventions": IMAGENET}
@@ -118,16 +118,16 @@ def test_other_channels_have_other_means(tmp_path: Path, said: pytest.LogCapture
     grey = small("INPUT.CHANNELS", 1, "INPUT.PIXEL_MEAN", (114.0,), "INPUT.PIXEL_STD", (1.0,))
     grey.MODEL.WEIGHT = str(tmp_path / "m.pth")
     load_initial_weights(grey, build_model(grey))
-    assert not any("was trained with" in line for line in said.messages)
+    assert not any("was trained with" in line for line in warned.messages)
 
 
-def test_imagenet_weights_of_torchvision_state_theirs(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_imagenet_weights_of_torchvision_state_theirs(tmp_path: Path, warned: pytest.LogCaptureFixture) -> None:
     from torchvision.models import resnet18
 
     torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
     cfg = small("MODEL.WEIGHT", str(tmp_path / "resnet18.pth"))
     load_initial_weights(cfg, build_model(cfg))
-    assert any("was trained with INPUT.TO_BGR255 False" in line and "0.485" in line for line in said.messages)
+    assert any("was trained with INPUT.TO_BGR255 False" in line and "0.485" in line for line in warned.messages)
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_a_surgery_that_fails_is_one_line(tmp_path: Path, registered: Callable[.
 
 @pytest.mark.parametrize(("stated", "told"), [(None, True), (stored_conventions(get_cfg()), False)])
 def test_the_first_images_of_a_training_are_checked(
-    tmp_path: Path, stated: dict[str, Any] | None, told: bool, said: pytest.LogCaptureFixture
+    tmp_path: Path, stated: dict[str, Any] | None, told: bool, warned: pytest.LogCaptureFixture
 ) -> None:
     """Images that are far too bright, unless the file says that this is how they are normalised."""
     cfg = small("MODEL.WEIGHT", str(tmp_path / "m.pth"), "MODEL.BACKBONE.FREEZE_CONV_BODY_AT", 0)
@@ -195,4 +195,4 @@ def test_the_first_images_of_a_training_are_checked(
     model.eval()([*(images + 110)])
     model([*(images + 110)])
     assert not model._forward_pre_hooks
-    assert sum("do not look like those" in line for line in said.messages) == told
+    assert sum("do not look like those" in line for line in warned.messages) == told

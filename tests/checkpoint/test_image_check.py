@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import pickle
 
 import pytest
@@ -54,13 +53,6 @@ def body() -> Body:
         body.conv.weight[:16] -= body.conv.weight[:16].mean(dim=(1, 2, 3), keepdim=True)
         body(right(photographs(8)))
     return body.eval()
-
-
-@pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(logging.getLogger("engine"), "propagate", True)
-    caplog.set_level(logging.WARNING, "engine")
-    return caplog
 
 
 def test_statistics_are_those_of_the_maps(body: Body) -> None:

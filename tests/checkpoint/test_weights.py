@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from pathlib import Path
 
@@ -37,13 +36,6 @@ class Toy(nn.Module):
 def save(path: Path, model: nn.Module, class_names: list[str] | None = None) -> Path:
     io.save(path, {"model": model.state_dict(), "format": FORMAT, "class_names": class_names})
     return path
-
-
-@pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(logging.getLogger("engine"), "propagate", True)
-    caplog.set_level(logging.INFO, "engine")
-    return caplog
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
