@@ -56,9 +56,7 @@ def assign_task_aligned(
 
     The `topk` anchors of largest `Alignment` with a box, over all levels, are its candidates. Those whose metric is
     above 0 and whose centre lies in the box are positive; an anchor wanted by several boxes goes to the one that its
-    predicted box overlaps most.
-
-    Without predictions the anchors stand for them, with equal scores: where a head starts.
+    predicted box overlaps most. Without predictions the anchors stand for the predicted boxes, with scores of 1.
     """
     if len(gt_boxes) == 0:
         return all_negative(anchors)

@@ -50,6 +50,11 @@ class AlignedPhase:
     initial_share: float = 1 / 3
     initial_iterations: int | None = None
 
+    @property
+    def has_first(self) -> bool:
+        """Whether there is a first phase."""
+        return (self.initial_share if self.initial_iterations is None else self.initial_iterations) > 0
+
     def first(self, max_iter: int) -> int:
         """The first iteration, 0-based, of the second phase in a run of `max_iter`."""
         return round(self.initial_share * max_iter) if self.initial_iterations is None else self.initial_iterations
@@ -70,7 +75,7 @@ class TOOD(DenseStage):
     def __init__(self, parts: DenseParts, aligned: AlignedPhase, reg_loss_weight: float = 2.0) -> None:
         super().__init__(parts)
         self.aligned, self.reg_loss_weight = aligned, reg_loss_weight
-        self.is_initial = aligned.first(max_iter=1 << 30) > 0
+        self.is_initial = aligned.has_first
 
     def forward(self, features: list[Tensor], image_size: tuple[int, int]) -> tuple[HeadOutputs, AnchorGrid]:
         anchors = self.anchor_generator(features, image_size)
@@ -79,7 +84,7 @@ class TOOD(DenseStage):
     def follow(self, iteration: int, max_iter: int) -> None:
         """Choose the phase of the 0-based `iteration` of a run of `max_iter`, which comes next.
 
-        A model that was not told is in the first phase, if there is one.
+        A model for which this was never called is in the first phase, if there is one.
         """
         was_initial, first = self.is_initial, self.aligned.first(max_iter)
         self.is_initial = iteration < first
@@ -101,7 +106,7 @@ class TOOD(DenseStage):
         else:
             loss_cls, count = self.aligned.cls_loss(logits, labels, weights), weights.sum()
         loss_reg = (giou_loss(outputs.codes[is_positive], gt_boxes) * weights).sum()
-        # Images without boxes count for nothing; a batch of only such has divisors of 1.
+        # Images without boxes add nothing to the sums; a batch of only such images is divided by 1.
         sums = torch.stack([count, weights.sum()])
         divisor_cls, divisor_reg = distributed.normalizers(sums).unbind()
         return {"loss_cls": loss_cls / divisor_cls, "loss_reg": self.reg_loss_weight * loss_reg / divisor_reg}
