@@ -44,6 +44,7 @@ def test_figures(run: tuple[World, Trained]) -> None:
     assert len(found) > 0 and found.size == (96, 128)
 
 
+@pytest.mark.nightly  # tests/assembly/test_every_configuration.py does it in one process
 def test_resumed_equals_uninterrupted(run: tuple[World, Trained], tmp_path: Path) -> None:
     own, trained = run
     folder = tmp_path / "run"
@@ -65,6 +66,7 @@ def test_two_processes_train_as_one(run: tuple[World, Trained], tmp_path: Path) 
         assert ours == pytest.approx(theirs, rel=5e-3, abs=1e-4), name
 
 
+@pytest.mark.nightly  # all stages share what is behind `candidates`
 def test_views_and_tiles(run: tuple[World, Trained], tmp_path: Path) -> None:
     own, trained = run
     views = ["TEST.BBOX_AUG.ENABLED", "True", "TEST.BBOX_AUG.H_FLIP", "True", "TEST.BBOX_AUG.VOTE", "True"]
