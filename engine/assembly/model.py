@@ -23,13 +23,14 @@ from engine.modeling.bodies import BODIES, is_frozen, strides_of
 from engine.modeling.bodies.resnet import RESNETS, Deformable
 from engine.modeling.detector import GeneralizedRCNN
 from engine.modeling.necks import NECKS
-from engine.modeling.necks.fpn import FPN_NECKS
 from engine.registry import call_with, import_modules, lookup, taken_by
 
 NORM_OF_FUNC = {"FixedBatchNorm": "FrozenBN", "BatchNorm": "BN", "GN": "GN"}
 """Ending of the reference's STEM_FUNC and TRANS_FUNC -> our norm."""
 LEAST_STRIDED_CHANNELS = 16
 """Below it oneDNN corrupts memory, see `_breaks_channels_last`."""
+FPN_NECKS = ("FPN", "FPN-RETINANET", "PAFPN", "DyHead")
+"""Names in `NECKS` to which the keys of `MODEL.FPN` apply: the pyramid, and those built on it."""
 
 
 def build_model(cfg: CfgNode, class_names: Sequence[str] = ()) -> GeneralizedRCNN:

@@ -31,7 +31,7 @@ Surgery = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 def load_initial_weights(cfg: CfgNode, model: nn.Module, checks_images: bool = False) -> LoadReport:
     """Load `MODEL.WEIGHT` into `model`, changed by `MODEL.WEIGHT_SURGERY` if it is set.
 
-    `checks_images`: the first call of `model` looks whether its images are like those of the weights.
+    With `checks_images`, the first call of `model` checks whether its images are like those that the weights know.
 
     Raises:
         InputError: see `load_weights`.

@@ -1,4 +1,4 @@
-"""Whether images reach a body as they did when its weights were trained, told by the statistics of its first norm.
+"""Checks, by the statistics of its first norm, whether a body gets images like those that it was trained on.
 
 The first batch norm of a body knows the mean and variance that the first convolution had in training. With another
 mean, deviation or range of the images (`IMAGE_KEYS`) the convolution gives others. The limits were measured, see
@@ -21,8 +21,8 @@ from engine.log import get_logger
 from engine.structures import ImageBatch
 
 IMAGE_KEYS = ("INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD", "INPUT.TO_BGR255")
-"""The conventions under which a checkpoint holds how its images were normalised. INPUT.ORIENTATION is none of them: it
-belongs to the annotations of a data set, not to the weights."""
+"""The conventions under which a checkpoint holds how its images were normalised. INPUT.ORIENTATION is not among them:
+it belongs to the annotations of a data set, not to the weights."""
 QUANTILE = 0.9
 MAX_DISTANCE = 2.1
 """White is 2 standard deviations of photographs away from their mean, black less."""

@@ -1,4 +1,4 @@
-"""Score voting (Kim & Lee, 2020, "Probabilistic Anchor Assignment", eq. 12): what was suppressed still moves the box.
+"""Score voting (Kim & Lee, 2020, "Probabilistic Anchor Assignment", eq. 12): suppressed boxes move the one that stays.
 
 Shapes: P candidates, D boxes that survived suppression.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.structures import boxes as box_ops
 
 MIN_IOU = 0.01
-"""Candidates that overlap a box by less have no say (mmdetection); their weight would be below 1e-17 at sigma 0.025."""
+"""Candidates that overlap a box by less do not vote (mmdetection); their weight would be below 1e-17 at sigma 0.025."""
 MAX_PAIRS = 2**16
 """Pairs of box and candidate in memory at once; few enough for the cache of a CPU."""
 
@@ -20,14 +20,14 @@ def score_vote(boxes: Tensor, scores: Tensor, labels: Tensor, kept: Tensor, sigm
     """Each kept box becomes the mean of its class's candidates near it, itself included.
 
     The weight of a candidate is its score times exp(-(1 - IoU with the kept box)^2 / sigma). A box that no other
-    candidate overlaps does not change, one without extent neither; candidates that are not finite have no say.
+    candidate overlaps does not change, nor does one without extent. Candidates that are not finite do not vote.
 
     Args:
         boxes: (P, 4) float, xyxy.
         scores: (P,) float, not negative.
         labels: (P,) int64.
         kept: (D,) int64 indices of the boxes that survived.
-        sigma: larger than 0; 0.025 in the paper. The smaller, the less do candidates farther away weigh.
+        sigma: larger than 0; 0.025 in the paper. The smaller it is, the less distant candidates weigh.
 
     Returns:
         (D, 4) in the order of `kept`.
@@ -55,8 +55,8 @@ def score_vote(boxes: Tensor, scores: Tensor, labels: Tensor, kept: Tensor, sigm
 def _vote(boxes: Tensor, labels: Tensor, voters: Tensor, scores: Tensor, classes: Tensor, sigma: float) -> Tensor:
     """`score_vote` of a few boxes (D, 4), all float64."""
     ious = _ious(boxes, voters)  # (D, P)
-    has_say = (ious > MIN_IOU) & (labels[:, None] == classes)
-    weights = torch.where(has_say, scores * torch.exp(-((1 - ious) ** 2) / sigma), 0.0)  # (D, P)
+    votes = (ious > MIN_IOU) & (labels[:, None] == classes)
+    weights = torch.where(votes, scores * torch.exp(-((1 - ious) ** 2) / sigma), 0.0)  # (D, P)
     totals = weights.sum(dim=1, keepdim=True)  # (D, 1)
     # As a step from the box, which is exactly 0 where the box is the only voter.
     steps = weights @ voters - totals * boxes

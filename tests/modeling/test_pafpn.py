@@ -121,7 +121,10 @@ def test_gradients_of_single_cells_in_bfloat16_are_those_in_float32() -> None:
     ("arguments", "message"),
     [
         ({"num_levels": 2}, "num_levels is 2, but the body has 3 maps of stride 8 or more: write 3 or more"),
-        ({"extra_levels": "outputs"}, "extra_levels is 'outputs', which it does not know; did you mean output"),
+        (
+            {"extra_levels": "outputs"},
+            "extra_levels is 'outputs', but there is no such kind of level; did you mean output",
+        ),
         ({"finest_stride": 64}, r"needs a map of stride 64 or more, but the body's strides are \[4, 8, 16, 32\]"),
         ({"norm_name": "GN", "norm_groups": 5}, "32 channels are not divisible into 5 groups"),
         ({"norm_name": "GN", "norm_groups": 0}, "32 channels are not divisible into 0 groups"),

@@ -24,7 +24,7 @@ from engine.modeling.dense.towers import Scale, Towers, flatten, init_head, over
 from engine.modeling.selection import Selection
 from engine.structures import Targets
 
-LARGEST_TARGET = 0.1
+TARGET_MARGIN = 0.1
 """Targets end this far below the last bin, so that they have a bin on each side (mmdetection)."""
 
 
@@ -111,7 +111,7 @@ class GFL(DenseStage):
 
         loss_cls = self.class_loss(outputs.logits, labels, codes, positive_anchors, gt_boxes)
         loss_reg = (self.box_loss(codes, positive_anchors, gt_boxes) * weights).sum()
-        distances = self.coder.distances.encode(gt_boxes, positive_anchors).clamp(0, self.coder.limit - LARGEST_TARGET)
+        distances = self.coder.distances.encode(gt_boxes, positive_anchors).clamp(0, self.coder.limit - TARGET_MARGIN)
         bins = codes.reshape(-1, self.coder.num_bins)  # (P*4, B)
         loss_dfl = (distribution_focal_loss(bins, distances.flatten()).reshape(-1, 4).mean(1) * weights).sum()
         return {

@@ -98,7 +98,8 @@ class DynamicBlock(nn.Module):
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
         """L levels (N, C, H_l, W_l) -> as many of the same shapes, in the type of the weights even under autocast."""
-        # bfloat16 has 8 significant bits: it would round an offset of 100 cells to half a cell.
+        # bfloat16 has 8 significant bits: it would round an offset of 100 cells to half a cell. And on a CPU
+        # torchvision has no deformable convolution of it.
         with torch.autocast(levels[0].device.type, enabled=False):
             levels = [level.to(self.offset.weight.dtype) for level in levels]
             return [self.task_attention(self.spatial(levels, i)) for i in range(len(levels))]

@@ -17,8 +17,6 @@ from engine.layers.norm import GroupNorm, norm
 from engine.modeling.necks.neck import NECKS
 from engine.registry import lookup
 
-FPN_NECKS = ("FPN", "FPN-RETINANET", "PAFPN", "DyHead")
-"""The names in `NECKS` of this pyramid and of those built on it, which the keys of `MODEL.FPN` describe."""
 P3_STRIDE = 8
 """Of the finest level of RetinaNet and ATSS."""
 NormLayer = Callable[[int], nn.Module]

@@ -107,7 +107,7 @@ def pafpn(
     source = extra_levels or ("input" if use_c5 else "output")
     if source not in EXTRA_LEVELS:
         hint = did_you_mean(source, EXTRA_LEVELS) or f"; it may be {', '.join(EXTRA_LEVELS)}"
-        raise InputError(f"PAFPN: extra_levels is {source!r}, which it does not know{hint}")
+        raise InputError(f"PAFPN: extra_levels is {source!r}, but there is no such kind of level{hint}")
     num_maps = len(levels_from(strides, finest_stride))
     if num_levels < num_maps:
         raise InputError(
