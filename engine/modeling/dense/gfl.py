@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from engine import distributed
 from engine.layers.quality_losses import distribution_focal_loss, quality_focal_loss_sum
-from engine.modeling.anchors import AnchorGenerator, AnchorGrid
+from engine.modeling.anchors import AnchorGrid
 from engine.modeling.assign import assign_atss
 from engine.modeling.box_coding import DistributionCoder
-from engine.modeling.dense.arguments import check_counts, check_range
+from engine.modeling.dense.arguments import check_counts, check_prior, check_range, selection_of, square_anchors
 from engine.modeling.dense.centerness import giou_of_boxes
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage, HeadOutputs
 from engine.modeling.dense.towers import Scale, Towers, flatten, init_head, over_levels
-from engine.modeling.selection import Selection
 from engine.structures import Targets
 
 TARGET_MARGIN = 0.1
@@ -153,22 +152,20 @@ def build_gfl(
     Raises:
         ValueError: an argument is out of its range.
     """
-    check_counts(num_convs=num_convs, pre_nms_top_n=pre_nms_top_n)
+    check_counts(num_convs=num_convs)
     check_counts(at_least=1, reg_max=reg_max, topk=topk)
     check_range(at_least=0, gamma=gamma, reg_loss_weight=reg_loss_weight, dfl_loss_weight=dfl_loss_weight)
-    check_range(at_least=0, at_most=1, score_thresh=score_thresh, nms_thresh=nms_thresh)
-    check_range(above=0, anchor_size=anchor_size)
-    check_range(at_least=1e-9, at_most=1 - 1e-9, prior=prior)
+    check_prior(prior)
     coder = DistributionCoder(reg_max, anchor_size, shape.convention.inset)
     head = GFLHead(shape.channels, shape.num_classes, len(shape.strides), num_convs, reg_max + 1, prior, towers)
     parts = DenseParts(
         head,
-        AnchorGenerator([[anchor_size * stride] for stride in shape.strides], [1.0], shape.strides, shape.convention),
+        square_anchors(shape, anchor_size),
         partial(assign_atss, topk=topk),
         coder,
         partial(quality_focal_loss_sum, gamma=gamma),
         SCORE_RULES["class"],
-        Selection(score_thresh, pre_nms_top_n, nms_thresh, shape.max_detections),
+        selection_of(shape, score_thresh, pre_nms_top_n, nms_thresh),
         drops_empty=True,
     )
     return GFL(

@@ -19,15 +19,14 @@ from engine import distributed
 from engine.layers.losses import focal_loss_sum, giou_loss
 from engine.layers.quality_losses import quality_focal_loss_sum
 from engine.log import get_logger
-from engine.modeling.anchors import AnchorGenerator, AnchorGrid
+from engine.modeling.anchors import AnchorGrid
 from engine.modeling.assign import Assigner, assign_atss
 from engine.modeling.assign_aligned import Alignment, aligned_quality, assign_task_aligned
 from engine.modeling.box_coding import MAX_LOG_RATIO, BoxAsCode, BoxCoder, DeltaCoder, DistanceCoder
-from engine.modeling.dense.arguments import check_counts, check_range
+from engine.modeling.dense.arguments import check_counts, check_prior, check_range, selection_of, square_anchors
 from engine.modeling.dense.centerness import centerness_targets
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage, HeadOutputs
 from engine.modeling.dense.tood_head import TOODHead
-from engine.modeling.selection import Selection
 from engine.structures import PixelConvention, Targets
 from engine.structures import boxes as box_ops
 
@@ -203,24 +202,21 @@ def build_tood(
         ValueError: an argument is out of its range.
     """
     check_counts(at_least=1, num_convs=num_convs, initial_topk=initial_topk, topk=topk)
-    check_counts(pre_nms_top_n=pre_nms_top_n, initial_iterations=initial_iterations or 0)
+    check_counts(initial_iterations=initial_iterations or 0)
     check_range(at_least=0, alpha=alpha, beta=beta, focal_gamma=focal_gamma, gamma=gamma)
     check_range(at_least=0, reg_loss_weight=reg_loss_weight)
     check_range(at_least=0, at_most=1, initial_share=initial_share, focal_alpha=focal_alpha)
-    check_range(at_least=0, at_most=1, score_thresh=score_thresh, nms_thresh=nms_thresh)
-    check_range(above=0, anchor_size=anchor_size)
-    check_range(at_least=1e-9, at_most=1 - 1e-9, prior=prior)
+    check_prior(prior)
     coder, is_free = _coder(anchor_type, anchor_size, shape.convention), anchor_type == "anchor_free"
     head = TOODHead(shape.channels, shape.num_classes, coder, len(shape.strides), num_convs, is_free, prior)
-    sizes = [[anchor_size * stride] for stride in shape.strides]
     parts = DenseParts(
         head,
-        AnchorGenerator(sizes, [1.0], shape.strides, shape.convention),
+        square_anchors(shape, anchor_size),
         partial(assign_atss, topk=initial_topk),
         BoxAsCode(),
         partial(focal_loss_sum, alpha=focal_alpha, gamma=focal_gamma),
         SCORE_RULES["class"],
-        Selection(score_thresh, pre_nms_top_n, nms_thresh, shape.max_detections),
+        selection_of(shape, score_thresh, pre_nms_top_n, nms_thresh),
         drops_empty=True,
     )
     assign = partial(assign_task_aligned, topk=topk, alpha=alpha, beta=beta)

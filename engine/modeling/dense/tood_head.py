@@ -33,7 +33,8 @@ def logit_of_mean(a: Tensor, b: Tensor) -> Tensor:
         a, b: float32 logits of shapes that broadcast.
 
     Example:
-        >>> logit_of_mean(torch.tensor([2.0, 200.0]), torch.tensor([2.0, 200.0])).tolist()
+        >>> logits = torch.tensor([2.0, 200.0])
+        >>> [round(logit, 4) for logit in logit_of_mean(logits, logits).tolist()]
         [2.0, 200.0]
     """
     log_p = (F.logsigmoid(a) + F.logsigmoid(b)) / 2

@@ -16,14 +16,13 @@ from torchvision.ops import DeformConv2d
 from engine import distributed
 from engine.layers.deform_conv import deformed
 from engine.layers.quality_losses import varifocal_loss_sum
-from engine.modeling.anchors import AnchorGenerator, AnchorGrid
+from engine.modeling.anchors import AnchorGrid
 from engine.modeling.assign import assign_atss
 from engine.modeling.box_coding import DistanceCoder
-from engine.modeling.dense.arguments import check_counts, check_range
+from engine.modeling.dense.arguments import check_counts, check_prior, check_range, selection_of, square_anchors
 from engine.modeling.dense.centerness import giou_of_boxes
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage, HeadOutputs
 from engine.modeling.dense.towers import Scale, Towers, flatten, init_head, over_levels
-from engine.modeling.selection import Selection
 from engine.structures import Targets
 
 FIRST_CODES = "first_codes"
@@ -188,22 +187,20 @@ def build_vfnet(
     Raises:
         ValueError: an argument is out of its range.
     """
-    check_counts(num_convs=num_convs, pre_nms_top_n=pre_nms_top_n)
+    check_counts(num_convs=num_convs)
     check_counts(at_least=1, topk=topk)
     check_range(at_least=0, gamma=gamma, first_loss_weight=first_loss_weight, reg_loss_weight=reg_loss_weight)
     check_range(at_least=0, at_most=1, alpha=alpha, star_gradient=star_gradient)
-    check_range(at_least=0, at_most=1, score_thresh=score_thresh, nms_thresh=nms_thresh)
-    check_range(above=0, anchor_size=anchor_size)
-    check_range(at_least=1e-9, at_most=1 - 1e-9, prior=prior)
+    check_prior(prior)
     sizes = shape.channels, shape.num_classes, len(shape.strides)
     parts = DenseParts(
         VFNetHead(*sizes, num_convs, anchor_size, star_gradient, prior, towers),
-        AnchorGenerator([[anchor_size * stride] for stride in shape.strides], [1.0], shape.strides, shape.convention),
+        square_anchors(shape, anchor_size),
         partial(assign_atss, topk=topk),
         DistanceCoder(anchor_size, shape.convention.inset),
         partial(varifocal_loss_sum, alpha=alpha, gamma=gamma),
         SCORE_RULES["class"],
-        Selection(score_thresh, pre_nms_top_n, nms_thresh, shape.max_detections),
+        selection_of(shape, score_thresh, pre_nms_top_n, nms_thresh),
         drops_empty=True,
     )
     return VFNet(parts, first_loss_weight, reg_loss_weight)
