@@ -117,10 +117,8 @@ class CenternessStage(DenseStage):
 
         The normalisers are averages over all processes, so that any split of a batch gives the same gradient.
         """
-        labels, gt_boxes = self.assign_targets(outputs, anchors, targets)  # (N, R), (N, R, 4)
+        labels, gt_boxes, positive_anchors = self.positive_targets(outputs, anchors, targets)  # (N, R), (P, 4) both
         is_positive = labels >= 0
-        gt_boxes = gt_boxes[is_positive]  # (P, 4)
-        positive_anchors = anchors.boxes.expand(len(targets), -1, 4)[is_positive]
         centerness = centerness_targets(positive_anchors, gt_boxes, anchors.convention)  # (P,)
         weights = centerness if self.weight_by_centerness else torch.ones_like(centerness)
 

@@ -98,10 +98,8 @@ class GFL(DenseStage):
         An image without positives counts as one of them (mmdetection). The normalisers are averages over all processes,
         so that any split of a batch gives the same gradient.
         """
-        labels, gt_boxes = self.assign_targets(outputs, anchors, targets)  # (N, R), (N, R, 4)
+        labels, gt_boxes, positive_anchors = self.positive_targets(outputs, anchors, targets)  # (N, R), (P, 4) both
         is_positive = labels >= 0
-        gt_boxes = gt_boxes[is_positive]  # (P, 4)
-        positive_anchors = anchors.boxes.expand(len(targets), -1, 4)[is_positive]
         codes = outputs.codes[is_positive].float()  # (P, 4*B)
         weights = outputs.logits[is_positive].detach().float().sigmoid().amax(dim=1)  # (P,) of any class
 

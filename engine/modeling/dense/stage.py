@@ -177,6 +177,14 @@ class DenseStage(nn.Module):
         labels, boxes = zip(*images, strict=True)
         return torch.stack(labels), torch.stack(boxes)
 
+    def positive_targets(
+        self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels (N, R) of `assign_targets`; gt boxes (P, 4) and anchors (P, 4) of the positives, image after image."""
+        labels, gt_boxes = self.assign_targets(outputs, anchors, targets)
+        is_positive = labels >= 0
+        return labels, gt_boxes[is_positive], anchors.boxes.expand_as(gt_boxes)[is_positive]
+
     def assign_in_image(
         self, anchors: AnchorGrid, targets: Targets, logits: Tensor, codes: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -96,15 +96,14 @@ class TOOD(DenseStage):
         That is the centerness in the first phase, the score to learn in the second. Normalisers are averages over all
         processes, so that any split of a batch gives the same gradient.
         """
-        learn = self.initial_targets if self.is_initial else self.aligned_targets
-        labels, gt_boxes, weights = learn(outputs, anchors, targets)  # (N, R), (P, 4), (P,)
-        is_positive = labels >= 0
         logits = outputs.logits.float()
         if self.is_initial:
-            loss_cls, count = self.cls_loss(logits, labels), is_positive.sum().to(weights)
+            labels, gt_boxes, weights = self.initial_targets(outputs, anchors, targets)  # (N, R), (P, 4), (P,)
+            loss_cls, count = self.cls_loss(logits, labels), (labels >= 0).sum().to(weights)
         else:
+            labels, gt_boxes, weights = self.aligned_targets(outputs, anchors, targets)
             loss_cls, count = self.aligned.cls_loss(logits, labels, weights), weights.sum()
-        loss_reg = (giou_loss(outputs.codes[is_positive], gt_boxes) * weights).sum()
+        loss_reg = (giou_loss(outputs.codes[labels >= 0], gt_boxes) * weights).sum()
         # Images without boxes add nothing to the sums; a batch of only such images is divided by 1.
         sums = torch.stack([count, weights.sum()])
         divisor_cls, divisor_reg = distributed.normalizers(sums).unbind()
@@ -114,9 +113,7 @@ class TOOD(DenseStage):
         self, outputs: HeadOutputs, anchors: AnchorGrid, targets: list[Targets]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Labels (N, R) of the first phase; gt boxes (P, 4) and centerness (P,) of the positives."""
-        labels, gt_boxes = self.assign_targets(outputs, anchors, targets)
-        is_positive = labels >= 0
-        gt_boxes, positive_anchors = gt_boxes[is_positive], anchors.boxes.expand_as(gt_boxes)[is_positive]
+        labels, gt_boxes, positive_anchors = self.positive_targets(outputs, anchors, targets)
         return labels, gt_boxes, centerness_targets(positive_anchors, gt_boxes, anchors.convention)
 
     @torch.no_grad()

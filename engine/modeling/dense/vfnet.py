@@ -132,10 +132,8 @@ class VFNet(DenseStage):
 
         The normalisers are averages over all processes, so that any split of a batch gives the same gradient.
         """
-        labels, gt_boxes = self.assign_targets(outputs, anchors, targets)  # (N, R), (N, R, 4)
+        labels, gt_boxes, positive_anchors = self.positive_targets(outputs, anchors, targets)  # (N, R), (P, 4) both
         is_positive = labels >= 0
-        gt_boxes = gt_boxes[is_positive]  # (P, 4)
-        positive_anchors = anchors.boxes.expand(len(targets), -1, 4)[is_positive]
         first_codes, codes = outputs.extra[FIRST_CODES][is_positive].float(), outputs.codes[is_positive].float()
 
         first_weights = self.qualities(first_codes, positive_anchors, gt_boxes)  # (P,)
