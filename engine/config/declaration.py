@@ -33,6 +33,7 @@ class Words:
     families: tuple[str, ...] = ()
 
     def is_of_family(self, word: str) -> bool:
+        """Whether the word begins like one of `families` and goes on; what follows is not checked."""
         return word not in self.families and word.startswith(self.families) and word.endswith(self.endings)
 
     def all(self, registered: Iterable[str] = ()) -> list[str]:

@@ -21,8 +21,7 @@ _FAST_KERNEL = 3
 class DepthwiseConv2d(nn.Conv2d):
     """A convolution with a kernel of its own per channel; the names of its parameters are those of `nn.Conv2d`.
 
-    The numbers are those of `nn.Conv2d`. In bfloat16 on a CPU they are so up to rounding, and gradients of gradients
-    are not available there.
+    The numbers are those of `nn.Conv2d`; in bfloat16 on a CPU up to rounding, and without gradients of gradients.
 
     Args:
         kernel_size: odd.

@@ -270,6 +270,7 @@ def assign_ssc(
 
 
 def all_negative(anchors: AnchorGrid) -> Tensor:
+    """What a rule answers if there is no box: NEGATIVE (R,)."""
     return torch.full((len(anchors.boxes),), NEGATIVE, dtype=torch.int64, device=anchors.boxes.device)
 
 
@@ -282,6 +283,7 @@ def _per_anchor(anchors: AnchorGrid, per_level: Sequence[float]) -> Tensor:
 
 
 def chunks(num_boxes: int, num_gt: int) -> Iterator[slice]:
+    """Slices of the gt boxes, such that a matrix of one of them by all boxes has about CHUNK_ELEMENTS."""
     step = max(1, CHUNK_ELEMENTS // num_boxes)
     for start in range(0, num_gt, step):
         yield slice(start, min(start + step, num_gt))

@@ -127,7 +127,7 @@ class DistributionCoder:
 
 @dataclass(frozen=True)
 class BoxAsCode:
-    """The box itself, for heads that decode their own predictions to go on with them."""
+    """The box itself, for heads that decode their predictions because they work on with the boxes (TOOD)."""
 
     def encode(self, boxes: Tensor, anchors: Tensor) -> Tensor:
         return boxes

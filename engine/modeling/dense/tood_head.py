@@ -144,6 +144,7 @@ class TOODHead(nn.Module):
 
 
 def scale_codes(codes: Tensor, scale: nn.Module, is_exponential: bool) -> Tensor:
+    """The outputs (N, 4, H, W) of the box branch, or their exponentials, times the factor of the level."""
     return scale(codes.clamp(max=MAX_LOG_DISTANCE).exp() if is_exponential else codes)
 
 

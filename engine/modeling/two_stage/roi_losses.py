@@ -59,9 +59,11 @@ def giou(deltas: Tensor, gt_deltas: Tensor, boxes: Tensor, gt_boxes: Tensor) -> 
 
 @BOX_LOSSES.register("diou")
 def diou(deltas: Tensor, gt_deltas: Tensor, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """`diou_loss` of the boxes."""
     return diou_loss(boxes, gt_boxes)
 
 
 @BOX_LOSSES.register("ciou")
 def ciou(deltas: Tensor, gt_deltas: Tensor, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """`ciou_loss` of the boxes."""
     return ciou_loss(boxes, gt_boxes)
