@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torchvision import models
 from tqdm import tqdm
 
 from engine.checkpoint import packaged, timm_hub
@@ -160,8 +161,6 @@ def _nearest(name: str, known: Iterable[str], prefix: str) -> str:
 
 def _torchvision_url(name: str) -> str:
     """The URL of MODEL or MODEL?weights=NAME, where NAME is the name of weights of torchvision: IMAGENET1K_V2."""
-    from torchvision import models  # takes a second to import, and most runs do not need it
-
     model, _, query = name.partition("?")
     try:
         known_weights = models.get_model_weights(model)
