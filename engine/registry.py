@@ -100,6 +100,10 @@ def lookup(registry: Registry, name: str, key: str) -> Any:
     raise InputError(f"{key}: nothing is registered as {name}{hint} (IMPORTS names the modules that register your own)")
 
 
+_PLAIN = {"int": "a whole number", "float": "a number", "bool": "True or False", "str": "a word", "None": "null"}
+"""Annotations of arguments that are checked, in words."""
+
+
 def taken_by(part: Callable[..., Any], offers: Mapping[str, Any]) -> dict[str, Any]:
     """Those of `offers` whose names are parameters of `part`.
 
@@ -117,17 +121,19 @@ def call_with(
     arguments: Mapping[str, Any],
     key: str,
     given: Mapping[str, Any] = MappingProxyType({}),
+    offered: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
     """`part(**given, **arguments)`, after a check of the arguments that the user wrote.
 
     Args:
         part: what is registered as `name`.
-        arguments: what the configuration says, below `key` (such as MODEL.BACKBONE.ARGS) and elsewhere.
+        arguments: what the configuration says below `key`, such as MODEL.BACKBONE.ARGS.
         given: what the engine passes itself and `arguments` may not change.
+        offered: what other keys say; `part` gets those that it has parameters for and `arguments` does not name.
 
     Raises:
         InputError: `part` does not take one of the arguments (names the nearest one, else all), gets it from `given`,
-            lacks one that it needs, or fails with their values.
+            lacks one that it needs, has another plain type for it ("no" is no bool), or fails with their values.
     """
     parameters = inspect.signature(part).parameters
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
@@ -139,11 +145,33 @@ def call_with(
         if argument not in free and not takes_any:
             hint = did_you_mean(argument, free, at_most=2) or f"; it takes {', '.join(free) or 'no free arguments'}"
             raise InputError(f"{key}.{argument}: {name} takes no such argument{hint}")
+        words = _other_type(parameters[argument].annotation, arguments[argument]) if argument in parameters else ""
+        if words:
+            reason = f"{argument} must be {words}, got {shown(arguments[argument])}"
+            raise InputError(f"{key}: {name} cannot be built with {shown(dict(arguments))}: {reason}")
+    arguments_of_all = {**taken_by(part, offered), **arguments}
     needed = [each.name for each in named if each.default is each.empty and each.name in free]
-    missing = [each for each in needed if each not in arguments]
+    missing = [each for each in needed if each not in arguments_of_all]
     if missing:
         raise InputError(f"{key}: {name} needs a value for {', '.join(missing)}")
     try:
-        return part(**given, **arguments)
+        return part(**given, **arguments_of_all)
     except (TypeError, ValueError) as error:
         raise InputError(f"{key}: {name} cannot be built with {shown(dict(arguments))}: {error}") from error
+
+
+def _other_type(annotation: Any, value: Any) -> str:
+    """What an argument must be, in words, if `value` is not; "" if it is, or the annotation says nothing plain.
+
+    Example:
+        >>> _other_type("int | None", "3"), _other_type("float", 3), _other_type("Towers", 3)
+        ('a whole number or null', '', '')
+    """
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    names = [each.strip() for each in text.split("|")]
+    if not all(each in _PLAIN for each in names):
+        return ""
+    own = "None" if value is None else type(value).__name__
+    if own in names or (own == "int" and "float" in names):
+        return ""
+    return " or ".join(_PLAIN[each] for each in names)

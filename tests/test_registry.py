@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,11 +80,50 @@ def test_a_name_is_registered_once_and_by_a_string() -> None:
 
 
 def test_values_that_a_part_cannot_take_are_one_line() -> None:
-    def tower(width: int) -> list[int]:
+    def tower(width: Any) -> list[int]:
         return [0] * int(width)
 
     with pytest.raises(InputError, match="^MODEL.ARGS: tower cannot be built with {'width': 'x'}: invalid literal"):
         call_with(tower, "tower", {"width": "x"}, "MODEL.ARGS")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "words"),
+    [
+        ("count", "3", "a whole number"),
+        ("count", 3.0, "a whole number"),
+        ("count", True, "a whole number"),
+        ("count", None, "a whole number"),
+        ("limit", "3", "a whole number or null"),
+        ("factor", [1], "a number"),
+        ("factor", False, "a number"),
+        ("is_on", "no", "True or False"),
+        ("is_on", 1, "True or False"),
+        ("word", 3, "a word"),
+    ],
+)
+def test_a_value_of_another_type_is_one_line(argument: str, value: object, words: str) -> None:
+    def part(
+        count: int = 1,
+        limit: int | None = None,
+        factor: float = 1.0,
+        is_on: bool = True,
+        word: str = "",
+        more: Sequence[int] = (),
+    ) -> tuple[object, ...]:
+        return count, limit, factor, is_on, word, more
+
+    with pytest.raises(InputError) as caught:
+        call_with(part, "part", {argument: value}, "PART.ARGS")
+    end = f"{argument} must be {words}, got {value!r}"
+    assert str(caught.value) == f"PART.ARGS: part cannot be built with {{{argument!r}: {value!r}}}: {end}"
+    right = {"count": 2, "limit": None, "factor": 3, "is_on": False, "word": "x", "more": "anything"}
+    assert call_with(part, "part", right, "PART.ARGS") == (2, None, 3, False, "x", "anything")
+
+
+def test_arguments_go_before_what_is_offered() -> None:
+    offered = {"width": 3, "hue": "red", "norm": "GN"}
+    assert call_with(pipe, "pipe", {"width": 4}, "PART.ARGS", {"length": 1}, offered) == (1, 4, "red")
 
 
 def test_modules_come_from_the_working_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,15 @@ def build_trained_model(cfg: CfgNode) -> GeneralizedRCNN:
 def _load_trained(cfg: CfgNode, file: WeightFile) -> GeneralizedRCNN:
     with explaining_out_of_memory(LESS_MEMORY):
         model = build_model(cfg, file.class_names or ())
-        load_weights(model, file)
+        report = load_weights(model, file)
+    if report.unset:
+        get_logger(__name__).warning(
+            "%d tensors of the model are not in %s and stay as initialised, first %s: what it detects means little; "
+            "use the configuration and the weights of one training",
+            len(report.unset),
+            file.source,
+            report.unset[0],
+        )
     check_images(cfg, model, model.backbone, file)
     return model.eval()
 

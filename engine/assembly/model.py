@@ -15,7 +15,7 @@ from engine.assembly.dense import build_dense, build_proposals
 from engine.assembly.device import build_device
 from engine.assembly.two_stage import build_roi_heads
 from engine.config.parts import body_name, dense_name, neck_name
-from engine.errors import InputError
+from engine.errors import InputError, shown
 from engine.layers.norm import NORMS
 from engine.log import get_logger
 from engine.modeling.backbone import Backbone
@@ -166,6 +166,12 @@ def build_body(cfg: CfgNode, name: str, key: str) -> nn.Module:
     # Offered to every body: any body may have norms and parts to freeze.
     offers: dict[str, Any] = {"norm": norm_name, "norm_name": norm_name, "freeze_at": freeze_at}
     offers["in_channels"] = cfg.INPUT.CHANNELS
+    wanted = cfg.MODEL.BACKBONE.ARGS.get("in_channels", cfg.INPUT.CHANNELS)
+    if wanted != cfg.INPUT.CHANNELS:
+        raise InputError(
+            f"MODEL.BACKBONE.ARGS.in_channels is {shown(wanted)}, but the images have INPUT.CHANNELS "
+            f"{cfg.INPUT.CHANNELS}; remove the argument, or change INPUT.CHANNELS"
+        )
     if cfg.INPUT.CHANNELS != 3 and not taken_by(part, {"in_channels": 0}):
         raise InputError(
             f"INPUT.CHANNELS is {cfg.INPUT.CHANNELS}, but {name} takes no argument in_channels; give it one, or use "
@@ -197,8 +203,7 @@ def build_body(cfg: CfgNode, name: str, key: str) -> nn.Module:
             f"MODEL.RESNETS.STAGE_WITH_DCN is {tuple(deformable.stages)}, but {name} takes no argument deformable; "
             "remove the key"
         )
-    arguments = {**taken_by(part, offers), **cfg.MODEL.BACKBONE.ARGS}
-    body = call_with(part, name, arguments, "MODEL.BACKBONE.ARGS", given)
+    body = call_with(part, name, dict(cfg.MODEL.BACKBONE.ARGS), "MODEL.BACKBONE.ARGS", given, offers)
     strides = strides_of(body)
     if len(strides) != len(body.out_channels):
         raise InputError(
@@ -231,7 +236,7 @@ def build_neck(cfg: CfgNode, name: str, key: str, body: nn.Module) -> nn.Module:
             "relu_before_p7": cfg.MODEL.FPN.RELU_BEFORE_P7,
         }
     given = {"in_channels": tuple(body.out_channels), "strides": strides_of(body)}
-    return call_with(part, name, {**taken_by(part, offers), **cfg.MODEL.NECK.ARGS}, "MODEL.NECK.ARGS", given)
+    return call_with(part, name, dict(cfg.MODEL.NECK.ARGS), "MODEL.NECK.ARGS", given, offers)
 
 
 def _norm_of(trans_func: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +27,8 @@ from engine.log import get_logger
 from engine.registry import lookup, taken_by
 from engine.spelling import normal_name
 
+ROUNDING = 1e-3
+"""Relative difference of means and deviations that changes no result."""
 Surgery = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
@@ -37,16 +41,24 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module, checks_images: bool = F
         InputError: see `load_weights`.
     """
     file = read_weights_for(model, cfg.MODEL.WEIGHT)
-    unmet = unmet_conventions(cfg, file)
-    unmet.pop(CHANNELS, None)  # `load_weights` adapts them, or refuses to
+    report = load_weights(model, file, surgery=build_surgery(cfg, model, file.source))
+    unmet = {key: value for key, value in unmet_conventions(cfg, file).items() if not _is_rounded(cfg, key, value)}
+    unmet.pop(CHANNELS, None)  # `load_weights` has adapted them
     if file.conventions.get(CHANNELS, 3) != cfg.INPUT.CHANNELS:  # other means and deviations belong to other channels
         unmet = {key: value for key, value in unmet.items() if key not in IMAGE_KEYS}
     if unmet:
         get_logger(__name__).warning("%s was trained with %s; consider setting it", file.source, written(unmet))
-    report = load_weights(model, file, surgery=build_surgery(cfg, model, file.source))
     if checks_images:
         check_images(cfg, model, model, file)
     return report
+
+
+def _is_rounded(cfg: CfgNode, key: str, value: Any) -> bool:
+    """Whether the key has almost this value, a mean or deviation: 127 / 255 is often written as 0.498."""
+    ours = dict(leaves(cfg)).get(key)
+    if key not in IMAGE_KEYS or not (isinstance(ours, tuple | list) and isinstance(value, tuple | list)):
+        return False
+    return len(ours) == len(value) and all(map(partial(math.isclose, rel_tol=ROUNDING), ours, value))
 
 
 def build_surgery(cfg: CfgNode, model: nn.Module, source: str) -> Surgery | None:

@@ -49,6 +49,12 @@ class LoadReport:
         outside = not any(_is_body(name) and not _is_offset(name) for name in [*self.missing, *self.unexpected])
         return bool(self.matched) and all(map(_is_body, self.matched)) and outside and not self.reshaped
 
+    @property
+    def unset(self) -> list[str]:
+        """The names of the model that got no value from the file; offsets start at 0 and are none of them."""
+        shapes = {each.name for each in self.reshaped} - set(self.matched)
+        return [*(name for name in self.missing if not _is_offset(name)), *sorted(shapes)]
+
     def summary(self) -> str:
         """The outcome in one line."""
         start = f"{self.source} ({self.format})"

@@ -267,3 +267,32 @@ def test_a_body_that_contradicts_itself(parts: None, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(OldBody, "strides", (4, 8), raising=False)
     with pytest.raises(InputError, match="OldBody has 4 out_channels, but 2 strides"):
         backbone_of("OldBody", "FPN")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            ("NECK.NAME", "PAFPN", "NECK.ARGS", {"use_gn": "no"}),
+            "NECK.ARGS: .*: use_gn must be True or False",
+        ),
+        (("NECK.NAME", "PAFPN", "NECK.ARGS", {"num_levels": 1000}), "num_levels must be a whole number .* at most 10"),
+        (("NECK.NAME", "PAFPN", "NECK.ARGS", {"out_channels": 0}), "out_channels must be a whole number of at least 1"),
+        (("NECK.NAME", "PAFPN", "NECK.ARGS", {"finest_stride": -8}), "finest_stride must be .* at least 1, got -8"),
+        (("NECK.NAME", "FPN-RETINANET", "NECK.ARGS", {"num_top": -1}), "num_top must be a whole number of at least 0"),
+        (("NECK.NAME", "FPN-RETINANET", "NECK.ARGS", {"conv": 3}), "conv must be a word, got 3"),
+        (("NECK.NAME", "FPN", "NECK.ARGS", {"out_channels": 32.0}), "out_channels must be a whole number, got 32.0"),
+        (("NECK.NAME", "DyHead", "NECK.ARGS", {"num_blocks": 0}), "num_blocks must be a whole number of at least 1"),
+        (("NECK.NAME", "DyHead", "NECK.ARGS", {"pyramid_args": [1]}), "pyramid_args must map names of arguments"),
+        (("BACKBONE.ARGS", {"freeze_at": -2}), "FREEZE_CONV_BODY_AT is -2, but the body has 5 parts"),
+        (("BACKBONE.ARGS", {"in_channels": 5}), "ARGS.in_channels is 5, but the images have INPUT.CHANNELS 3"),
+        (("BACKBONE.ARGS", {"drop_connect": 2}), "drop_connect must be at least 0 and at most 1, got 2"),
+    ],
+)
+def test_arguments_that_no_part_can_have_are_one_line(keys: Sequence[Any], message: str) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.NECK.NAME = "EfficientNet-Lite0", "FPN"
+    cfg.merge_from_list([f"MODEL.{each}" if i % 2 == 0 else each for i, each in enumerate(keys)])
+    with pytest.raises(InputError, match=message) as caught:
+        build_backbone(cfg)
+    assert "\n" not in str(caught.value)

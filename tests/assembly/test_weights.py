@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from engine import Predictor
 from engine.assembly.model import build_model
 from engine.assembly.weights import follow_conventions, load_initial_weights, stored_conventions
 from engine.checkpoint import io
@@ -107,7 +109,40 @@ def test_a_training_from_weights_with_other_images_is_told(tmp_path: Path, warne
     warned.clear()
     same = small("MODEL.WEIGHT", cfg.MODEL.WEIGHT, *words(IMAGENET))
     load_initial_weights(same, model)
+    rounded = small("MODEL.WEIGHT", cfg.MODEL.WEIGHT, *words(IMAGENET | {"INPUT.PIXEL_MEAN": (0.4851, 0.456, 0.4059)}))
+    load_initial_weights(rounded, model)
     assert warned.messages == []
+
+
+def test_weights_of_another_model_are_told_by_nothing_but_the_error(
+    tmp_path: Path, warned: pytest.LogCaptureFixture
+) -> None:
+    cfg = small("MODEL.WEIGHT", str(tmp_path / "model.pth"))
+    io.save(cfg.MODEL.WEIGHT, {"format": io.FORMAT, "model": {"w": torch.ones(1)}, "conventions": IMAGENET})
+    with pytest.raises(InputError, match="nothing in .*model.pth matches this model"):
+        load_initial_weights(cfg, build_model(cfg))
+    assert warned.messages == []
+
+
+@pytest.mark.parametrize(
+    ("left_out", "is_told"),
+    [
+        ("rpn.", "rpn.head.cls_tower.0.weight: what it detects means little"),  # as weights of ImageNet have
+        ("rpn.head.cls_logits.bias", "1 tensors of the model are not in .*first rpn.head.cls_logits.bias: "),
+        ("backbone.body.stem.bn1.num_batches_tracked", ""),
+        ("nothing", ""),
+    ],
+)
+def test_a_test_of_a_model_with_random_parts_is_told(
+    tmp_path: Path, warned: pytest.LogCaptureFixture, left_out: str, is_told: str
+) -> None:
+    cfg = small()
+    state = {name: value for name, value in build_model(cfg).state_dict().items() if not name.startswith(left_out)}
+    path = tmp_path / "model.pth"
+    io.save(path, {"format": io.FORMAT, "model": state, "conventions": stored_conventions(cfg)})
+    Predictor(cfg, path)
+    lines = [line for line in warned.messages if "means little" in line]
+    assert len(lines) == bool(is_told) and all(re.search(is_told, line) for line in lines)
 
 
 def test_other_channels_have_other_means(tmp_path: Path, warned: pytest.LogCaptureFixture) -> None:

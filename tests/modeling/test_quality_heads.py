@@ -117,10 +117,10 @@ def test_a_star_by_hand() -> None:
     ("arguments", "told"),
     [
         ("{topk: 0}", "topk must be a whole number of at least 1, got 0"),
-        ("{num_convs: 1.5}", "num_convs must be a whole number of at least 0, got 1.5"),
+        ("{num_convs: 1.5}", "num_convs must be a whole number, got 1.5"),
         ("{nms_thresh: 2}", "nms_thresh must be at least 0 and at most 1, got 2"),
         ("{anchor_size: 0}", "anchor_size must be above 0, got 0"),
-        ("{prior: high}", "prior must be a number at least 1e-09 and at most 1, got 'high'"),
+        ("{prior: high}", "prior must be a number, got 'high'"),
         ("{gama: 1}", "takes no such argument; did you mean gamma?"),
     ],
 )

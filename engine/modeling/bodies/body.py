@@ -62,9 +62,9 @@ def freeze(parts: Sequence[nn.Module], freeze_at: int) -> None:
     and keep their running statistics, and dropout and stochastic depth are off.
 
     Raises:
-        InputError: there are fewer parts.
+        InputError: there are fewer parts, or `freeze_at` is below 0.
     """
-    if freeze_at > len(parts):
+    if not 0 <= freeze_at <= len(parts):
         raise InputError(
             f"MODEL.BACKBONE.FREEZE_CONV_BODY_AT is {freeze_at}, but the body has {len(parts)} parts to freeze; "
             f"write 0 to {len(parts)}"

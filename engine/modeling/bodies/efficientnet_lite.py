@@ -21,6 +21,7 @@ from torchvision.ops import StochasticDepth
 from engine.layers.depthwise import DepthwiseConv2d
 from engine.layers.norm import norm
 from engine.layers.same_padding import SameConv2d
+from engine.modeling.arguments import check_range
 from engine.modeling.bodies.body import BODIES, freeze
 
 SCALES = {"Lite0": (1.0, 1.0), "Lite1": (1.0, 1.1), "Lite2": (1.1, 1.2)}
@@ -137,6 +138,7 @@ class EfficientNetLite(nn.Module):
         drop_connect: float = 0.0,
     ) -> None:
         super().__init__()
+        check_range(at_least=0, at_most=1, drop_connect=drop_connect)
         channels = scaled_channels(_FIRST[-1], width)
         self.stem = Stem(channels, norm_name, in_channels)
         self.out_channels: list[int] = []

@@ -21,6 +21,13 @@ from engine.spelling import did_you_mean
 
 LEAST_STRIDE = 4
 """Finer maps are left out, as the necks need none."""
+_SET_HERE = {
+    "pretrained": "MODEL.WEIGHT: timm://NAME loads its weights",
+    "checkpoint_path": "MODEL.WEIGHT loads weights",
+    "features_only": "a body always has maps of features",
+    "in_chans": "INPUT.CHANNELS sets it",
+}
+"""Arguments of `timm.create_model` that are not the user's, and why."""
 _PROBE = (96, 160)
 """Height and width of an image that is neither square nor a multiple of 64."""
 _ANY_SIZE = ("strict_img_size", False), ("dynamic_img_size", True)
@@ -99,6 +106,8 @@ def timm_body(
             model are not known, so that none can be frozen.
     """
     name = f"timm/{model}"
+    for argument in _SET_HERE.keys() & arguments.keys():
+        raise InputError(f"MODEL.BACKBONE.ARGS.{argument}: remove it for {name}; {_SET_HERE[argument]}")
     network = _created(name, model, {"in_chans": in_channels, **arguments})
     import timm
 
@@ -146,7 +155,7 @@ def _created(name: str, model: str, arguments: dict[str, Any]) -> nn.Module:
         except TypeError as error:
             if not argument or argument not in str(error):
                 raise
-        except (AssertionError, AttributeError, KeyError, NotImplementedError, RuntimeError) as error:
+        except (AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{name} cannot be built as a body: {reason}") from None
     raise AssertionError("the last attempt returns or raises")

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from engine import distributed
 from engine.layers.quality_losses import distribution_focal_loss, quality_focal_loss_sum
 from engine.modeling.anchors import AnchorGrid
+from engine.modeling.arguments import MOST_LAYERS, check_counts, check_range
 from engine.modeling.assign import assign_atss
 from engine.modeling.box_coding import DistributionCoder
-from engine.modeling.dense.arguments import check_counts, check_prior, check_range, selection_of, square_anchors
+from engine.modeling.dense.arguments import check_prior, selection_of, square_anchors
 from engine.modeling.dense.centerness import giou_of_boxes
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage, HeadOutputs
 from engine.modeling.dense.towers import Scale, Towers, flatten, init_head, over_levels
@@ -25,6 +26,8 @@ from engine.structures import Targets
 
 TARGET_MARGIN = 0.1
 """Targets end this far below the last bin, so that they have a bin on each side (mmdetection)."""
+MOST_BINS = 1024
+"""Of `reg_max`: more strides than an image has."""
 
 
 class GFLHead(nn.Module):
@@ -150,8 +153,9 @@ def build_gfl(
     Raises:
         ValueError: an argument is out of its range.
     """
-    check_counts(num_convs=num_convs)
-    check_counts(at_least=1, reg_max=reg_max, topk=topk)
+    check_counts(at_most=MOST_LAYERS, num_convs=num_convs)
+    check_counts(at_least=1, at_most=MOST_BINS, reg_max=reg_max)
+    check_counts(at_least=1, topk=topk)
     check_range(at_least=0, gamma=gamma, reg_loss_weight=reg_loss_weight, dfl_loss_weight=dfl_loss_weight)
     check_prior(prior)
     coder = DistributionCoder(reg_max, anchor_size, shape.convention.inset)

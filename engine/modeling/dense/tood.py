@@ -20,10 +20,11 @@ from engine.layers.losses import focal_loss_sum, giou_loss
 from engine.layers.quality_losses import quality_focal_loss_sum
 from engine.log import get_logger
 from engine.modeling.anchors import AnchorGrid
+from engine.modeling.arguments import MOST_LAYERS, check_counts, check_range
 from engine.modeling.assign import Assigner, assign_atss
 from engine.modeling.assign_aligned import Alignment, aligned_quality, assign_task_aligned
 from engine.modeling.box_coding import MAX_LOG_RATIO, BoxAsCode, BoxCoder, DeltaCoder, DistanceCoder
-from engine.modeling.dense.arguments import check_counts, check_prior, check_range, selection_of, square_anchors
+from engine.modeling.dense.arguments import check_prior, selection_of, square_anchors
 from engine.modeling.dense.centerness import centerness_targets
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage, HeadOutputs
 from engine.modeling.dense.tood_head import TOODHead
@@ -198,7 +199,8 @@ def build_tood(
     Raises:
         ValueError: an argument is out of its range.
     """
-    check_counts(at_least=1, num_convs=num_convs, initial_topk=initial_topk, topk=topk)
+    check_counts(at_least=1, at_most=MOST_LAYERS, num_convs=num_convs)
+    check_counts(at_least=1, initial_topk=initial_topk, topk=topk)
     check_counts(initial_iterations=initial_iterations or 0)
     check_range(at_least=0, alpha=alpha, beta=beta, focal_gamma=focal_gamma, gamma=gamma)
     check_range(at_least=0, reg_loss_weight=reg_loss_weight)

@@ -17,9 +17,10 @@ from engine import distributed
 from engine.layers.deform_conv import deformed
 from engine.layers.quality_losses import varifocal_loss_sum
 from engine.modeling.anchors import AnchorGrid
+from engine.modeling.arguments import MOST_LAYERS, check_counts, check_range
 from engine.modeling.assign import assign_atss
 from engine.modeling.box_coding import DistanceCoder
-from engine.modeling.dense.arguments import check_counts, check_prior, check_range, selection_of, square_anchors
+from engine.modeling.dense.arguments import check_prior, selection_of, square_anchors
 from engine.modeling.dense.centerness import giou_of_boxes
 from engine.modeling.dense.stage import DENSE_STAGES, SCORE_RULES, DenseParts, DenseShape, DenseStage, HeadOutputs
 from engine.modeling.dense.towers import Scale, Towers, flatten, init_head, over_levels
@@ -185,7 +186,7 @@ def build_vfnet(
     Raises:
         ValueError: an argument is out of its range.
     """
-    check_counts(num_convs=num_convs)
+    check_counts(at_most=MOST_LAYERS, num_convs=num_convs)
     check_counts(at_least=1, topk=topk)
     check_range(at_least=0, gamma=gamma, first_loss_weight=first_loss_weight, reg_loss_weight=reg_loss_weight)
     check_range(at_least=0, at_most=1, alpha=alpha, star_gradient=star_gradient)

@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.errors import InputError
+from engine.errors import InputError, shown
 from engine.layers.deform_conv import deformed
 from engine.layers.norm import GroupNorm
+from engine.modeling.arguments import MOST_LAYERS, check_counts
 from engine.modeling.necks.neck import NECKS, Neck
-from engine.registry import call_with, lookup, taken_by
+from engine.registry import call_with, lookup
 
 NUM_TAPS = 9
 INIT_STD = 0.01
@@ -197,7 +198,11 @@ def dyhead(
 
     Raises:
         InputError: the neck below cannot be built, or `norm_groups` does not divide its channels.
+        ValueError: a number is out of its range, or `pyramid_args` is no mapping.
     """
+    check_counts(at_least=1, at_most=MOST_LAYERS, num_blocks=num_blocks)
+    if not isinstance(pyramid_args, Mapping):
+        raise ValueError(f"pyramid_args must map names of arguments to values, got {shown(pyramid_args)}")
     part = lookup(NECKS, pyramid, "MODEL.NECK.ARGS.pyramid")
     offers = {
         "out_channels": out_channels,
@@ -207,8 +212,7 @@ def dyhead(
         "relu_before_p7": relu_before_p7,
     }
     given = {"in_channels": in_channels, "strides": strides}
-    arguments = {**taken_by(part, offers), **pyramid_args}
-    below = call_with(part, pyramid, arguments, "MODEL.NECK.ARGS.pyramid_args", given)
+    below = call_with(part, pyramid, pyramid_args, "MODEL.NECK.ARGS.pyramid_args", given, offers)
     if norm_groups < 1 or below.out_channels % norm_groups:
         raise InputError(
             f"DyHead has group norms of {norm_groups} groups, but the levels have {below.out_channels} channels: set "

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from engine.errors import InputError
 from engine.layers.convs import CONVS
 from engine.layers.norm import GroupNorm, norm
+from engine.modeling.arguments import MOST_LEVELS, check_channels, check_counts
 from engine.modeling.necks.neck import NECKS
 from engine.registry import lookup
 
@@ -215,6 +216,7 @@ def fpn(
         norm_name: see `norm_layer_of`.
         conv: see `FPN`.
     """
+    check_channels(out_channels=out_channels)
     norm_layer = norm_layer_of(norm_name, use_gn)
     return FPN(in_channels, strides, out_channels, LevelP6Pool(), 1, norm_layer, use_relu, conv=conv)
 
@@ -241,10 +243,10 @@ def fpn_retinanet(
         num_top: how many levels there are above the body's.
 
     Raises:
-        InputError: `num_top` is below 0.
+        ValueError: a number is out of its range.
     """
-    if num_top < 0:
-        raise InputError(f"MODEL.NECK.ARGS.num_top must be 0 or more, got {num_top}")
+    check_channels(out_channels=out_channels)
+    check_counts(at_most=MOST_LEVELS, num_top=num_top)
     top = LevelsP6P7(in_channels[-1], out_channels, use_c5, relu_before_p7, num_top)
     norm_layer = norm_layer_of(norm_name, use_gn)
     return FPN(in_channels, strides, out_channels, top, P3_STRIDE, norm_layer, use_relu, conv=conv)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.errors import InputError
+from engine.modeling.arguments import MOST_LEVELS, check_channels, check_counts
 from engine.modeling.necks.fpn import (
     FPN,
     P3_STRIDE,
@@ -103,7 +104,11 @@ def pafpn(
 
     Raises:
         InputError: `num_levels` or `extra_levels` do not fit.
+        ValueError: a number is out of its range.
     """
+    check_channels(out_channels=out_channels)
+    check_counts(at_least=1, at_most=MOST_LEVELS, num_levels=num_levels)
+    check_counts(at_least=1, finest_stride=finest_stride)
     source = extra_levels or ("input" if use_c5 else "output")
     if source not in EXTRA_LEVELS:
         hint = did_you_mean(source, EXTRA_LEVELS) or f"; it may be {', '.join(EXTRA_LEVELS)}"
