@@ -26,6 +26,8 @@ def results_table(runs: Sequence[Path]) -> str:
     results: list[tuple[str, str, dict[str, Any]]] = []
     for run, name in zip(runs, short_names([run.resolve() / "metrics.jsonl" for run in runs]), strict=True):
         files = sorted(run.glob("inference/*/metrics.json"))
+        if not run.is_dir():
+            raise InputError(f"{run}: no such folder; give OUTPUT_DIR of a training or test")
         if not files:
             raise InputError(f"{run}: has no results (inference/NAME/metrics.json); test it with tools/test_net.py")
         results += [(name, file.parent.name, _metrics(file)) for file in files]

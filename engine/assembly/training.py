@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,12 +191,26 @@ def _run(cfg: CfgNode, state: TrainingState, loader: BatchLoader, schedule: Sche
     clipping = Clipping(cfg.SOLVER.CLIP_GRAD_NORM, cfg.SOLVER.CLIP_GRAD_VALUE)
     advice = "raise SOLVER.ACCUMULATE, turn on SOLVER.AMP, or lower INPUT.MIN_SIZE_TRAIN"
     try:
-        with explaining_out_of_memory(advice):
+        with explaining_out_of_memory(advice), explaining_single_values():
             accumulate = cfg.SOLVER.ACCUMULATE
             loop.run(model, loader, state.optimizer, schedule, precision, state.hooks, start, clipping, accumulate)
     except NonFinite as error:
         path = Path(cfg.OUTPUT_DIR) / f"nonfinite_batch_{distributed.rank()}.pth"
         raise InputError(f"{error}; {save_batches(path, error.batches)}") from error
+
+
+@contextmanager
+def explaining_single_values() -> Iterator[None]:
+    """Turn torch's error for a batch norm that gets one value per channel (no variance) into an InputError."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            "a batch norm got a single value per channel: one image a process whose coarsest map is one cell; raise "
+            "SOLVER.IMS_PER_BATCH or INPUT.MIN_SIZE_TRAIN, or use another norm (MODEL.RESNETS.NORM: FrozenBN or GN)"
+        ) from error
 
 
 def build_writers(cfg: CfgNode, run: Run) -> list[Writer]:

@@ -42,6 +42,8 @@ def test_two_runs_of_other_classes_and_test_sets(tmp_path: Path, capsys: pytest.
 def test_no_results_and_a_file_of_another_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match=r"has no results \(inference/NAME/metrics.json\); test it with"):
         compare(capsys, tmp_path)
+    with pytest.raises(InputError, match=r"nowhere: no such folder; give OUTPUT_DIR"):
+        compare(capsys, tmp_path / "nowhere")
     folder = tmp_path / "inference" / "val"
     folder.mkdir(parents=True)
     for content in ("[]", "{}", '{"bbox": {}, "per_class": {"a": 1}}'):
