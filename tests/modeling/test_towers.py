@@ -175,3 +175,26 @@ def test_a_pyramid_without_the_upper_levels() -> None:
 def test_wrong_values_are_told(keys: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_model(narrow(Path(FILES["ATSS"]), keys), ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradient_of_a_norm_over_levels(layout: torch.memory_format) -> None:
+    """Against the formula written out: torch's own gradient depends on the layout of its input."""
+    norm_layer = nn.BatchNorm2d(4).double().train()
+    shapes = [(2, 4, 4, 5), (2, 4, 2, 3), (2, 4, 1, 1)]
+    maps = [torch.randn(shape, dtype=torch.float64).contiguous(memory_format=layout) for shape in shapes]
+    inputs, plain = ([x.clone().requires_grad_() for x in maps] for _ in range(2))
+    outputs = over_levels(nn.Sequential(norm_layer), inputs)
+
+    cells = torch.cat([x.flatten(2) for x in plain], dim=2)
+    mean, variance = cells.mean((0, 2)), cells.var((0, 2), unbiased=False)
+    weight, shift = (each.view(4, 1, 1) for each in (norm_layer.weight, norm_layer.bias))
+    scale = (variance + norm_layer.eps).rsqrt().view(4, 1, 1)
+    expected = [(x - mean.view(4, 1, 1)) * scale * weight + shift for x in plain]
+    gradients = [torch.randn_like(x) for x in expected]
+    for found, wanted in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    found = torch.autograd.grad(outputs, [*inputs, norm_layer.weight], gradients)
+    wanted = torch.autograd.grad(expected, [*plain, norm_layer.weight], gradients)
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs)

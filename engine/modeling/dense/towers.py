@@ -117,8 +117,10 @@ def over_levels(layers: nn.Sequential, maps: list[Tensor]) -> list[Tensor]:
 
 def _over_joint_cells(layer: nn.Module, maps: list[Tensor]) -> list[Tensor]:
     """A layer that sees cells one by one, on the cells of all levels in one map: (N, C, H_l, W_l) each."""
-    cells = torch.cat([x.permute(0, 2, 3, 1).flatten(1, 2) for x in maps], dim=1)  # (N, sum of H_l W_l, C)
-    outputs = layer(cells.transpose(1, 2)[..., None])  # (N, C, sum of H_l W_l, 1)
+    # Not a transposed view: torch's gradient of a batch norm on a CPU is wrong for a map of width 1 whose cells lie
+    # channel by channel in memory but whose gradient does not (observed with torch 2.14).
+    cells = torch.cat([x.flatten(2) for x in maps], dim=2)  # (N, C, sum of H_l W_l)
+    outputs = layer(cells.contiguous()[..., None])  # (N, C, sum of H_l W_l, 1)
     per_level = outputs[..., 0].split([x.shape[2] * x.shape[3] for x in maps], dim=2)  # (N, C, H_l W_l)
     # Copies in the layout of the inputs: what follows may work in place and wants its memory dense.
     return [torch.empty_like(x).copy_(y.unflatten(2, x.shape[2:])) for x, y in zip(maps, per_level, strict=True)]
