@@ -164,7 +164,7 @@ def test_a_pyramid_without_the_upper_levels() -> None:
             {"MODEL.NECK.ARGS": "{conv: depthwize}"},
             "MODEL.NECK.ARGS.conv: nothing is registered as depthwize.*depthwise",
         ),
-        ({"MODEL.NECK.ARGS": "{num_top: -1}"}, "MODEL.NECK.ARGS.num_top must be 0 or more, got -1"),
+        ({"MODEL.NECK.ARGS": "{num_top: -1}"}, "num_top must be a whole number of at least 0 and at most 10, got -1"),
         (
             {"MODEL.ATSS_ON": "False", "MODEL.DENSE.NAME": "TOOD", "MODEL.DENSE.TOWER_CONV": "depthwise"},
             r"MODEL.DENSE.TOWER_\*: TOOD takes no argument towers; remove these keys",
