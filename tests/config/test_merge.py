@@ -247,7 +247,7 @@ def _at(cfg, key):
         (["X" * 5000 + "=1", "1"], f"{'X' * 117}...: write {'X' * 117}... 1, with a space"),
         (["SEED", "1", "X" * 5000], f"expected KEY VALUE pairs, but {'X' * 117}... has no value"),
         ([3, "1"], "expected a key, got 3"),
-        (["MODEL.ATSS.SCORE", "x" * 5000], f"MODEL.ATSS.SCORE must be one of sqrt, product, got '{'x' * 56}..."),
+        (["MODEL.ATSS.SCORE", "x" * 5000], f"MODEL.ATSS.SCORE must be one of sqrt, product, class, got '{'x' * 56}..."),
         (
             ["DATASETS.CATALOG", "x" * 5000],
             "DATASETS.CATALOG must map names to {img_dir: FOLDER, ann_file: FILE}, got 'x",
