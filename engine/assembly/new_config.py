@@ -21,6 +21,7 @@ from engine.assembly.doctor import check_data
 from engine.assembly.model import build_model
 from engine.assembly.new_settings import (
     LARGE_BASE,
+    PACKAGED_BASE,
     PROBE_BATCH,
     PROBE_SIZE,
     SMALL_BASE,
@@ -120,11 +121,21 @@ def _body(request: Request) -> tuple[str, str, str]:
     device = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no GPU here; write --device cpu")
-    if device == "cpu":
-        return device, SMALL_BASE, "a narrow ATSS R-18 from random weights, small enough for a CPU"
-    if reason := why_not_obtainable(load_config(CONFIGS / LARGE_BASE, []).MODEL.WEIGHT):
-        return device, SMALL_BASE, f"a narrow ATSS R-18 from random weights; those of R-50 cannot be obtained: {reason}"
-    return device, LARGE_BASE, "ATSS R-50 from ImageNet weights, the usual one on a GPU"
+    missing = _why_not_obtainable(LARGE_BASE) if device == "cuda" else ""
+    if device == "cuda" and not missing:
+        return device, LARGE_BASE, "ATSS R-50 from ImageNet weights, the usual one on a GPU"
+    why = f"those of R-50 cannot be obtained: {missing}" if missing else "small enough for a CPU"
+    if advice := _why_not_obtainable(PACKAGED_BASE):
+        return (
+            device,
+            SMALL_BASE,
+            f"a narrow ATSS R-18 from random weights, {why}; ImageNet weights are better: {advice}",
+        )
+    return device, PACKAGED_BASE, f"a narrow ATSS EfficientNet-Lite0 from ImageNet weights, {why}"
+
+
+def _why_not_obtainable(base: str) -> str:
+    return why_not_obtainable(load_config(CONFIGS / base, []).MODEL.WEIGHT)
 
 
 def _base_config(base: str, device: str, declared: Declared, name: str) -> CfgNode:

@@ -25,7 +25,9 @@ from engine.device import num_cpus
 from engine.modeling.anchors import AnchorGenerator
 
 SMALL_BASE, LARGE_BASE = "quickstart/_base_atss_R_18_cpu.yaml", "atss/atss_R_50_FPN_1x.yaml"
-"""In `configs`: a narrow R-18 from random weights, and an R-50 from ImageNet weights."""
+PACKAGED_BASE = "quickstart/_base_atss_Lite0_cpu.yaml"
+"""In `configs`: a narrow R-18 from random weights, an R-50 from ImageNet weights that are downloaded, and a narrow
+EfficientNet-Lite0 from those of a pip package."""
 CPU_MINUTES = 10.0
 PROBE_SIZE, PROBE_BATCH = (256, 320), 4
 """Of the training step that is timed."""
@@ -33,7 +35,7 @@ START_SECONDS = 15
 """For imports, headers of images and the checkpoint."""
 TEST_COST, CANDIDATES_COST = 0.4, 0.02
 """Time of an image in testing relative to training, and seconds for its candidates."""
-MEMORY_PER_PIXEL = {SMALL_BASE: 1500, LARGE_BASE: 4000}
+MEMORY_PER_PIXEL = {SMALL_BASE: 1500, PACKAGED_BASE: 2000, LARGE_BASE: 4000}
 """Bytes of GPU memory that an image takes in training, with half precision."""
 TILE_SIDES = (320, 512), (512, 800)
 """Fewest and most pixels of a tile as the network sees it, on a CPU and on a GPU."""
@@ -69,7 +71,7 @@ class Case:
     """All that is known before the choice.
 
     Attributes:
-        base: `SMALL_BASE` or `LARGE_BASE`.
+        base: `SMALL_BASE`, `PACKAGED_BASE` or `LARGE_BASE`.
         cfg: the base with the data sets.
         dataset: to train on.
         num_val: images to test on.
