@@ -10,6 +10,7 @@ Shapes: N images, C channels, H W.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,9 +80,12 @@ def first_norm(body: nn.Module, images: Tensor) -> FirstNorm | None:
     norms = {module: name for name, module in body.named_modules() if _is_norm(module)}
     reached: list[tuple[nn.Module, Any]] = []
 
+    thread = threading.get_ident()
+
     def stop(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        reached.append((module, inputs[0] if inputs else None))
-        raise _Reached
+        if threading.get_ident() == thread:  # others may share the body, and go on
+            reached.append((module, inputs[0] if inputs else None))
+            raise _Reached
 
     handles = [module.register_forward_pre_hook(stop) for module in norms]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 
 import pytest
 import torch
@@ -172,3 +173,34 @@ def test_a_compiled_program_has_no_check(body: Body) -> None:
     check_first_images(model, model[0], "w.pth", SETTINGS)
     exported = torch.export.export(model, (photographs(1),), strict=False)
     assert sum(node.op == "call_function" and "conv" in str(node.target) for node in exported.graph.nodes) == 1
+
+
+def test_another_thread_that_shares_the_body_goes_on() -> None:
+    """While one thread looks at the first norm, another one passes it."""
+    looking, passed = threading.Event(), threading.Event()
+    looker = threading.get_ident()
+
+    class Gate(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if threading.get_ident() == looker:
+                looking.set()
+                assert passed.wait(20)
+            return x
+
+    norm_layer = nn.BatchNorm2d(3)
+    norm_layer.running_mean += 1
+    body = nn.Sequential(Gate(), norm_layer).eval()
+    images = torch.randn(1, 3, 8, 8)
+    outputs = []
+
+    def use() -> None:
+        looking.wait(20)
+        outputs.append(body(images))
+        passed.set()
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    found = first_norm(body, images)
+    thread.join()
+    assert found is not None and outputs[0].shape == images.shape
+    assert not norm_layer._forward_pre_hooks

@@ -90,7 +90,7 @@ def test_the_phases_differ() -> None:
         ({"initial_share": 1.5}, "initial_share must be at least 0 and at most 1, got 1.5"),
         ({"initial_iterations": -1}, "initial_iterations must be a whole number of at least 0, got -1"),
         ({"topk": 0}, "topk must be a whole number of at least 1, got 0"),
-        ({"num_convs": 0}, "num_convs must be a whole number of at least 1, got 0"),
+        ({"num_convs": 0}, "num_convs must be a whole number of at least 1 and at most 100, got 0"),
         ({"anchor_size": 0}, "anchor_size must be above 0, got 0"),
     ],
 )
