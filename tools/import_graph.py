@@ -24,6 +24,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("visualize", "solver"),
     ("data",),
+    ("runtime",),
     ("modeling",),
     ("evaluation",),
     ("checkpoint",),
@@ -31,7 +32,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("reports", "export"),
     ("training",),
     ("analysis",),
-    ("serve", "runtime"),
+    ("serve",),
     ("assembly",),
 )
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}

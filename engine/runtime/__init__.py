@@ -1,0 +1,1 @@
+"""Detection from an exported file. Nothing here imports torch."""
