@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine.errors import InputError
@@ -12,6 +12,58 @@ CARD_KEY = "engine"
 """Under which the card stands, as JSON, in the metadata of an ONNX file, the rt_info of an OpenVINO model and the extra
 files of the formats of torch."""
 CARD_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """How images become what the network takes.
+
+    Attributes:
+        min_size, max_size: limits of the sides that images are scaled to, as `INPUT.MIN_SIZE_TEST`, `MAX_SIZE_TEST`.
+        channels, value_range, orientation: how files become pixels, see `data.reading.Reading`.
+        box_extent: see `structures.PixelConvention.extent`.
+    """
+
+    min_size: int
+    max_size: int
+    channels: int = 3
+    value_range: tuple[float, float] | None = None
+    orientation: str = "auto"
+    box_extent: float = 0.0
+
+
+@dataclass(frozen=True)
+class FixedShape:
+    """What cannot change between calls; None where it can.
+
+    Attributes:
+        batch_size: N.
+        input_size: (height, width) of the network's input.
+        image_size: (height, width) of all images, which the network then scales itself.
+    """
+
+    batch_size: int | None = None
+    input_size: tuple[int, int] | None = None
+    image_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class TileRule:
+    """How large images are cut, and what becomes of the detections of all tiles; see `data.tiles.Tiling`.
+
+    Attributes:
+        size, overlap: pixels.
+        keep_full: the whole picture is looked at, too.
+        fill: (C,) values around images smaller than a tile.
+        merge: name of the rule, a key of `layers.voting.MERGERS`; `parameters` are its arguments.
+    """
+
+    size: int
+    overlap: int
+    keep_full: bool
+    fill: tuple[float, ...]
+    merge: str
+    parameters: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -26,42 +78,18 @@ class ModelCard:
     Attributes:
         class_names: of labels 0..K-1.
         thresholds: score threshold by class name; `default_threshold` holds for the others.
-        min_size, max_size: limits of the sides that images are scaled to, see `data.sizes.resized_size`.
-        input_size: (height, width) of the network's input where it is fixed.
-        batch_size: N where it is fixed.
-        image_size: (height, width) of the images where the network scales them itself.
-        channels, value_range, orientation: how files become pixels, see `data.reading.Reading`.
-        box_extent: see `structures.PixelConvention.extent`.
-        tiling: {"size", "overlap", "keep_full", "merge": name, "parameters": of the rule, "fill": (C,)}; None for
-            images that are looked at whole.
-        mean, std, to_bgr255: the normalisation that the network holds, for information.
-        architecture, precision: for information.
-        weights_sha256: of the checkpoint that was exported.
-        version: of the engine that wrote the file.
-        measured: figures of the export (AP or agreement, drop), for information.
+        images, shape, tiles: see there; no tiles: images are looked at whole.
+        facts: for people: architecture, precision, mean, std, sha256 of the weights, version of the engine, figures.
+        format: of the card itself.
     """
 
     class_names: tuple[str, ...]
     thresholds: dict[str, float]
     default_threshold: float
-    min_size: int
-    max_size: int
-    input_size: tuple[int, int] | None = None
-    batch_size: int | None = None
-    image_size: tuple[int, int] | None = None
-    channels: int = 3
-    value_range: tuple[float, float] | None = None
-    orientation: str = "auto"
-    box_extent: float = 0.0
-    tiling: dict[str, Any] | None = None
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    to_bgr255: bool = True
-    architecture: str = ""
-    precision: str = "fp32"
-    weights_sha256: str = ""
-    version: str = ""
-    measured: dict[str, float] = field(default_factory=dict)
+    images: ImageRule
+    shape: FixedShape = FixedShape()
+    tiles: TileRule | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
     format: int = CARD_FORMAT
 
     def to_json(self) -> str:
@@ -72,23 +100,26 @@ class ModelCard:
         """The card that `to_json` wrote.
 
         Raises:
-            InputError: naming `source`: it is not one, or one of a newer engine.
+            InputError: naming `source`: it is not one, or one of another version of the engine.
         """
         try:
-            content = json.loads(text)
+            content = _frozen(json.loads(text))
         except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
             raise InputError(f"{source}: its card is not a JSON object; export the model again")
         if content.get("format") != CARD_FORMAT:
             raise InputError(f"{source}: written by another version of the engine; export the model again")
-        known = {each.name for each in fields(cls)}
         try:
-            made = cls(**{key: _frozen(value) for key, value in content.items() if key in known})
-        except TypeError as error:
+            parts = {"images": ImageRule(**content.pop("images")), "shape": FixedShape(**content.pop("shape"))}
+            tiles = content.pop("tiles")
+            return cls(**content, **parts, tiles=tiles and TileRule(**tiles))
+        except (TypeError, KeyError) as error:
             raise InputError(f"{source}: its card is incomplete ({error}); export the model again") from None
-        return made
 
 
 def _frozen(value: Any) -> Any:
+    """JSON lists as tuples, at any depth."""
+    if isinstance(value, dict):
+        return {key: _frozen(each) for key, each in value.items()}
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
