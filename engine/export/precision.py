@@ -5,8 +5,8 @@ from __future__ import annotations
 from engine.errors import InputError
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-COMPUTE = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
-"""Precision -> `ModelCard.compute`. fp16 halves the file; CPUs compute in float32 from it."""
+INFERENCE_PRECISION = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
+"""Precision -> `ModelCard.inference_precision`. fp16 halves the file; CPUs compute in float32 from it."""
 
 INSTEAD = "use --format openvino"
 REFUSED = {

@@ -79,9 +79,9 @@ class ModelCard:
         class_names: of labels 0..K-1.
         thresholds: score threshold by class name; `default_threshold` holds for the others.
         images, shape, tiles: see there; no tiles: images are looked at whole.
-        compute: "f32" or "bf16", in which OpenVINO is told to compute what is not int8 (its property
-            `hint::inference_precision`); untold, it takes bf16 wherever the processor has it.
         facts: for people: architecture, precision, mean, std, sha256 of the weights, version of the engine, figures.
+        inference_precision: what OpenVINO computes in: f32, bf16 or f16. By itself it would take bf16 for a float32
+            model where the CPU has it.
         format: of the card itself.
     """
 
@@ -91,8 +91,8 @@ class ModelCard:
     images: ImageRule
     shape: FixedShape = FixedShape()
     tiles: TileRule | None = None
-    compute: str = "f32"
     facts: dict[str, Any] = field(default_factory=dict)
+    inference_precision: str = "f32"
     format: int = CARD_FORMAT
 
     def to_json(self) -> str:
