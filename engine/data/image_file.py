@@ -78,12 +78,28 @@ def read_image(
     Raises:
         InputError: the file is missing, empty, truncated, not an image, or has other channels.
     """
-    samples = read_samples(path, expected_size, reading)
+    return decoded_image(_read_bytes(path), path, expected_size, reading)
+
+
+def decoded_image(
+    data: bytes,
+    name: str | Path = "the encoded image",
+    expected_size: tuple[int, int] | None = None,
+    reading: Reading = DEFAULT,
+) -> np.ndarray:
+    """As `read_image`, of the content of a file, checked in the same ways; `name` stands for its path in messages.
+
+    Example:
+        >>> data = cv2.imencode(".png", np.zeros((2, 3), np.uint8))[1].tobytes()
+        >>> decoded_image(data).shape
+        (2, 3, 3)
+    """
+    samples = _decoded_samples(data, name, expected_size, reading)
     if samples.dtype.kind == "f" and (num_nan := int(np.isnan(samples).sum())):
         if num_nan == samples.size:
-            raise InputError(f"{path}: all its samples are NaN; replace the file")
-        _report(f"{path}: {num_nan} samples are NaN and count as the lowest value")
-    return as_pixels(samples, reading, path)
+            raise InputError(f"{name}: all its samples are NaN; replace the file")
+        report_damage(f"{name}: {num_nan} samples are NaN and count as the lowest value")
+    return as_pixels(samples, reading, name)
 
 
 def as_pixels(samples: np.ndarray, reading: Reading = DEFAULT, name: str | Path = "an array") -> np.ndarray:
@@ -104,7 +120,7 @@ def _scaled(samples: np.ndarray, reading: Reading, name: str | Path) -> np.ndarr
     pixels = scaled(samples, given or measured_range([samples]) or (0.0, 1.0))
     if given and np.ptp(pixels) < _FEW_LEVELS and (own := measured_range([samples])):
         words = f"become almost one level in the range {shown_range(given)} (INPUT.VALUE_RANGE)"
-        _report(f"{name}: its values {shown_range(own)} {words}")
+        report_damage(f"{name}: its values {shown_range(own)} {words}")
     return pixels
 
 
@@ -118,7 +134,14 @@ def read_samples(
     path: str | Path, expected_size: tuple[int, int] | None = None, reading: Reading = DEFAULT
 ) -> np.ndarray:
     """As `read_image`, with the samples as stored: (H, W) or (H, W, C) of any type; uint8 for 3 channels is BGR."""
-    data = _read_bytes(path)
+    return _decoded_samples(_read_bytes(path), path, expected_size, reading)
+
+
+def _decoded_samples(
+    data: bytes, path: str | Path, expected_size: tuple[int, int] | None, reading: Reading
+) -> np.ndarray:
+    if not data:
+        raise InputError(f"{path}: the image file is empty (zero bytes); replace it")
     header = _header_of(path, io.BytesIO(data))
     orientation = 1
     if header is not None:
@@ -138,7 +161,7 @@ def read_samples(
     if header is not None and samples.shape[:2] != header.size:
         raise InputError(f"{path}: damaged: its header says another size than its pixels have; replace the file")
     if messages:
-        _report(f"{path}: damaged ({'; '.join(messages)}); the image is used as decoded")
+        report_damage(f"{path}: damaged ({'; '.join(messages)}); the image is used as decoded")
     return turned(samples, orientation)
 
 
@@ -243,7 +266,8 @@ def collected_damage() -> Iterator[list[str]]:
         _collected.reset(token)
 
 
-def _report(line: str) -> None:
+def report_damage(line: str) -> None:
+    """A line for `collected_damage`; without it, a warning."""
     collected = _collected.get()
     if collected is None:
         logger.warning("%s", line)
@@ -263,12 +287,9 @@ def _say_ranges_differ() -> None:
 def _read_bytes(path: str | Path) -> bytes:
     _check_regular(path)
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise _unreadable(path, error) from error
-    if not data:
-        raise InputError(f"{path}: the image file is empty (zero bytes); replace it")
-    return data
 
 
 def _check_regular(path: str | Path) -> None:

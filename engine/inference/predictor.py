@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.data.image_file import as_pixels, is_image, read_image
+from engine.data.any_image import any_image
 from engine.data.reading import DEFAULT, Reading
 from engine.data.transforms import Transform
 from engine.device import explaining_out_of_memory
 from engine.structures import CONTINUOUS, Detections, ImageBatch, PixelConvention
 
-Image = np.ndarray | str | Path
+Image = Any
+"""Whatever `engine.data.any_image.any_image` takes."""
 LESS_MEMORY = "lower TEST.IMS_PER_BATCH or INPUT.MIN_SIZE_TEST, or set MODEL.DEVICE cpu"
 
 
@@ -55,53 +56,46 @@ class ImagePredictor:
         thresholds = thresholds or {}
         self.thresholds = torch.tensor([thresholds.get(name, default_threshold) for name in self.class_names])
 
-    def __call__(self, image: Image | Sequence[Image]) -> Detections | list[Detections]:
+    def __call__(self, image: Image | Sequence[Image], color: str = "bgr") -> Detections | list[Detections]:
         """Detections in the coordinates of the image given, highest score first; a list for a list.
 
         Images of a list that have the same size after the transform go through the model together, at most `batch_size`
         at once. Others do not, since padding changes what a model finds.
 
         Args:
-            image: BGR (H, W, C) or grey (H, W), uint8 or of another real type, which the range of values brings to
-                0..255; a path; or a list of either.
+            image: an array, (H, W, C) or grey (H, W), uint8 or of another real type, which the range of values brings
+                to 0..255; a path; the bytes of an image file; a tensor (C, H, W); an image of Pillow; a list of these.
+            color: the order of the channels of arrays and tensors, "bgr" or "rgb".
 
         Raises:
             InputError: a file cannot be read.
-            ValueError: an array has another shape or type.
+            ValueError: it is no image.
         """
         if not isinstance(image, (list, tuple)):
-            return self([image])[0]
+            return self([image], color)[0]
         found: list[Detections] = []
         for start in range(0, len(image), self.batch_size):  # so that a long list is not held in memory
-            prepared = [self.prepare(each) for each in image[start : start + self.batch_size]]
+            prepared = [self.prepare(each, color) for each in image[start : start + self.batch_size]]
             raw = self.run([tensor for tensor, _ in prepared])
             found += [self.finish(each, size) for each, (_, size) in zip(raw, prepared, strict=True)]
         return found
 
-    def prepare(self, image: Image) -> tuple[Tensor, tuple[int, int]]:
+    def prepare(self, image: Image, color: str = "bgr") -> tuple[Tensor, tuple[int, int]]:
         """What the model sees of an image, (C, H', W'), and the (height, width) of the image itself."""
-        pixels = self.pixels(image)
-        tensor, _ = self.transform(pixels)
-        return tensor, pixels.shape[:2]
+        pixels = self.pixels(image, color)
+        return self.network_input(pixels), pixels.shape[:2]
 
-    def pixels(self, image: Image) -> np.ndarray:
-        """The image as pixels (H, W, C), uint8 or float32 in 0..255; see `engine.data.image_file.read_image`."""
-        if isinstance(image, (str, Path)):
-            return read_image(Path(image), reading=self.reading)
-        if isinstance(image, np.ndarray) and is_image(image, self.reading.channels):
-            return as_pixels(image, self.reading)
-        raise ValueError(
-            f"an image must be a path, or a BGR uint8 (uint16, float) array of shape {self._shapes()}, not empty"
-        )
+    def pixels(self, image: Image, color: str = "bgr") -> np.ndarray:
+        """The image as pixels (H, W, C), uint8 or float32 in 0..255; see `engine.data.any_image.any_image`."""
+        return any_image(image, self.reading, color)
 
-    def _shapes(self) -> str:
-        channels = self.reading.channels
-        return "(H, W, 3) or (H, W)" if channels in (1, 3) else f"(H, W, {channels})"
+    def network_input(self, pixels: np.ndarray) -> Tensor:
+        """What the model sees of what `pixels` returned, (C, H', W')."""
+        return self.transform(pixels)[0]
 
     def detect(self, pixels: np.ndarray) -> Detections:
         """Detections in what `pixels` returned, so that a file is not read twice to be drawn."""
-        tensor, _ = self.transform(pixels)
-        return self.finish(self.run([tensor])[0], pixels.shape[:2])
+        return self.finish(self.run([self.network_input(pixels)])[0], pixels.shape[:2])
 
     @torch.inference_mode()
     def run(self, tensors: Sequence[Tensor]) -> list[Detections]:
