@@ -1,5 +1,7 @@
 """Set-up of the package; the metadata stands in pyproject.toml.
 
+The scripts and configurations beside `engine/` are installed inside it, where `engine/shipped.py` finds them.
+
 Every `engine/**/*.pyx` becomes an extension that is built where a C compiler is found. Each one has
 a Python fallback, so an install without a compiler only prints a warning.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 
@@ -40,4 +42,11 @@ def optional_extensions() -> list[Extension]:
         return []
 
 
-setup(ext_modules=optional_extensions(), cmdclass={"build_ext": OptionalBuildExt})
+SHIPPED = {f"engine._shipped.{folder}": folder for folder in ("configs", "datasets", "demo", "tools")}
+
+setup(
+    packages=[*find_packages(include=["engine", "engine.*"]), *SHIPPED],
+    package_dir=SHIPPED,
+    ext_modules=optional_extensions(),
+    cmdclass={"build_ext": OptionalBuildExt},
+)

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import InputError, printable, run_tool
 from engine.files import user_path
+from engine.shipped import command_line
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -77,7 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(printable(f"{each.severity}:{where} {each.message} ({each.code})"))
     print(f"\nwritten: {output}, with the reason beside each value\ntrain and test with\n\n    {written.command}\n")
     if written.has_errors:
-        print(f"before that, correct the errors; python tools/check_dataset.py --config-file {output} says how\n")
+        check = command_line("tools/check_dataset.py", "check")
+        print(f"before that, correct the errors; {check} --config-file {output} says how\n")
     return int(written.has_errors)
 
 

@@ -41,8 +41,8 @@ from engine.data.formats.find_sets import find_sets
 from engine.device import num_cpus
 from engine.errors import InputError, listed
 from engine.files import expanded, removed_on_failure, write_text
+from engine.shipped import command_line, shipped
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FEW = 10
 """Boxes from which a class can be learnt, barely."""
 MOST_SECONDS_OF_LOOKING = 20
@@ -101,7 +101,7 @@ def _written(request: Request, name: str, declared: Declared) -> tuple[Case, lis
     case = Case(request, base, cfg, dataset, facts, pixel_facts(dataset), num_val, step)
     settings = [*_data_settings(cfg, declared, name), *choose_settings(case)]
     settings.append(Setting("OUTPUT_DIR", f"outputs/{name}"))
-    command = f"python tools/train_net.py --config-file {shlex.quote(str(request.output))}"
+    command = f"{command_line('tools/train_net.py', 'train')} --config-file {shlex.quote(str(request.output))}"
     head = [*_summary(case), "Train and test with", f"    {command}"]
     first = Setting("_BASE_", _base_path(base, request.output), why_base)
     write_text(request.output, commented_yaml(head, first, settings))
@@ -109,11 +109,11 @@ def _written(request: Request, name: str, declared: Declared) -> tuple[Case, lis
 
 
 def _base_path(base: str, output: Path) -> str:
-    """Relative within the repository, so that it can be moved; else absolute."""
-    path, folder = CONFIGS / base, output.absolute().parent
-    if CONFIGS.parent in (folder, *folder.parents):
-        return Path(os.path.relpath(path, folder)).as_posix()
-    return path.as_posix()
+    """Relative within the repository, so that it can be moved; else the name among the packaged configurations."""
+    configs, folder = shipped("configs"), output.absolute().parent
+    if configs.parent in (folder, *folder.parents):
+        return Path(os.path.relpath(configs / base, folder)).as_posix()
+    return base
 
 
 def _body(request: Request) -> tuple[str, str, str]:
@@ -135,12 +135,12 @@ def _body(request: Request) -> tuple[str, str, str]:
 
 
 def _why_not_obtainable(base: str) -> str:
-    return why_not_obtainable(load_config(CONFIGS / base, []).MODEL.WEIGHT)
+    return why_not_obtainable(load_config(shipped("configs") / base, []).MODEL.WEIGHT)
 
 
 def _base_config(base: str, device: str, declared: Declared, name: str) -> CfgNode:
     """The base on `device` with the data sets. A background among the classes is dropped."""
-    cfg = load_config(CONFIGS / base, ["MODEL.DEVICE", device, "MODEL.ATSS.NUM_CLASSES", 0])
+    cfg = load_config(shipped("configs") / base, ["MODEL.DEVICE", device, "MODEL.ATSS.NUM_CLASSES", 0])
     cfg.defrost()
     cfg.merge_from_other_cfg({"DATASETS": {"CATALOG": _catalog(declared, name), "TRAIN": (f"{name}_{TRAIN}",)}})
     cfg.DATASETS.DROP_BACKGROUND = bool(background_rows(build_dataset(cfg, f"{name}_{TRAIN}").annotations, []))

@@ -18,6 +18,7 @@ import yaml
 from engine.config.coerce import UNCLEAR, Unclear, literal
 from engine.errors import InputError
 from engine.files import expanded
+from engine.shipped import shipped, shipped_config
 from engine.spelling import nearest_words
 
 BASE_KEY = "_BASE_"
@@ -107,18 +108,24 @@ class YamlFile:
 def read_chain(path: str) -> list[YamlFile]:
     """A file preceded by the files that it inherits from through `_BASE_`, the most basic one first.
 
+    A relative name of a file that does not exist, of the first one (relative to the working folder) or of a base
+    (relative to the file that names it), is looked up in the packaged configurations.
+
     Raises:
         InputError: a file is missing, is not YAML, holds a tag, or inherits from itself.
     """
     chain: list[YamlFile] = []
-    path, named_at = expanded(path), ""
+    name = path = expanded(path)
+    named_at = ""
     while True:
+        if not os.path.lexists(path) and os.path.isfile(packaged := shipped_config(name)):
+            path = packaged
         real = [os.path.realpath(file.path) for file in chain]
         if os.path.realpath(path) in real:
             start = real.index(os.path.realpath(path))
             circle = " -> ".join([*(file.path for file in chain[start:]), path])
             raise InputError(f"{named_at}leads back to itself: {circle}")
-        file = _read(path, named_at)
+        file = _read(path, named_at, name)
         chain.append(file)
         base = next((entry for entry in file.entries if entry.name == BASE_KEY), None)
         if base is None:
@@ -129,7 +136,8 @@ def read_chain(path: str) -> list[YamlFile]:
         named_at = f"{base.where}: {BASE_KEY} "
         folder = os.path.dirname(path)
         try:
-            path = os.path.normpath(os.path.join(folder, expanded(base.value)))
+            name = expanded(base.value)
+            path = os.path.normpath(os.path.join(folder, name))
         except InputError as error:
             raise InputError(f"{named_at}{error}") from None
 
@@ -153,8 +161,8 @@ def collection(value: Any) -> Any:
     return list(parsed) if isinstance(parsed, PlacedList) else parsed
 
 
-def _read(path: str, named_at: str) -> YamlFile:
-    text = _text(path, named_at)
+def _read(path: str, named_at: str, name: str) -> YamlFile:
+    text = _text(path, named_at, name)
     file = YamlFile(path)
     try:
         loader = _Loader(text)
@@ -179,7 +187,7 @@ def _read(path: str, named_at: str) -> YamlFile:
     return file
 
 
-def _text(path: str, named_at: str) -> str:
+def _text(path: str, named_at: str, name: str) -> str:
     if path.endswith((".py", ".pyc")):
         raise InputError(
             f"{named_at}{path}: Python configurations are refused, since reading one runs it; "
@@ -193,14 +201,27 @@ def _text(path: str, named_at: str) -> str:
         with open(path, encoding="utf-8") as file:
             return file.read()
     except FileNotFoundError:
-        raise InputError(f"{named_at}{path}: no such file{_nearest_file(path)}") from None
+        raise InputError(f"{named_at}{_missing(path, name)}") from None
     except UnicodeDecodeError:
         raise InputError(f"{named_at}{path}: not a text file in UTF-8") from None
     except OSError as error:
         raise InputError(f"{named_at}{path}: cannot be read: {error.strerror}") from None
 
 
+def _missing(path: str, name: str) -> str:
+    """What to say of a file that is neither at `path` nor, under the name that was written, among the packaged ones."""
+    packaged, configs = shipped_config(name), str(shipped("configs"))
+    nearest = _nearest_file(path)
+    if packaged and not nearest:
+        prefix = os.path.join(configs, "configs", "")  # a path in a checkout, as the documents write them
+        nearest = _nearest_file(os.path.join(configs, packaged.removeprefix(prefix)))
+        nearest = os.path.relpath(nearest, configs) if nearest.startswith(configs) and nearest != packaged else ""
+    also = f", nor in {configs}" if packaged else ""
+    return f"{path}: no such file{also}{f'; did you mean {nearest}?' if nearest else ''}"
+
+
 def _nearest_file(path: str) -> str:
+    """The YAML file or folder that is called most like a missing one, where the folders above it exist; "" for none."""
     folder, name = os.path.split(path)
     while folder and not os.path.isdir(folder):
         folder, name = os.path.split(folder)
@@ -210,7 +231,7 @@ def _nearest_file(path: str) -> str:
         if each.endswith((".yaml", ".yml")) or os.path.isdir(os.path.join(folder, each))
     }
     nearest = nearest_words(os.path.splitext(name)[0], stems)
-    return f"; did you mean {os.path.join(folder, stems[nearest[0]])}?" if nearest else ""
+    return os.path.join(folder, stems[nearest[0]]) if nearest else ""
 
 
 def _duplicates(node: yaml.Node, seen: set[yaml.Node]) -> Iterator[str]:

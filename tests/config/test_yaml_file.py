@@ -9,7 +9,9 @@ import pytest
 from engine.config import load_config
 from engine.config.yaml_file import read_chain
 from engine.errors import InputError
+from engine.shipped import shipped
 
+CONFIGS = shipped("configs")
 SYNTAX = {
     "tab": ("SOLVER:\n\tGAMMA: 1\n", "7: a tab character; indent with spaces"),
     "open list": (
@@ -41,7 +43,7 @@ SYNTAX = {
     "character": ("OUTPUT_DIR: \x00\n", "6: a character that is not text; remove it"),
     "no path to inherit": ("_BASE_: [a, b]\n", "6: _BASE_ must be the path of one YAML file"),
     "itself": ("_BASE_: my.yaml\n", "6: _BASE_ leads back to itself: my.yaml -> my.yaml"),
-    "no base": ("_BASE_: mine.yaml\n", "6: _BASE_ mine.yaml: no such file"),
+    "no base": ("_BASE_: mine.yaml\n", f"6: _BASE_ mine.yaml: no such file, nor in {CONFIGS}"),
     "python base": (
         "_BASE_: base.py\n",
         "6: _BASE_ base.py: Python configurations are refused, since reading one runs it; "
@@ -89,14 +91,16 @@ def test_missing_file_names_the_nearest(write_config):
     write_config(name="atss_R_50_FPN_1x.yaml")
     with pytest.raises(InputError) as caught:
         load_config("atss_R50_FPN_1x.yml")
-    assert str(caught.value) == ("atss_R50_FPN_1x.yml: no such file; did you mean atss_R_50_FPN_1x.yaml?")
+    assert str(caught.value) == (
+        f"atss_R50_FPN_1x.yml: no such file, nor in {CONFIGS}; did you mean atss_R_50_FPN_1x.yaml?"
+    )
 
 
 def test_missing_folder_names_the_nearest(write_config):
     Path("configs").mkdir()
     with pytest.raises(InputError) as caught:
         load_config("config/my.yaml")
-    assert str(caught.value) == "config/my.yaml: no such file; did you mean configs?"
+    assert str(caught.value) == f"config/my.yaml: no such file, nor in {CONFIGS}; did you mean configs?"
 
 
 def test_folder_and_binary_file_are_no_configurations(write_config):
@@ -177,3 +181,58 @@ def test_a_pipe_on_the_command_line(tmp_path: Path) -> None:
     (file,) = read_chain(f"/dev/fd/{reader}")
     assert file.entries[0].value == 5
     os.close(reader)
+
+
+@pytest.fixture
+def packaged(tmp_path, monkeypatch):
+    """Writes configurations of the package, which lies apart from the working folder."""
+    monkeypatch.setattr("engine.shipped._INSTALLED", tmp_path / "site-packages")
+    folder = tmp_path / "site-packages" / "configs" / "parts"
+    folder.mkdir(parents=True)
+    (folder / "base.yaml").write_text("SEED: 7\n")
+    (folder / "next.yaml").write_text("_BASE_: base.yaml\n")
+    return folder.parent
+
+
+def seed(path: str) -> int:
+    return next(entry.value for file in read_chain(path) for entry in file.entries)
+
+
+@pytest.mark.parametrize("base", ["parts/base.yaml", "./parts/base.yaml", "parts/next.yaml", "a/../parts/base.yaml"])
+def test_a_base_is_looked_up_in_the_package(write_config, packaged, base):
+    Path("far").mkdir()
+    assert seed(write_config(f"_BASE_: {base}\n", head="", name="far/my.yaml")) == 7
+    assert seed(base) == 7
+
+
+def test_a_file_goes_before_one_of_the_package(write_config, packaged):
+    Path("parts").mkdir()
+    write_config("SEED: 1\n", head="", name="parts/base.yaml")
+    assert seed(write_config("_BASE_: parts/base.yaml\n", head="")) == 1
+    assert seed("parts/base.yaml") == 1
+    assert seed("parts/next.yaml") == 7  # its base stands beside it
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("parts/bas.yaml", "parts/bas.yaml: no such file, nor in {}; did you mean parts/base.yaml?"),
+        ("part/base.yaml", "part/base.yaml: no such file, nor in {}; did you mean parts?"),
+        ("configs/parts/base.yaml", "configs/parts/base.yaml: no such file, nor in {}; did you mean parts/base.yaml?"),
+        ("parts", "parts: no such file, nor in {}"),
+        ("nothing/at/all.yaml", "nothing/at/all.yaml: no such file, nor in {}"),
+        ("parts/../../configs/parts/base.yaml", "../configs/parts/base.yaml: no such file"),
+        ("../configs/parts/base.yaml", "../configs/parts/base.yaml: no such file"),
+        ("/parts/base.yaml", "/parts/base.yaml: no such file"),
+    ],
+)
+def test_a_missing_file_names_both_places(answer, packaged, name, expected):
+    assert answer(f"_BASE_: {name}\n", head="").startswith(f"my.yaml:1: _BASE_ {expected.format(packaged)}")
+    if not os.path.isabs(name):
+        assert (f"nor in {packaged}" in answer(f"_BASE_: {name}\n", head="")) == ("nor in" in expected)
+
+
+def test_a_broken_link_is_no_reason_to_look_elsewhere(answer, packaged):
+    Path("parts").mkdir()
+    Path("parts/base.yaml").symlink_to("nowhere")
+    assert answer("_BASE_: parts/base.yaml\n", head="").startswith("my.yaml:1: _BASE_ parts/base.yaml: no such file")
