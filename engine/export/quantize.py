@@ -48,7 +48,9 @@ def quantize_onnx(model: onnx.ModelProto, samples: Sequence[Sample], kept: Seque
 
 def _quantized(model: Network, graph: OperatorGraph, samples: Sequence[Sample], kept: Sequence[str]) -> Network:
     if unknown := unknown_modules(kept, graph.weights):
-        raise InputError(f"no layer of the model is in {listed(unknown)}; name modules such as rpn.head or backbone.fpn")
+        raise InputError(
+            f"no layer of the model is in {listed(unknown)}; name modules such as rpn.head or backbone.fpn"
+        )
     nncf = _import_nncf()
     # Some shape arithmetic, which NNCF leaves out by itself, is unknown to it: hence no validation of the names.
     ignored = nncf.IgnoredScope(names=sorted(float_operators(graph, kept)), validate=False)
