@@ -120,7 +120,7 @@ class DistributionCoder:
 
     def means(self, codes: Tensor) -> Tensor:
         """Distances (P, 4) in units, each in [0, limit]."""
-        shares = codes.reshape(len(codes), 4, self.num_bins).softmax(dim=-1)
+        shares = codes.reshape(codes.shape[0], 4, self.num_bins).softmax(dim=-1)
         # No matrix product, which autocast would round to bfloat16.
         return (shares * torch.arange(self.num_bins, device=codes.device, dtype=codes.dtype)).sum(dim=-1)
 

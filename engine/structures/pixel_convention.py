@@ -43,18 +43,20 @@ class PixelConvention:
         """Cells are as many pixels apart as the padded image has for each (torchvision), instead of a fixed stride."""
         return self.anchor_rule == "torchvision"
 
-    def clip(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    def clip(self, boxes: Tensor, size: tuple[int, int] | tuple[Tensor, Tensor]) -> Tensor:
         """Boxes (N, 4) limited to an image of `size` (height, width); an inclusive one keeps at least one pixel.
+
+        Height and width may be tensors that broadcast with the rows of boxes (..., 4), for images of several sizes.
 
         Example:
             >>> CONTINUOUS.clip(torch.tensor([[-3.0, 2.0, 5.0, 40.0]]), (10, 20)).tolist()
             [[0.0, 2.0, 5.0, 10.0]]
         """
         height, width = size
-        x1 = boxes[..., 0].clamp(0, width - self.extent)
-        y1 = boxes[..., 1].clamp(0, height - self.extent)
-        x2 = boxes[..., 2].clamp(self.extent, width)
-        y2 = boxes[..., 3].clamp(self.extent, height)
+        x1 = boxes[..., 0].clamp(min=0).clamp(max=width - self.extent)
+        y1 = boxes[..., 1].clamp(min=0).clamp(max=height - self.extent)
+        x2 = boxes[..., 2].clamp(min=self.extent).clamp(max=width)
+        y2 = boxes[..., 3].clamp(min=self.extent).clamp(max=height)
         return torch.stack([x1, y1, x2, y2], dim=-1)
 
     def scale(self, boxes: Tensor, ratio_xy: tuple[float, float]) -> Tensor:

@@ -81,7 +81,7 @@ class Normalize:
     def write(self, place: Tensor, image: Tensor) -> None:
         """Write the normalised image to `place`, float32 (C, H, W) of any strides."""
         planes = planes_of(image)
-        for channel, index in zip(place, self._order(len(planes)), strict=True):
+        for channel, index in zip(place, self.channel_order(len(planes)), strict=True):
             channel.copy_(planes[index])
         if not self.to_bgr255:
             place /= 255.0
@@ -92,9 +92,9 @@ class Normalize:
     def undo(self, pixels: Tensor) -> Tensor:
         """The image in 0..255 of a normalised one, as float32; `pixels` of it are the same again but for rounding."""
         image = pixels * self.std.to(pixels.device) + self.mean.to(pixels.device)
-        return image if self.to_bgr255 else (image * 255.0)[self._order(len(image))]
+        return image if self.to_bgr255 else (image * 255.0)[self.channel_order(len(image))]
 
-    def _order(self, num_channels: int) -> list[int]:
+    def channel_order(self, num_channels: int) -> list[int]:
         """Which channel of the image stands at each place of the output, and the other way round."""
         swapped = not self.to_bgr255 and num_channels in (3, 4)
         return [2, 1, 0, 3][:num_channels] if swapped else list(range(num_channels))

@@ -129,8 +129,8 @@ class TOODHead(nn.Module):
             cls = self.cls_logits(self.cls_decomp(layers, pooled)).float()
             reg = scale_codes(self.bbox_pred(self.reg_decomp(layers, pooled)).float(), scale, self.is_exponential)
             logits.append(flatten(logit_of_mean(cls, self.cls_prob(layers).float()), self.num_classes))
-            own = self.coder.decode(flatten(reg, 4).flatten(0, 1), level.repeat(len(reg), 1))  # (N HW, 4)
-            own = own.view(len(reg), *reg.shape[2:], 4).permute(0, 3, 1, 2)  # (N, 4, H, W)
+            own = self.coder.decode(flatten(reg, 4).flatten(0, 1), level.repeat(reg.shape[0], 1))  # (N HW, 4)
+            own = own.view(reg.shape[0], *reg.shape[2:], 4).permute(0, 3, 1, 2)  # (N, 4, H, W)
             boxes.append(flatten(sample_boxes(own, self.reg_offset(layers).float()), 4))
         return HeadOutputs(torch.cat(logits, 1), torch.cat(boxes, 1))
 

@@ -148,4 +148,4 @@ def init_head(head: nn.Module, prior: float) -> None:
 
 def flatten(x: Tensor, per_anchor: int) -> Tensor:
     """(N, A*per_anchor, H, W) -> (N, HWA, per_anchor), channels anchor-major."""
-    return x.permute(0, 2, 3, 1).reshape(len(x), -1, per_anchor)
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, per_anchor)  # len(x) would fix N in an exported graph
