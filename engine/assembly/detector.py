@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from yacs.config import CfgNode
 
 from engine.assembly.convention import build_convention
 from engine.assembly.data import build_test_transform, test_batch_size
-from engine.assembly.device import build_device, warn_without_gpu
+from engine.assembly.device import build_device, named_devices, warn_without_gpu
 from engine.assembly.model import build_model, num_classes
 from engine.assembly.process import prepare
 from engine.assembly.tiling import build_fill, build_tile_merge, build_tiling, is_tiled
@@ -25,6 +27,7 @@ from engine.device import explaining_out_of_memory
 from engine.errors import InputError
 from engine.inference.augment import AugmentedDetector, View, unmerged
 from engine.inference.predictor import LESS_MEMORY, ImagePredictor
+from engine.inference.replicas import Replicas
 from engine.inference.tiled import TiledDetector
 from engine.layers.voting import MERGERS, Merged
 from engine.log import get_logger
@@ -157,27 +160,42 @@ class Predictor(ImagePredictor):
         config: a path of a YAML file, or a configuration.
         weights: any value that `MODEL.WEIGHT` takes.
         threshold: one score threshold for all classes instead of the stored ones.
+        devices: names such as "cuda:0" and "cuda:1", each of which gets a copy of the model, instead of `MODEL.DEVICE`.
+            The batches of a list, of `predict_iter` and of an `AsyncPredictor` are spread between them.
 
     Raises:
-        InputError: the configuration, the weights or the threshold cannot be used.
+        InputError: the configuration, the weights, the threshold or a device cannot be used.
 
     Attributes:
         class_names: names of labels 0..K-1 ("class 1", ... if the checkpoint has none).
         stored_thresholds: score threshold by class name, for the classes that have one in the checkpoint.
     """
 
-    def __init__(self, config: CfgNode | str | Path, weights: str | Path, threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        config: CfgNode | str | Path,
+        weights: str | Path,
+        threshold: float | None = None,
+        devices: Sequence[str] | None = None,
+    ) -> None:
         if threshold is not None and not 0 <= threshold <= 1:
             raise InputError(f"the score threshold must be between 0 and 1, not {threshold}")
         cfg = config.clone() if isinstance(config, CfgNode) else load_config(config)
+        copies_on = [] if devices is None else named_devices(devices)
+        if copies_on:
+            cfg.defrost()
+            cfg.MODEL.DEVICE = str(copies_on[0])
+            cfg.freeze()
         warn_without_gpu(cfg)
         import_modules(cfg.IMPORTS)  # the weights may be of a format of the user's own
         file = read_weights(str(weights))
         follow_conventions(cfg, file)
         self.stored_thresholds = usable_thresholds(file.thresholds)
+        model, transform = build_detector(cfg, _load_trained(cfg, file))
         super().__init__(
-            *build_detector(cfg, _load_trained(cfg, file)),
-            build_device(cfg),
+            Replicas(model, copies_on) if len(copies_on) > 1 else model,
+            transform,
+            torch.device("cpu") if len(copies_on) > 1 else build_device(cfg),  # where batches come together
             file.class_names or [f"class {k + 1}" for k in range(num_classes(cfg))],
             self.stored_thresholds if threshold is None else {},
             DEFAULT_THRESHOLD if threshold is None else threshold,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import torch
 from yacs.config import CfgNode
 
 from engine import distributed
-from engine.errors import InputError
+from engine.errors import InputError, shown
 from engine.log import get_logger
 
 
@@ -29,6 +32,23 @@ def build_device(cfg: CfgNode) -> torch.device:
             f"MODEL.DEVICE is {device}, but this machine has {count} GPU(s): write cuda:{count - 1} or less"
         )
     return device
+
+
+def named_devices(names: Sequence[str]) -> list[torch.device]:
+    """The devices of these names; unlike `MODEL.DEVICE`, one that is not there is never replaced by the CPU.
+
+    Raises:
+        InputError: there is no name, or this machine has no such device.
+    """
+    if isinstance(names, str) or not names:
+        raise InputError(f'devices must be a list of names, such as ["cuda:0", "cuda:1"], not {shown(names)}')
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+            raise InputError(f"devices: {shown(name)} must be cuda, cuda:N or cpu")
+        if name != "cpu" and int(name.partition(":")[2] or 0) >= count:
+            raise InputError(f"devices: there is no {name}, this machine has {count} GPU(s); name those that it has")
+    return [torch.device(name) for name in names]
 
 
 def warn_without_gpu(cfg: CfgNode) -> None:

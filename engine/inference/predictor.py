@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from engine.data.any_image import any_image
 from engine.data.reading import DEFAULT, Reading
 from engine.data.transforms import Transform
 from engine.device import explaining_out_of_memory
+from engine.inference.stream import predict_iter
 from engine.structures import CONTINUOUS, Detections, ImageBatch, PixelConvention
 
 Image = Any
@@ -73,12 +76,41 @@ class ImagePredictor:
         """
         if not isinstance(image, (list, tuple)):
             return self([image], color)[0]
-        found: list[Detections] = []
-        for start in range(0, len(image), self.batch_size):  # so that a long list is not held in memory
-            prepared = [self.prepare(each, color) for each in image[start : start + self.batch_size]]
-            raw = self.run([tensor for tensor, _ in prepared])
-            found += [self.finish(each, size) for each, (_, size) in zip(raw, prepared, strict=True)]
-        return found
+        # So that a long list is not held in memory.
+        windows = [image[start : start + self.batch_size] for start in range(0, len(image), self.batch_size)]
+        detect = partial(self._detect_in, color=color)
+        if self.num_copies == 1 or len(windows) == 1:
+            return [found for window in windows for found in detect(window)]
+        with ThreadPoolExecutor(self.num_copies) as threads:
+            return [found for each in threads.map(detect, windows) for found in each]
+
+    def _detect_in(self, images: Sequence[Image], color: str) -> list[Detections]:
+        prepared = [self.prepare(each, color) for each in images]
+        raw = self.run([tensor for tensor, _ in prepared])
+        return [self.finish(each, size) for each, (_, size) in zip(raw, prepared, strict=True)]
+
+    def predict_iter(
+        self,
+        images: Iterable[Image],
+        batch_size: int | None = None,
+        workers: int = 2,
+        on_error: Literal["raise", "yield"] = "raise",
+        color: str = "bgr",
+    ) -> Iterator[Detections | Exception]:
+        """The detections of each image of any iterable, in order, read and looked at meanwhile.
+
+        See `inference.stream.predict_iter` for the arguments; `inference.stream.detect_stream` also gives the pixels.
+
+        Example:
+            for path, found in zip(paths, predictor.predict_iter(paths)):
+                print(path, len(found))
+        """
+        return predict_iter(self, images, batch_size, workers, on_error, color)
+
+    @property
+    def num_copies(self) -> int:
+        """How many threads may run the network to advantage: the copies of the model, see `inference.replicas`."""
+        return getattr(self.model, "num_copies", 1)
 
     def prepare(self, image: Image, color: str = "bgr") -> tuple[Tensor, tuple[int, int]]:
         """What the model sees of an image, (C, H', W'), and the (height, width) of the image itself."""

@@ -1,15 +1,20 @@
-"""`engine.Predictor` as programs use it: in threads, sent to other processes, on images without detections."""
+"""`engine.Predictor` as programs use it: in threads, streams and coroutines, on several devices, in other processes."""
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
+from PIL import Image
 
 from engine import Detections, Predictor
+from engine.errors import InputError
+from engine.inference.async_predictor import AsyncPredictor
 from tests.end_to_end.conftest import Trained, World
 
 
@@ -43,3 +48,40 @@ def test_a_predictor_can_be_sent_to_another_process(predictor: Predictor, paths:
 def test_no_detections(world: World, trained: Trained, paths: list[Path]) -> None:
     found = Predictor(world.config, trained.model, threshold=1.0)(paths[0])
     assert found.boxes.shape == (0, 4) and found.scores.shape == found.labels.shape == (0,)
+
+
+def test_a_stream_finds_what_calls_find(predictor: Predictor, paths: list[Path]) -> None:
+    assert_equal(list(predictor.predict_iter(iter(paths))), [predictor(path) for path in paths])
+
+
+def test_concurrent_callers_get_what_calls_find(predictor: Predictor, paths: list[Path]) -> None:
+    async def main() -> list[Detections]:
+        async with AsyncPredictor(predictor, max_batch=1) as together:
+            return await asyncio.gather(*(together.detect(path.read_bytes()) for path in paths))
+
+    assert_equal(asyncio.run(main()), [predictor(path) for path in paths])
+
+
+def test_forms_of_an_image(predictor: Predictor, paths: list[Path]) -> None:
+    """Not that of Pillow: its JPEG library may round otherwise."""
+    pixels = cv2.imread(str(paths[0]))
+    rgb = torch.from_numpy(pixels[..., ::-1].copy()).permute(2, 0, 1)
+    forms = [str(paths[0]), paths[0].read_bytes(), pixels, rgb.flip(0)]
+    expected = predictor(paths[0])
+    assert_equal([*predictor(forms), predictor(rgb, color="rgb")], [expected] * 5)
+    assert predictor(Image.open(paths[0])).size == expected.size
+
+
+def test_copies_on_several_devices(world: World, trained: Trained, predictor: Predictor, paths: list[Path]) -> None:
+    spread = Predictor(world.config, trained.model, threshold=0.0, devices=["cpu", "cpu"])
+    assert spread.num_copies == 2
+    expected = predictor(paths)
+    assert_equal(spread(paths), expected)
+    assert_equal(list(pickle.loads(pickle.dumps(spread)).predict_iter(paths)), expected)
+    assert_equal([Predictor(world.config, trained.model, threshold=0.0, devices=["cpu"])(paths[0])], expected[:1])
+
+
+@pytest.mark.parametrize("devices", [[], "cpu", ["gpu"], ["cuda:99"], ["cpu", 0]])
+def test_devices_that_are_not_there(world: World, trained: Trained, devices: list[str]) -> None:
+    with pytest.raises(InputError, match="devices"):
+        Predictor(world.config, trained.model, devices=devices)
