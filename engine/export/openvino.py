@@ -1,0 +1,59 @@
+"""OpenVINO models: from ONNX, with the card in the rt_info of the model, which survives saving."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from engine.errors import InputError
+from engine.files import replacing
+from engine.runtime.card import CARD_KEY, ModelCard
+
+if TYPE_CHECKING:
+    import openvino
+
+
+def convert(onnx_file: Path) -> openvino.Model:
+    """The network of an ONNX file, without the metadata, which conversion drops.
+
+    Raises:
+        InputError: OpenVINO is not installed or has not all of its operators.
+    """
+    library = openvino_library()
+    core = library.Core()
+    try:
+        return core.read_model(str(onnx_file))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"OpenVINO {library.__version__} cannot convert the model: {reason}; use --format onnx") from None
+
+
+def save(model: openvino.Model, card: ModelCard, path: Path, half: bool = False) -> None:
+    """Write PATH.xml and its .bin, which are one model, into a folder where no one looks for them yet.
+
+    Args:
+        half: store the weights in float16; they are read as float32 again.
+    """
+    model.set_rt_info(card.to_json(), [CARD_KEY])
+    openvino_library().save_model(model, str(path), compress_to_fp16=half)
+
+
+def replace_card(path: Path, card: ModelCard) -> None:
+    """Give a saved model another card; its weights are not touched."""
+    tree = ElementTree.parse(path)
+    entry = tree.find(f"rt_info/{CARD_KEY}")
+    if entry is None:
+        raise InputError(f"{path}: has no card; export the model again")
+    entry.set("value", card.to_json())
+    with replacing(path) as file:
+        tree.write(file, encoding="utf-8", xml_declaration=True)
+
+
+def openvino_library() -> ModuleType:
+    try:
+        return importlib.import_module("openvino")
+    except ImportError:
+        raise InputError("--format openvino needs OpenVINO: pip install 'engine[export]'") from None
