@@ -7,8 +7,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from tqdm import tqdm
-
 from engine.errors import print_error
 
 ROOT = "engine"
@@ -41,6 +39,8 @@ class _BarFriendlyHandler(_ReportsFailureOnce, logging.StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, ON_BAR, False) and self.stream.isatty():
             return
+        from tqdm import tqdm  # not above: the runtime logs nothing, and does without it
+
         try:
             tqdm.write(f"{self.format(record)}\n", file=self.stream, end="")  # one write, see `print_error`
         except Exception:  # as all handlers of `logging` do

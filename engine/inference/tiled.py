@@ -1,13 +1,6 @@
 """Detection on tiles: a model looks at each view of a large image, and what it found is merged.
 
-A view cuts the objects at its borders inside the image, and the model takes the parts for objects. So:
-
-1. A detection that ends at such a border is *cut*. It is dropped if another tile shows the same place clear of its
-   own borders, since that tile sees what lies beyond.
-2. Other cut detections (their objects are too large for the overlap) count less: their score is multiplied by
-   `CUT_SCORE`. They are dropped where a better detection of their class that is not cut covers most of them.
-3. In the whole picture only objects count that tiles may not show whole; the others are too small there.
-4. What is left is merged class by class.
+Which detections count is said in `data.tile_selection`.
 
 Shapes: V views, P detections of all of them, C channels, H W.
 """
@@ -21,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.data import tile_selection
+from engine.data.tile_selection import CUT_SCORE, clear_areas
 from engine.data.tiles import Tiling
 from engine.layers.voting import Merged
 from engine.structures import Detections, ImageBatch
 
-CUT_SCORE = 0.5
-COVERED = 0.5
-"""The share of a cut detection that another one must cover."""
-_AT_ONCE = 1 << 22  # pairs of boxes
+__all__ = ["CUT_SCORE", "TiledDetector", "clear_areas", "select"]
 
 
 class TiledDetector(nn.Module):
@@ -106,75 +98,14 @@ class TiledDetector(nn.Module):
 
 
 def select(found: Detections, number: Tensor, views: np.ndarray, tiling: Tiling) -> Detections:
-    """The detections of all views that are to be merged, cut ones with a lower score; see above.
+    """`data.tile_selection.select` of tensors: the detections of all views that are to be merged.
 
     Args:
         found: in pixels of the image, not yet clipped to it.
         number: (P,) int64, the view that each was found in.
         views: (V, 4) int64, see `Tiling.views`.
     """
-    found, number = _within_image(found, number)
-    has_full, margin = tiling.has_full(len(views)), tiling.margin
-    if has_full:
-        sides = found.boxes[:, 2:] - found.boxes[:, :2]
-        counts = (number < len(views) - 1) | (sides > tiling.reach).any(1)
-        found, number = found[counts], number[counts]
-    clear = clear_areas(views, found.size, margin).to(found.boxes.device)  # (V, 4)
-    is_cut = ~_lies_in(found.boxes, clear[number])  # (P,)
-    tiles = clear[: len(views) - 1] if has_full else clear
-    cut, rest = found[is_cut], found[~is_cut]
-    cut = cut[~_in_any(cut.boxes, tiles)]
-    cut = replace(cut, scores=cut.scores * CUT_SCORE)
-    cut = cut[~_covered(cut, rest)]
-    return Detections.cat([rest, cut])
-
-
-def clear_areas(views: np.ndarray, size: tuple[int, int], margin: float) -> Tensor:
-    """(V, 4) float32: boxes that lie strictly within its area are not cut by a view.
-
-    A side that is the border of the image cuts nothing, so the area has no limit there.
-
-    Example:
-        >>> clear_areas(np.array([[0, 0, 40, 30], [30, 0, 70, 30]]), (30, 70), 2.0).tolist()
-        [[-inf, -inf, 38.0, inf], [32.0, -inf, inf, inf]]
-    """
-    height, width = size
-    areas = torch.from_numpy(views.astype(np.float32))
-    is_border = areas == areas.new_tensor([0.0, 0.0, width, height])
-    outward = areas.new_tensor([-torch.inf, -torch.inf, torch.inf, torch.inf])
-    inward = areas.new_tensor([margin, margin, -margin, -margin])
-    return torch.where(is_border, outward, areas + inward)
-
-
-def _within_image(found: Detections, number: Tensor) -> tuple[Detections, Tensor]:
-    """Boxes clipped to the image; those in what a tile was filled up with are left out."""
-    height, width = found.size
-    boxes = torch.minimum(found.boxes.clamp(min=0), found.boxes.new_tensor([width, height, width, height]))
-    is_inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    return replace(found, boxes=boxes)[is_inside], number[is_inside]
-
-
-def _lies_in(boxes: Tensor, areas: Tensor) -> Tensor:
-    """Whether boxes (..., 4) lie strictly within areas (..., 4)."""
-    return (boxes[..., :2] > areas[..., :2]).all(-1) & (boxes[..., 2:] < areas[..., 2:]).all(-1)
-
-
-def _in_any(boxes: Tensor, areas: Tensor) -> Tensor:
-    """(P,) whether each of `boxes` (P, 4) lies strictly within one of `areas` (V, 4)."""
-    chunk = max(_AT_ONCE // len(areas), 1)
-    parts = [_lies_in(part[:, None], areas[None]).any(1) for part in boxes.split(chunk)]
-    return torch.cat(parts) if parts else boxes.new_zeros(0, dtype=torch.bool)
-
-
-def _covered(cut: Detections, others: Detections) -> Tensor:
-    """(P,) whether one of `others` of the same class, of at least the same score, covers most of each of `cut`."""
-    parts = [torch.zeros(0, dtype=torch.bool, device=cut.boxes.device)]
-    for rows in torch.arange(len(cut), device=cut.boxes.device).split(max(_AT_ONCE // max(len(others), 1), 1)):
-        boxes = cut.boxes[rows].double()[:, None]  # (p, 1, 4)
-        low = torch.maximum(boxes[..., :2], others.boxes.double()[None, :, :2])
-        high = torch.minimum(boxes[..., 2:], others.boxes.double()[None, :, 2:])
-        area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)  # (p, 1)
-        covers = (high - low).clamp(min=0).prod(-1) >= COVERED * area
-        is_rival = (others.labels[None] == cut.labels[rows, None]) & (others.scores[None] >= cut.scores[rows, None])
-        parts.append((covers & is_rival).any(1))
-    return torch.cat(parts)
+    arrays = (each.cpu().numpy() for each in (found.boxes, found.scores, found.labels, number))
+    kept = tile_selection.select(*arrays, views, found.size, tiling)
+    like = found.boxes, found.scores, found.labels
+    return Detections(*(torch.from_numpy(each).to(own) for each, own in zip(kept, like, strict=True)), found.size)

@@ -4,31 +4,34 @@ The best box leads all boxes of its class that overlap it enough, then the best 
 greedy grouping is sequential (`find_leaders`): a compiled loop, or NumPy where there is no compiler, with the same
 bits. Means and lowered scores are sums over groups. All is computed in float64 on the CPU, for all classes at once.
 
+The rules take tensors, or arrays in a process without torch, and give back what they got.
+
 Shapes: P boxes in, D boxes out.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from engine.layers.nms import class_nms
-from engine.registry import Registry
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engine.registry import Registry
 
 try:
     from engine.layers._voting import find_leaders as _find_leaders_compiled
 except ImportError:  # no compiler when the package was installed
     _find_leaders_compiled = None
 
-Merged = tuple[Tensor, Tensor, Tensor]
+Rows = TypeVar("Rows", "Tensor", np.ndarray)
+Merged = tuple["Tensor", "Tensor", "Tensor"]
 """Boxes (D, 4), scores (D,), labels (D,), highest score first."""
-
-MERGERS = Registry("MERGERS")
-"""(boxes, scores, labels, ...) -> Merged, by the name in `TEST.BBOX_AUG.MERGE_TYPE`."""
 
 SLACK = 1e-9
 """Relative widening of a search window, far above float64's rounding."""
@@ -36,8 +39,9 @@ MIN_THRESH = 1e-6
 """Below this IoU a window would contain everything."""
 
 
-@MERGERS.register("vote")
-def vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, over_smaller: bool = False) -> Merged:
+def vote(
+    boxes: Rows, scores: Rows, labels: Rows, iou_thresh: float, over_smaller: bool = False
+) -> tuple[Rows, Rows, Rows]:
     """One box per group: the mean box, weighted by score (evenly if all scores are 0), with the largest score.
 
     A group consists of the boxes of a class whose IoU with its best one is at least `iou_thresh`. The order of the
@@ -52,24 +56,22 @@ def vote(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, over_
         over_smaller: divide the intersection by the area of the smaller box, not of the union: a part joins its whole.
 
     Example:
-        >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0]])
-        >>> mean, scores, _ = vote(boxes, torch.tensor([0.75, 0.25]), torch.tensor([0, 0]), 0.5)
+        >>> boxes = np.float32([[0, 0, 10, 10], [0, 0, 10, 8]])
+        >>> mean, scores, _ = vote(boxes, np.float32([0.75, 0.25]), np.array([0, 0]), 0.5)
         >>> mean.tolist(), scores.tolist()
         ([[0.0, 0.0, 10.0, 9.5]], [0.75])
     """
     return soft_vote(boxes, scores, labels, iou_thresh, score_thresh=math.inf, over_smaller=over_smaller)
 
 
-@MERGERS.register("soft-vote")
 def soft_vote(
-    boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, score_thresh: float, over_smaller: bool = False
-) -> Merged:
+    boxes: Rows, scores: Rows, labels: Rows, iou_thresh: float, score_thresh: float, over_smaller: bool = False
+) -> tuple[Rows, Rows, Rows]:
     """Like `vote`, except that the other boxes of a group stay with the score times (1 - IoU with the best box).
 
     They stay if that score is at least `score_thresh` and not 0. The other arguments are those of `vote`.
     """
-    boxes, scores, labels = _finite(boxes.detach(), scores.detach(), labels)
-    corners, weights, classes = boxes.double().cpu().numpy(), scores.double().cpu().numpy(), labels.cpu().numpy()
+    corners, weights, classes, _ = _finite(boxes, scores, labels)
     leaders, ious = find_leaders(corners, weights, classes, iou_thresh, over_smaller)
     is_leader = leaders == np.arange(len(leaders))
     merged = _mean_boxes(corners, weights, leaders)[is_leader], weights[is_leader], classes[is_leader]
@@ -78,27 +80,65 @@ def soft_vote(
     rest = corners[stays], lowered[stays], classes[stays]
     merged = tuple(np.concatenate(pair) for pair in zip(merged, rest, strict=True))
     ranking = _rank(*merged)
-    found = (torch.from_numpy(each[ranking]) for each in merged)
-    return tuple(each.to(like) for each, like in zip(found, (boxes, scores, labels), strict=True))
+    return tuple(_as(given, each[ranking]) for each, given in zip(merged, (boxes, scores, labels), strict=True))
 
 
-@MERGERS.register("nms")
-def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_thresh: float, over_smaller: bool = False) -> Merged:
-    """Plain class-wise suppression, see `layers.nms.class_nms`; `over_smaller` as in `vote`."""
-    boxes, scores, labels = _finite(boxes, scores, labels)
-    if over_smaller:
-        arrays = (each.detach().double().cpu().numpy() for each in (boxes, scores))
-        leaders, _ = find_leaders(*arrays, labels.cpu().numpy(), iou_thresh, over_smaller=True)
-        kept = torch.from_numpy(np.flatnonzero(leaders == np.arange(len(leaders)))).to(boxes.device)
-        kept = kept[scores[kept].argsort(descending=True, stable=True)]
-    else:
-        kept = class_nms(boxes, scores, labels, iou_thresh)
+def nms(
+    boxes: Rows, scores: Rows, labels: Rows, iou_thresh: float, over_smaller: bool = False
+) -> tuple[Rows, Rows, Rows]:
+    """Class-wise suppression; `over_smaller` as in `vote`, without it as `layers.nms.class_nms` does it.
+
+    There a box is suppressed by an IoU above the threshold, not at it, and equal scores are ranked by their order.
+    """
+    corners, weights, classes, finite = _finite(boxes, scores, labels)
+    by_score = np.argsort(-weights, kind="stable")
+    kept = by_score
+    if over_smaller or iou_thresh > 0:
+        thresh = iou_thresh if over_smaller else np.nextafter(iou_thresh, np.inf)
+        leaders, _ = find_leaders(
+            corners, weights, classes, thresh, over_smaller, ranking=None if over_smaller else by_score
+        )
+        kept = by_score[(leaders == np.arange(len(leaders)))[by_score]]
+    kept = finite[kept]
     return boxes[kept], scores[kept], labels[kept]
 
 
-def _finite(boxes: Tensor, scores: Tensor, labels: Tensor) -> Merged:
-    is_finite = boxes.isfinite().all(dim=1) & scores.isfinite()
-    return boxes[is_finite], scores[is_finite], labels[is_finite]
+RULES: Mapping[str, Callable[..., Any]] = {"vote": vote, "soft-vote": soft_vote, "nms": nms}
+"""Rule by its name in `TEST.BBOX_AUG.MERGE_TYPE` and `TILING.MERGE_TYPE`; all also stand in the registry `MERGERS`."""
+
+
+def __getattr__(name: str) -> Registry:
+    """`MERGERS`: (boxes, scores, labels, ...) -> Merged by name, on first use, since the runtime has no registries."""
+    if name == "MERGERS":
+        return _mergers()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _mergers() -> Registry:
+    from engine.registry import Registry
+
+    mergers = Registry("MERGERS")
+    for name, rule in RULES.items():
+        mergers.register(name)(rule)
+    return mergers
+
+
+def _finite(boxes: Rows, scores: Rows, labels: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes and scores as float64, and labels, without what is not finite; and the indices of those that are."""
+    corners, weights, classes = map(_array, (boxes, scores, labels))
+    finite = np.flatnonzero(np.isfinite(corners).all(axis=1) & np.isfinite(weights))
+    corners, weights = corners[finite].astype(np.float64), weights[finite].astype(np.float64)
+    return corners, weights, classes[finite], finite
+
+
+def _array(rows: Rows) -> np.ndarray:
+    return rows if isinstance(rows, np.ndarray) else rows.detach().cpu().numpy()
+
+
+def _as(given: Rows, rows: np.ndarray) -> Rows:
+    """An array as what was given: an array of its type, or a tensor like it."""
+    return rows.astype(given.dtype) if isinstance(given, np.ndarray) else given.new_tensor(rows, dtype=given.dtype)
 
 
 def _mean_boxes(corners: np.ndarray, weights: np.ndarray, leaders: np.ndarray) -> np.ndarray:
@@ -125,7 +165,12 @@ def _rank(corners: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> np.nd
 
 
 def find_leaders(
-    corners: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou_thresh: float, over_smaller: bool = False
+    corners: np.ndarray,
+    scores: np.ndarray,
+    classes: np.ndarray,
+    iou_thresh: float,
+    over_smaller: bool = False,
+    ranking: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The box that leads each box, and the IoU with it.
 
@@ -139,6 +184,7 @@ def find_leaders(
         classes: (P,) int64.
         over_smaller: instead of the IoU take the intersection over the area of the smaller box. The window then is as
             far as the largest box of the class, and there is no compiled loop.
+        ranking: (P,) int64 indices by descending scores; by default `_rank`, which does not depend on the order.
 
     Returns:
         leaders (P,) int64 indices; ious (P,) float64, 1 for a leader itself.
@@ -147,7 +193,7 @@ def find_leaders(
     by_x = by_x[np.argsort(classes[by_x], kind="stable")]  # by class, then x1
     position = np.empty_like(by_x)
     position[by_x] = np.arange(len(by_x))
-    order = position[_rank(corners, scores, classes)]
+    order = position[_rank(corners, scores, classes) if ranking is None else ranking]
     corners, classes = corners[by_x], classes[by_x]
     class_bounds = np.r_[0, np.flatnonzero(classes[1:] != classes[:-1]) + 1, len(classes)]
     extents = np.maximum(corners[:, 2:] - corners[:, :2], 0.0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from engine.errors import InputError
+from engine.data.value_range import MOST
+from engine.errors import InputError, shown
 
 CARD_KEY = "engine"
 """Under which the card stands, as JSON, in the metadata of an ONNX file, the rt_info of an OpenVINO model and the extra
@@ -22,6 +24,8 @@ class ImageRule:
         min_size, max_size: limits of the sides that images are scaled to, as `INPUT.MIN_SIZE_TEST`, `MAX_SIZE_TEST`.
         channels, value_range, orientation: how files become pixels, see `data.reading.Reading`.
         box_extent: see `structures.PixelConvention.extent`.
+        pixels: type of the images that the network takes: "uint8", or "float32" (still in 0..255) for models of images
+            of more than 8 bits, which are not rounded.
     """
 
     min_size: int
@@ -30,6 +34,7 @@ class ImageRule:
     value_range: tuple[float, float] | None = None
     orientation: str = "auto"
     box_extent: float = 0.0
+    pixels: str = "uint8"
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class TileRule:
         size, overlap: pixels.
         keep_full: the whole picture is looked at, too.
         fill: (C,) values around images smaller than a tile.
-        merge: name of the rule, a key of `layers.voting.MERGERS`; `parameters` are its arguments.
+        merge: name of the rule, a key of `layers.voting.RULES`; `parameters` are its arguments.
     """
 
     size: int
@@ -70,10 +75,10 @@ class TileRule:
 class ModelCard:
     """The facts that a runtime needs beside the network.
 
-    The network takes `images`, uint8 (N, H, W, C), BGR where C = 3, and `sizes`, int64 (N, 2), the (height, width) of
-    each image, beyond which its pixels are ignored. It gives `boxes` float32 (N, D, 4), xyxy in pixels of the images
-    given, `scores` float32 (N, D) by falling score, `labels` int64 (N, D) and `counts` int64 (N,), the detections that
-    are real; D is the same for all images of a call. Normalisation is part of the network.
+    The network takes `images` (N, H, W, C), uint8 (see `ImageRule.pixels`), BGR where C = 3, and `sizes`, int64 (N, 2),
+    the (height, width) of each image, beyond which its pixels are ignored. It gives `boxes` float32 (N, D, 4), xyxy in
+    pixels of the images given, `scores` float32 (N, D) by falling score, `labels` int64 (N, D) and `counts` int64 (N,),
+    the detections that are real; D is the same for all images of a call. Normalisation is part of the network.
 
     Attributes:
         class_names: of labels 0..K-1.
@@ -106,7 +111,7 @@ class ModelCard:
             InputError: naming `source`: it is not one, or one of another version of the engine.
         """
         try:
-            content = _frozen(json.loads(text))
+            content = json.loads(text)
         except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
@@ -114,15 +119,65 @@ class ModelCard:
         if content.get("format") != CARD_FORMAT:
             raise InputError(f"{source}: written by another version of the engine; export the model again")
         try:
-            parts = {"images": ImageRule(**content.pop("images")), "shape": FixedShape(**content.pop("shape"))}
-            tiles = content.pop("tiles")
-            return cls(**content, **parts, tiles=tiles and TileRule(**tiles))
-        except (TypeError, KeyError) as error:
-            raise InputError(f"{source}: its card is incomplete ({error}); export the model again") from None
+            card = _built(cls, content, "the card")
+            card._check()
+        except ValueError as error:
+            raise InputError(f"{source}: {error}; export the model again") from None
+        return card
+
+    def _check(self) -> None:
+        """Raise a `ValueError` if a fact makes no sense."""
+        images, shape, tiles = self.images, self.shape, self.tiles
+        sides = [*(shape.input_size or ()), *(shape.image_size or ()), shape.batch_size or 1]
+        limits = [self.default_threshold, *self.thresholds.values()]
+        facts = {
+            "class_names": len(set(self.class_names)) == len(self.class_names) > 0,
+            "thresholds": all(0 <= limit <= 1 for limit in limits),
+            "inference_precision": self.inference_precision in ("f32", "bf16", "f16"),
+            "images": 0 < images.min_size <= images.max_size
+            and images.channels > 0
+            and images.orientation in ("auto", "apply", "ignore")
+            and images.pixels in ("uint8", "float32")
+            and images.box_extent in (0, 1)
+            and (images.value_range is None or -MOST <= images.value_range[0] < images.value_range[1] <= MOST),
+            "shape": all(0 < side < 1 << 16 for side in sides),
+            "tiles": tiles is None
+            or (tiles.size > 0 and 0 <= 2 * tiles.overlap <= tiles.size and len(tiles.fill) == images.channels),
+        }
+        for name, is_sane in facts.items():
+            if not is_sane:
+                raise ValueError(f"in its card, {name} makes no sense: {shown(getattr(self, name))}")
 
 
-def _frozen(value: Any) -> Any:
-    """JSON lists as tuples, at any depth."""
-    if isinstance(value, dict):
-        return {key: _frozen(each) for key, each in value.items()}
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+def _built(hint: Any, value: Any, where: str) -> Any:
+    """What JSON gave as a value of the type `hint`, where lists are tuples; `where` names it.
+
+    Raises:
+        ValueError: it is none.
+
+    Example:
+        >>> _built(tuple[int, ...] | None, [1, 2], "sides"), _built(float, 1, "extent")
+        ((1, 2), 1.0)
+    """
+    kinds, origin = get_args(hint), get_origin(hint)
+    if hint is Any:
+        return value
+    if origin is UnionType:  # of a type and None
+        return None if value is None else _built(kinds[0], value, where)
+    if is_dataclass(hint) and isinstance(value, dict):
+        hints = get_type_hints(hint)
+        needed = {each.name for each in fields(hint) if each.default is MISSING and each.default_factory is MISSING}
+        if odd := sorted((needed - set(value)) | (set(value) - set(hints))):
+            raise ValueError(f"{where} lacks, or has besides: {', '.join(odd)}")
+        return hint(**{name: _built(hints[name], each, name) for name, each in value.items()})
+    if origin is dict and isinstance(value, dict):
+        return {name: _built(kinds[1], each, f"{where}.{name}") for name, each in value.items()}
+    if origin is tuple and isinstance(value, list):
+        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+        if len(kinds) == len(value):
+            return tuple(_built(kind, each, where) for kind, each in zip(kinds, value, strict=True))
+    if hint is float and type(value) in (int, float) and abs(value) < 1e300:
+        return float(value)
+    if type(value) is hint:
+        return value
+    raise ValueError(f"in its card, {where} is {shown(value)}")

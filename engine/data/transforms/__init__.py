@@ -9,6 +9,7 @@ Pixels are transformed by torchvision.transforms.v2, boxes by `box_ops`, since t
 convention.
 """
 
+from engine.data.resizing import resized_size
 from engine.data.transforms.albumentations_step import AlbumentationsStep
 from engine.data.transforms.chain import Transform, split_normalize, test_transform, train_transform
 from engine.data.transforms.copy_paste import CopyPaste
@@ -18,7 +19,7 @@ from engine.data.transforms.mixing import MixUp, Mosaic
 from engine.data.transforms.photometric import Blur, Clahe, Jpeg, Noise, PhotometricDistortion
 from engine.data.transforms.pixels import ColorJitter, Normalize
 from engine.data.transforms.randomness import random_state
-from engine.data.transforms.resize import LargeScaleJitter, MultiScale, Resize, resize_pixels, resized_size
+from engine.data.transforms.resize import LargeScaleJitter, MultiScale, Resize, resize_pixels
 from engine.data.transforms.step import AUGMENTATIONS, Scene, SceneStep, Sometimes, Step
 
 __all__ = [

@@ -10,28 +10,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from engine.data.resizing import resized_size
 from engine.data.transforms.step import AUGMENTATIONS, Scene, integer, uniform
 from engine.data.transforms.windows import crop
 from engine.structures import INCLUSIVE, PixelConvention, Targets
-
-
-def resized_size(size: tuple[int, int], min_size: int, max_size: int) -> tuple[int, int]:
-    """(height, width) scaled to a short side of `min_size`, or less where the long side would exceed `max_size`.
-
-    Like in the reference, the long side is floored and a short side that `max_size` limits is rounded, except that the
-    long side computed back from a rounded short side never exceeds `max_size`, and no side is 0.
-
-    Example:
-        >>> resized_size((480, 640), 800, 1333), resized_size((200, 1000), 800, 1333)
-        ((800, 1066), (267, 1333))
-    """
-    height, width = size
-    short, long = min(size), max(size)
-    if long / short * min_size > max_size:
-        min_size = int(round(max_size * short / long))
-    new_short = max(min_size, 1)
-    new_long = max(min(int(new_short * long / short), max_size), 1)
-    return (new_short, new_long) if height <= width else (new_long, new_short)
 
 
 def resize_pixels(image: Tensor, size: tuple[int, int]) -> Tensor:

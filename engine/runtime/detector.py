@@ -1,0 +1,232 @@
+"""Detection in images by an exported file.
+
+Shapes: N images, H W, C channels, D detections, V views of an image.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from engine.data.image_file import as_pixels, is_image, read_image
+from engine.data.reading import Reading
+from engine.data.resizing import resized, resized_size
+from engine.data.tile_selection import select
+from engine.data.tiles import Tiling, crop
+from engine.errors import InputError, shown
+from engine.layers.voting import RULES
+from engine.runtime.card import FixedShape, ImageRule, ModelCard, TileRule
+from engine.runtime.detections import Detections
+from engine.runtime.networks import open_network
+
+Image = np.ndarray | str | Path
+
+
+class Detector:
+    """`Detector("model.onnx")(image) -> Detections`: what the Predictor finds that the file was exported from.
+
+    Threads may share it.
+
+    Args:
+        path: an ONNX file (run by ONNX Runtime) or an OpenVINO model (.xml, with its .bin beside it).
+        threshold: one score threshold for all classes instead of those of the file.
+        device: "cpu", "cuda", "cuda:1", ..., where the library has it.
+        threads: of the CPU for one call; 0: as the library chooses.
+        batch_size: images, or tiles, of one size that go through the network at once.
+
+    Raises:
+        InputError: the file is damaged or not one of ours, or the library or the device is not there.
+
+    Attributes:
+        card: all that the file says about itself.
+        class_names: names of labels 0..K-1.
+        thresholds: (K,) float32, the score from which detections of each class are kept.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        threshold: float | None = None,
+        device: str = "cpu",
+        threads: int = 0,
+        batch_size: int = 1,
+    ) -> None:
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise InputError(f"the score threshold must be between 0 and 1, not {threshold}")
+        self.path = Path(path)
+        network, self.card = open_network(path, device, threads)
+        self.class_names = list(self.card.class_names)
+        stored = self.card.thresholds if threshold is None else {}
+        default = self.card.default_threshold if threshold is None else threshold
+        self.thresholds = np.float32([stored.get(name, default) for name in self.class_names])
+        self.reading = _reading(self.card.images)
+        self.batch_size = self.card.shape.batch_size or max(batch_size, 1)
+        look = partial(_look, network, self.card.images, self.card.shape, self.batch_size, str(path))
+        self._look = look if self.card.tiles is None else _tiled(look, self.card, self.batch_size, str(path))
+
+    def __call__(self, image: Image | Sequence[Image]) -> Detections | list[Detections]:
+        """Detections in the coordinates of the image given, highest score first; a list for a list.
+
+        Args:
+            image: BGR (H, W, C) or grey (H, W), uint8 or of another real type, which the range of values brings to
+                0..255; a path; or a list of either.
+
+        Raises:
+            InputError: a file cannot be read, or the network cannot take an image.
+            ValueError: an array has another shape or type.
+        """
+        if not isinstance(image, (list, tuple)):
+            return self([image])[0]
+        found: list[Detections] = []
+        for start in range(0, len(image), self.batch_size):  # so that a long list is not held in memory
+            pixels = [self.pixels(each) for each in image[start : start + self.batch_size]]
+            found += [self._kept(each) for each in self.find(pixels)]
+        return found
+
+    def pixels(self, image: Image) -> np.ndarray:
+        """The image as pixels (H, W, C), uint8 or float32 in 0..255; see `engine.data.image_file.read_image`."""
+        if isinstance(image, (str, Path)):
+            return read_image(Path(image), reading=self.reading)
+        if isinstance(image, np.ndarray) and is_image(image, self.reading.channels):
+            return as_pixels(image, self.reading)
+        channels = self.reading.channels
+        shapes = "(H, W, 3) or (H, W)" if channels in (1, 3) else f"(H, W, {channels})"
+        raise ValueError(f"an image must be a path, or a BGR uint8 (uint16, float) array of shape {shapes}, not empty")
+
+    def detect(self, pixels: np.ndarray) -> Detections:
+        """Detections in what `pixels` returned, so that a file is not read twice to be drawn."""
+        return self._kept(self.find([pixels])[0])
+
+    def find(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """All detections in what `pixels` returned, below the thresholds too.
+
+        Images that are scaled to the same size go through the network together, at most `batch_size` at once. Others do
+        not, since padding changes what a network finds.
+        """
+        return self._look(images)
+
+    def _kept(self, found: Detections) -> Detections:
+        return found[found.scores >= self.thresholds[found.labels]]
+
+
+def _reading(rule: ImageRule) -> Reading:
+    return Reading(rule.value_range, rule.channels, rule.orientation)
+
+
+Look = Callable[[Sequence[np.ndarray]], list[Detections]]
+"""Images (H_i, W_i, C) -> their detections in their own pixels."""
+
+
+def _look(
+    network: Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]],
+    rule: ImageRule,
+    shape: FixedShape,
+    batch_size: int,
+    name: str,
+    images: Sequence[np.ndarray],
+) -> list[Detections]:
+    """What `network` finds in each of `images`, which are scaled as `rule` says unless the network does it."""
+    scaled = [_prepared(image, rule, shape, name) for image in images]
+    found: dict[int, Detections] = {}
+    for indices in _groups(scaled, batch_size):
+        batch = np.stack([scaled[index] for index in indices])
+        sizes = np.repeat(np.int64([batch.shape[1:3]]), len(batch), axis=0)
+        batch, sizes = _filled_up(batch, sizes, shape)
+        boxes, scores, labels, counts = network(batch, sizes)
+        for row, index in enumerate(indices):
+            end, size = int(counts[row]), scaled[index].shape[:2]
+            one = Detections(boxes[row, :end].astype(np.float32), scores[row, :end], labels[row, :end], size)
+            found[index] = one.resize(images[index].shape[:2], rule.box_extent)
+    return [found[index] for index in range(len(images))]
+
+
+def _prepared(image: np.ndarray, rule: ImageRule, shape: FixedShape, name: str) -> np.ndarray:
+    """An image as the network takes it, not yet padded."""
+    if image.dtype != np.uint8 and rule.pixels == "uint8":
+        raise InputError(
+            f"{name} takes images of 8 bits, this one has more; export a model that was trained on such images, or "
+            "convert the image"
+        )
+    height, width = image.shape[:2]
+    if shape.image_size is not None:
+        if (height, width) != shape.image_size:
+            raise InputError(
+                f"{name} is made for images of {_shown_size(shape.image_size)} pixels, this one has "
+                f"{_shown_size((height, width))}; export a model without a fixed size of images"
+            )
+        return image.astype(rule.pixels, copy=False)
+    size = resized_size((height, width), rule.min_size, rule.max_size)
+    if shape.input_size is not None and (size[0] > shape.input_size[0] or size[1] > shape.input_size[1]):
+        raise InputError(
+            f"{name} takes up to {_shown_size(shape.input_size)} pixels, this image of {_shown_size((height, width))} "
+            f"is scaled to {_shown_size(size)}; export a model of that size, or one without a fixed size"
+        )
+    return resized(image, size).astype(rule.pixels, copy=False)
+
+
+def _groups(images: Sequence[np.ndarray], batch_size: int) -> Iterator[list[int]]:
+    """Indices of images of one size, at most `batch_size` together."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(image.shape, []).append(index)
+    for indices in groups.values():
+        for start in range(0, len(indices), batch_size):
+            yield indices[start : start + batch_size]
+
+
+def _filled_up(batch: np.ndarray, sizes: np.ndarray, shape: FixedShape) -> tuple[np.ndarray, np.ndarray]:
+    """A batch (N, H, W, C) and its sizes (N, 2) with as many images and pixels as the network is fixed to."""
+    height, width = shape.input_size or batch.shape[1:3]
+    missing = (shape.batch_size or len(batch)) - len(batch)
+    if missing or (height, width) != batch.shape[1:3]:
+        more = (0, missing), (0, height - batch.shape[1]), (0, width - batch.shape[2]), (0, 0)
+        batch, sizes = np.pad(batch, more), np.pad(sizes, ((0, missing), (0, 0)), mode="edge")
+    return batch, sizes
+
+
+def _shown_size(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]} (height x width)"
+
+
+def _tiled(look: Look, card: ModelCard, batch_size: int, name: str) -> Look:
+    """`look` on tiles; see `inference.tiled`."""
+    rule = card.tiles
+    merge = _merge_rule(rule, name)
+    tiling = Tiling(rule.size, rule.overlap, keep_full=rule.keep_full)
+
+    def look_at(image: np.ndarray) -> Detections:
+        size = image.shape[:2]
+        views = tiling.views(size)
+        has_full = tiling.has_full(len(views))
+        tiles = views[: len(views) - has_full]
+        found: list[Detections] = []
+        for start in range(0, len(tiles), batch_size):  # so that an image needs little more memory than its own
+            found += look([crop(image, view, rule.size, rule.fill) for view in tiles[start : start + batch_size]])
+        if has_full:
+            found += look([image])
+        joined = Detections.cat(found)
+        number = np.repeat(np.arange(len(found)), [len(each) for each in found])  # (P,)
+        boxes = joined.boxes + views[:, [0, 1, 0, 1]].astype(np.float32)[number]
+        kept = select(boxes, joined.scores, joined.labels, number, views, size, tiling)
+        return Detections(*merge(*kept), size).resize(size, card.images.box_extent)
+
+    return lambda images: [look_at(image) for image in images]
+
+
+def _merge_rule(rule: TileRule, name: str) -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The rule of `layers.voting` that a card names, with its parameters bound."""
+    merge = RULES.get(rule.merge)
+    if merge is None:
+        raise InputError(f"{name}: merges tiles by {shown(rule.merge)}; the runtime has {', '.join(RULES)}")
+    try:
+        inspect.signature(merge).bind(None, None, None, **rule.parameters)
+        numbers = [float(value) for value in rule.parameters.values()]
+    except (TypeError, ValueError):
+        numbers = [np.nan]
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{name}: {rule.merge} of tiles does not take {shown(rule.parameters)}; export it again")
+    return partial(merge, **rule.parameters)
