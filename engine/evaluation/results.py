@@ -11,26 +11,14 @@ import numpy as np
 
 from engine.data.annotations import AnnotationTable, CategoryId, ImageId
 from engine.data.formats.values import IdRows, is_box, number, numbers
+from engine.data.results import Found, to_coco
 from engine.errors import InputError, listed, shown
 from engine.files import read_json
-from engine.structures import Detections
-from engine.structures import boxes as box_ops
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 
 
-def refuse_not_finite(image: ImageId, found: Detections) -> None:
-    """Raise an `InputError` that names the image if a box or score of it is not finite."""
-    if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
-        raise InputError(
-            f"image {shown(image)}: the box or score of a detection is not finite;"
-            " the weights have probably diverged, train with a lower SOLVER.BASE_LR"
-        )
-
-
-def to_coco_results(
-    detections: Mapping[ImageId, Detections], category_ids: Sequence[CategoryId]
-) -> list[dict[str, Any]]:
+def to_coco_results(detections: Mapping[ImageId, Found], category_ids: Sequence[CategoryId]) -> list[dict[str, Any]]:
     """Result entries of many images, in the order given.
 
     Args:
@@ -42,21 +30,13 @@ def to_coco_results(
 
     Example:
         >>> import torch
+        >>> from engine.structures import Detections
         >>> boxes = torch.tensor([[1.0, 2.0, 4.0, 6.0]])
         >>> found = Detections(boxes, scores=torch.tensor([0.5]), labels=torch.tensor([0]), size=(10, 10))
         >>> to_coco_results({7: found}, [3])
         [{'image_id': 7, 'category_id': 3, 'bbox': [1.0, 2.0, 3.0, 4.0], 'score': 0.5}]
     """
-    results = []
-    for image_id, found in detections.items():
-        refuse_not_finite(image_id, found)
-        boxes_xywh = box_ops.to_xywh(found.boxes).tolist()  # (D, 4)
-        rows = zip(boxes_xywh, found.scores.tolist(), found.labels.tolist(), strict=True)
-        results.extend(
-            {"image_id": image_id, "category_id": category_ids[label], "bbox": bbox, "score": score}
-            for bbox, score, label in rows
-        )
-    return results
+    return [entry for image_id, found in detections.items() for entry in to_coco(found, image_id, category_ids)]
 
 
 def without_images(annotations: AnnotationTable, image_ids: Collection[ImageId]) -> AnnotationTable:

@@ -46,6 +46,16 @@ class Rows:
         non_blocking = torch.device(device).type == "cuda"
         return self.map_rows(lambda rows: rows.to(device, non_blocking=non_blocking))
 
+    def numpy(self: Self) -> Self:
+        """The same with NumPy arrays in the place of tensors, which share their memory on the CPU.
+
+        Example:
+            >>> from engine.structures import Detections
+            >>> Detections.empty(size=(10, 20)).numpy().labels
+            array([], dtype=int64)
+        """
+        return self.map_rows(lambda rows: rows.detach().cpu().numpy())
+
     @classmethod
     def cat(cls: type[Self], parts: Sequence[Self]) -> Self:
         """The rows of all `parts` (at least one) in their order; the other fields are the first one's.

@@ -69,25 +69,33 @@ def write(table: AnnotationTable, folder: Path) -> tuple[str, str]:
         InputError: the files of two images would have the same name.
     """
     for name, image in zip(files_of_images(table, ".json"), images_of(table), strict=True):
-        shapes = ",".join("\n    " + _shape_text(*each) for each in image.boxes)
-        height, width = (str(side) if side else "null" for side in image.size)
-        text = (
-            f'{{\n  "version": "5.0.1",\n  "flags": {{}},\n  "shapes": [{shapes}\n  ],\n'
-            f'  "imagePath": {json.dumps(PurePosixPath(image.file_name).name, ensure_ascii=False)},\n'
-            f'  "imageData": null,\n  "imageHeight": {height},\n  "imageWidth": {width}\n}}\n'
-        )
+        shapes = [shape_text(label, to_corners(box), is_ignored) for label, box, is_ignored in image.boxes]
+        text = file_text(image.file_name, image.size, shapes)
         write_lines(folder / name, text)
     if classes := class_list_text(table.category_names):
         write_lines(folder / "classes.txt", classes)
     return ".", "."
 
 
-def _shape_text(name: str, box: Box, crowd: bool) -> str:
-    x1, y1, x2, y2 = to_corners(box)  # not through floats, which cannot hold every sum
-    flags = '{"ignore": true}' if crowd else "{}"
-    label = json.dumps(name, ensure_ascii=False)
+def file_text(image_name: str, size: tuple[int, int], shapes: Sequence[str]) -> str:
+    """The content of a file for the image beside it, of what `shape_text` gives; the size may be (0, 0): not known."""
+    height, width = (str(side) if side else "null" for side in size)
+    lines = ",".join("\n    " + each for each in shapes)
+    return (
+        f'{{\n  "version": "5.0.1",\n  "flags": {{}},\n  "shapes": [{lines}\n  ],\n'
+        f'  "imagePath": {json.dumps(PurePosixPath(image_name).name, ensure_ascii=False)},\n'
+        f'  "imageData": null,\n  "imageHeight": {height},\n  "imageWidth": {width}\n}}\n'
+    )
+
+
+def shape_text(label: str, corners: Sequence[str], is_ignored: bool = False, score: float | None = None) -> str:
+    """A rectangle; `corners` are x1, y1, x2, y2 as texts, since floats cannot hold every sum."""
+    x1, y1, x2, y2 = corners
+    flags = '{"ignore": true}' if is_ignored else "{}"
     shape = '"group_id": null, "shape_type": "rectangle"'
-    return f'{{"label": {label}, "points": [[{x1}, {y1}], [{x2}, {y2}]], {shape}, "flags": {flags}}}'
+    found = "" if score is None else f', "score": {score}'
+    points = f"[[{x1}, {y1}], [{x2}, {y2}]]"
+    return f'{{"label": {json.dumps(label, ensure_ascii=False)}, "points": {points}, {shape}, "flags": {flags}{found}}}'
 
 
 def _stated_name(image_path: Any, stem: str) -> str:
