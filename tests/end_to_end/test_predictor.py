@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from engine import Detections, Predictor
 from engine.errors import InputError
 from engine.inference.async_predictor import AsyncPredictor
-from tests.end_to_end.conftest import Trained, World
+from tests.end_to_end.conftest import REPOSITORY, Trained, World
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +86,22 @@ def test_copies_on_several_devices(world: World, trained: Trained, predictor: Pr
 def test_devices_that_are_not_there(world: World, trained: Trained, devices: list[str]) -> None:
     with pytest.raises(InputError, match="devices"):
         Predictor(world.config, trained.model, devices=devices)
+
+
+def test_the_examples_of_the_page(
+    world: World, trained: Trained, paths: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (REPOSITORY / "docs" / "deployment.md").read_text(encoding="utf-8")
+    section = page.partition("## Predictor\n")[2].partition("\n## ")[0]
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", section, re.M | re.S))
+    stands_for = {
+        "configs/my_parts.yaml": world.config,
+        "outputs/parts/model_final.pth": trained.model,
+        'Path("parts").glob("*.jpg")': f"Path({str(paths[0].parent)!r}).iterdir()",
+    }
+    for text, real in stands_for.items():
+        assert text in code
+        code = code.replace(text, str(real))
+    exec(code, names := {})
+    assert len(names["pictures"]) == len(Predictor(world.config, trained.model)(paths[0]))
+    assert capsys.readouterr().out.count(paths[1].name) == 1
