@@ -189,7 +189,7 @@ class BoxHead(nn.Module):
     def _of_class(self, deltas: Tensor, labels: Tensor) -> Tensor:
         if deltas.shape[1] == 1:
             return deltas[:, 0]
-        return deltas[torch.arange(len(deltas), device=deltas.device), labels]
+        return deltas[torch.arange(deltas.shape[0], device=deltas.device), labels]
 
     def losses(self, logits: Tensor, deltas: Tensor, regions: RegionTargets) -> dict[str, Tensor]:
         """Class loss over all regions, box loss over those of the foreground, both divided by the number of regions."""

@@ -123,7 +123,7 @@ class CascadeRoIHeads(StandardRoIHeads):
         """The next stage's regions (P_i, 4): empty ones are dropped, and with `resample` gt boxes."""
         is_object = regions.labels < self.num_classes
         # Background has no deltas of its own; as in testing, it is refined with those of its most likely class.
-        labels = torch.where(is_object, regions.labels, _best_class(logits))
+        labels = torch.where(is_object, regions.labels, best_class(logits))
         counts = [len(box) for box in regions.boxes]
         refined = self.refine(head, deltas, labels, regions.boxes, sizes)
         dropped = regions.is_gt if self.resample else torch.zeros_like(regions.is_gt)
@@ -149,7 +149,7 @@ class CascadeRoIHeads(StandardRoIHeads):
             logits, deltas = head(self.pooler(features, boxes))
             stage_logits.append(logits)
             if i < len(self.box) - 1:
-                boxes = self.refine(head, deltas, _best_class(logits), boxes, sizes)
+                boxes = self.refine(head, deltas, best_class(logits), boxes, sizes)
         return self.scored(self.score_mean(stage_logits), deltas, boxes, sizes, self.box[-1])
 
     def refine(
@@ -165,6 +165,6 @@ class CascadeRoIHeads(StandardRoIHeads):
         return [self.convention.clip(box, size) for box, size in zip(refined, sizes, strict=True)]
 
 
-def _best_class(logits: Tensor) -> Tensor:
+def best_class(logits: Tensor) -> Tensor:
     """The class (P,) in 0..K-1 of largest logit (P, K + 1)."""
     return logits[:, :-1].argmax(dim=1)

@@ -29,8 +29,9 @@ def assign_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:
         [0, 1]
     """
     size_of_first = CANONICAL_SIZE * strides[0] / CANONICAL_STRIDE
-    levels = torch.log2(box_ops.area(boxes).clamp(min=0).sqrt() / size_of_first + 1e-6).floor()
-    return levels.clamp(0, len(strides) - 1).long()
+    ratios = box_ops.area(boxes).clamp(min=0).sqrt() / size_of_first + 1e-6  # (P,)
+    # Compared with powers of two, since runtimes round logarithms differently.
+    return (ratios[:, None] >= ratios.new_tensor([2.0**level for level in range(1, len(strides))])).sum(dim=1)
 
 
 class RoIPooler(nn.Module):
@@ -64,15 +65,17 @@ class RoIPooler(nn.Module):
             features: at least as many maps (N, C, H_l, W_l) as `strides`; further ones are not used.
             boxes: (P_i, 4) of each image.
         """
-        regions = torch.cat(list(boxes))
+        image_idx = torch.cat([box.new_full((len(box),), i) for i, box in enumerate(boxes)])
+        return self.pool(features, torch.cat(list(boxes)), image_idx)
+
+    def pool(self, features: Sequence[Tensor], regions: Tensor, image_idx: Tensor) -> Tensor:
+        """(P, C, S, S) of regions (P, 4) in the images `image_idx` (P,), float; see `forward`."""
         levels = assign_levels(regions, self.strides)
-        image_idx = torch.cat([box.new_full((len(box), 1), i) for i, box in enumerate(boxes)])
-        regions = torch.cat([image_idx, self.convention.without_last_pixel(regions)], dim=1)  # (P, 5)
-        pooled, order = [], []
+        rows = torch.cat([image_idx[:, None], self.convention.without_last_pixel(regions)], dim=1)  # (P, 5)
+        pooled = rows.new_zeros(rows.shape[0], features[0].shape[1], self.resolution, self.resolution)
         for level, (feature, stride) in enumerate(zip(features, self.strides, strict=False)):
             idx = (levels == level).nonzero()[:, 0]
-            pooled.append(
-                roi_align(feature.float(), regions[idx], self.resolution, 1 / stride, self.sampling_ratio, self.aligned)
+            pooled[idx] = roi_align(
+                feature.float(), rows[idx], self.resolution, 1 / stride, self.sampling_ratio, self.aligned
             )
-            order.append(idx)
-        return torch.cat(pooled)[torch.cat(order).argsort()]
+        return pooled

@@ -52,7 +52,7 @@ class SingleConvRPNHead(nn.Module):
         for feature in features:
             hidden = F.relu(self.conv(feature))
             logits.append(self.cls_logits(hidden).permute(0, 2, 3, 1).flatten(1))  # (N, HWA)
-            deltas.append(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4))  # (N, HWA, 4)
+            deltas.append(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(feature.shape[0], -1, 4))  # (N, HWA, 4)
         return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
 
 
