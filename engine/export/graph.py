@@ -9,33 +9,16 @@ Shapes: N images, C channels, H W, L levels, R anchors per image, P candidates, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.data.transforms import Normalize
+from engine.export.candidates import Candidates, dense_candidates, gather_rows
 from engine.export.suppression import LOWEST_SCORE, NO_SCORE, Suppress, suppress
-from engine.modeling.anchors import AnchorGrid
-from engine.modeling.dense.stage import DenseStage, HeadOutputs
+from engine.export.two_stage import check_two_stage, propose, roi_candidates, suppress_by_class
 from engine.modeling.detector import GeneralizedRCNN
 from engine.modeling.selection import Selection
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Scored boxes of a batch, as many rows for each image; those that hold no box have the score `NO_SCORE`.
-
-    Attributes:
-        boxes: (N, P, 4) float32, xyxy, in pixels of the images that the network sees, clipped to them.
-        scores: (N, P) float32.
-        labels: (N, P) int64.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
 
 
 class DetectionGraph(nn.Module):
@@ -51,6 +34,8 @@ class DetectionGraph(nn.Module):
 
     def __init__(self, model: GeneralizedRCNN, normalize: Normalize) -> None:
         super().__init__()
+        if model.roi_heads is not None:
+            check_two_stage(model.rpn, model.roi_heads)
         self.model = model
         self.suppress: Suppress = suppress
         self.channels = normalize.channel_order(len(normalize.mean))
@@ -72,11 +57,13 @@ class DetectionGraph(nn.Module):
         pixels = self.pixels(images, sizes)
         features = self.model.backbone(pixels)
         outputs, anchors = self.model.rpn(features, (pixels.shape[2], pixels.shape[3]))
-        candidates = dense_candidates(self.model.rpn, outputs, anchors, sizes)
-        return detections(candidates, self.model.selection, self.suppress, self.num_classes(outputs))
-
-    def num_classes(self, outputs: HeadOutputs) -> int:
-        return outputs.logits.shape[-1]
+        roi_heads = self.model.roi_heads
+        if roi_heads is None:
+            candidates = dense_candidates(self.model.rpn, outputs, anchors, sizes)
+            return detections(candidates, self.model.selection, self.suppress, outputs.logits.shape[-1])
+        regions = propose(self.model.rpn, outputs, anchors, sizes, self.suppress)
+        candidates = roi_candidates(roi_heads, features, regions, sizes)
+        return detections(candidates, self.model.selection, suppress_by_class(self.suppress), roi_heads.num_classes)
 
     def pixels(self, images: Tensor, sizes: Tensor) -> Tensor:
         """What the backbone sees, (N, C, H', W') float32: normalised, zero beyond `sizes`, padded."""
@@ -90,46 +77,6 @@ class DetectionGraph(nn.Module):
         planes = torch.where(is_inside[:, None], planes, 0.0)
         step = max(self.model.size_divisibility, 1)
         return F.pad(planes, (0, -width % step, 0, -height % step))
-
-
-def dense_candidates(stage: DenseStage, outputs: HeadOutputs, anchors: AnchorGrid, sizes: Tensor) -> Candidates:
-    """`DenseStage.candidates` of all images; of each level the `pre_nms_top_n` best boxes, in the order of anchors."""
-    cls_scores = stage.class_scores(outputs)  # (N, R, K)
-    centerness = None if outputs.centerness is None else outputs.centerness.float().sigmoid()[..., None]  # (N, R, 1)
-    rule, selection, num_classes = stage.score_rule, stage.selection, cls_scores.shape[-1]
-    is_candidate = rule.thresholded(cls_scores, centerness) > selection.score_thresh  # (N, R, K)
-    ranks = torch.where(is_candidate, rule.ranked(cls_scores, centerness), NO_SCORE).flatten(1)  # (N, RK)
-    best = best_per_level(ranks, [num * num_classes for num in anchors.num_per_level], selection.pre_nms_top_n)
-
-    anchor_idx, labels = best // num_classes, best % num_classes  # (N, P) both
-    cls = cls_scores.flatten(1).gather(1, best)  # (N, P)
-    center = None if centerness is None else centerness[..., 0].gather(1, anchor_idx)  # (N, P)
-    scores = torch.where(is_candidate.flatten(1).gather(1, best), rule.final(cls, center), NO_SCORE)
-    codes = gather_rows(outputs.codes.float(), anchor_idx)  # (N, P, D)
-    boxes = stage.coder.decode(codes.flatten(0, 1), anchors.boxes[anchor_idx.flatten()])  # (NP, 4)
-    boxes = boxes.unflatten(0, anchor_idx.shape)  # (N, P, 4)
-    boxes = anchors.convention.clip(boxes, (sizes[:, :1].float(), sizes[:, 1:].float()))
-    if stage.drops_empty:
-        scores = torch.where((boxes[..., 2:] > boxes[..., :2]).all(-1), scores, NO_SCORE)
-    return Candidates(boxes, scores, labels)
-
-
-def best_per_level(ranks: Tensor, num_per_level: list[int], limit: int) -> Tensor:
-    """Which of `ranks` (N, all) are among the `limit` (0: all) best of their level: (N, P) int64, in their order.
-
-    The order decides between boxes of the same score, there as here.
-    """
-    best, start = [], 0
-    for num, level in zip(num_per_level, ranks.split(num_per_level, dim=1), strict=True):
-        count = torch.sym_min(limit, num) if limit else num
-        best.append(level.topk(count, dim=1).indices + start)
-        start += num
-    return torch.cat(best, dim=1).sort(dim=1).values
-
-
-def gather_rows(x: Tensor, idx: Tensor) -> Tensor:
-    """Rows (N, P, D) of `x` (N, R, D) at `idx` (N, P)."""
-    return x.gather(1, idx[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def detections(

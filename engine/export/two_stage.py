@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import InputError
-from engine.export.candidates import Candidates, dense_candidates, gather_rows
+from engine.export.candidates import Candidates, dense_candidates, gather_rows, size_columns
 from engine.export.suppression import NO_SCORE, Suppress
 from engine.modeling.anchors import AnchorGrid
 from engine.modeling.dense.stage import DenseStage, HeadOutputs
@@ -24,7 +24,6 @@ from engine.modeling.two_stage.cascade import CascadeRoIHeads, best_class
 from engine.modeling.two_stage.roi_heads import StandardRoIHeads
 from engine.modeling.two_stage.roi_pooling import RoIPooler
 from engine.modeling.two_stage.rpn import RPN, Outputs
-from engine.structures import PixelConvention
 
 OUTSIDE = (-1e5, -1e5, 10 - 1e5, 10 - 1e5)
 """A region that lies outside every image, pixels: what is pooled there is 0."""
@@ -79,7 +78,7 @@ def box_heads(roi_heads: StandardRoIHeads) -> list[BoxHead]:
     return list(roi_heads.box) if isinstance(roi_heads, CascadeRoIHeads) else [roi_heads.box]
 
 
-# -- the first stage ----------------------------------------------------------------------------------------------------
+# -- the first stage --------------------------------------------------------------------------------------------------
 
 
 def propose(
@@ -114,8 +113,8 @@ def _rpn_proposals(rpn: RPN, outputs: Outputs, anchors: AnchorGrid, sizes: Tenso
     ranks, levels = torch.cat(ranks, dim=1), torch.cat(levels, dim=1)  # (N, P)
     sides = boxes[..., 2:] - boxes[..., :2]
     is_large = ((sides > 0) & (sides >= rule.min_size)).all(dim=-1)  # (N, P)
-    # Suppression takes scores in [0, 1], which the sigmoid of large logits would not keep apart: the place in the level,
-    # where they fall, does.
+    # Suppression takes scores in [0, 1]. The sigmoid of large logits would not keep their order: their places do, since
+    # logits fall within each level.
     places = torch.arange(ranks.shape[1], device=ranks.device).float()
     scores = torch.where(is_large, 1 / (1 + places), NO_SCORE)
     is_kept = suppress(boxes, scores, levels, len(nums), rule.nms_thresh)
@@ -137,7 +136,7 @@ def _best(boxes: Tensor, ranks: Tensor, limit: int) -> Regions:
     return Regions(torch.where(is_real[..., None], gather_rows(boxes, order[:, :num]), 0.0), is_real)
 
 
-# -- the second stage ---------------------------------------------------------------------------------------------------
+# -- the second stage -------------------------------------------------------------------------------------------------
 
 
 def roi_candidates(roi_heads: StandardRoIHeads, features: list[Tensor], regions: Regions, sizes: Tensor) -> Candidates:
@@ -154,7 +153,7 @@ def roi_candidates(roi_heads: StandardRoIHeads, features: list[Tensor], regions:
     scores = mean(stage_logits)[:, :-1].unflatten(0, regions.is_real.shape)  # (N, P, K)
     is_candidate = (scores > roi_heads.selection.score_thresh) & regions.is_real[..., None]
     decoded = _decode_all(heads[-1], deltas, boxes.flatten(0, 1), scores.shape[2])  # (NP, K, 4)
-    decoded = decoded.view(boxes.shape[0], -1, 4)  # (N, PK, 4)
+    decoded = decoded.reshape(boxes.shape[0], -1, 4)  # (N, PK, 4)
     labels = torch.arange(scores.shape[2], device=scores.device).expand_as(scores)
     return Candidates(
         roi_heads.convention.clip(decoded, size_columns(sizes)),
@@ -197,8 +196,3 @@ def suppress_by_class(suppress: Suppress) -> Suppress:
         return is_kept.unflatten(0, (-1, num_classes)).transpose(1, 2).flatten(1)  # (N, PK)
 
     return form
-
-
-def size_columns(sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """Heights and widths (N, 1) float of `sizes` (N, 2), as `PixelConvention.clip` takes them."""
-    return sizes[:, :1].float(), sizes[:, 1:].float()
