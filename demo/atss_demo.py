@@ -1,7 +1,8 @@
-"""Draw the detections of a model on images.
+"""Draw the detections of a model on images, videos or what a camera shows.
 
 python demo/atss_demo.py --config-file F --weights W --images-dir D --output-dir O
 python demo/atss_demo.py --config-file F --weights W --images-dir "parts/*.png" more/parts a.tif --recursive
+python demo/atss_demo.py --config-file F --weights W --images-dir 0 --show
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from engine.files import expanded, user_path
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Draw the detections of a model on images.")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
     parser.add_argument("--weights", required=True, type=expanded, metavar="W", help="checkpoint")
     parser.add_argument(
@@ -27,7 +28,7 @@ def parse_args() -> argparse.Namespace:
         type=expanded,
         nargs="+",
         action="extend",
-        help='folders, files or patterns ("parts/*.png") of images, one or more',
+        help='folders, files or patterns ("parts/*.png") of images and videos, lists (.txt), a camera (0) or stream',
     )
     parser.add_argument("--recursive", action="store_true", help="take the sub-folders of the folders too")
     parser.add_argument(
@@ -51,33 +52,24 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def places_and_opts(words: list[str], opts: list[str]) -> tuple[list[str], list[str]]:
-    """The words after --images-dir without the KEY VALUE pairs that may follow them, and all KEY VALUE pairs."""
-    from engine.config import get_cfg
-
-    keys = set(get_cfg())
-    is_key = [word.split(".")[0] in keys and not Path(word).exists() for word in words]
-    end = is_key.index(True, 1) if True in is_key[1:] else len(words)
-    return words[:end], [*words[end:], *opts]
-
-
 def main() -> None:
     args = parse_args()
-    from engine.config import load_config
+    from engine.config import load_config, split_overrides
 
-    places, opts = places_and_opts(args.images_dir, args.opts)
+    places, opts = split_overrides(args.images_dir, args.opts)
     size = ["INPUT.MIN_SIZE_TEST", str(args.min_image_size)] if args.min_image_size is not None else []
     cfg = load_config(args.config_file, [*size, *opts])  # reports mistakes before torch is imported
 
+    from engine.inference.items import find_items
+
+    found = find_items(places, args.recursive, skip=args.output_dir)
+
     from engine import Predictor
-    from engine.data.find_images import find_images
-    from engine.inference.folder import draw_images
+    from engine.inference.folder import draw_items
     from engine.log import setup_logging
 
     setup_logging()
-    images = find_images(places, args.recursive, skip=args.output_dir)
-    predictor = Predictor(cfg, args.weights, args.threshold)
-    draw_images(predictor, images, args.output_dir, args.show)
+    draw_items(Predictor(cfg, args.weights, args.threshold), found, args.output_dir, args.show)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,6 @@ Reads no other part of the engine and imports nothing heavy, so that a mistake i
 from __future__ import annotations
 
 from engine.config.describe import changes
-from engine.config.node import CfgNode, get_cfg, load_config
+from engine.config.node import CfgNode, get_cfg, load_config, split_overrides
 
-__all__ = ["CfgNode", "changes", "get_cfg", "load_config"]
+__all__ = ["CfgNode", "changes", "get_cfg", "load_config", "split_overrides"]

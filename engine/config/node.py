@@ -226,3 +226,21 @@ def load_config(path: str | os.PathLike[str], opts: Sequence[Any] = ()) -> CfgNo
 def _raise_if_any(mistakes: list[str]) -> None:
     if mistakes:
         raise InputError("\n".join(mistakes))
+
+
+def split_overrides(words: Sequence[str], opts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Paths and KEY VALUE pairs from an option that takes any number of paths, and may be followed by the pairs.
+
+    Args:
+        words: what was given to the option; pairs begin at the first word after it that begins with a known key and
+            that is no file.
+        opts: further pairs.
+
+    Example:
+        >>> split_overrides(["parts", "TEST.IMS_PER_BATCH", "1"], [])
+        (['parts'], ['TEST.IMS_PER_BATCH', '1'])
+    """
+    keys = set(get_cfg())
+    is_key = [word.split(".")[0] in keys and not os.path.exists(word) for word in words]
+    end = is_key.index(True, 1) if True in is_key[1:] else len(words)
+    return list(words[:end]), [*words[end:], *opts]

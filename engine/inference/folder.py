@@ -1,125 +1,84 @@
-"""Detections drawn on images."""
+"""Detections drawn on images and videos."""
 
 from __future__ import annotations
 
 import os
-import sys
-import unicodedata
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
-from tqdm import tqdm
-
-from engine.data.find_images import FoundImages
-from engine.data.image_file import collected_damage, picture_name, write_image
 from engine.errors import InputError
-from engine.inference.predictor import ImagePredictor
+from engine.inference.items import LIVE, FoundItems, Item
+from engine.inference.looking import Looks, Tally, look_at, refuse_nothing_read
+from engine.inference.sinks import Output, Sink
+from engine.inference.sinks.pictures import PictureSink, Window
+from engine.inference.sinks.video import VideoSink
+from engine.inference.sources import Reading, read_frames
 from engine.log import get_logger
-from engine.tables import aligned_table
-from engine.visualize.draw import draw_detections
-
-ESCAPE_KEY = 27
 
 logger = get_logger(__name__)
 
 
-def draw_images(
-    predictor: ImagePredictor, images: FoundImages, output_dir: Path, show: bool = False
-) -> dict[Path, np.ndarray]:
-    """Write each image with its detections to `output_dir`, and log a table of counts and what was left out.
+def draw_items(
+    predictor: Looks,
+    found: FoundItems,
+    output_dir: Path,
+    show: bool = False,
+    stop: threading.Event | None = None,
+) -> Tally:
+    """Write each image and video with its detections to `output_dir`, and log a table of counts and what was left out.
 
     A picture has the name of its image, below the same sub-folders; a number is added to a name that is taken, and
     `.png` where the suffix is not that of a format we write. A file that cannot be read is named in a warning and
     skipped. Pictures of an earlier run are replaced.
 
     Args:
-        images: see `find_images`.
+        found: see `find_items`.
         output_dir: created if it does not exist.
         show: also show each picture in a window; after Esc, no further ones.
-
-    Returns:
-        For each image that could be read, the number of detections of each class (K,).
+        stop: ends the run after the current image when it is set.
 
     Raises:
         InputError: none of the files can be read, a picture cannot be written or shown, or would overwrite an image.
     """
-    originals = {os.path.realpath(path) for path in images.paths}
-    _create_output_dir(output_dir, images.paths)
-    counts: dict[Path, np.ndarray] = {}
-    taken: set[str] = set()
-    skipped: list[str] = []
-    num_odd = 0
-    pairs = list(zip(images.paths, images.names, strict=True))
-    for path, name in tqdm(pairs, desc="draw", disable=not sys.stderr.isatty()):
-        try:
-            with collected_damage() as odd:
-                pixels = predictor.pixels(path)
-        except InputError as error:
-            logger.warning("skipped: %s", error)
-            skipped.append(str(error))
-            continue
-        for line in odd:
-            logger.warning("%s", line)
-        num_odd += bool(odd)
-        detections = predictor.detect(pixels)
-        drawn = draw_detections(pixels, detections, predictor.class_names)
-        output = output_dir / _free_name(name.parent / picture_name(name, drawn.shape[:2]), taken)
-        if os.path.realpath(output) in originals:
-            raise InputError(f"{output} is one of the images, which would be overwritten; name another --output-dir")
-        write_image(output, drawn)
-        counts[path] = np.bincount(detections.labels.numpy(), minlength=len(predictor.class_names))
-        show = show and _show(path.name, drawn)
-    if not counts:
-        raise InputError(f"none of the {len(skipped)} images could be read; the first: {skipped[0]}")
-    logger.info("%s", counts_table(counts, predictor))
-    unreadable = f", {len(skipped)} unreadable skipped" if skipped else ""
-    warned = f", {num_odd} of them with a warning" if num_odd else ""
-    logger.info("%d images drawn to %s%s%s", len(counts), output_dir, warned, unreadable)
-    if images.left_out:
-        logger.info("%s", images.summary())
-    return counts
+    items = found.items
+    create_folder(output_dir)
+    output = Output(predictor.class_names, originals(items), with_video=True)
+    sinks: list[Sink] = [PictureSink(output_dir, output), VideoSink(output_dir, output)]
+    sinks += [Window()] if show else []
+    reading = Reading(predictor.pixels, stop or threading.Event())
+    tally = look_at(predictor, read_frames(items, reading), sinks, total=number_of_frames(items))
+    refuse_nothing_read(tally)
+    logger.info("%s", tally.table())
+    logger.info("%d %s drawn to %s%s", tally.num_seen, words_for(items), output_dir, tally.remarks())
+    if found.left_out:
+        logger.info("%s", found.left_out)
+    return tally
 
 
-def _free_name(name: Path, taken: set[str]) -> Path:
-    """`name`, with a number if it is in `taken` (`a_2.png`), to which it is added.
-
-    Names that a file system may not tell apart (A and a, Unicode forms) count as the same.
-    """
-    free, number = name, 1
-    while (key := unicodedata.normalize("NFC", free.as_posix()).casefold()) in taken:
-        number += 1
-        free = name.with_name(f"{name.stem}_{number}{name.suffix}")
-    taken.add(key)
-    return free
-
-
-def _create_output_dir(output_dir: Path, paths: Sequence[Path]) -> None:
-    if os.path.realpath(output_dir) in {os.path.realpath(path.parent) for path in paths}:
-        raise InputError(f"{output_dir} is the folder of the images, which would be overwritten; name another folder")
+def create_folder(folder: Path) -> None:
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{output_dir} cannot be created ({error.strerror}); name another folder") from error
+        raise InputError(f"{folder} cannot be created ({error.strerror}); name another folder") from error
 
 
-def counts_table(counts: dict[Path, np.ndarray], predictor: ImagePredictor) -> str:
-    """Detections of each class, the images they are in, and the threshold they passed."""
-    table = np.stack(list(counts.values()))  # (images, K)
-    rows = [
-        [name, str(table[:, k].sum()), str((table[:, k] > 0).sum()), f"{predictor.thresholds[k]:.3f}"]
-        for k, name in enumerate(predictor.class_names)
-    ]
-    rows.append(["all", str(table.sum()), str((table.sum(axis=1) > 0).sum()), ""])
-    return aligned_table(["class", "detections", "images", "threshold"], rows)
+def originals(items: Sequence[Item]) -> frozenset[str]:
+    """The real paths of the files among `items`."""
+    return frozenset(os.path.realpath(item.place) for item in items if item.kind not in LIVE)
 
 
-def _show(name: str, image: np.ndarray) -> bool:
-    try:
-        cv2.imshow(name, image)
-    except cv2.error as error:
-        raise InputError("no window can be opened here (no display, or OpenCV without windows); omit --show") from error
-    key = cv2.waitKey(0)
-    cv2.destroyWindow(name)
-    return key != ESCAPE_KEY
+def number_of_frames(items: Sequence[Item]) -> int | None:
+    """How many frames there will be, if that is known before they are read."""
+    return len(items) if words_for(items) == "images" else None
+
+
+def words_for(items: Sequence[Item]) -> str:
+    """What the frames of `items` are called.
+
+    Example:
+        >>> words_for([Item("image", "a.png", Path("a.png"))]), words_for([Item("camera", "0", Path("camera-0"))])
+        ('images', 'frames')
+    """
+    kinds = {item.kind for item in items}
+    return "images" if kinds <= {"image"} else "images and frames" if "image" in kinds else "frames"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.data.find_images import find_images
-from engine.data.image_file import IMAGE_SUFFIXES
+from engine.data.image_file import IMAGE_SUFFIXES, picture_name
 from engine.errors import InputError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts")
@@ -25,7 +24,7 @@ class Item:
     Attributes:
         kind: "image", "video", "camera" or "stream".
         place: path, number of the camera, or address.
-        name: where its pictures stand below the output folder; no two items share one.
+        name: of its picture or video below the output folder; no two items share one.
     """
 
     kind: str
@@ -40,10 +39,10 @@ class Item:
 
 @dataclass
 class FoundItems:
-    """The items of a run, in order, and what was left out: reason -> how many files or folders."""
+    """The items of a run, in order, and a line on what was left out ("" if nothing)."""
 
     items: list[Item] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: str = ""
 
 
 def kind_of(place: str) -> str:
@@ -83,9 +82,20 @@ def find_items(places: Sequence[str], recursive: bool = False, skip: Path | None
     taken: set[str] = set()
     items = []
     for path, name in zip(found.paths, found.names, strict=True):
-        kind = "video" if kind_of(str(path)) == "video" else "image"
-        items.append(Item(kind, str(path), free_name(name, taken)))
-    return FoundItems(items, found.left_out)
+        is_video = kind_of(str(path)) == "video"
+        output = name.with_suffix(".mp4") if is_video else image_name(name)
+        items.append(Item("video" if is_video else "image", str(path), free_name(output, taken)))
+    return FoundItems(items, found.summary())
+
+
+def image_name(name: Path) -> Path:
+    """The name of the picture of an image: with `.png` added if its suffix names no format that we write.
+
+    Example:
+        >>> image_name(Path("left/b.gif")).as_posix()
+        'left/b.gif.png'
+    """
+    return name.parent / picture_name(name, (1, 1))
 
 
 def _live_name(kind: str, place: str) -> str:

@@ -1,6 +1,6 @@
 """One JSON object per line for each image or frame: what was found, or why it could not be read.
 
-    {"image": "a.jpg", "size": [48, 64], "detections": [{"class": "hole", "score": 0.91, "box": [4.0, 7.5, 30.0, 21.5]}]}
+    {"image": "a.jpg", "size": [9, 64], "detections": [{"class": "hole", "score": 0.91, "box": [4.0, 7.5, 30.0, 21.5]}]}
     {"image": "b.jpg", "error": "b.jpg: the image file is truncated; copy or download it again"}
     {"image": "line.mp4", "frame": 0, "time": 0.0, "size": [480, 640], "detections": [], "last": true}
 

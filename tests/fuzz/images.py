@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from engine.data.find_images import find_images
 from engine.data.image_file import read_image, read_size
 from engine.data.reading import Reading
 from engine.errors import InputError
-from engine.inference.folder import draw_images
+from engine.inference.folder import draw_items
+from engine.inference.items import find_items
 from engine.inference.predictor import ImagePredictor
 from engine.log import setup_logging
 from engine.structures import Detections, ImageBatch
@@ -94,7 +94,7 @@ class Images:
 
     def _demo(self, folder: Path) -> None:
         setup_logging()
-        draw_images(self.predictor, find_images([folder / "in"]), folder / "out")
+        draw_items(self.predictor, find_items([str(folder / "in")]), folder / "out")
 
 
 def _valid_images() -> dict[str, bytes]:
