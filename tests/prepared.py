@@ -149,6 +149,7 @@ def main() -> None:
     sys.path[0] = str(REPOSITORY)
     import engine.assembly.analysis
     import engine.assembly.detector
+    import engine.assembly.predicting
     import engine.assembly.testing
     import engine.assembly.training
     import engine.inference.folder  # noqa: F401

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,14 +16,14 @@ from yacs.config import CfgNode
 
 from engine.assembly.detector import Predictor
 from engine.errors import EXIT_SAVED, Interrupted
-from engine.inference.folder import number_of_frames, originals, words_for
+from engine.inference.folder import looks_for, number_of_frames, originals, words_for
 from engine.inference.items import LIVE, FoundItems, Item
-from engine.inference.looking import Tally, look_at, refuse_nothing_read
+from engine.inference.looking import Tally, one_by_one, refuse_nothing_read, use_frames
 from engine.inference.records import RecordFile
 from engine.inference.run_folder import RunFolder, Shard
 from engine.inference.sinks.chosen import USUAL, USUAL_OF_LIVE, build_sinks, write_tables
 from engine.inference.sinks.pictures import Window
-from engine.inference.sources import Frame, Reading, read_frames
+from engine.inference.sources import Reading, read_frames
 from engine.inference.watch import WatchedFolder
 from engine.log import get_logger
 from engine.signals import Answer, current_watch
@@ -70,9 +70,11 @@ def predict(cfg: CfgNode, weights: str, inputs: FoundItems | WatchedFolder, opti
         InputError: the model, the inputs or the folder cannot be used, or no image could be read.
         Interrupted: a signal ended the run after its current image.
     """
-    items = options.shard.part(inputs.items) if isinstance(inputs, FoundItems) else []
+    everything = inputs.items if isinstance(inputs, FoundItems) else []
+    block = min(cfg.TEST.IMS_PER_BATCH, max(len(everything) // options.shard.count, 1))
+    items = options.shard.part(everything, block)
     facts = _facts(cfg, weights, inputs, options.threshold)
-    folder = RunFolder(options.output_dir, options.shard, facts, options.resume, options.overwrite)
+    folder = RunFolder(options.output_dir, options.shard, facts, block, options.resume, options.overwrite)
     folder.begin(items)
     try:
         for note in folder.notes:
@@ -101,22 +103,23 @@ def _look(
 ) -> Tally:
     """Detect in `items`, what is left of `inputs`, or in the images that come into a watched folder."""
     stop = _Stop(folder)
+    everything = inputs.items if isinstance(inputs, FoundItems) else []
     predictor = Predictor(cfg, weights, options.threshold)
     first = folder.num_frames.get(items[0].shown, 0) if items else 0
     timeout = {} if options.timeout is None else {"timeout": options.timeout}
-    reading = Reading(predictor.pixels, stop.event, first=first, **timeout)
+    reading = Reading(stop.event, first=first, **timeout)
     if isinstance(inputs, WatchedFolder):
-        inputs.done = list(folder.done)
-        frames: Iterator[Frame] = inputs.frames(reading)
+        inputs = replace(inputs, done=list(folder.done), pixels=predictor.pixels)
+        looked = one_by_one(predictor, inputs.frames(stop.event))
         logger.info("watching %s; Ctrl-C ends it", inputs.folder)
     else:
-        frames = read_frames(items, reading)
+        looked = looks_for(items)(predictor, read_frames(items, reading))
     is_live = any(item.kind in LIVE for item in items)
     names = (USUAL_OF_LIVE if is_live else USUAL) if options.save is None else options.save
-    sinks = build_sinks(names, options.output_dir, predictor.class_names, originals(items))
+    sinks = build_sinks(names, options.output_dir, predictor.class_names, originals(everything))
     sinks += [Window()] if options.show else []
     with stop, closing(RecordFile(folder.records)) as records:
-        tally = look_at(predictor, frames, sinks, records, number_of_frames(items) if items else None)
+        tally = use_frames(predictor, looked, sinks, records, number_of_frames(items) if items else None, stop.event)
     if not stop.event.is_set():
         folder.complete()
     written = _write_tables(folder, options)

@@ -28,7 +28,9 @@ def convert(onnx_file: Path) -> openvino.Model:
         return core.read_model(str(onnx_file))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"OpenVINO {library.__version__} cannot convert the model: {reason}; use --format onnx") from None
+        raise InputError(
+            f"OpenVINO {library.__version__} cannot convert the model: {reason}; use --format onnx"
+        ) from None
 
 
 def save(model: openvino.Model, card: ModelCard, path: Path, half: bool = False) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from engine.errors import InputError
 from engine.inference.items import LIVE, FoundItems, Item
-from engine.inference.looking import Looks, Tally, look_at, refuse_nothing_read
+from engine.inference.looking import Looked, Looks, Tally, one_by_one, overlapped, refuse_nothing_read, use_frames
 from engine.inference.sinks import Output, Sink
 from engine.inference.sinks.pictures import PictureSink, Window
 from engine.inference.sinks.video import VideoSink
-from engine.inference.sources import Reading, read_frames
+from engine.inference.sources import Frame, Reading, read_frames
 from engine.log import get_logger
 
 logger = get_logger(__name__)
@@ -46,14 +46,19 @@ def draw_items(
     output = Output(predictor.class_names, originals(items), with_video=True)
     sinks: list[Sink] = [PictureSink(output_dir, output), VideoSink(output_dir, output)]
     sinks += [Window()] if show else []
-    reading = Reading(predictor.pixels, stop or threading.Event())
-    tally = look_at(predictor, read_frames(items, reading), sinks, total=number_of_frames(items))
+    frames = read_frames(items, Reading(stop or threading.Event()))
+    tally = use_frames(predictor, looks_for(items)(predictor, frames), sinks, total=number_of_frames(items), stop=stop)
     refuse_nothing_read(tally)
     logger.info("%s", tally.table())
     logger.info("%d %s drawn to %s%s", tally.num_seen, words_for(items), output_dir, tally.remarks())
     if found.left_out:
         logger.info("%s", found.left_out)
     return tally
+
+
+def looks_for(items: Sequence[Item]) -> Callable[[Looks, Iterable[Frame]], Iterator[Looked]]:
+    """How the frames of `items` are looked at: what does not wait for us, one by one."""
+    return one_by_one if any(item.kind in LIVE for item in items) else overlapped
 
 
 def create_folder(folder: Path) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
+from engine.data.image_file import collected_damage
 from engine.errors import InputError
-from engine.inference.records import RecordFile, detections_record, error_record
+from engine.inference.records import Record, RecordFile, detections_record, error_record
 from engine.inference.sinks import Seen, Sink
 from engine.inference.sources import Frame
+from engine.inference.stream import detect_stream
 from engine.log import get_logger
 from engine.tables import aligned_table
 from engine.visualize.draw import draw_detections
@@ -28,11 +31,12 @@ logger = get_logger(__name__)
 
 
 class Looks(Protocol):
-    """What is used of a predictor."""
+    """What is used of a predictor; what else it can do, see `inference.stages`, lets images overlap."""
 
     class_names: Sequence[str]
     thresholds: Any
 
+    def pixels(self, image: Any) -> np.ndarray: ...
     def detect(self, pixels: np.ndarray) -> Any: ...
 
 
@@ -86,28 +90,31 @@ class Tally:
         return warned + (f", {self.num_unreadable} unreadable skipped" if self.num_unreadable else "")
 
     def pace(self) -> str:
-        """Frames per second over all, and how long detecting in one took (p50, p90, p99)."""
+        """Frames per second over all, and how long reading and detecting took (p50, p90, p99)."""
         if not self.latencies:
             return "nothing was detected in"
         p50, p90, p99 = 1000 * np.percentile(np.array(self.latencies), (50, 90, 99))
         rate = self.num_seen / max(self.seconds, 1e-9)
-        return f"{rate:.1f} per second; detecting took {p50:.1f} ms (p50), {p90:.1f} ms (p90), {p99:.1f} ms (p99)"
+        return f"{rate:.1f} per second; an image took {p50:.1f} ms (p50), {p90:.1f} ms (p90), {p99:.1f} ms (p99)"
 
 
-def look_at(
+def use_frames(
     predictor: Looks,
-    frames: Iterable[Frame],
+    looked: Iterator[Looked],
     sinks: Sequence[Sink],
     records: RecordFile | None = None,
     total: int | None = None,
+    stop: threading.Event | None = None,
 ) -> Tally:
-    """Detect in all `frames`; each goes to all `sinks`, and then its record to `records`.
+    """Give each frame to all `sinks`, and then its record to `records`.
 
     So what has a record is complete. What cannot be read is named in a warning and recorded, and the run goes on. The
     sinks are closed, whatever happens.
 
     Args:
+        looked: from `overlapped` or `one_by_one`, of this predictor.
         total: how many frames there are, for the progress bar, if that is known.
+        stop: when it is set, the current frame is the last.
 
     Raises:
         InputError: an output cannot be written, or a camera fails.
@@ -117,38 +124,142 @@ def look_at(
     with contextlib.ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
-        bar = tqdm(frames, desc="detect", total=total, disable=not sys.stderr.isatty())
-        for frame, found, latency in detections_in(predictor, bar):
-            place = frame.item.shown
-            if found is None:
-                logger.warning("skipped: %s", frame.error)
-                tally.num_unreadable += 1
-                tally.first_error = tally.first_error or frame.error
-                record = error_record(place, frame.error, **frame.where)
-            else:
-                for line in frame.warnings:
-                    logger.warning("%s", line)
-                tally.num_odd += bool(frame.warnings)
-                record = detections_record(place, found, predictor.class_names, **frame.where)
-                seen = Seen(frame, found, predictor.class_names, draw_detections)
-                for sink in sinks:
-                    sink.write(seen)
-                tally.add(found.labels, latency)
+        stack.enter_context(contextlib.closing(looked))
+        for each in tqdm(looked, desc="detect", total=total, disable=not sys.stderr.isatty()):
+            record = _take(each, predictor.class_names, sinks, tally)
             if records:
                 records.write(record)
             tally.seconds = time.monotonic() - begin
+            if stop and stop.is_set():
+                break
     return tally
 
 
-def detections_in(predictor: Looks, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Any, float]]:
-    """(frame, detections or None if it has no pixels, seconds that it took), in order."""
-    for frame in frames:
-        if frame.pixels is None:
-            yield frame, None, 0.0
-            continue
+def _take(looked: Looked, class_names: Sequence[str], sinks: Sequence[Sink], tally: Tally) -> Record:
+    """Give a frame to all sinks and count it; returns its record."""
+    frame, place = looked.frame, looked.frame.item.shown
+    if looked.pixels is None:
+        logger.warning("skipped: %s", looked.error)
+        tally.num_unreadable += 1
+        tally.first_error = tally.first_error or looked.error
+        return error_record(place, looked.error, **frame.where)
+    warnings = (*frame.warnings, *looked.damage)
+    for line in warnings:
+        logger.warning("%s", line)
+    tally.num_odd += bool(warnings)
+    record = detections_record(place, looked.found, class_names, **frame.where)
+    seen = Seen(frame, looked.pixels, looked.found, class_names, draw_detections)
+    for sink in sinks:
+        sink.write(seen)
+    tally.add(looked.found.labels, looked.seconds)
+    return record
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A frame with what was found in its pixels, or the error because of which it has none.
+
+    Attributes:
+        damage: what is odd about its file.
+        seconds: for reading it and looking at it (with the others of its batch), without the time that it waited.
+    """
+
+    frame: Frame
+    pixels: np.ndarray | None = None
+    found: Any = None
+    error: str = ""
+    damage: Sequence[str] = ()
+    seconds: float = 0.0
+
+
+def overlapped(predictor: Looks, frames: Iterable[Frame]) -> Iterator[Looked]:
+    """What is found in each frame, in order; they are read, looked at and used at the same time.
+
+    Raises:
+        InputError: the model cannot look at a frame that could be read.
+    """
+    stages = _FrameStages(predictor)
+    with contextlib.closing(detect_stream(stages, frames)) as outcomes:
+        for outcome in outcomes:
+            seconds = stages.seconds.pop(id(outcome.image), 0.0)
+            if outcome.error is None:
+                yield Looked(outcome.image, outcome.pixels, outcome.detections, "", outcome.damage, seconds)
+            elif outcome.pixels is None and isinstance(outcome.error, InputError):
+                yield Looked(outcome.image, error=str(outcome.error))
+            else:
+                raise outcome.error
+
+
+class _FrameStages:
+    """The stages of a predictor, see `inference.stages`, for frames in the place of images.
+
+    Attributes:
+        seconds: id of a frame -> how long it took, see `Looked`.
+    """
+
+    def __init__(self, predictor: Looks) -> None:
+        stages = predictor if hasattr(predictor, "network_input") else _WholeStages(predictor)
+        self.class_names, self.batch_size = predictor.class_names, getattr(predictor, "batch_size", 1)
+        self.num_copies = getattr(predictor, "num_copies", 1)
+        self._stages, self.finish, self._read = stages, stages.finish, predictor.pixels
+        self.seconds: dict[int, float] = {}
+        self._in_thread = threading.local()  # the frame that this thread reads, and since when
+
+    def pixels(self, frame: Frame, color: str) -> np.ndarray:
+        self._in_thread.frame, self._in_thread.begin = id(frame), time.monotonic()
+        return _pixels_of(frame, self._read)
+
+    def network_input(self, pixels: np.ndarray) -> tuple[int, Any]:
+        found = self._stages.network_input(pixels)
+        self.seconds[self._in_thread.frame] = time.monotonic() - self._in_thread.begin
+        return self._in_thread.frame, found
+
+    def run(self, inputs: Sequence[tuple[int, Any]]) -> list[Any]:
         begin = time.monotonic()
-        found = predictor.detect(frame.pixels)
-        yield frame, found, time.monotonic() - begin
+        found = self._stages.run([each for _, each in inputs])
+        for frame, _ in inputs:
+            self.seconds[frame] += time.monotonic() - begin
+        return found
+
+
+class _WholeStages:
+    """The stages of a predictor that has only `detect`, for pixels that it has read."""
+
+    def __init__(self, predictor: Looks) -> None:
+        self._detect = predictor.detect
+
+    def network_input(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels
+
+    def run(self, inputs: Sequence[np.ndarray]) -> list[Any]:
+        return [self._detect(pixels) for pixels in inputs]
+
+    def finish(self, detections: Any, size: tuple[int, int]) -> Any:
+        return detections
+
+
+def one_by_one(predictor: Looks, frames: Iterable[Frame]) -> Iterator[Looked]:
+    """As `overlapped`, except that a frame is asked for when the one before has been used.
+
+    So the frames of a camera are the newest, and an image that comes alone does not wait for others.
+    """
+    for frame in frames:
+        begin = time.monotonic()
+        with collected_damage() as damage:
+            try:
+                pixels = _pixels_of(frame, predictor.pixels)
+            except InputError as error:
+                pixels, fault = None, str(error)
+        if pixels is None:
+            yield Looked(frame, error=fault)
+        else:
+            yield Looked(frame, pixels, predictor.detect(pixels), "", damage, time.monotonic() - begin)
+
+
+def _pixels_of(frame: Frame, read: Callable[[Any], np.ndarray]) -> np.ndarray:
+    if frame.error:
+        raise InputError(frame.error)
+    return read(frame.image) if frame.pixels is None else frame.pixels
 
 
 def refuse_nothing_read(tally: Tally) -> None:

@@ -30,8 +30,8 @@ class Shard:
     """One of `count` processes that share the items of a run.
 
     Example:
-        >>> Shard.parse("2/4"), Shard(1, 4).part("abcdefg"), Shard(1, 4).tail, Shard().tail
-        (Shard(index=1, count=4), 'bf', '-00001-of-00004', '')
+        >>> Shard.parse("2/4"), Shard(1, 2).part("abcdefg", block=2), Shard(1, 4).tail, Shard().tail
+        (Shard(index=1, count=4), ['c', 'd', 'g'], '-00001-of-00004', '')
     """
 
     index: int = 0
@@ -54,9 +54,9 @@ class Shard:
         """What is added to the names of its files."""
         return f"-{self.index:05d}-of-{self.count:05d}" if self.count > 1 else ""
 
-    def part(self, items: Sequence[Any]) -> Sequence[Any]:
-        """Every `count`-th item, so that each process gets images from everywhere."""
-        return items[self.index :: self.count]
+    def part(self, items: Sequence[Any], block: int) -> list[Any]:
+        """Every `count`-th block of so many items: with the batch size, the batches are those of a single process."""
+        return [item for index, item in enumerate(items) if index // block % self.count == self.index]
 
 
 class RunFolder:
@@ -66,6 +66,7 @@ class RunFolder:
         folder: created if it does not exist.
         shard: which of several processes this is.
         facts: what the records depend on, by name: the same facts give the same records.
+        block: see `Shard.part`.
         resume: go on with what is there.
         overwrite: replace what is there.
 
@@ -76,8 +77,11 @@ class RunFolder:
         notes: lines for the log on what was found in the folder.
     """
 
-    def __init__(self, folder: Path, shard: Shard, facts: dict[str, Any], resume: bool, overwrite: bool) -> None:
-        self.folder, self.shard, self._facts = folder, shard, facts
+    def __init__(
+        self, folder: Path, shard: Shard, facts: dict[str, Any], block: int, resume: bool, overwrite: bool
+    ) -> None:
+        self.folder, self.shard, self.block = folder, shard, block
+        self._facts = {**facts, "processes": shard.count, "block": block} if shard.count > 1 else facts
         self._resume, self._overwrite = resume, overwrite
         self.records = folder / f"{RECORDS}{shard.tail}.jsonl"
         self._facts_path = folder / f"{FACTS}{shard.tail}.json"
@@ -172,7 +176,7 @@ class RunFolder:
                 raise InputError(f"{path}: is of another run than {self._facts_path}; run this part again")
         whole = self.folder / f"{RECORDS}.jsonl"
         with replacing(whole, f".{uuid.uuid4().hex}.tmp") as file:  # two processes may end at once
-            for record in merged([self.folder / f"{RECORDS}{shard.tail}.jsonl" for shard in shards]):
+            for record in merged([self.folder / f"{RECORDS}{shard.tail}.jsonl" for shard in shards], self.block):
                 file.write(to_line(record))
         return whole
 
@@ -183,13 +187,14 @@ class RunFolder:
             self._claimed.rmdir()
 
 
-def merged(paths: Sequence[Path]) -> Iterator[Record]:
+def merged(paths: Sequence[Path], block: int) -> Iterator[Record]:
     """The records of all parts, see `Shard.part`, in the order of the items."""
     parts = [itertools.groupby(read_records(path), lambda record: record["image"]) for path in paths]
     while True:
-        groups = [next(part, None) for part in parts]  # one item of each part
-        for group in groups:
-            if group is not None:
-                yield from group[1]
-        if None in groups:
+        is_over = True
+        for part in parts:
+            for _, records in itertools.islice(part, block):
+                is_over = False
+                yield from records
+        if is_over:
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,8 +18,6 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its lines on stderr; ou
 import cv2
 import numpy as np
 
-from engine.data.image_file import collected_damage
-from engine.errors import InputError
 from engine.inference.items import Item
 from engine.inference.live import LatestFrames
 from engine.log import get_logger
@@ -40,8 +38,9 @@ class Frame:
 
     Attributes:
         item: what it belongs to.
-        pixels: (H, W, C) as the predictor takes it; None if it could not be read.
-        error: why not, one line.
+        image: what the predictor's `pixels` takes: a path, or BGR pixels (H, W, 3).
+        pixels: what that returned, if the image has been read already.
+        error: why there is neither, one line.
         warnings: what is wrong with it although it could be read.
         number: of a frame, from 0.
         time: of a frame, seconds: since the beginning of a video, since 1970 of a camera or stream.
@@ -50,6 +49,7 @@ class Frame:
     """
 
     item: Item
+    image: Path | np.ndarray | None = None
     pixels: np.ndarray | None = None
     error: str = ""
     warnings: tuple[str, ...] = ()
@@ -67,10 +67,6 @@ class Frame:
         if self.time is not None:
             facts["time"] = round(self.time, 3)
         return facts | ({"last": True} if self.is_last else {})
-
-    @property
-    def shown(self) -> str:
-        return self.item.shown if self.number is None else f"{self.item.shown}, frame {self.number}"
 
 
 class Capture(Protocol):
@@ -96,14 +92,12 @@ class Reading:
     """How frames are read.
 
     Attributes:
-        pixels: an image file or array -> pixels; raises `InputError`.
         stop: set when the run is to end.
         timeout: seconds after which a camera or stream without a new frame is given up, 0 for never.
         first: number of the first frame of a camera or stream, which an earlier run may have begun.
         capture: opens videos, cameras and streams.
     """
 
-    pixels: Callable[[Path | np.ndarray], np.ndarray]
     stop: threading.Event = field(default_factory=threading.Event)
     timeout: float = 60.0
     first: int = 0
@@ -113,7 +107,7 @@ class Reading:
 def read_frames(items: Iterable[Item], reading: Reading) -> Iterator[Frame]:
     """The frames of all `items`, in order, until `reading.stop` is set.
 
-    Images and videos that cannot be read give a frame with an `error`.
+    Videos that cannot be read give a frame with an `error`; image files are not read here.
 
     Raises:
         InputError: a camera or stream cannot be opened, or gives no more frames.
@@ -127,13 +121,7 @@ def read_frames(items: Iterable[Item], reading: Reading) -> Iterator[Frame]:
 
 @SOURCES.register("image")
 def image_frames(item: Item, reading: Reading) -> Iterator[Frame]:
-    with collected_damage() as damage:
-        try:
-            frame = Frame(item, reading.pixels(Path(item.place)), is_last=True)
-        except InputError as error:
-            yield Frame(item, error=str(error), is_last=True)
-            return
-    yield Frame(item, frame.pixels, warnings=tuple(damage), is_last=True)
+    yield Frame(item, Path(item.place), is_last=True)
 
 
 @SOURCES.register("video")
@@ -150,16 +138,14 @@ def video_frames(item: Item, reading: Reading) -> Iterator[Frame]:
         for number, (pixels, seconds) in enumerate(_decoded(capture, rate)):
             if before:
                 yield before
-            before = Frame(item, reading.pixels(pixels), number=number, time=seconds, rate=rate)
+            before = Frame(item, pixels, number=number, time=seconds, rate=rate)
         if before is None:
             error = f"{item.place}: damaged, or not a video that OpenCV can read; replace or convert it"
             yield Frame(item, error=error, is_last=True)
             return
         short = promised - before.number - 1
-        warnings = (f"{item.place}: damaged: ends after {before.number + 1} of {promised:.0f} frames",)
-        yield Frame(
-            item, before.pixels, "", warnings if short > 1 else (), before.number, before.time, rate, is_last=True
-        )
+        warning = f"{item.place}: damaged: ends after {before.number + 1} of {promised:.0f} frames"
+        yield replace(before, is_last=True, warnings=(warning,) if short > 1 else ())
     finally:
         capture.release()
 
@@ -194,10 +180,6 @@ def live_frames(item: Item, reading: Reading) -> Iterator[Frame]:
     reader = LatestFrames(partial(reading.capture, place), item.shown, reading.timeout, reading.stop)
     with reader:
         for number, (pixels, seconds) in enumerate(reader, reading.first):
-            rate = usable_rate(reader.rate)
-            try:
-                yield Frame(item, reading.pixels(pixels), number=number, time=seconds, rate=rate)
-            except InputError as error:
-                yield Frame(item, error=str(error), number=number, time=seconds, rate=rate)
+            yield Frame(item, pixels, number=number, time=seconds, rate=usable_rate(reader.rate))
     if reader.num_dropped:
         get_logger(__name__).info("%s: %d frames dropped to keep up with it", item.shown, reader.num_dropped)

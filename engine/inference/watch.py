@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from engine.data.image_file import IMAGE_SUFFIXES
+import numpy as np
+
+from engine.data.image_file import IMAGE_SUFFIXES, collected_damage, read_image
 from engine.errors import InputError
 from engine.inference.items import Item, free_name, image_name
-from engine.inference.sources import Frame, Reading, image_frames
+from engine.inference.sources import Frame
 
 LOOK_SECONDS = 0.25
 QUIET_SECONDS = 1.0
@@ -30,6 +33,7 @@ class WatchedFolder:
 
     Args:
         folder: must exist at the beginning; while it cannot be listed, it counts as empty.
+        pixels: reads an image file; raises `InputError`.
         recursive: its sub-folders too.
         done: places of images that an earlier run has taken, in its order.
         skip: a folder that is left out, such as that of the pictures.
@@ -37,6 +41,7 @@ class WatchedFolder:
     """
 
     folder: Path
+    pixels: Callable[[Path], np.ndarray] = read_image
     recursive: bool = False
     done: list[str] = field(default_factory=list)
     skip: Path | None = None
@@ -44,8 +49,8 @@ class WatchedFolder:
     quiet: float = QUIET_SECONDS
     patience: float = PATIENCE_SECONDS
 
-    def frames(self, reading: Reading) -> Iterator[Frame]:
-        """Frames in the order in which their files were complete, until `reading.stop` is set or `timeout` is over.
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        """Frames in the order in which their files were complete, until `stop` is set or `timeout` is over.
 
         Raises:
             InputError: there is no such folder.
@@ -57,21 +62,29 @@ class WatchedFolder:
             free_name(self._name(Path(place)), taken)
         pending = _Pending(set(self.done))
         deadline = time.monotonic() + self.timeout
-        while not reading.stop.is_set():
+        while not stop.is_set():
             for path, age in pending.quiet(self._listed(), self.quiet):
-                item = Item("image", str(path), self._name(path))
-                (frame,) = image_frames(item, reading)
-                if frame.error and age < self.patience:
+                frame = self._read(path, age < self.patience)
+                if frame is None:
                     continue
                 pending.take(path)
-                named = Item("image", str(path), free_name(item.name, taken))
-                yield Frame(named, frame.pixels, frame.error, frame.warnings, is_last=True)
+                yield replace(frame, item=replace(frame.item, name=free_name(frame.item.name, taken)))
                 deadline = time.monotonic() + self.timeout
-                if reading.stop.is_set():
+                if stop.is_set():
                     return
             if self.timeout and time.monotonic() > deadline and not pending.has_any:
                 return
-            reading.stop.wait(LOOK_SECONDS)
+            stop.wait(LOOK_SECONDS)
+
+    def _read(self, path: Path, may_change: bool) -> Frame | None:
+        """The image of a file; None if it cannot be read and `may_change`."""
+        item = Item("image", str(path), self._name(path))
+        with collected_damage() as damage:
+            try:
+                pixels = self.pixels(path)
+            except InputError as error:
+                return None if may_change else Frame(item, error=str(error), is_last=True)
+        return Frame(item, pixels=pixels, warnings=tuple(damage), is_last=True)
 
     def _name(self, path: Path) -> Path:
         return image_name(path.relative_to(self.folder))
@@ -108,7 +121,7 @@ def watched_folder(places: Sequence[str], recursive: bool, skip: Path, timeout: 
         raise InputError(f"{', '.join(places)}: --watch takes one folder that exists")
     if os.path.realpath(places[0]) == os.path.realpath(skip):
         raise InputError(f"{skip} is the watched folder; name another --output-dir")
-    return WatchedFolder(Path(places[0]), recursive, skip=skip, timeout=timeout)
+    return WatchedFolder(Path(places[0]), recursive=recursive, skip=skip, timeout=timeout)
 
 
 class _Pending:

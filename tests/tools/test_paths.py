@@ -29,6 +29,7 @@ FORMS = {  # a command line in which each path is P
     "generate_fabric": ["--output P"],
     "import_graph": [],
     "model_complexity": ["--config-file P"],
+    "predict": ["--config-file P --weights P --input P --output-dir P"],
     "print_config": ["--config-file P"],
     "publish_model": ["P P"],
     "split_dataset": ["P P --folds 3 --images P"],

@@ -25,12 +25,14 @@ class Seen:
     """A frame that could be read, and what was found in it.
 
     Attributes:
+        pixels: (H, W, C), see `Frame.pixels`.
         found: detections in pixels of the frame, highest score first.
         class_names: of labels 0..K-1.
         draw: (pixels, found, class names) -> picture, BGR uint8 (H, W, 3).
     """
 
     frame: Frame
+    pixels: np.ndarray
     found: Any
     class_names: Sequence[str]
     draw: Callable[[np.ndarray, Any, Sequence[str]], np.ndarray]
@@ -38,7 +40,7 @@ class Seen:
     @cached_property
     def picture(self) -> np.ndarray:
         """Drawn once for all sinks."""
-        return self.draw(self.frame.pixels, self.found, self.class_names)
+        return self.draw(self.pixels, self.found, self.class_names)
 
 
 @dataclass(frozen=True)
