@@ -4,7 +4,7 @@ import pytest
 
 from engine.export.float_layers import OperatorGraph, float_operators, is_within, unknown_modules
 
-# image -> stem -> tower -> logits -> decode -> nms -> pool -> fc -> score; boxes -> decode; stem -> offset -> dcn -> tower
+# image -> stem -> tower -> logits, boxes -> decode -> nms -> pool -> fc -> score; stem -> offset -> dcn -> tower
 FOLLOWERS = {
     "stem": ["offset", "dcn"],
     "offset": ["shift"],

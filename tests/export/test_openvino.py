@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+openvino = pytest.importorskip("openvino")
+
+from engine.errors import InputError
+from engine.export.openvino import convert, replace_card, save
+from engine.runtime.card import CARD_KEY, ImageRule, ModelCard
+from tests.export.small_network import pictures, small_network
+
+CARD = ModelCard(("a \"<&>' b", "破洞\n\tx"), {"破洞\n\tx": 0.25}, 0.3, ImageRule(320, 400), facts={"key": [1, None]})
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> openvino.Model:
+    path = tmp_path_factory.mktemp("openvino") / "small.onnx"
+    onnx.save(small_network(), path)
+    return convert(path)
+
+
+def card_of(path: Path) -> ModelCard:
+    model = openvino.Core().read_model(str(path))
+    return ModelCard.from_json(str(model.get_rt_info([CARD_KEY]).value), str(path))
+
+
+def outputs(path: Path) -> np.ndarray:
+    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return compiled({"images": pictures(1)[0]["images"]})["scores"]
+
+
+def test_the_card_survives_saving_and_can_be_replaced(network: openvino.Model, tmp_path: Path) -> None:
+    path = tmp_path / "model.xml"
+    save(network, CARD, path)
+    weights, scores = path.with_suffix(".bin").read_bytes(), outputs(path)
+    assert card_of(path) == replace(CARD, facts={"key": (1, None)})
+    other = replace(CARD, thresholds={"破洞\n\tx": 0.75}, facts={})
+    replace_card(path, other)
+    assert card_of(path) == other
+    assert path.with_suffix(".bin").read_bytes() == weights
+    np.testing.assert_array_equal(outputs(path), scores)
+
+
+def test_float16_halves_the_weights(network: openvino.Model, tmp_path: Path) -> None:
+    for name, half in (("full", False), ("half", True)):
+        save(network, CARD, tmp_path / f"{name}.xml", half)
+    full, half = ((tmp_path / f"{name}.bin").stat().st_size for name in ("full", "half"))
+    assert half < 0.6 * full
+    np.testing.assert_allclose(outputs(tmp_path / "half.xml"), outputs(tmp_path / "full.xml"), atol=2e-3)
+
+
+def test_a_model_of_another_maker_has_no_card_to_replace(network: openvino.Model, tmp_path: Path) -> None:
+    path = tmp_path / "model.xml"
+    openvino.save_model(network.clone(), str(path))
+    path.write_text(path.read_text(encoding="utf-8").replace(f"<{CARD_KEY} ", "<other "), encoding="utf-8")
+    with pytest.raises(InputError, match=f"{path}: has no card"):
+        replace_card(path, CARD)
+
+
+def test_what_openvino_cannot_convert_is_one_line(tmp_path: Path) -> None:
+    model = small_network()
+    model.graph.node[-1].op_type, model.graph.node[-1].domain = "Strange", "engine"
+    model.opset_import.append(onnx.helper.make_opsetid("engine", 1))
+    path = tmp_path / "odd.onnx"
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=r"^OpenVINO .* cannot convert the model: .*Strange.*; use --format onnx$"):
+        convert(path)
