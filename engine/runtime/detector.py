@@ -21,7 +21,7 @@ from engine.errors import InputError, shown
 from engine.layers.voting import RULES
 from engine.runtime.card import FixedShape, ImageRule, ModelCard, TileRule
 from engine.runtime.detections import Detections
-from engine.runtime.networks import open_network
+from engine.runtime.networks import Network, open_network
 
 Image = np.ndarray | str | Path
 
@@ -63,10 +63,9 @@ class Detector:
         stored = self.card.thresholds if threshold is None else {}
         default = self.card.default_threshold if threshold is None else threshold
         self.thresholds = np.float32([stored.get(name, default) for name in self.class_names])
-        self.reading = _reading(self.card.images)
+        self.reading = reading_of(self.card)
         self.batch_size = self.card.shape.batch_size or max(batch_size, 1)
-        look = partial(_look, network, self.card.images, self.card.shape, self.batch_size, str(path))
-        self._look = look if self.card.tiles is None else _tiled(look, self.card, self.batch_size, str(path))
+        self._look = looking(network, self.card, self.batch_size, str(path))
 
     def __call__(self, image: Image | Sequence[Image]) -> Detections | list[Detections]:
         """Detections in the coordinates of the image given, highest score first; a list for a list.
@@ -113,16 +112,28 @@ class Detector:
         return found[found.scores >= self.thresholds[found.labels]]
 
 
-def _reading(rule: ImageRule) -> Reading:
-    return Reading(rule.value_range, rule.channels, rule.orientation)
+def reading_of(card: ModelCard) -> Reading:
+    """How image files become what `Detector.find` takes."""
+    return Reading(card.images.value_range, card.images.channels, card.images.orientation)
 
 
 Look = Callable[[Sequence[np.ndarray]], list[Detections]]
 """Images (H_i, W_i, C) -> their detections in their own pixels."""
 
 
+def looking(network: Network, card: ModelCard, batch_size: int, name: str) -> Look:
+    """How `network` looks at images (H_i, W_i, C) as `card` says: scaled, padded, in tiles.
+
+    Args:
+        batch_size: images, or tiles, of one size that it sees at once.
+        name: of its file, for messages.
+    """
+    look = partial(_look, network, card.images, card.shape, batch_size, name)
+    return look if card.tiles is None else _tiled(look, card, batch_size, name)
+
+
 def _look(
-    network: Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]],
+    network: Network,
     rule: ImageRule,
     shape: FixedShape,
     batch_size: int,

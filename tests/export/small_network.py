@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import pytest
+
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 STEM, TOWER, LOGITS, CENTER = (
     "backbone.body.stem.conv1",

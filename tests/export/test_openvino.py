@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx")
-openvino = pytest.importorskip("openvino")
-
 from engine.errors import InputError
 from engine.export.openvino import convert, replace_card, save
 from engine.runtime.card import CARD_KEY, ImageRule, ModelCard
 from tests.export.small_network import pictures, small_network
+
+onnx = pytest.importorskip("onnx")
+openvino = pytest.importorskip("openvino")
 
 CARD = ModelCard(("a \"<&>' b", "破洞\n\tx"), {"破洞\n\tx": 0.25}, 0.3, ImageRule(320, 400), facts={"key": [1, None]})
 
@@ -38,7 +38,7 @@ def test_the_card_survives_saving_and_can_be_replaced(network: openvino.Model, t
     path = tmp_path / "model.xml"
     save(network, CARD, path)
     weights, scores = path.with_suffix(".bin").read_bytes(), outputs(path)
-    assert card_of(path) == replace(CARD, facts={"key": (1, None)})
+    assert card_of(path) == CARD
     other = replace(CARD, thresholds={"破洞\n\tx": 0.75}, facts={})
     replace_card(path, other)
     assert card_of(path) == other

@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("nncf")
-onnx = pytest.importorskip("onnx")
-openvino = pytest.importorskip("openvino")
-onnxruntime = pytest.importorskip("onnxruntime")
-
 from engine.errors import InputError
 from engine.export.openvino import convert
 from engine.export.operators import onnx_operators, openvino_operators
 from engine.export.quantize import quantize_onnx, quantize_openvino
 from tests.export.small_network import CENTER, LOGITS, STEM, TOWER, pictures, small_network
+
+pytest.importorskip("nncf")
+onnx = pytest.importorskip("onnx")
+openvino = pytest.importorskip("openvino")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 WEIGHTS = {f"{name}.weight" for name in (STEM, TOWER, LOGITS, CENTER)}
 
@@ -30,8 +30,8 @@ def test_operators_know_their_parameters(network_file: Path) -> None:
     for graph in (onnx_operators(small_network()), openvino_operators(convert(network_file))):
         assert set(graph.weights.values()) == WEIGHTS
         by_weight = {weight: name for name, weight in graph.weights.items()}
-        after_tower = graph.reachable([by_weight[f"{TOWER}.weight"]])
-        assert {graph.weights[name] for name in after_tower & graph.weights.keys()} == {
+        after = graph.reachable([by_weight[f"{TOWER}.weight"]]) & graph.weights.keys()
+        assert {graph.weights[name] for name in after} == {
             f"{LOGITS}.weight",
             f"{CENTER}.weight",
         }
