@@ -1,1 +1,1 @@
-"""Detection over HTTP."""
+"""Detection over HTTP: the application, its page, and the processes that run it."""
