@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from engine.device import num_cpus
 from engine.log import warn_once
 
 Made = TypeVar("Made")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome-headless-shell")
 
 torch.set_num_threads(1)
 if "PYTEST_XDIST_WORKER" in os.environ:  # the commands of several workers share the CPUs
@@ -159,3 +161,21 @@ def damaged_jpeg() -> bytes:
     """48 x 64 pixels whose data end early, with an end marker: decoders fill the rest with grey."""
     data = cv2.imencode(".jpg", smooth_image(48, 64) // 2 + np.indices((48, 64)).sum(0)[..., None] % 7 * 9)[1].tobytes()
     return data[: len(data) * 2 // 3] + b"\xff\xd9"
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Headless Chromium, driven by playwright: the file that CHROMIUM names, or one on the PATH.
+
+    One for each test, since a Chromium of a single process ends with its first page.
+    """
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright and a Chromium")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not path:
+        pytest.skip("needs a Chromium: set CHROMIUM to its path")
+    swiftshader = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--in-process-gpu"]
+    arguments = ["--headless=shell", "--no-sandbox", "--no-zygote", "--single-process", "--disable-dev-shm-usage"]
+    with playwright.sync_playwright() as running:
+        found = running.chromium.launch(executable_path=path, args=[*arguments, *swiftshader], timeout=60_000)
+        yield found
+        found.close()

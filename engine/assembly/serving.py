@@ -90,8 +90,8 @@ def serve(cfg: CfgNode, weights: str, host: str, port: int, limits: Limits, num_
     """
     check_installed()
     key = os.environ.get(KEY_VARIABLE)
-    if key == "":
-        raise InputError(f"the variable {KEY_VARIABLE} is empty; set it to the key of the clients, or unset it")
+    if key is not None and not (key.strip() and key.isascii() and key.isprintable()):
+        raise InputError(f"the variable {KEY_VARIABLE} must be letters, digits and signs of ASCII; set it, or unset it")
     from engine.serve.plan import WorkerPlan
     from engine.serve.supervisor import Supervisor, address_of, open_port
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from engine.serve.limits import Limits, busy
 
@@ -19,8 +21,15 @@ class LimitedConnection(H11Protocol):
     the next request. So it also ends a body that goes on after its request was refused.
     """
 
-    def __init__(self, limits: Limits, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self,
+        limits: Limits,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._timer: asyncio.TimerHandle | None = None
 

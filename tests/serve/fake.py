@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ def main() -> int:
     parser.add_argument("--limits", type=json.loads, default={})
     args = parser.parse_args()
     logger, limits = setup_logging(), Limits(**args.limits)
-    plan = WorkerPlan(partial(load, args.model), limits, [args.model])
+    plan = WorkerPlan(partial(load, args.model), limits, [args.model], os.environ.get("ENGINE_API_KEY", ""))
     with open_port("127.0.0.1", 0) as listening:
         logger.info("listening on %s", address_of(listening))
         return Supervisor(plan, listening, args.workers, limits.timeout).run()

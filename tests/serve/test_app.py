@@ -299,10 +299,10 @@ def test_starting_and_stopping() -> None:
         ({"authorization": "Bearer wrong"}, 401),
         ({"authorization": "Bearer "}, 401),
         ({"authorization": "Basic schlüssel"}, 401),
-        ({"x-api-key": "schlüsse"}, 401),
-        ({"x-api-key": "schlüssel"}, 200),
-        ({"authorization": "Bearer schlüssel"}, 200),
-        ({"authorization": "bearer  schlüssel"}, 200),
+        ({"x-api-key": "a ke"}, 401),
+        ({"x-api-key": "a key"}, 200),
+        ({"authorization": "Bearer a key"}, 200),
+        ({"authorization": "bearer  a key"}, 200),
     ],
 )
 def test_a_key(headers: dict[str, str], status: int) -> None:
@@ -319,7 +319,7 @@ def test_a_key(headers: dict[str, str], status: int) -> None:
         for path in ("/", "/docs", "/health", "/ready", "/openapi.json"):
             assert (await client.http.get(path)).status_code == 200
 
-    play(scenario, api_key="schlüssel")
+    play(scenario, api_key="a key")
 
 
 def test_other_addresses_and_methods() -> None:
