@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 from engine.assembly.convention import build_convention
 from engine.assembly.data import build_test_transform, test_batch_size
 from engine.assembly.device import build_device, named_devices, warn_without_gpu
+from engine.assembly.exported import open_exported
 from engine.assembly.model import build_model, num_classes
 from engine.assembly.process import prepare
 from engine.assembly.tiling import build_fill, build_tile_merge, build_tiling, is_tiled
@@ -26,6 +27,7 @@ from engine.data.transforms import Normalize, Transform
 from engine.device import explaining_out_of_memory
 from engine.errors import InputError
 from engine.inference.augment import AugmentedDetector, View, unmerged
+from engine.inference.exported import ExportedDetector
 from engine.inference.predictor import LESS_MEMORY, ImagePredictor
 from engine.inference.replicas import Replicas
 from engine.inference.tiled import TiledDetector
@@ -34,6 +36,7 @@ from engine.log import get_logger
 from engine.modeling.detector import GeneralizedRCNN
 from engine.modeling.selection import Selection
 from engine.registry import import_modules, lookup
+from engine.runtime.card_file import is_exported
 
 DEFAULT_THRESHOLD = 0.3
 """For a class without a stored threshold."""
@@ -41,16 +44,24 @@ LARGE_SCALE = 800
 """From this short side on, pixels, TEST.BBOX_AUG.MAX_SIZE limits the long one, not INPUT.MAX_SIZE_TEST (reference)."""
 
 
-def build_trained_model(cfg: CfgNode) -> GeneralizedRCNN:
+def build_trained_model(cfg: CfgNode) -> GeneralizedRCNN | ExportedDetector:
     """The model of `cfg` with the weights and class names of `MODEL.WEIGHT`, in a process made ready for a run.
+
+    An exported file takes the place of a model, see `assembly.exported`.
 
     `cfg` is made to follow the conventions stored with the weights: those of the project that they were converted from,
     the normalisation of the images, the range of values of those of more than 8 bits, and the tiles of the training.
     """
     prepare(cfg)
-    file = read_weights(cfg.MODEL.WEIGHT)
+    return _read_trained(cfg, cfg.MODEL.WEIGHT)[0]
+
+
+def _read_trained(cfg: CfgNode, weights: str) -> tuple[GeneralizedRCNN | ExportedDetector, WeightFile]:
+    if is_exported(weights):
+        return open_exported(cfg, weights)
+    file = read_weights(weights)
     follow_conventions(cfg, file)
-    return _load_trained(cfg, file)
+    return _load_trained(cfg, file), file
 
 
 def _load_trained(cfg: CfgNode, file: WeightFile) -> GeneralizedRCNN:
@@ -69,11 +80,16 @@ def _load_trained(cfg: CfgNode, file: WeightFile) -> GeneralizedRCNN:
     return model.eval()
 
 
-def build_detector(cfg: CfgNode, model: GeneralizedRCNN, augment: bool = True) -> tuple[nn.Module, Transform]:
+def build_detector(
+    cfg: CfgNode, model: GeneralizedRCNN | ExportedDetector, augment: bool = True
+) -> tuple[nn.Module, Transform]:
     """`model` as the configuration tests it, and the transform of the test images that it takes.
 
-    On tiles if `TILING` says so; augmented (each tile) if `TEST.BBOX_AUG` does, unless `augment` is False.
+    On tiles if `TILING` says so; augmented (each tile) if `TEST.BBOX_AUG` does, unless `augment` is False. An exported
+    file does all that it does itself.
     """
+    if isinstance(model, ExportedDetector):
+        return model, Transform([])
     is_augmented = augment and cfg.TEST.BBOX_AUG.ENABLED
     if is_tiled(cfg):
         return build_tiled(cfg, model, is_augmented), Transform([])
@@ -158,7 +174,7 @@ class Predictor(ImagePredictor):
 
     Args:
         config: a path of a YAML file, or a configuration.
-        weights: any value that `MODEL.WEIGHT` takes.
+        weights: any value that `MODEL.WEIGHT` takes, or an exported file.
         threshold: one score threshold for all classes instead of the stored ones.
         devices: names such as "cuda:0" and "cuda:1", each of which gets a copy of the model, instead of `MODEL.DEVICE`.
             The batches of a list, of `predict_iter` and of an `AsyncPredictor` are spread between them.
@@ -182,16 +198,17 @@ class Predictor(ImagePredictor):
             raise InputError(f"the score threshold must be between 0 and 1, not {threshold}")
         cfg = config.clone() if isinstance(config, CfgNode) else load_config(config)
         copies_on = [] if devices is None else named_devices(devices)
+        if len(copies_on) > 1 and is_exported(weights):
+            raise InputError(f"{weights}: an exported file runs on one device; name one of devices")
         if copies_on:
             cfg.defrost()
             cfg.MODEL.DEVICE = str(copies_on[0])
             cfg.freeze()
         warn_without_gpu(cfg)
         import_modules(cfg.IMPORTS)  # the weights may be of a format of the user's own
-        file = read_weights(str(weights))
-        follow_conventions(cfg, file)
+        trained, file = _read_trained(cfg, str(weights))
         self.stored_thresholds = usable_thresholds(file.thresholds)
-        model, transform = build_detector(cfg, _load_trained(cfg, file))
+        model, transform = build_detector(cfg, trained)
         super().__init__(
             Replicas(model, copies_on) if len(copies_on) > 1 else model,
             transform,

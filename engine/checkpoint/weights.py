@@ -22,6 +22,8 @@ from engine.checkpoint.restricted_pickle import brief
 from engine.checkpoint.stem import stem_of, with_adapted_stem
 from engine.errors import InputError, listed
 from engine.log import get_logger
+from engine.runtime.card import ModelCard
+from engine.runtime.card_file import is_exported, read_card, write_card
 from engine.spelling import normal_name
 
 Tensors = dict[str, Tensor]
@@ -57,6 +59,11 @@ def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
         InputError: the file is missing or damaged, asks for code, has no tensors, or is not of that format.
     """
     path = sources.resolve(uri)
+    if is_exported(path):
+        raise InputError(
+            f"{uri}: an exported model, which can be tested but has no weights to load; name the checkpoint that it was "
+            "made from"
+        )
     content = io.load(path, mmap=True)
     items = _state_dict(content).items()
     tensors = {name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)}
@@ -148,14 +155,18 @@ def load_weights(
     return report
 
 
-def check_storable(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint, if it is ours and local, so that thresholds can be stored in it.
+def check_storable(path: str | Path) -> dict[str, Any] | ModelCard:
+    """The content of a checkpoint, or the card of an exported file, if it is ours and local.
+
+    Thresholds can be stored in it then.
 
     Raises:
         InputError: not a local file, or not our format.
     """
     if "://" in str(path):
         raise InputError(f"{path}: thresholds can only be stored in a local checkpoint; download it first")
+    if is_exported(path):
+        return read_card(Path(path))
     content = io.load(path)
     if content.get("format") != FORMAT:
         raise InputError(
@@ -166,15 +177,18 @@ def check_storable(path: str | Path) -> dict[str, Any]:
 
 
 def store_thresholds(path: str | Path, thresholds: dict[str, Any]) -> None:
-    """Write the `thresholds.json` object into a checkpoint of ours, atomically.
+    """Write the `thresholds.json` object into a checkpoint of ours, atomically; its thresholds into an exported file.
 
-    A class for which this test had no objects keeps the threshold that the checkpoint has for it, which is logged.
+    A class for which this test had no objects keeps the threshold that the file has for it, which is logged.
 
     Raises:
         InputError: see `check_storable`, or the file cannot be written.
     """
     content = check_storable(path)
-    old = (content.get("thresholds") or {}).get("classes", {})
+    if isinstance(content, ModelCard):
+        old = {name: {"threshold": limit} for name, limit in content.thresholds.items()}
+    else:
+        old = (content.get("thresholds") or {}).get("classes", {})
     kept = {
         name: old[name]
         for name, entry in thresholds["classes"].items()
@@ -182,7 +196,12 @@ def store_thresholds(path: str | Path, thresholds: dict[str, Any]) -> None:
     }
     if kept:
         get_logger(__name__).info("%s keeps its thresholds of classes without objects here: %s", path, listed(kept))
-    io.save(path, {**content, "thresholds": {**thresholds, "classes": {**thresholds["classes"], **kept}}})
+    classes = {**thresholds["classes"], **kept}
+    if isinstance(content, ModelCard):
+        limits = {name: entry["threshold"] for name, entry in classes.items() if entry["threshold"] is not None}
+        write_card(Path(path), replace(content, thresholds=limits))
+    else:
+        io.save(path, {**content, "thresholds": {**thresholds, "classes": classes}})
 
 
 def values_by_name(

@@ -9,10 +9,11 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from engine.data.image_file import as_pixels, is_image, read_image
+from engine.data.any_image import any_image
 from engine.data.reading import Reading
 from engine.data.resizing import resized, resized_size
 from engine.data.tile_selection import select
@@ -21,9 +22,10 @@ from engine.errors import InputError, shown
 from engine.layers.voting import RULES
 from engine.runtime.card import FixedShape, ImageRule, ModelCard, TileRule
 from engine.runtime.detections import Detections
-from engine.runtime.networks import Network, open_network
+from engine.runtime.networks import Found, Network, open_network
 
-Image = np.ndarray | str | Path
+Image = Any
+"""Whatever `engine.data.any_image.any_image` takes."""
 
 
 class Detector:
@@ -58,6 +60,7 @@ class Detector:
         if threshold is not None and not 0 <= threshold <= 1:
             raise InputError(f"the score threshold must be between 0 and 1, not {threshold}")
         self.path = Path(path)
+        self._arguments = self.path.absolute(), threshold, device, threads, batch_size
         network, self.card = open_network(path, device, threads)
         self.class_names = list(self.card.class_names)
         stored = self.card.thresholds if threshold is None else {}
@@ -67,34 +70,33 @@ class Detector:
         self.batch_size = self.card.shape.batch_size or max(batch_size, 1)
         self._look = looking(network, self.card, self.batch_size, str(path))
 
-    def __call__(self, image: Image | Sequence[Image]) -> Detections | list[Detections]:
+    def __call__(self, image: Image | Sequence[Image], color: str = "bgr") -> Detections | list[Detections]:
         """Detections in the coordinates of the image given, highest score first; a list for a list.
 
         Args:
-            image: BGR (H, W, C) or grey (H, W), uint8 or of another real type, which the range of values brings to
-                0..255; a path; or a list of either.
+            image: whatever `engine.data.any_image.any_image` takes (a path, an array, the bytes of a file, ...); a
+                list of these.
+            color: the order of the channels of arrays and tensors, "bgr" or "rgb".
 
         Raises:
             InputError: a file cannot be read, or the network cannot take an image.
-            ValueError: an array has another shape or type.
+            ValueError: it is no image.
         """
         if not isinstance(image, (list, tuple)):
-            return self([image])[0]
+            return self([image], color)[0]
         found: list[Detections] = []
         for start in range(0, len(image), self.batch_size):  # so that a long list is not held in memory
-            pixels = [self.pixels(each) for each in image[start : start + self.batch_size]]
+            pixels = [self.pixels(each, color) for each in image[start : start + self.batch_size]]
             found += [self._kept(each) for each in self.find(pixels)]
         return found
 
-    def pixels(self, image: Image) -> np.ndarray:
-        """The image as pixels (H, W, C), uint8 or float32 in 0..255; see `engine.data.image_file.read_image`."""
-        if isinstance(image, (str, Path)):
-            return read_image(Path(image), reading=self.reading)
-        if isinstance(image, np.ndarray) and is_image(image, self.reading.channels):
-            return as_pixels(image, self.reading)
-        channels = self.reading.channels
-        shapes = "(H, W, 3) or (H, W)" if channels in (1, 3) else f"(H, W, {channels})"
-        raise ValueError(f"an image must be a path, or a BGR uint8 (uint16, float) array of shape {shapes}, not empty")
+    def pixels(self, image: Image, color: str = "bgr") -> np.ndarray:
+        """The image as pixels (H, W, C), uint8 or float32 in 0..255; see `engine.data.any_image.any_image`."""
+        return any_image(image, self.reading, color)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, it is its arguments: another process opens the file itself."""
+        return Detector, self._arguments
 
     def detect(self, pixels: np.ndarray) -> Detections:
         """Detections in what `pixels` returned, so that a file is not read twice to be drawn."""
@@ -128,31 +130,43 @@ def looking(network: Network, card: ModelCard, batch_size: int, name: str) -> Lo
         batch_size: images, or tiles, of one size that it sees at once.
         name: of its file, for messages.
     """
-    look = partial(_look, network, card.images, card.shape, batch_size, name)
+    look = partial(_look, network, card, batch_size, name)
     return look if card.tiles is None else _tiled(look, card, batch_size, name)
 
 
 def _look(
-    network: Network,
-    rule: ImageRule,
-    shape: FixedShape,
-    batch_size: int,
-    name: str,
-    images: Sequence[np.ndarray],
+    network: Network, card: ModelCard, batch_size: int, name: str, images: Sequence[np.ndarray]
 ) -> list[Detections]:
-    """What `network` finds in each of `images`, which are scaled as `rule` says unless the network does it."""
-    scaled = [_prepared(image, rule, shape, name) for image in images]
+    """What `network` finds in each of `images`, which are scaled as the card says unless the network does it."""
+    scaled = [_prepared(image, card.images, card.shape, name) for image in images]
     found: dict[int, Detections] = {}
     for indices in _groups(scaled, batch_size):
         batch = np.stack([scaled[index] for index in indices])
         sizes = np.repeat(np.int64([batch.shape[1:3]]), len(batch), axis=0)
-        batch, sizes = _filled_up(batch, sizes, shape)
-        boxes, scores, labels, counts = network(batch, sizes)
+        batch, sizes = _filled_up(batch, sizes, card.shape)
+        boxes, scores, labels, counts = _checked(network(batch, sizes), len(batch), len(card.class_names), name)
         for row, index in enumerate(indices):
             end, size = int(counts[row]), scaled[index].shape[:2]
-            one = Detections(boxes[row, :end].astype(np.float32), scores[row, :end], labels[row, :end], size)
-            found[index] = one.resize(images[index].shape[:2], rule.box_extent)
+            one = Detections(boxes[row, :end], scores[row, :end], labels[row, :end], size)
+            found[index] = one.resize(images[index].shape[:2], card.images.box_extent)
     return [found[index] for index in range(len(images))]
+
+
+def _checked(found: Found, num_images: int, num_classes: int, name: str) -> Found:
+    """What a network gave, if it is what the card promises: a damaged file may give anything."""
+    boxes, scores, labels, counts = found
+    most = scores.shape[-1]
+    shapes = (num_images, most, 4), (num_images, most), (num_images, most), (num_images,)
+    types = np.float32, np.float32, np.int64, np.int64
+    is_sane = all(
+        each.shape == shape and each.dtype == dtype for each, shape, dtype in zip(found, shapes, types, strict=True)
+    )
+    if is_sane:
+        is_real = np.arange(most) < counts[:, None]  # (N, D)
+        is_sane = ((counts >= 0) & (counts <= most)).all() and ((labels >= 0) & (labels < num_classes))[is_real].all()
+    if not is_sane:
+        raise InputError(f"{name}: its network gives no boxes of its {num_classes} classes; export the model again")
+    return found
 
 
 def _prepared(image: np.ndarray, rule: ImageRule, shape: FixedShape, name: str) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 
 from engine.errors import InputError, listed, printable
 from engine.runtime.card import CARD_KEY, ModelCard
+from engine.runtime.card_file import SUFFIXES, card_of, is_exported, read_card
 from engine.runtime.onnx_file import read_onnx
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -50,24 +51,19 @@ def open_network(path: str | Path, device: str = "cpu", threads: int = 0) -> tup
         InputError: the file is missing, damaged or not one of ours, or the library or the device is not there.
     """
     path = Path(path)
-    opener = _OPENERS.get(path.suffix.lower())
-    if opener is None:
-        raise InputError(f"{path}: not an exported model that this runtime opens; name one that ends in .onnx or .xml")
+    if not is_exported(path):
+        names = " or ".join(SUFFIXES)
+        raise InputError(f"{path}: not an exported model that this runtime opens; name one that ends in {names}")
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; name an exported model")
     if threads < 0:
         raise InputError(f"threads must be at least 0, not {threads}")
-    return opener(path, device, threads)
-
-
-def is_exported(path: str | Path) -> bool:
-    """Whether the name is that of an exported file, which `open_network` opens, and not of a checkpoint."""
-    return Path(path).suffix.lower() in _OPENERS
+    return _OPENERS[path.suffix.lower()](path, device, threads)
 
 
 def _open_onnx(path: Path, device: str, threads: int) -> tuple[Network, ModelCard]:
     data, metadata = read_onnx(path)
-    card = _card(path, metadata.get(CARD_KEY))
+    card = card_of(path, metadata.get(CARD_KEY))
     runtime = _library("onnxruntime", path)
     provider = _provider(device, runtime.get_available_providers())
     options = runtime.SessionOptions()
@@ -105,14 +101,13 @@ def _provider(device: str, available: list[str]) -> str | tuple[str, dict[str, s
 
 
 def _open_openvino(path: Path, device: str, threads: int) -> tuple[Network, ModelCard]:
+    card = read_card(path)  # before the network is looked at: most files that are none of ours end here
     library = _library("openvino", path)
     core = _core()
     try:
         model = core.read_model(str(path))
     except Exception as error:  # RuntimeError and its own kinds
         raise InputError(f"{path}: openvino {library.__version__} cannot load it: {_reason(error)}") from None
-    text = model.get_rt_info([CARD_KEY]).value if model.has_rt_info([CARD_KEY]) else None
-    card = _card(path, text)
     _check_names(path, _names(model.inputs), _names(model.outputs))
     _check_type(path, card, model.input("images").element_type.get_type_name(), {"uint8": "u8", "float32": "f32"})
     name = device.upper().replace(":", ".")
@@ -154,12 +149,6 @@ def _library(name: str, path: Path) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise InputError(f"{path}: needs the package {name} ({error}); install it: pip install {name}") from None
-
-
-def _card(path: Path, text: str | None) -> ModelCard:
-    if text is None:
-        raise InputError(f"{path}: not exported by this engine (it has no model card); use tools/export_model.py")
-    return ModelCard.from_json(str(text), str(path))
 
 
 def _names(ports: list[Any]) -> list[str]:
