@@ -22,7 +22,7 @@ from tests.runtime.conftest import write_onnx
 NAMES = ("hole", "stain", "broken_thread", "knot", "float")
 CARD = ModelCard(NAMES, {"hole": 0.5}, 0.3, ImageRule(96, 128))
 TILED = ModelCard(
-    NAMES, {}, 0.1, ImageRule(96, 128), tiles=TileRule(48, 12, True, (0.0,) * 3, "nms", {"iou_thresh": 0.5})
+    NAMES, {}, 0.3, ImageRule(96, 128), tiles=TileRule(48, 12, True, (0.0,) * 3, "nms", {"iou_thresh": 0.5})
 )
 
 
