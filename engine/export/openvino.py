@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from engine.errors import InputError
+from engine.export.openvino_ops import add_conversions
 from engine.files import replacing
 from engine.runtime.card import CARD_KEY, ModelCard
 
@@ -24,6 +25,7 @@ def convert(onnx_file: Path) -> openvino.Model:
     """
     library = openvino_library()
     core = library.Core()
+    add_conversions(core)
     try:
         return core.read_model(str(onnx_file))
     except RuntimeError as error:

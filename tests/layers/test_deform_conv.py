@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import deform_conv2d
 
-from engine.layers.deform_conv import DeformConv2d
+from engine.layers.deform_conv import DeformConv2d, gathered, gathering
 
 
 @pytest.mark.parametrize("modulated", [False, True])
@@ -78,3 +80,33 @@ def test_what_is_not_a_number_stays_so_and_ends_no_process(modulated: bool) -> N
     assert out[:, :, 49:52].isnan().all() and out[:, :, :48].isfinite().all() and out[:, :, 53:].isfinite().all()
     layer.offset.bias.data[0] = torch.nan
     assert layer(torch.ones(1, 4, 100, 160)).isnan().all()
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), [(3, 1, 1, 1), ((1, 3), (2, 1), (0, 2), (1, 2))])
+@pytest.mark.parametrize(("groups", "deformable_groups"), [(1, 1), (2, 1), (1, 2), (4, 4)])
+@pytest.mark.parametrize("modulated", [False, True])
+def test_gathering_equals_the_operator(
+    kernel: Any, stride: Any, padding: Any, dilation: Any, groups: int, deformable_groups: int, modulated: bool
+) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 4, 9, 11), nn.Conv2d(4, 8, kernel, groups=groups).weight.data, torch.randn(8)
+    shape = F.conv2d(x, weight, None, stride, padding, dilation, groups).shape[2:]
+    taps = deformable_groups * weight.shape[2] * weight.shape[3]
+    offset = 3 * torch.randn(2, 2 * taps, *shape)
+    offset[0, 0, 0, 0], offset[1, 1, 1, 1] = 1e30, -1.0  # far outside; on the pixel before
+    mask = torch.rand(2, taps, *shape) if modulated else None
+    expected = deform_conv2d(x, offset, weight, bias, stride, padding, dilation, mask)
+    assert torch.allclose(gathered(x, offset, weight, bias, stride, padding, dilation, mask), expected, atol=1e-5)
+
+
+def test_gathering_is_used_inside_its_context_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer, x = DeformConv2d(4, 6), torch.randn(1, 4, 7, 7)
+    expected = layer(x)
+    calls = []
+    monkeypatch.setattr("engine.layers.deform_conv.deform_conv2d", lambda *args: calls.append(args) or expected)
+    with gathering():
+        assert torch.allclose(layer(x), expected, atol=1e-5)
+    assert not calls
+    layer(x)
+    assert calls
