@@ -87,7 +87,8 @@ def _described(value: Any) -> str:
     """What was given instead of an image, for a message."""
     shape = getattr(value, "shape", None)
     if shape is None:
-        return f"{type(value).__name__} {shown(value)}"
+        hint = "; give several images as a list" if hasattr(value, "__next__") else ""
+        return f"{type(value).__name__} {shown(value)}{hint}"
     kind = "a tensor" if _is_instance(value, "torch", "Tensor") else "an array"
     hint = "; give several images as a list" if len(shape) == 4 else ""
     return f"{kind} of {value.dtype} and shape {tuple(shape)}{hint}"

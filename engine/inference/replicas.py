@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from queue import SimpleQueue
 from typing import Any
 
@@ -41,7 +42,8 @@ class Replicas(nn.Module):
         try:
             device = self.devices[number]
             images = images.to(device) if isinstance(images, ImageBatch) else [each.to(device) for each in images]
-            return self.copies[number].detect(images)
+            with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # for kernels of our own
+                return self.copies[number].detect(images)
         finally:
             self._idle.put(number)
 

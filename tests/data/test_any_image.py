@@ -124,6 +124,7 @@ def test_other_numbers_of_channels(channels: int, shape: tuple[int, ...]) -> Non
         (7, "not int 7"),
         ({"image": 1}, "not dict"),
         ([[1, 2]], "not list"),
+        (iter([1, 2]), "give several images as a list"),
         (np.zeros(20, np.uint8), r"not an array of uint8 and shape \(20,\)"),
         (np.zeros((0, 20, 3), np.uint8), r"shape \(0, 20, 3\)"),
         (np.zeros((20, 20, 3), bool), "not an array of bool"),
