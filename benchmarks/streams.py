@@ -2,7 +2,7 @@
 
     python benchmarks/streams.py --size 3000 4000
 
-A detector with random weights looks at generated JPEGs, one image at a time on one thread, and the three ways take turns.
+A detector with random weights looks at generated JPEGs, one at a time on one thread, and the three ways take turns.
 What can be gained is the time of reading, which `reading` states as a share of the loop's: on a CPU a second idle core
 does it meanwhile, on a GPU (`--device cuda`) any core. CPU time shows what the threads cost, also where other processes
 keep all cores busy. The exit code is 1 if the three find different boxes.

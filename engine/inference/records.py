@@ -15,22 +15,12 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-
+from engine.data.results import Found, to_dict
 from engine.errors import InputError
 
 Record = dict[str, Any]
-
-
-class Found(Protocol):
-    """Detections of one image: tensors, or arrays of NumPy."""
-
-    boxes: Any
-    scores: Any
-    labels: Any
-    size: tuple[int, int]
 
 
 def detections_record(image: str, found: Found, class_names: Sequence[str], **where: Any) -> Record:
@@ -53,24 +43,12 @@ def detections_record(image: str, found: Found, class_names: Sequence[str], **wh
         >>> detections_record("a.jpg", found, ["hole"])["detections"]
         [{'class': 'hole', 'score': 0.9, 'box': [1.0, 2.0, 3.5, 6.0]}]
     """
-    boxes, scores = np.asarray(found.boxes, np.float32), np.asarray(found.scores, np.float32)  # (D, 4), (D,)
-    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise InputError(
-            f"{image}: the box or score of a detection is not finite; the weights have probably diverged, "
-            "use those of another training"
-        )
-    rows = zip(np.asarray(found.labels).tolist(), _shortest(scores), map(_shortest, boxes), strict=True)
-    detections = [{"class": class_names[label], "score": score, "box": box} for label, score, box in rows]
-    return {"image": image, **where, "size": [int(side) for side in found.size], "detections": detections}
+    return {"image": image, **where, **to_dict(found, class_names, image)}
 
 
 def error_record(image: str, error: str, **where: Any) -> Record:
     """The record of an image or frame that could not be read."""
     return {"image": image, **where, "error": error}
-
-
-def _shortest(values: np.ndarray) -> list[float]:
-    return [float(str(value)) for value in values]
 
 
 def to_line(record: Record) -> bytes:
