@@ -87,7 +87,7 @@ class Detector:
         found: list[Detections] = []
         for start in range(0, len(image), self.batch_size):  # so that a long list is not held in memory
             pixels = [self.pixels(each, color) for each in image[start : start + self.batch_size]]
-            found += [self._kept(each) for each in self.find(pixels)]
+            found += [self.finish(each, each.size) for each in self.find(pixels)]
         return found
 
     def pixels(self, image: Image, color: str = "bgr") -> np.ndarray:
@@ -100,7 +100,7 @@ class Detector:
 
     def detect(self, pixels: np.ndarray) -> Detections:
         """Detections in what `pixels` returned, so that a file is not read twice to be drawn."""
-        return self._kept(self.find([pixels])[0])
+        return self.finish(self.find([pixels])[0], pixels.shape[:2])
 
     def find(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """All detections in what `pixels` returned, below the thresholds too.
@@ -110,8 +110,19 @@ class Detector:
         """
         return self._look(images)
 
-    def _kept(self, found: Detections) -> Detections:
-        return found[found.scores >= self.thresholds[found.labels]]
+    # A call in parts, so that those of several images overlap: see `inference.stages`.
+
+    def network_input(self, pixels: np.ndarray) -> np.ndarray:
+        """What `pixels` returned as it is: `run` scales it."""
+        return pixels
+
+    def run(self, inputs: Sequence[np.ndarray]) -> list[Detections]:
+        """As `find`."""
+        return self.find(inputs)
+
+    def finish(self, detections: Detections, size: tuple[int, int]) -> Detections:
+        """Those of `detections`, in an image of `size`, that reach the threshold of their class."""
+        return detections[detections.scores >= self.thresholds[detections.labels]]
 
 
 def reading_of(card: ModelCard) -> Reading:

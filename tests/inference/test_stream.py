@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from hypothesis import strategies as st
 
 from engine.data.image_file import collected_damage
 from engine.errors import InputError
+from engine.inference.async_predictor import AsyncPredictor
 from engine.inference.replicas import Replicas
 from engine.inference.stream import detect_stream, predict_iter
+from engine.runtime.detector import Detector
 from engine.structures import ImageBatch
 from tests.inference.test_async_predictor import Doubling
 from tests.inference.test_predictor import Corner, _predictor
+from tests.runtime.conftest import CARD, write_onnx
 
 
 def threads_of_streams() -> list[str]:
@@ -203,3 +207,17 @@ def test_copies_of_a_model_work_at_the_same_time() -> None:
         assert torch.equal(found[0].boxes, expected_of.boxes)
     used = [len(copy.batches) for copy in predict.model.copies]
     assert min(used) > 0 and sum(used) == 16
+
+
+def test_an_exported_file_in_a_stream_and_for_many_callers(tmp_path: Path) -> None:
+    """Deep images too, which must not be scaled twice."""
+    rule = replace(CARD.images, value_range=(0.0, 4000.0), pixels="float32")
+    detector = Detector(write_onnx(tmp_path / "a.onnx", replace(CARD, images=rule)))
+    images = [np.full((40, 60 + k), 2000 + 100 * k, np.uint16) for k in range(3)] + [np.full((8, 8), 255, np.uint8)]
+    expected = detector(images)
+    assert len({found.scores[0] for found in expected}) == 4
+    with AsyncPredictor(detector) as together:
+        answers = [each.result(20) for each in [together.submit(image) for image in images]]
+    for found in (answers, list(predict_iter(detector, images, batch_size=3))):
+        for ours, theirs in zip(found, expected, strict=True):
+            assert np.array_equal(ours.boxes, theirs.boxes) and np.array_equal(ours.scores, theirs.scores)
