@@ -61,8 +61,8 @@ def read_weights(uri: str | Path, file_format: str = "auto") -> WeightFile:
     path = sources.resolve(uri)
     if is_exported(path):
         raise InputError(
-            f"{uri}: an exported model, which can be tested but has no weights to load; name the checkpoint that it was "
-            "made from"
+            f"{uri}: an exported model, which can be tested but not loaded into a model; name the checkpoint "
+            "that it was made from"
         )
     content = io.load(path, mmap=True)
     items = _state_dict(content).items()
