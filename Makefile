@@ -6,6 +6,7 @@
 # make test-gpu     the checks that need a GPU (without make: bash tests/cuda/run.sh)
 # make check        ruff, ruff format, tests
 # make fuzz         changed inputs of all kinds, what fails is kept: make fuzz MINUTES=30, SEED=n repeats a run
+# make dist         wheel and sdist in dist/
 # make clean        remove builds and caches (not .venv, not outputs)
 #
 # The active virtual environment is used; without one, .venv is created with PYTHON.
@@ -32,7 +33,7 @@ PROCESSES := -n auto --dist loadfile --no-loadscope-reorder
 MINUTES := 5
 SEED :=
 
-.PHONY: quickstart quickstart-pretrained setup test nightly test-gpu check fuzz clean
+.PHONY: quickstart quickstart-pretrained setup test nightly test-gpu check fuzz dist clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(STAMP)
@@ -73,6 +74,9 @@ check: $(DEV_STAMP)
 
 fuzz: $(DEV_STAMP)
 	@$(PY) -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+dist: $(DEV_STAMP)
+	$(PY) -m build --no-isolation
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

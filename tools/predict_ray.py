@@ -48,10 +48,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from engine.config import load_config
+    from engine.config import load_config, split_overrides
 
+    places, opts = split_overrides(args.images, args.opts)
     device = ["MODEL.DEVICE", "cuda" if args.gpus else "cpu"]
-    cfg = load_config(args.config_file, [*device, *args.opts])  # reports mistakes before torch is imported
+    cfg = load_config(args.config_file, [*device, *opts])  # reports mistakes before torch is imported
     refuse_existing(args.output_dir)
     if importlib.util.find_spec("ray") is None:
         raise InputError("Ray is not installed: pip install 'engine[ray]'")
@@ -62,7 +63,7 @@ def main() -> None:
     from engine.log import get_logger, setup_logging
 
     setup_logging()
-    images = find_images(args.images, args.recursive, with_lists=True)
+    images = find_images(places, args.recursive, with_lists=True)
     cluster = Cluster(args.address, args.workers, args.cpus, args.gpus)
     here = cfg.clone()  # the machine that starts the run need not have a GPU
     here.defrost()
