@@ -35,7 +35,9 @@ def open_exported(cfg: CfgNode, weights: str) -> tuple[ExportedDetector, WeightF
     _check_fixed(cfg, card, weights)
     file = WeightFile({}, list(card.class_names), _thresholds(card), weights, "engine", _conventions(cfg, card))
     follow_conventions(cfg, file)
-    detector = ExportedDetector(Detector(path, device=_device(cfg, path), batch_size=test_batch_size(cfg)))
+    detector = ExportedDetector(
+        Detector(path, device=_device(cfg, path), threads=torch.get_num_threads(), batch_size=test_batch_size(cfg))
+    )
     _set(cfg, {"MODEL.DEVICE": "cpu"})
     return detector, file
 

@@ -59,8 +59,7 @@ class ModelLoader:
             {
                 "min_size": self.cfg.INPUT.MIN_SIZE_TEST,
                 "max_size": self.cfg.INPUT.MAX_SIZE_TEST,
-                "channels": self.cfg.INPUT.CHANNELS,
-                "tile_size": self.cfg.TILING.SIZE,
+                "channels": predictor.reading.channels,
                 "max_detections": self.cfg.TEST.DETECTIONS_PER_IMG,
                 "device": str(predictor.device),
                 "engine_version": __version__,
