@@ -31,7 +31,6 @@ class LatestFrames:
         shown: its name in messages.
         timeout: seconds without a new frame after which the source is given up, 0 for never.
         stop: ends the iteration when it is set.
-        pauses: see `PAUSES`.
 
     Attributes:
         rate: frames per second that the source states.
@@ -47,10 +46,8 @@ class LatestFrames:
         shown: str,
         timeout: float,
         stop: threading.Event,
-        pauses: tuple[float, float] = PAUSES,
     ) -> None:
         self._capture, self._shown, self._timeout, self._stop = capture, shown, timeout, stop
-        self._pauses = pauses
         self.rate, self.num_dropped = 0.0, 0
         self._newest: tuple[np.ndarray, float] | None = None
         self._failure = ""
@@ -86,7 +83,7 @@ class LatestFrames:
 
     def _read(self) -> None:
         """The thread: opens the source, keeps its newest frame, and opens it again when it is lost."""
-        pause, has_begun = self._pauses[0], False
+        pause, has_begun = PAUSES[0], False
         while not self._has_ended():
             num_frames, reason = self._read_until_lost()
             if self._has_ended():
@@ -97,7 +94,7 @@ class LatestFrames:
                     self._changed.notify()
                 return
             has_begun = True
-            pause = self._pauses[0] if num_frames else min(2 * pause, self._pauses[1])
+            pause = PAUSES[0] if num_frames else min(2 * pause, PAUSES[1])
             get_logger(__name__).warning("%s: lost (%s); opened again in %.1f s", self._shown, reason, pause)
             self._is_over.wait(pause)
 

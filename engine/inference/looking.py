@@ -68,7 +68,7 @@ class Tally:
 
     def add(self, labels: Any, latency: float) -> None:
         """Count an image with detections of these labels, which took so many seconds."""
-        counts = np.bincount(np.asarray(labels), minlength=len(self.class_names))  # (K,)
+        counts = np.bincount(np.asarray(labels, np.int64), minlength=len(self.class_names))  # (K,)
         self.detections += counts
         self.images += counts > 0
         self.num_seen += 1

@@ -26,8 +26,6 @@ Record = dict[str, Any]
 def detections_record(image: str, found: Found, class_names: Sequence[str], **where: Any) -> Record:
     """The record of an image or frame that was looked at.
 
-    Numbers are the shortest that are these float32.
-
     Args:
         image: its path or address as named.
         found: on the CPU, highest score first.

@@ -50,7 +50,7 @@ def draw_detections(
 
     Args:
         image: (H, W, C), uint8 or floats in 0..255.
-        detections: in pixels of an image of `detections.size`; rescaled if `image` has another size.
+        detections: of torch or NumPy, in pixels of an image of `detections.size`; rescaled if `image` has another size.
         class_names: names by label; "class k" for labels without a name.
         show_labels: write names and scores.
 
@@ -60,10 +60,10 @@ def draw_detections(
     size = image.shape[:2]
     if tuple(detections.size) != size:
         detections = detections.resize(size)
-    found = detections[detections.scores.argsort(descending=True, stable=True)]
-    rows = zip(found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
+    rows = zip(detections.boxes.tolist(), detections.labels.tolist(), detections.scores.tolist(), strict=True)
     marks = [
-        Mark(tuple(box), _name(class_names, label), f"{score:.2f}", class_color(label)) for box, label, score in rows
+        Mark(tuple(box), _name(class_names, label), f"{score:.2f}", class_color(label))
+        for box, label, score in sorted(rows, key=lambda row: -row[2])
     ]
     return draw_marks(image, marks, show_labels)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import InputError
-from engine.inference.sinks import SINKS, TABLES, Output, Sink, page, pictures, tables, video  # noqa: F401
+from engine.inference.sinks import SINKS, TABLES, Output, Sink, crops, page, pictures, tables, video  # noqa: F401
 
 RECORDS_ALONE = "jsonl"
 """The word for nothing but the records."""
