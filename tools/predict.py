@@ -106,7 +106,7 @@ def main() -> None:
     from engine.log import setup_logging
     from engine.signals import SignalWatch, nothing_to_save
 
-    setup_logging(rank=shard.index)
+    setup_logging(rank=shard.index if args.shards else 0)
     options = PredictOptions(
         args.output_dir,
         saves,
