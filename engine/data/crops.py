@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.data.found import Found, arrays_of
+from engine.data.results import Found, arrays_of
 
 
 def crops(image: np.ndarray, found: Found, margin: float = 0.1) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Detections in the forms that other programs take. They may be of torch or of NumPy; torch is not imported here.
+"""Detections in the forms that other programs take. They may be of torch or of NumPy, which alone is imported here.
 
 Boxes are corners in pixels, unless said otherwise. Floats are the shortest that name the same float32 (0.1, not
 0.10000000149), except in COCO's form, which keeps what the evaluation computes with.
@@ -13,32 +13,93 @@ import io
 import json
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from engine.data.annotations import CategoryId, ImageId
-from engine.data.formats import labelme
-from engine.data.formats.corners import to_relative, to_xywh, written
-from engine.data.found import Arrays, Found, arrays_of, shortest, to_dict
+from engine.data.exact_boxes import to_relative, to_xywh, written
+from engine.data.labelme_text import file_text, shape_text
+from engine.errors import InputError, shown
 
-__all__ = [
-    "Arrays",
-    "Found",
-    "arrays_of",
-    "competition_text",
-    "csv_text",
-    "labelme_text",
-    "shortest",
-    "to_coco",
-    "to_dict",
-    "to_entries",
-    "yolo_text",
-]
+if TYPE_CHECKING:
+    from engine.data.annotations import CategoryId, ImageId
 
 Entry = dict[str, Any]
 """`{"name", "category", "bbox": [x1, y1, x2, y2], "score"}`, as competitions want it."""
 _CSV_HEADER = ("name", "category", "xmin", "ymin", "xmax", "ymax", "score")
+
+
+class Found(Protocol):
+    """What was found in one image: `structures.Detections` on the CPU, or `runtime.detections.Detections`.
+
+    Attributes:
+        boxes: (D, 4) float32, xyxy, in pixels of an image of `size`.
+        scores: (D,) float32.
+        labels: (D,) integers in 0..K-1.
+        size: (height, width).
+    """
+
+    boxes: Any
+    scores: Any
+    labels: Any
+    size: tuple[int, int]
+
+
+class Arrays(NamedTuple):
+    """The rows of detections as arrays: boxes (D, 4) float32, scores (D,) float32, labels (D,) int64."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+def arrays_of(found: Found, image: ImageId = "") -> Arrays:
+    """The rows of `found`.
+
+    Raises:
+        InputError: a box or score is not finite, as with weights that have diverged; it names `image`.
+    """
+    arrays = Arrays(
+        np.asarray(found.boxes, np.float32).reshape(-1, 4),  # (D, 4), also of an empty list
+        np.asarray(found.scores, np.float32),
+        np.asarray(found.labels, np.int64),
+    )
+    if not (np.isfinite(arrays.boxes).all() and np.isfinite(arrays.scores).all()):
+        raise InputError(
+            f"image {shown(image)}: the box or score of a detection is not finite;"
+            " the weights have probably diverged, train with a lower SOLVER.BASE_LR"
+        )
+    return arrays
+
+
+def shortest(values: np.ndarray) -> list[Any]:
+    """Floats as nested lists; 0.1 for the float32 that is nearest to it.
+
+    Example:
+        >>> shortest(np.float32([[0.1, 2.0]]))
+        [[0.1, 2.0]]
+    """
+    texts = np.asarray(values, np.float32).astype(str)  # (...,) the shortest decimals of each
+    return texts.astype(np.float64).tolist()
+
+
+def to_dict(found: Found, class_names: Sequence[str], image: ImageId = "") -> dict[str, Any]:
+    """`{"size": [height, width], "detections": [{"class", "score", "box"}, ...]}`, of what JSON can hold.
+
+    Args:
+        class_names: of labels 0..K-1.
+        image: for the error of a box that is not finite.
+
+    Example:
+        >>> import types
+        >>> found = types.SimpleNamespace(boxes=[[1, 2, 4.1, 6]], scores=[0.5], labels=[0], size=(10, 20))
+        >>> to_dict(found, ["hole"])
+        {'size': [10, 20], 'detections': [{'class': 'hole', 'score': 0.5, 'box': [1.0, 2.0, 4.1, 6.0]}]}
+    """
+    boxes, scores, labels = arrays_of(found, image)
+    rows = zip(labels.tolist(), shortest(scores), shortest(boxes), strict=True)
+    detections = [{"class": class_names[label], "score": score, "box": box} for label, score, box in rows]
+    return {"size": [int(side) for side in found.size], "detections": detections}
 
 
 def to_coco(found: Found, image_id: ImageId, category_ids: Sequence[CategoryId]) -> list[dict[str, Any]]:
@@ -86,10 +147,8 @@ def labelme_text(found: Found, image_name: str, class_names: Sequence[str]) -> s
     """
     boxes, scores, labels = arrays_of(found, image_name)
     rows = zip(labels.tolist(), shortest(boxes), shortest(scores), strict=True)
-    shapes = [
-        labelme.shape_text(class_names[label], list(map(written, box)), score=score) for label, box, score in rows
-    ]
-    return labelme.file_text(image_name, found.size, shapes)
+    shapes = [shape_text(class_names[label], list(map(written, box)), score=score) for label, box, score in rows]
+    return file_text(image_name, found.size, shapes)
 
 
 def yolo_text(found: Found, with_scores: bool = True) -> str:

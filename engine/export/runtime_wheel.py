@@ -18,7 +18,7 @@ from engine.errors import InputError, listed
 
 FOLDER = Path(__file__).resolve().parents[1]
 """Of the package `engine`."""
-ROOTS = ("runtime", "data/found.py", "data/crops.py")
+ROOTS = ("runtime", "data/results.py", "data/crops.py")
 """What users of the package import: folders and files of `engine`."""
 ALLOWED = {"numpy", "cv2"}
 """Packages that its modules may import when they are imported; ONNX Runtime and OpenVINO are when a file needs them."""

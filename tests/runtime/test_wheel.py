@@ -97,7 +97,7 @@ def test_no_torch_there_and_a_quick_start(python: Path, folder: Path) -> None:
         assert not [name for name in ("torch", "torchvision", "fvcore", "yacs") if importlib.util.find_spec(name)]
         assert "openvino" not in sys.modules
         from engine.data.crops import crops
-        from engine.data.found import to_dict
+        from engine.data.results import to_dict
         found = detector("part.jpg")
         print(to_dict(found, detector.class_names)["size"], len(crops(detector.pixels("part.jpg"), found)))
     """

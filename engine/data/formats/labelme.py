@@ -8,12 +8,11 @@ read. A file without shapes is an image without boxes; images without a file are
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from engine.data.annotations import FORMATS, WRITERS, AnnotationTable
@@ -24,6 +23,7 @@ from engine.data.formats.files_below import files_below
 from engine.data.formats.image_names import ImageNames
 from engine.data.formats.per_image import files_of_images, images_of, write_lines
 from engine.data.formats.values import exact_numbers, flag, whole_number
+from engine.data.labelme_text import file_text, shape_text
 from engine.errors import InputError, shown
 from engine.files import read_json
 from engine.spelling import is_slip, is_text, normal_name
@@ -75,27 +75,6 @@ def write(table: AnnotationTable, folder: Path) -> tuple[str, str]:
     if classes := class_list_text(table.category_names):
         write_lines(folder / "classes.txt", classes)
     return ".", "."
-
-
-def file_text(image_name: str, size: tuple[int, int], shapes: Sequence[str]) -> str:
-    """The content of a file for the image beside it, of what `shape_text` gives; the size may be (0, 0): not known."""
-    height, width = (str(side) if side else "null" for side in size)
-    lines = ",".join("\n    " + each for each in shapes)
-    return (
-        f'{{\n  "version": "5.0.1",\n  "flags": {{}},\n  "shapes": [{lines}\n  ],\n'
-        f'  "imagePath": {json.dumps(PurePosixPath(image_name).name, ensure_ascii=False)},\n'
-        f'  "imageData": null,\n  "imageHeight": {height},\n  "imageWidth": {width}\n}}\n'
-    )
-
-
-def shape_text(label: str, corners: Sequence[str], is_ignored: bool = False, score: float | None = None) -> str:
-    """A rectangle; `corners` are x1, y1, x2, y2 as texts, since floats cannot hold every sum."""
-    x1, y1, x2, y2 = corners
-    flags = '{"ignore": true}' if is_ignored else "{}"
-    shape = '"group_id": null, "shape_type": "rectangle"'
-    found = "" if score is None else f', "score": {score}'
-    points = f"[[{x1}, {y1}], [{x2}, {y2}]]"
-    return f'{{"label": {json.dumps(label, ensure_ascii=False)}, "points": {points}, {shape}, "flags": {flags}{found}}}'
 
 
 def _stated_name(image_path: Any, stem: str) -> str:
