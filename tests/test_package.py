@@ -170,8 +170,8 @@ def test_from_data_to_pictures_in_an_empty_folder(installed: Installed) -> None:
     elsewhere.engine("test", *mine, "MODEL.WEIGHT", model, "OUTPUT_DIR", "results", *QUICK)
     metrics = json.loads((elsewhere.folder / "results/inference/mine_val/metrics.json").read_text())
     assert "AP" in metrics["bbox"]
-    elsewhere.engine("demo", *mine, "--weights", model, "--images-dir", "../data/val", "--output-dir", "pictures")
-    assert len(list((elsewhere.folder / "pictures").iterdir())) == 4
+    elsewhere.engine("predict", *mine, "--weights", model, "--input", "../data/val", "--output-dir", "found")
+    assert len((elsewhere.folder / "found/predictions.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.nightly

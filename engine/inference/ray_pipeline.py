@@ -109,7 +109,6 @@ def detect_on_ray(
 def _started(cluster: Cluster) -> Any:
     """The module `ray`, connected."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
         import ray.data

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import REPOSITORY, Trained, World, run
+from tests.end_to_end.conftest import REPOSITORY, Trained, World, run, start
 
 PROGRAM = """
 import os, sys
@@ -41,6 +41,19 @@ detect_on_ray(build, Predictor(cfg, weights).reading, places, Path(output), Clus
 """
 
 
+PATIENCE = 900
+"""Seconds; on a busy machine Ray and its workers, which all import torch, take minutes to start."""
+
+
+def run_to_its_end(command: list[str | Path]) -> None:
+    process = start(command)
+    try:
+        output, errors = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output + errors
+
+
 @pytest.fixture
 def images(world: World, tmp_path: Path) -> Path:
     folder = tmp_path / "images"
@@ -67,8 +80,7 @@ def test_the_file_is_that_of_predict(world: World, trained: Trained, images: Pat
     output = tmp_path / "out"
     model = ["--config-file", world.config, "--weights", trained.model, "--score-thr", "0.05"]
     command = ["tools/predict_ray.py", *model, "--images", images, "--output-dir", output, "--cpus", "1"]
-    done = run(command, fresh=True)
-    assert done.returncode == 0, done.stderr
+    run_to_its_end(command)
     assert (output / "predictions.jsonl").read_bytes() == expected
     assert pq.read_table(output / "predictions.parquet").num_rows == 8
     again = run(command)
@@ -80,7 +92,6 @@ def test_a_killed_worker_is_replaced(world: World, trained: Trained, images: Pat
     pytest.importorskip("ray")
     program, output, marker = tmp_path / "program.py", tmp_path / "out", tmp_path / "killed"
     program.write_text(PROGRAM.format(repository=str(REPOSITORY)))
-    done = run([program, world.config, trained.model, images, output, marker], fresh=True)
-    assert done.returncode == 0, done.stderr
+    run_to_its_end([program, world.config, trained.model, images, output, marker])
     assert marker.exists()
     assert (output / "predictions.jsonl").read_bytes() == expected
