@@ -19,6 +19,7 @@ FORMS = {  # a command line in which each path is P
     "atss_demo": ["--config-file P --weights P --images-dir P --output-dir P"],
     "augment_dataset": ["--config-file P --output P"],
     "average_checkpoints": ["P P P --recompute-bn --config-file P", "P --last 2 --dir P"],
+    "build_runtime": ["--output-dir P"],
     "browse_dataset": ["--config-file P --output-dir P"],
     "check_dataset": ["--config-file P --output-dir P"],
     "compare_results": ["P P"],
