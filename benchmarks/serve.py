@@ -147,6 +147,7 @@ def load(
                     status, wrong = response.status, difference(response.status, response.read(), expected[index])
             except (OSError, http.client.HTTPException) as error:
                 status, wrong = -1, f"{kind or 'good'}: {type(error).__name__}: {error}"
+                connection.close()  # the next request opens it again
             with lock:
                 outcome.statuses[status] += 1
                 if not kind:

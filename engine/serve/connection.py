@@ -17,8 +17,9 @@ _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Lengt
 class LimitedConnection(H11Protocol):
     """uvicorn's connection with a limit on their number and on the seconds between requests.
 
-    The time runs while no request is being answered: from the start, or from the last answer, to the complete head of
-    the next request. So it also ends a body that goes on after its request was refused.
+    The time runs from the start of the connection, or from the first byte after an answer, to the complete head of the
+    next request. So it also ends a body that goes on after its request was refused. Between an answer and that byte,
+    uvicorn's own timeout holds.
     """
 
     def __init__(
@@ -51,10 +52,6 @@ class LimitedConnection(H11Protocol):
         if self.transport.is_closing():
             return
         super().data_received(data)
-        self._watch()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:

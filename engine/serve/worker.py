@@ -25,7 +25,7 @@ from engine.serve.metrics import Metrics
 from engine.serve.plan import FAILED, OPEN, READY, STOP, WorkerPlan
 from engine.serve.service import Service
 
-_KEEP_ALIVE_SECONDS = 5
+_KEEP_ALIVE_SECONDS = 30
 _CLOSE_SECONDS = 3
 _POLL_SECONDS = 0.02
 
@@ -75,8 +75,8 @@ class _Server(uvicorn.Server):
         threading.Thread(target=self._listen, args=(asyncio.get_running_loop(),), daemon=True).start()
         loading = asyncio.create_task(self._load())
         self._tasks.append(asyncio.create_task(self._drain()))
-        if is_replacement:
-            await loading
+        if is_replacement and (code := await loading):
+            return code
         await self.serve([listening])
         return loading.result() if loading.done() else 0
 

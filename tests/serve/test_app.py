@@ -247,7 +247,7 @@ def test_an_answer_that_takes_too_long() -> None:
         client.predictor.gate.set()
         assert (await client.detect(JPEG)).status_code == 200 and client.service.num_waiting == 0
 
-    play(scenario, Limits(timeout=0.5))
+    play(scenario, Limits(timeout=3.0))
 
 
 def test_concurrent_requests_go_together() -> None:
@@ -258,7 +258,7 @@ def test_concurrent_requests_go_together() -> None:
         batches = client.figure("engine_batch_images_count")
         assert batches == len(client.predictor.batches) < 8 and client.figure("engine_batch_images_sum") == 8
 
-    play(scenario, Limits(max_batch=4, max_delay=0.2))
+    play(scenario, Limits(max_batch=4, max_delay=0.5))
 
 
 def test_a_model_that_fails() -> None:

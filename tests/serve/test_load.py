@@ -41,7 +41,7 @@ def predictor(world: tuple[Path, Path]) -> Predictor:
 @pytest.fixture(scope="module")
 def server(world: tuple[Path, Path]) -> Iterator[Server]:
     config, weights = world
-    options = ["--port", "0", "--timeout", "2", "--max-pixels", "1000000"]
+    options = ["--port", "0", "--timeout", "10", "--max-pixels", "1000000"]
     with serving(["tools/serve.py", "--config-file", config, "--weights", weights, *options]) as running:
         yield running
 

@@ -27,6 +27,8 @@ from tests.serve.fake import KEPT
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 JPEG = encoded()
+PATIENCE = 40
+"""Seconds for what takes one or two where nothing else runs; less than the clients below keep on."""
 
 
 class Server:
@@ -137,7 +139,7 @@ def received(connection: socket.socket) -> bytes:
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One worker with short timeouts and few connections."""
-    limits = {"timeout": 1.0, "header_timeout": 1.0, "max_connections": 24, "max_bytes": 200_000, "max_queue": 64}
+    limits = {"timeout": 3.0, "header_timeout": 1.0, "max_connections": 24, "max_bytes": 200_000, "max_queue": 64}
     with serving(fake(tmp_path_factory.mktemp("quick"), **limits)) as server:
         yield server
 
@@ -147,17 +149,17 @@ def test_clients_that_say_nothing_are_let_go(quick: Server) -> None:
         slow.sendall(b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-")
         began = time.monotonic()
         assert received(slow).startswith(b"HTTP/1.1 408 ") and received(silent) == b""
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < PATIENCE
 
 
 def test_a_head_that_drips_is_let_go(quick: Server) -> None:
     with quick.connect() as slow:
         began = time.monotonic()
         with contextlib.suppress(OSError):
-            for byte in b"POST /detect HTTP/1.1\r\nHost: x\r\n" * 9:
+            for byte in b"POST /detect HTTP/1.1\r\nHost: x\r\n" * 40:
                 slow.sendall(bytes([byte]))
                 time.sleep(0.05)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < PATIENCE
 
 
 def test_a_body_that_drips_is_let_go(quick: Server) -> None:
@@ -165,10 +167,10 @@ def test_a_body_that_drips_is_let_go(quick: Server) -> None:
         slow.sendall(b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 100000\r\n\r\n")
         began = time.monotonic()
         with contextlib.suppress(OSError):
-            for _ in range(200):
+            for _ in range(1200):
                 slow.sendall(b"x")
                 time.sleep(0.05)
-        assert time.monotonic() - began < 9
+        assert time.monotonic() - began < PATIENCE
         assert received(slow).startswith(b"HTTP/1.1 408 ")
 
 
@@ -177,13 +179,14 @@ def test_a_body_without_end_is_refused_at_once(quick: Server) -> None:
         endless.sendall(
             b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
+        chunk = b"2000\r\n" + bytes(0x2000) + b"\r\n"
+        endless.sendall(chunk * 30)  # more than is allowed
+        endless.settimeout(0.05)
         answer = b""
-        endless.settimeout(0.01)
         for _ in range(400):
-            endless.sendall(b"2000\r\n" + bytes(0x2000) + b"\r\n")
+            endless.sendall(chunk)
             with contextlib.suppress(TimeoutError):
-                answer += endless.recv(4096)
-            if answer:
+                answer = endless.recv(4096)
                 break
         assert answer.startswith(b"HTTP/1.1 413 ")
 
@@ -245,7 +248,7 @@ def test_a_new_file_is_taken_and_a_broken_one_is_not(tmp_path: Path) -> None:
 
 
 def test_what_is_accepted_is_answered_after_a_signal(tmp_path: Path) -> None:
-    (tmp_path / "model.json").write_text('{"seconds": 2.0}')
+    (tmp_path / "model.json").write_text('{"seconds": 6.0}')
     with serving(fake(tmp_path, "--workers", "2")) as server, ThreadPoolExecutor() as pool:
         accepted = detect_aside(server, pool)
         server.process.send_signal(signal.SIGTERM)
