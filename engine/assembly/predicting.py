@@ -75,8 +75,8 @@ def predict(cfg: CfgNode, weights: str, inputs: FoundItems | WatchedFolder, opti
     items = options.shard.part(everything, block)
     facts = _facts(cfg, weights, inputs, options.threshold)
     folder = RunFolder(options.output_dir, options.shard, facts, block, options.resume, options.overwrite)
-    folder.begin(items)
     try:
+        folder.begin(items)
         for note in folder.notes:
             logger.warning("%s", note)
         items = [item for item in items if item.kind in LIVE or item.shown not in folder.done]

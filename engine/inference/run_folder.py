@@ -7,6 +7,7 @@ are there.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -183,8 +184,9 @@ class RunFolder:
     def release(self) -> None:
         """Let others write into the folder."""
         folder_lock.release(self._claimed)
-        if self._claimed != self.folder and self._claimed.is_dir():
-            self._claimed.rmdir()
+        if self._claimed != self.folder:
+            with contextlib.suppress(OSError):  # it was never there, or another process holds it
+                self._claimed.rmdir()
 
 
 def merged(paths: Sequence[Path], block: int) -> Iterator[Record]:
