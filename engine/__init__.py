@@ -23,15 +23,22 @@ _HOMES = {
     "Detections": "engine.structures",
 }
 
-__all__ = list(_HOMES)
+__all__ = [*_HOMES, "export"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "export":  # a package and a function, see docs/decisions/export_name.md
+        return importlib.import_module("engine.export")
     if name not in _HOMES:
         raise AttributeError(f"module 'engine' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def call_export(*args: Any, **kwargs: Any) -> Any:
+    """What `engine.export(...)` calls."""
+    return importlib.import_module("engine.assembly.export").export(*args, **kwargs)
 
 
 def __dir__() -> list[str]:

@@ -38,9 +38,13 @@ def environment_report() -> str:
     )
 
 
+def engine_version() -> str:
+    return sys.modules[__package__].__version__
+
+
 def _versions() -> str:
     commit = git_commit(PACKAGE.parent)
-    engine = sys.modules[__package__].__version__
+    engine = engine_version()
     return (
         f"engine {engine}{f' (commit {commit})' if commit else ''}, Python {platform.python_version()}, "
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, NumPy {np.__version__}, "

@@ -61,10 +61,11 @@ def _read_trained(cfg: CfgNode, weights: str) -> tuple[GeneralizedRCNN | Exporte
         return open_exported(cfg, weights)
     file = read_weights(weights)
     follow_conventions(cfg, file)
-    return _load_trained(cfg, file), file
+    return load_trained(cfg, file), file
 
 
-def _load_trained(cfg: CfgNode, file: WeightFile) -> GeneralizedRCNN:
+def load_trained(cfg: CfgNode, file: WeightFile) -> GeneralizedRCNN:
+    """The model of `cfg`, which follows the conventions of `file`, with its weights and in evaluation mode."""
     with explaining_out_of_memory(LESS_MEMORY):
         model = build_model(cfg, file.class_names or ())
         report = load_weights(model, file)

@@ -59,10 +59,31 @@ def best_per_level(ranks: Tensor, num_per_level: list[int], limit: int) -> Tenso
     """
     best, start = [], 0
     for num, level in zip(num_per_level, ranks.split(num_per_level, dim=1), strict=True):
-        count = torch.sym_min(limit, num) if limit else num
+        count = smaller(limit, num) if limit else num
         best.append(level.topk(count, dim=1).indices + start)
         start += num
     return torch.cat(best, dim=1).sort(dim=1).values
+
+
+def smaller(limit: int, size: int | torch.SymInt) -> int | torch.SymInt:
+    """min(limit, size), where `size` is that of a dimension."""
+    if isinstance(size, int):
+        return min(limit, size)
+    least = known(torch.sym_min(limit, size))
+    torch._check(least <= size)
+    return least
+
+
+def known(size: int | torch.SymInt) -> int | torch.SymInt:
+    """`size`, at least 1, as a number that the graph computes where an export leaves it open.
+
+    The sizes of all later tensors would otherwise be formulas of it, on which torch's exporter spends minutes.
+    """
+    if isinstance(size, int):
+        return size
+    number = torch.scalar_tensor(size, dtype=torch.int64).item()
+    torch._check(number >= 1)
+    return number
 
 
 def gather_rows(x: Tensor, idx: Tensor) -> Tensor:

@@ -9,12 +9,29 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from engine.errors import InputError
+from engine.export.formats import EXPORT_FORMATS, ExportOptions
+from engine.export.graph import DetectionGraph
+from engine.export.onnx_writer import onnx_library, to_onnx
 from engine.export.openvino_ops import add_conversions
+from engine.export.quantize import quantize_openvino
 from engine.files import replacing
 from engine.runtime.card import CARD_KEY, ModelCard
 
 if TYPE_CHECKING:
     import openvino
+
+
+@EXPORT_FORMATS.register("openvino")
+def write_openvino(graph: DetectionGraph, card: ModelCard, path: Path, options: ExportOptions) -> None:
+    """PATH.xml and PATH.bin, by way of ONNX; errors as for `write_onnx` and `convert`."""
+    openvino_library()
+    onnx_file = path.with_suffix(".onnx")
+    onnx_library().save_model(to_onnx(graph, card), str(onnx_file))
+    model = convert(onnx_file)
+    if options.precision == "int8":
+        model = quantize_openvino(model, options.samples, options.kept)
+    save(model, card, path, half=options.precision == "fp16")
+    onnx_file.unlink()
 
 
 def convert(onnx_file: Path) -> openvino.Model:

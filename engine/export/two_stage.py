@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import InputError
-from engine.export.candidates import Candidates, dense_candidates, gather_rows, size_columns
+from engine.export.candidates import Candidates, dense_candidates, gather_rows, size_columns, smaller
 from engine.export.suppression import NO_SCORE, Suppress
 from engine.modeling.anchors import AnchorGrid
 from engine.modeling.dense.stage import DenseStage, HeadOutputs
@@ -30,7 +30,7 @@ OUTSIDE = (-1e5, -1e5, 10 - 1e5, 10 - 1e5)
 
 REDONE = {
     RPN: ("forward", "propose"),
-    DenseStage: ("forward", "candidates", "propose", "class_scores"),
+    DenseStage: ("candidates", "propose", "_candidates_in_image", "_best_of_level"),
     StandardRoIHeads: ("candidates", "scored"),
     CascadeRoIHeads: ("candidates", "scored", "refine"),
     BoxHead: ("forward", "decode"),
@@ -50,6 +50,11 @@ class Regions:
 
     boxes: Tensor
     is_real: Tensor
+
+
+def check_one_stage(rpn: nn.Module) -> None:
+    """Raises InputError if the dense stage is of a kind that is not known, or overrides a method that is redone."""
+    _check_part(rpn, (DenseStage,), "dense stage")
 
 
 def check_two_stage(rpn: nn.Module, roi_heads: nn.Module) -> None:
@@ -99,7 +104,7 @@ def _rpn_proposals(rpn: RPN, outputs: Outputs, anchors: AnchorGrid, sizes: Tenso
     boxes, ranks, levels, nums = [], [], [], []
     start = 0
     for level, count in enumerate(anchors.num_per_level):
-        num = torch.sym_min(rule.pre_nms, count) if rule.pre_nms else count
+        num = smaller(rule.pre_nms, count) if rule.pre_nms else count
         best, idx = logits[:, start : start + count].float().topk(num, dim=1)  # (N, num)
         idx = idx + start
         delta = gather_rows(deltas.float(), idx)  # (N, num, 4)
@@ -131,7 +136,7 @@ def _first(mask: Tensor, limit: int) -> Tensor:
 def _best(boxes: Tensor, ranks: Tensor, limit: int) -> Regions:
     """The `limit` (0: all) boxes (N, P, 4) of highest rank (N, P), which is -inf for rows that hold none."""
     ranks, order = ranks.sort(dim=1, descending=True, stable=True)
-    num = torch.sym_min(limit, ranks.shape[1]) if limit else ranks.shape[1]
+    num = smaller(limit, ranks.shape[1]) if limit else ranks.shape[1]
     is_real = ranks[:, :num] > -torch.inf  # (N, num)
     return Regions(torch.where(is_real[..., None], gather_rows(boxes, order[:, :num]), 0.0), is_real)
 

@@ -52,23 +52,45 @@ def score_vote(boxes: Tensor, scores: Tensor, labels: Tensor, kept: Tensor, sigm
     return torch.cat(parts).to(boxes.dtype)
 
 
+def vote_in_rows(
+    boxes: Tensor, labels: Tensor, voters: Tensor, scores: Tensor, classes: Tensor, sigma: float
+) -> Tensor:
+    """`score_vote` of several images at once, without branches on values; a voter with a score of 0 does not count.
+
+    Args:
+        boxes, labels: (N, D, 4) and (N, D) of the boxes that survived.
+        voters, scores, classes: (N, P, 4), (N, P) and (N, P) of the candidates.
+
+    Returns:
+        (N, D, 4).
+    """
+    is_finite = voters.isfinite().all(dim=-1) & scores.isfinite()  # (N, P)
+    voters = torch.where(is_finite[..., None], voters, 0.0).double()
+    scores = torch.where(is_finite, scores, 0.0).double()
+    return _vote(boxes.double(), labels, voters, scores, classes, sigma).to(boxes.dtype)
+
+
 def _vote(boxes: Tensor, labels: Tensor, voters: Tensor, scores: Tensor, classes: Tensor, sigma: float) -> Tensor:
-    """`score_vote` of a few boxes (D, 4), all float64."""
-    ious = _ious(boxes, voters)  # (D, P)
-    votes = (ious > MIN_IOU) & (labels[:, None] == classes)
-    weights = torch.where(votes, scores * torch.exp(-((1 - ious) ** 2) / sigma), 0.0)  # (D, P)
-    totals = weights.sum(dim=1, keepdim=True)  # (D, 1)
+    """`score_vote` of a few boxes (..., D, 4), all float64."""
+    ious = _ious(boxes, voters)  # (..., D, P)
+    votes = (ious > MIN_IOU) & (labels[..., None] == classes[..., None, :])
+    weights = torch.where(votes, scores[..., None, :] * torch.exp(-((1 - ious) ** 2) / sigma), 0.0)  # (..., D, P)
+    totals = weights.sum(dim=-1, keepdim=True)  # (..., D, 1)
     # As a step from the box, which is exactly 0 where the box is the only voter.
     steps = weights @ voters - totals * boxes
     moved = boxes + steps / torch.where(totals > 0, totals, 1.0)
-    return torch.where(totals > 0, moved, boxes).clamp(voters.amin(dim=0), voters.amax(dim=0))
+    lowest, highest = voters.amin(dim=-2, keepdim=True), voters.amax(dim=-2, keepdim=True)  # (..., 1, 4)
+    return torch.where(totals > 0, moved, boxes).clamp(lowest, highest)
 
 
 def _ious(boxes: Tensor, others: Tensor) -> Tensor:
-    """IoU (D, P) of boxes (D, 4) and (P, 4), NaN for two without extent; coordinate by coordinate, which is faster."""
-    left, top, right, bottom = boxes[..., None].unbind(dim=1)  # (D, 1) each
-    other_left, other_top, other_right, other_bottom = others.unbind(dim=1)  # (P,) each
-    widths = (torch.minimum(right, other_right) - torch.maximum(left, other_left)).clamp_(min=0)  # (D, P)
-    heights = (torch.minimum(bottom, other_bottom) - torch.maximum(top, other_top)).clamp_(min=0)  # (D, P)
+    """IoU (..., D, P) of boxes (..., D, 4) and (..., P, 4), NaN for two without extent.
+
+    Coordinate by coordinate, which is faster.
+    """
+    left, top, right, bottom = boxes[..., None].unbind(dim=-2)  # (..., D, 1) each
+    other_left, other_top, other_right, other_bottom = others[..., None, :, :].unbind(dim=-1)  # (..., 1, P) each
+    widths = (torch.minimum(right, other_right) - torch.maximum(left, other_left)).clamp_(min=0)  # (..., D, P)
+    heights = (torch.minimum(bottom, other_bottom) - torch.maximum(top, other_top)).clamp_(min=0)  # (..., D, P)
     overlaps = widths * heights
-    return overlaps / (box_ops.area(boxes)[:, None] + box_ops.area(others) - overlaps)
+    return overlaps / (box_ops.area(boxes)[..., None] + box_ops.area(others)[..., None, :] - overlaps)

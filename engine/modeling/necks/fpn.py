@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -53,10 +54,10 @@ def prepared(conv: nn.Module, norm_layer: NormLayer | None, use_relu: bool) -> n
 def strided(block: nn.Module, x: Tensor) -> Tensor:
     """`block`, a `pyramid_conv` with a stride. On a map of a single cell (a small image) the stride has no effect.
 
-    There it runs with stride 1, because oneDNN's bfloat16 gradient of a strided convolution over a single cell is
-    uninitialised memory (observed with torch 2.14).
+    There it runs with stride 1 where there is a gradient, because oneDNN's bfloat16 gradient of a strided convolution
+    over a single cell is uninitialised memory (observed with torch 2.14).
     """
-    if x.shape[-2:] != (1, 1):
+    if not torch.is_grad_enabled() or x.shape[-2:] != (1, 1):
         return block(x)
     conv, *rest = block if isinstance(block, nn.Sequential) else [block]
     x = F.conv2d(x, conv.weight, conv.bias, padding=conv.padding)

@@ -1,0 +1,133 @@
+"""Exported files by the runtimes themselves: the same detections as the model they are made from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.errors import InputError
+from engine.export.formats import ExportOptions, example_inputs, open_axes
+from engine.export.graph import DetectionGraph
+from engine.export.precision import format_of
+from engine.runtime.card import CARD_KEY, FixedShape, ImageRule, ModelCard
+from tests.export.test_graph import SMALL_BODY, STAGES, noise, padded, trained_like
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+onnx_writer = pytest.importorskip("engine.export.onnx_writer")
+FIXED = FixedShape(2, (96, 128))
+
+
+def card_of(shape: FixedShape = FixedShape()) -> ModelCard:  # noqa: B008, it is immutable
+    return ModelCard(("a", "b", "c"), {"a": 0.5}, 0.3, ImageRule(100, 200), shape)
+
+
+def check_same(graph: DetectionGraph, found: list[np.ndarray], images: torch.Tensor, sizes: torch.Tensor) -> None:
+    """`found` in ONNX Runtime is what the graph finds in torch, which is what the model finds (test_graph)."""
+    with torch.no_grad():
+        boxes, scores, labels, counts = (each.numpy() for each in graph(images, sizes))
+    assert found[3].tolist() == counts.tolist() and counts.min() > 0
+    for i, count in enumerate(counts):
+        np.testing.assert_allclose(found[1][i, :count], scores[i, :count], atol=1e-5)
+        np.testing.assert_allclose(found[0][i, :count], boxes[i, :count], atol=1e-3)
+        assert found[2][i, :count].tolist() == labels[i, :count].tolist()
+
+
+def session_of(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options)
+
+
+def run(session: onnxruntime.InferenceSession, images: torch.Tensor, sizes: torch.Tensor) -> list[np.ndarray]:
+    return session.run(None, {"images": images.numpy(), "sizes": sizes.numpy()})
+
+
+def test_one_onnx_file_takes_any_number_of_images_of_any_size(tmp_path: Path) -> None:
+    graph, _ = trained_like("bccd/atss_R_18_bccd.yaml")
+    onnx_writer.write_onnx(graph, card_of(), tmp_path / "model.onnx", ExportOptions())
+    model = onnx.load(str(tmp_path / "model.onnx"))
+    assert {entry.key: entry.value for entry in model.metadata_props}[CARD_KEY] == card_of().to_json()
+    axes = [[d.dim_param or d.dim_value for d in each.type.tensor_type.shape.dim] for each in model.graph.input]
+    assert axes == [["batch", "height", "width", 3], ["batch", 2]]
+    assert [each.name for each in model.graph.output] == ["boxes", "scores", "labels", "counts"]
+    session = session_of(tmp_path / "model.onnx")
+    for sizes in ([(100, 140)], [(64, 64), (40, 33), (20, 90)], [(1, 1)], [(300, 33), (150, 33)]):
+        images = padded(noise(*sizes))
+        check_same(graph, run(session, *images), *images)
+    # Nothing is found where nothing scores enough.
+    bias = next(each for each in model.graph.initializer if each.name.endswith("rpn.head.cls_logits.bias"))
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(3, -1e4, np.float32), bias.name))
+    onnx.save(model, str(tmp_path / "silent.onnx"))
+    boxes, scores, labels, counts = run(session_of(tmp_path / "silent.onnx"), *padded(noise((50, 60), (60, 50))))
+    assert counts.tolist() == [0, 0]
+    assert (boxes.shape, scores.shape, labels.shape) == ((2, 0, 4), (2, 0), (2, 0))
+
+
+@pytest.mark.parametrize("name", ["retinanet", "fcos", "gfl", "vfnet", "tood", "dyhead"])
+def test_every_dense_stage_runs_in_onnx_runtime(name: str, tmp_path: Path) -> None:
+    graph, _ = trained_like(STAGES[name], SMALL_BODY)
+    onnx_writer.write_onnx(graph, card_of(FIXED), tmp_path / "model.onnx", ExportOptions())
+    images = padded(noise((96, 128), (64, 128)))
+    check_same(graph, run(session_of(tmp_path / "model.onnx"), *images), *images)
+
+
+def test_formats_of_torch_keep_the_card(tmp_path: Path) -> None:
+    torch_writers = pytest.importorskip("engine.export.torch_writers")
+    graph, _ = trained_like("bccd/atss_R_18_bccd.yaml")
+    images = padded(noise((96, 128), (64, 70)))
+    for writer, load, keyword in (
+        (torch_writers.write_torchscript, torch.jit.load, "_extra_files"),
+        (torch_writers.write_torch_export, torch.export.load, "extra_files"),
+    ):
+        writer(graph, card_of(FIXED), tmp_path / "model", ExportOptions())
+        extra = {CARD_KEY: ""}
+        loaded = load(str(tmp_path / "model"), **{keyword: extra})
+        text = extra[CARD_KEY]
+        assert json.loads(text)["class_names"] == ["a", "b", "c"]
+        found = (loaded.module() if hasattr(loaded, "module") else loaded)(*images)
+        check_same(graph, [each.detach().numpy() for each in found], *images)
+    with pytest.raises(InputError, match="--input-size"):
+        torch_writers.write_torchscript(graph, card_of(), tmp_path / "other", ExportOptions())
+    assert not (tmp_path / "other").exists()
+
+
+def test_open_axes_and_examples_follow_the_card() -> None:
+    graph, _ = trained_like("bccd/atss_R_18_bccd.yaml")
+    assert open_axes(card_of(FixedShape(4))) == ([(1, "height"), (2, "width")], [])
+    assert open_axes(card_of(FixedShape(None, (64, 96)))) == ([(0, "batch")], [(0, "batch")])
+    assert open_axes(card_of(FIXED)) == ([], [])
+    images, sizes = example_inputs(graph, card_of(FixedShape(None, None, (480, 640))))
+    assert images.shape == (2, 480, 640, 3) and sizes.tolist() == [[480, 640]] * 2
+
+
+def test_too_large_a_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, _ = trained_like("bccd/atss_R_18_bccd.yaml")
+    monkeypatch.setattr(onnx_writer, "MOST_BYTES", 1000)
+    with pytest.raises(InputError, match="torch-export"):
+        onnx_writer.to_onnx(graph, card_of())
+
+
+def test_a_model_that_cannot_be_exported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, _ = trained_like("bccd/atss_R_18_bccd.yaml")
+
+    class Choosy(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [x] if x.sum() > 0 else []
+
+    graph.model.backbone = Choosy()
+    with pytest.raises(InputError, match="cannot export this model to ONNX") as caught:
+        onnx_writer.to_onnx(graph, card_of(FIXED))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "output, format_name", [("m.pth", ""), ("m", ""), ("m.onnx", "openvino"), ("m.onnx", "tflite")]
+)
+def test_a_name_that_fits_no_format_is_refused(output: str, format_name: str) -> None:
+    with pytest.raises(InputError, match="--output|--format"):
+        format_of(Path(output), format_name)
