@@ -35,6 +35,7 @@ PUBLIC_NAMES = {
     "Predictor",
     "Targets",
     "Detections",
+    "export",
 }
 
 

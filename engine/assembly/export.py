@@ -80,7 +80,7 @@ def export(
     cfg = config.clone() if isinstance(config, CfgNode) else load_config(config)
     _check(cfg, output, shape)
     cfg.defrost()
-    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.DEVICE, cfg.MODEL.CHANNELS_LAST = "cpu", False
     cfg.freeze()
     import_modules(cfg.IMPORTS)
     file = read_weights(str(weights))
@@ -116,9 +116,7 @@ def build_graph(cfg: CfgNode, model: GeneralizedRCNN, shape: FixedShape) -> Dete
     if shape.image_size:
         seen = resized_size(shape.image_size, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         scaling = Scaling(shape.image_size, seen)
-    # The layout of images in memory is the runtime's affair.
-    folded = fold_norms(model).to(memory_format=torch.contiguous_format)
-    return DetectionGraph(folded, build_normalize(cfg), scaling).eval()
+    return DetectionGraph(fold_norms(model), build_normalize(cfg), scaling).eval()
 
 
 def build_card(cfg: CfgNode, file: WeightFile, shape: FixedShape, precision: str, weights: Path) -> ModelCard:
