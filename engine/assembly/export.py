@@ -178,8 +178,11 @@ def _beside(output: Path) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True)
         yield folder / output.name
-        # What belongs to the file comes first, so that the file itself is never without it.
-        for path in sorted(folder.iterdir(), key=lambda each: each.name == output.name):
+        # The file itself comes last, and an old one goes first, so that it never stands beside what belongs to another.
+        written = sorted(folder.iterdir(), key=lambda each: each.name == output.name)
+        if len(written) > 1:
+            output.unlink(missing_ok=True)
+        for path in written:
             os.replace(path, output.with_name(path.name))
     except OSError as error:
         raise InputError(f"{output}: cannot be written: {error.strerror or error}") from error

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 from yacs.config import CfgNode
 
@@ -145,11 +146,14 @@ class _Images:
             except InputError as error:
                 reason = reason or str(error)
                 continue
-            parts = (torch.as_tensor(np.array(part)) for part in (one.boxes, one.scores, one.labels))
-            found[key] = Detections(*parts, one.size)
+            found[key] = Detections(*map(_tensor, (one.boxes, one.scores, one.labels)), one.size)
         if not found:
             raise InputError(f"{self.source}: none of its images can be used to check the file: {reason}")
         return found
+
+
+def _tensor(rows: np.ndarray | Tensor) -> Tensor:
+    return rows if isinstance(rows, Tensor) else torch.from_numpy(rows.copy())
 
 
 def _read_row(dataset: DetectionDataset, row: int) -> np.ndarray:

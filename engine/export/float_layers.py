@@ -1,7 +1,8 @@
 """Which operators of an exported network stay in float when the others become int8.
 
 What predicts a class, a box or a place stays, and so does everything that is computed from it up to the next layer
-with weights: eight bits are 256 values, too few for coordinates in an image or for ranks of scores.
+with weights: eight bits are 256 values, too few for coordinates in an image or for ranks of scores. So does what comes
+before the first layer: pixels are rounded once, where that layer takes them, padded already.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def float_operators(graph: OperatorGraph, kept: Collection[str] = ()) -> set[str
         or is_within(weight, kept)
         or graph.reachable([name]).isdisjoint(graph.weights)
     }
-    return layers | graph.reachable(layers, barriers=graph.weights)
+    before = graph.followers.keys() - graph.weights.keys() - graph.reachable(graph.weights)
+    return layers | graph.reachable(layers, barriers=graph.weights) | before
 
 
 def is_within(weight: str, modules: Collection[str]) -> bool:

@@ -44,12 +44,26 @@ def convert(onnx_file: Path) -> openvino.Model:
     core = library.Core()
     add_conversions(core)
     try:
-        return core.read_model(str(onnx_file))
+        model = core.read_model(str(onnx_file))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise InputError(
             f"OpenVINO {library.__version__} cannot convert the model: {reason}; use --format onnx"
         ) from None
+    _state_box_sides(model)
+    return model
+
+
+def _state_box_sides(model: openvino.Model) -> None:
+    """Makes sure that suppression sees four numbers per box: its kernel refuses a number that only a run would tell.
+
+    NNCF infers shapes anew and does not find it behind the gathering of proposals.
+    """
+    ops = importlib.import_module("openvino.opset13")
+    for operator in model.get_ops():
+        if operator.get_type_name() == "NonMaxSuppression":
+            rows = ops.reshape(operator.input_value(0), [0, -1, 4], special_zero=True)  # (N, P, 4)
+            operator.input(0).replace_source_output(rows.output(0))
 
 
 def save(model: openvino.Model, card: ModelCard, path: Path, half: bool = False) -> None:

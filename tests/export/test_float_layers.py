@@ -4,8 +4,11 @@ import pytest
 
 from engine.export.float_layers import OperatorGraph, float_operators, is_within, unknown_modules
 
-# image -> stem -> tower -> logits, boxes -> decode -> nms -> pool -> fc -> score; stem -> offset -> dcn -> tower
+# image -> normalize -> stem; stem -> tower -> logits, boxes -> decode -> nms -> pool -> fc -> score;
+# stem -> offset -> dcn -> tower
 FOLLOWERS = {
+    "image": ["normalize"],
+    "normalize": ["stem"],
     "stem": ["offset", "dcn"],
     "offset": ["shift"],
     "shift": ["dcn"],
@@ -34,9 +37,13 @@ WEIGHTS = {
 
 
 def test_what_predicts_and_what_is_computed_from_it_stays_in_float() -> None:
-    kept = float_operators(OperatorGraph(FOLLOWERS, WEIGHTS))
+    kept = float_operators(OperatorGraph(FOLLOWERS, WEIGHTS)) - {"image", "normalize"}
     # `score` has no name that is known, but no layer follows it.
     assert kept == {"offset", "shift", "logits", "boxes", "decode", "nms", "pool", "score", "softmax"}
+
+
+def test_what_comes_before_the_first_layer_stays() -> None:
+    assert {"image", "normalize"} <= float_operators(OperatorGraph(FOLLOWERS, WEIGHTS))
 
 
 def test_modules_that_are_named_stay_too() -> None:

@@ -70,3 +70,22 @@ def test_what_openvino_cannot_convert_is_one_line(tmp_path: Path) -> None:
     onnx.save(model, path)
     with pytest.raises(InputError, match=r"^OpenVINO .* cannot convert the model: .*Strange.*; use --format onnx$"):
         convert(path)
+
+
+def test_suppression_is_told_that_a_box_has_four_sides(tmp_path: Path) -> None:
+    """The kernel does not compile otherwise; NNCF loses this number behind a gathering of boxes."""
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    nms = helper.make_node("NonMaxSuppression", ["boxes", "scores", "limit", "iou"], ["kept"], name="nms")
+    to_tensor = onnx.numpy_helper.from_array
+    constants = [to_tensor(np.int64([10]), "limit"), to_tensor(np.float32([0.5]), "iou")]
+    inputs = [
+        helper.make_tensor_value_info("boxes", floats, ["N", "P", "sides"]),
+        helper.make_tensor_value_info("scores", floats, ["N", "K", "P"]),
+    ]
+    outputs = [helper.make_tensor_value_info("kept", onnx.TensorProto.INT64, ["S", 3])]
+    graph = helper.make_graph([nms], "nms", inputs, outputs, constants)
+    path = tmp_path / "nms.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    compiled = openvino.Core().compile_model(convert(path), "CPU")
+    found = compiled({"boxes": np.float32([[[0, 0, 4, 4], [5, 5, 9, 9]]]), "scores": np.float32([[[0.5, 0.75]]])})
+    assert found["kept"].tolist() == [[0, 0, 1], [0, 0, 0]]
