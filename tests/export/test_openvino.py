@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.errors import InputError
-from engine.export.openvino import convert, replace_card, save
+from engine.export.openvino import convert, keep_regions_exact, replace_card, save
 from engine.runtime.card import CARD_KEY, ImageRule, ModelCard
 from tests.export.small_network import pictures, small_network
 
@@ -89,3 +89,16 @@ def test_suppression_is_told_that_a_box_has_four_sides(tmp_path: Path) -> None:
     compiled = openvino.Core().compile_model(convert(path), "CPU")
     found = compiled({"boxes": np.float32([[[0, 0, 4, 4], [5, 5, 9, 9]]]), "scores": np.float32([[[0.5, 0.75]]])})
     assert found["kept"].tolist() == [[0, 0, 1], [0, 0, 0]]
+
+
+def test_regions_have_outputs_so_that_they_stay_in_float32() -> None:
+    ops = openvino.opset13
+    features = ops.parameter([1, 2, 8, 8], np.float32, name="features")
+    regions = ops.parameter([-1, 4], np.float32, name="regions")
+    pooled = ops.roi_align(features, regions, np.int64([0]), 2, 2, 2, 1.0, "avg")
+    model = openvino.Model([ops.result(pooled)], [features, regions], "pooling")
+    keep_regions_exact(model)
+    compiled = openvino.Core().compile_model(model, "CPU")
+    found = compiled({"features": np.ones((1, 2, 8, 8), np.float32), "regions": np.float32([[1, 2, 5, 6]])})
+    assert [found[index].shape for index in range(2)] == [(1, 2, 2, 2), ()]
+    assert found[1] == 6.0
