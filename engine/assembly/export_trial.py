@@ -31,18 +31,20 @@ def try_file(
 ) -> None:
     """Compare what the file at `path` finds with what its model finds, and say so in a table.
 
-    A file of int8, or one for which `max_drop` is given, is tested on all images of the test sets, and its thresholds
-    become its own; any other on a few images, or on noise if there are none. Files of torch are not tried.
+    A file of less than float32, or one for which `max_drop` is given, is tested on all images of the test sets, and its
+    thresholds become its own; any other on a few images, or on noise if there are none. So is one of fp16 or bf16 whose
+    test sets are elsewhere. Files of torch are not tried.
 
     Raises:
         InputError: it finds too little of the same; the line gives the figures.
     """
     if path.suffix not in CARD_WRITERS:
         return
-    is_thorough = precision == "int8" or max_drop is not None
     model, exported = Predictor(cfg, weights, threshold=0.0), Detector(path, threshold=0.0)
-    if is_thorough:
-        outcomes = ExportCheck(cfg, model, images)(exported)
+    is_needed = precision == "int8" or max_drop is not None
+    check = _all(cfg, model, images, is_needed) if is_needed or precision != "fp32" else None
+    if check:
+        outcomes = check(exported)
     else:
         # The AP of a few images says nothing.
         outcomes = [replace(each, metrics=[]) for each in _few(cfg, model, images, card)(exported)]
@@ -50,10 +52,24 @@ def try_file(
         get_logger(__name__).info("the model and the file\n\n%s\n", check_table(outcomes, ("model", path.name)))
     for outcome in outcomes:
         if reason := outcome.refusal(max_drop):
-            raise InputError(f"not exported: {reason}")
-    if is_thorough and outcomes and outcomes[0].thresholds:
+            advice = "; keep more of it in float (--keep-float), or use bf16" if precision == "int8" else ""
+            raise InputError(f"not exported: {reason}{advice}")
+    if check and outcomes and outcomes[0].thresholds:
         found = usable_thresholds(outcomes[0].thresholds)
-        CARD_WRITERS[path.suffix](path, replace(card, thresholds=found))
+        figures = {outcome.source: outcome.metrics[1]["AP"] for outcome in outcomes if outcome.metrics}
+        CARD_WRITERS[path.suffix](path, replace(card, thresholds=found, facts={**card.facts, "AP": figures}))
+
+
+def _all(cfg: CfgNode, model: Predictor, images: Path | None, is_needed: bool) -> ExportCheck | None:
+    """What `model` finds on the test sets, or in all of `images` where these cannot be used; None if neither can."""
+    try:
+        if cfg.DATASETS.TEST or images or is_needed:
+            return ExportCheck(cfg, model, images)
+    except InputError as error:
+        if is_needed and images is None:
+            raise
+        get_logger(__name__).warning("not tested on %s: %s", ", ".join(cfg.DATASETS.TEST), error)
+    return ExportCheck(_without_test_sets(cfg), model, images) if images else None
 
 
 def _few(cfg: CfgNode, model: Predictor, images: Path | None, card: ModelCard) -> ExportCheck:
@@ -61,10 +77,7 @@ def _few(cfg: CfgNode, model: Predictor, images: Path | None, card: ModelCard) -
     if images is None and cfg.DATASETS.TEST:
         with suppress(InputError):
             return ExportCheck(cfg, model, limit=FEW)
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.DATASETS.TEST = ()
-    cfg.freeze()
+    cfg = _without_test_sets(cfg)
     if images is not None:
         return ExportCheck(cfg, model, images, FEW)
     with tempfile.TemporaryDirectory() as folder:
@@ -74,3 +87,11 @@ def _few(cfg: CfgNode, model: Predictor, images: Path | None, card: ModelCard) -
             noise = rng.integers(0, 256, (height, width, card.images.channels), np.uint8)
             np.save(Path(folder) / f"noise{number}.npy", noise)
         return ExportCheck(cfg, model, Path(folder))
+
+
+def _without_test_sets(cfg: CfgNode) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASETS.TEST = ()
+    cfg.freeze()
+    return cfg
