@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import InputError, run_tool
+from engine.export.deformable import DEFORMABLE_FORMS
 from engine.export.precision import PRECISIONS, SUFFIXES, check_precision, format_of
 from engine.files import expanded, user_path
 
@@ -33,6 +34,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--images", type=user_path, metavar="DIR", help="real images for int8 and for the trial")
     parser.add_argument("--max-drop", type=float, metavar="X", help="loss of AP from which on the file is refused")
     parser.add_argument("--keep-float", nargs="+", default=[], metavar="MODULE", help="not int8, such as rpn.head")
+    parser.add_argument(
+        "--deformable", choices=DEFORMABLE_FORMS, default="auto", help="how deformable convolutions are written"
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
     return parser.parse_args()
 
@@ -68,9 +72,8 @@ def main() -> None:
     setup_logging()
     sides = (tuple(each) if each else None for each in (args.input_size, args.image_size))
     shape = FixedShape(args.batch, *sides)
-    export(
-        cfg, args.weights, args.output, args.format, args.precision, shape, args.images, args.max_drop, args.keep_float
-    )
+    calls = {"images": args.images, "max_drop": args.max_drop, "kept": args.keep_float, "deformable": args.deformable}
+    export(cfg, args.weights, args.output, args.format, args.precision, shape, **calls)
 
 
 if __name__ == "__main__":

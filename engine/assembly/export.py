@@ -49,6 +49,7 @@ def export(
     images: Path | None = None,
     max_drop: float | None = None,
     kept: Sequence[str] = (),
+    deformable: str = "auto",
 ) -> Path:
     """Write a trained model as a file for another runtime: the detections of the Predictor without torch.
 
@@ -63,6 +64,7 @@ def export(
         images: folder of real images, for int8 and for the trial; by default those of the data sets of `config`.
         max_drop: the loss of AP from which on the file is refused, see `assembly.export_check`.
         kept: modules that stay in float in int8.
+        deformable: "operator" or "gather", see `export.deformable`; by default what the runtime has.
 
     Returns:
         `output`.
@@ -90,7 +92,7 @@ def export(
     samples = calibration_samples(cfg, card, images) if precision == "int8" else ()
     with _beside(output) as place:
         write = lookup(EXPORT_FORMATS, format, "--format")
-        write(build_graph(cfg, model, shape), card, place, ExportOptions(precision, samples, kept))
+        write(build_graph(cfg, model, shape), card, place, ExportOptions(precision, samples, kept, deformable))
         try_file(cfg, str(weights), place, card, images, max_drop, precision)
     get_logger(__name__).info("written to %s", output)
     return output

@@ -26,11 +26,13 @@ class ExportOptions:
         precision: from `precision.PRECISIONS`, one that the format has.
         samples: inputs on which the ranges of int8 are measured.
         kept: modules that stay in float in int8.
+        deformable: from `deformable.DEFORMABLE_FORMS`; the formats of torch keep torchvision's operator.
     """
 
     precision: str = "fp32"
     samples: Sequence[Sample] = ()
     kept: Sequence[str] = ()
+    deformable: str = "auto"
 
 
 Writer = Callable[["DetectionGraph", ModelCard, Path, ExportOptions], None]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.errors import InputError, printable
+from engine.export.deformable import onnxruntime_has_kernel, with_deformable
 from engine.export.formats import EXPORT_FORMATS, ExportOptions, example_inputs, open_axes
 from engine.export.graph import DetectionGraph
 from engine.export.quantize import quantize_onnx
@@ -39,7 +40,7 @@ def write_onnx(graph: DetectionGraph, card: ModelCard, path: Path, options: Expo
     Raises:
         InputError: the packages are not installed, the model is too large or cannot be expressed in ONNX.
     """
-    model = to_onnx(graph, card)
+    model = with_deformable(lambda: to_onnx(graph, card), options.deformable, onnxruntime_has_kernel)
     if options.precision == "int8":
         model = quantize_onnx(model, options.samples, options.kept)
     library = onnx_library()

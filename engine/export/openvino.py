@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from engine.errors import InputError
+from engine.export.deformable import with_deformable
 from engine.export.formats import EXPORT_FORMATS, ExportOptions
 from engine.export.graph import DetectionGraph
 from engine.export.onnx_writer import onnx_library, to_onnx
@@ -26,7 +27,8 @@ def write_openvino(graph: DetectionGraph, card: ModelCard, path: Path, options: 
     """PATH.xml and PATH.bin, by way of ONNX; errors as for `write_onnx` and `convert`."""
     openvino_library()
     onnx_file = path.with_suffix(".onnx")
-    onnx_library().save_model(to_onnx(graph, card), str(onnx_file))
+    network = with_deformable(lambda: to_onnx(graph, card), options.deformable, lambda: True)
+    onnx_library().save_model(network, str(onnx_file))
     model = convert(onnx_file)
     if options.precision == "int8":
         model = quantize_openvino(model, options.samples, options.kept)

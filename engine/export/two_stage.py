@@ -101,21 +101,20 @@ def propose(
 def _rpn_proposals(rpn: RPN, outputs: Outputs, anchors: AnchorGrid, sizes: Tensor, suppress: Suppress) -> Regions:
     logits, deltas = outputs
     rule = rpn.test_rule
-    boxes, ranks, levels, nums = [], [], [], []
+    ranks, best, levels, nums = [], [], [], []
     start = 0
     for level, count in enumerate(anchors.num_per_level):
         num = smaller(rule.pre_nms, count) if rule.pre_nms else count
-        best, idx = logits[:, start : start + count].float().topk(num, dim=1)  # (N, num)
-        idx = idx + start
-        delta = gather_rows(deltas.float(), idx)  # (N, num, 4)
-        box = rpn.coder.decode(delta.flatten(0, 1), anchors.boxes[idx.flatten()]).view_as(delta)
-        boxes.append(box)
-        ranks.append(best)
+        rank, idx = logits[:, start : start + count].float().topk(num, dim=1)  # (N, num)
+        ranks.append(rank)
+        best.append(idx + start)
         levels.append(torch.full_like(idx, level))
         nums.append(num)
         start += count
-    boxes = anchors.convention.clip(torch.cat(boxes, dim=1), size_columns(sizes))  # (N, P, 4)
-    ranks, levels = torch.cat(ranks, dim=1), torch.cat(levels, dim=1)  # (N, P)
+    ranks, best, levels = (torch.cat(parts, dim=1) for parts in (ranks, best, levels))  # (N, P)
+    deltas = gather_rows(deltas.float(), best)  # (N, P, 4)
+    boxes = rpn.coder.decode(deltas.flatten(0, 1), anchors.boxes[best.flatten()]).view_as(deltas)
+    boxes = anchors.convention.clip(boxes, size_columns(sizes))
     sides = boxes[..., 2:] - boxes[..., :2]
     is_large = ((sides > 0) & (sides >= rule.min_size)).all(dim=-1)  # (N, P)
     # Suppression takes scores in [0, 1]. The sigmoid of large logits would not keep their order: their places do, since

@@ -1,0 +1,117 @@
+"""Every kind of model in every runtime: what an exported file finds is what the model finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.data.transforms import Normalize
+from engine.export.graph import DetectionGraph
+from engine.modeling.detector import GeneralizedRCNN
+from engine.runtime.card import CARD_KEY, FixedShape, ImageRule, ModelCard
+from engine.runtime.networks import open_network
+from engine.structures import Detections
+from tests.conftest import made_once
+from tests.export.lively import lively_model
+from tests.export.test_graph import noise, padded
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
+MODELS = {
+    "ATSS": ("atss/atss_R_50_FPN_1x.yaml", {}),
+    "ATSS dcnv2": ("atss/atss_dcnv2_R_50_FPN_1x.yaml", {}),
+    "RetinaNet": ("retinanet/retinanet_R_50_FPN_1x.yaml", {}),
+    "FCOS": ("fcos/fcos_R_50_FPN_1x.yaml", {}),
+    "Faster": ("faster/faster_R_50_FPN_1x.yaml", {}),
+    "Cascade": ("cascade/cascade_R_50_FPN_1x.yaml", {}),
+    "Cascade DCN": ("cascade/cascade_dcn_R_50_FPN_1x.yaml", {}),
+}
+NORMALIZE = Normalize((100.0, 110.0, 120.0), (1.0, 1.0, 1.0), True)
+FIXED = FixedShape(batch_size=1, input_size=(96, 128))
+OFTEN = {("ATSS dcnv2", "dynamic"), ("Cascade DCN", "dynamic"), ("RetinaNet", "fixed"), ("Faster", "fixed")}
+"""The files that every run of the tests writes, which takes seconds for each; the nightly run writes all."""
+FILES = [
+    pytest.param(name, kind, id=f"{name}, {kind}", marks=[] if (name, kind) in OFTEN else [pytest.mark.nightly])
+    for name in MODELS
+    for kind in ("dynamic", "fixed")
+]
+
+
+def model_of(name: str) -> GeneralizedRCNN:
+    path, settings = MODELS[name]
+    return lively_model(path, **settings)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, name: str, kind: str) -> Path:
+    """A folder with model.onnx and model.xml."""
+
+    def make(folder: Path) -> None:
+        import onnx
+
+        from engine.export import openvino
+        from engine.export.onnx_writer import to_onnx
+
+        shape = FIXED if kind == "fixed" else FixedShape()
+        card = ModelCard(("a", "b", "c"), {}, 0.0, ImageRule(96, 128), shape)
+        model = to_onnx(DetectionGraph(model_of(name), NORMALIZE).eval(), card)
+        onnx.helper.set_model_props(model, {CARD_KEY: card.to_json()})
+        onnx.save(model, folder / "model.onnx")
+        openvino.save(openvino.convert(folder / "model.onnx"), card, folder / "model.xml")
+
+    label = f"parity {name} {kind}"
+    made_once(tmp_path_factory, label, make)
+    root = tmp_path_factory.getbasetemp()
+    return next(each for each in (root / label, root.parent / label) if each.exists())
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "xml"])
+@pytest.mark.parametrize(("name", "kind"), FILES, scope="module")
+def test_files_find_what_the_model_finds(files: Path, name: str, kind: str, runtime: str) -> None:
+    network, _ = open_network(files / f"model.{runtime}", threads=1)
+    model = model_of(name)
+    calls = [noise((96, 128))]
+    if kind == "dynamic":
+        calls += [noise((96, 128), (128, 70)), noise((150, 64), (33, 40), (97, 129))]
+    most = 0
+    for images in calls:
+        with torch.no_grad():
+            expected = model.detect([NORMALIZE.pixels(image.permute(2, 0, 1)) for image in images])
+        compare(network(*(each.numpy() for each in padded(images))), expected)
+        most = max(most, *(len(each) for each in expected))
+    assert most > 20, "a model that finds nothing proves nothing"
+
+
+def compare(found: Sequence[np.ndarray], expected: Sequence[Detections]) -> None:
+    """The same detections, in any order where scores are within the tolerance."""
+    boxes, scores, labels, counts = (torch.as_tensor(each) for each in found)
+    assert counts.tolist() == [len(each) for each in expected]
+    for i, wanted in enumerate(expected):
+        count = len(wanted)
+        order = order_of(boxes[i, :count], scores[i, :count], labels[i, :count], wanted)
+        assert torch.equal(labels[i, :count][order], wanted.labels)
+        torch.testing.assert_close(boxes[i, :count][order], wanted.boxes, atol=0.05, rtol=0)
+        torch.testing.assert_close(scores[i, :count][order], wanted.scores, atol=1e-3, rtol=0)
+        assert (scores[i, :count].diff() <= 0).all()
+
+
+def order_of(boxes: Tensor, scores: Tensor, labels: Tensor, wanted: Detections) -> Tensor:
+    """For each detection wanted, which of those found is nearest to it; each is taken once."""
+    distance = torch.cdist(wanted.boxes, boxes, p=torch.inf) + 50 * (wanted.scores[:, None] - scores).abs()
+    distance[wanted.labels[:, None] != labels] = 1e6
+    order = []
+    for row in distance:
+        order.append(int(row.argmin()))
+        distance[:, order[-1]] = torch.inf
+    return torch.tensor(order, dtype=torch.int64)
+
+
+def test_fixed_files_refuse_other_sizes() -> None:
+    """Said by the runtime's own test."""
