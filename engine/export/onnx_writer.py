@@ -98,8 +98,8 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     def class_nms(boxes: Any, scores: Any, labels: Any, num_classes: int, iou_thresh: float) -> Any:
         if not 0 < iou_thresh < 1:  # none is suppressed
             return op.Greater(scores, op.Constant(value_float=LOWEST_SCORE))
-        ends = op.Constant(value_floats=[0.0, 1.0])
-        is_of_class = op.Cast(op.OneHot(labels, op.Constant(value_ints=[num_classes]), ends, axis=1), to=BOOL)
+        classes = op.Unsqueeze(op.Constant(value_ints=list(range(num_classes))), op.Constant(value_ints=[0, 2]))
+        is_of_class = op.Equal(op.Unsqueeze(labels, op.Constant(value_ints=[1])), classes)  # (N, K, P)
         none = op.Constant(value_float=NO_SCORE)
         by_class = op.Where(is_of_class, op.Unsqueeze(scores, op.Constant(value_ints=[1])), none)  # (N, K, P)
         limit, thresh = op.Shape(scores, start=1), op.Constant(value_floats=[iou_thresh])
