@@ -36,7 +36,7 @@ MODELS = {
 NORMALIZE = Normalize((100.0, 110.0, 120.0), (1.0, 1.0, 1.0), True)
 FIXED = FixedShape(batch_size=1, input_size=(96, 128))
 OFTEN = {("RetinaNet", "fixed"), ("ATSS dcnv2", "fixed"), ("Cascade DCN", "fixed")}
-"""The files that every run of the tests writes; the nightly run writes all, those of open sizes in half a minute each."""
+"""Files that every run of the tests writes. The nightly run writes all; one of open sizes takes half a minute."""
 FILES = [
     pytest.param(name, kind, id=f"{name}, {kind}", marks=[] if (name, kind) in OFTEN else [pytest.mark.nightly])
     for name in MODELS
