@@ -28,7 +28,16 @@ from engine.inference.watch import WatchedFolder
 from engine.log import get_logger
 from engine.signals import Answer, current_watch
 
-NO_INFLUENCE = ("OUTPUT_DIR", "MODEL.DEVICE", "MODEL.WEIGHT", "TEST.IMS_PER_BATCH", "DATALOADER.NUM_WORKERS", "SEED")
+NO_INFLUENCE = (
+    "OUTPUT_DIR",
+    "DATASETS",
+    "SOLVER",
+    "DATALOADER.NUM_WORKERS",
+    "SEED",
+    "MODEL.DEVICE",
+    "MODEL.WEIGHT",
+    "TEST.IMS_PER_BATCH",
+)
 """Keys that do not change what is found."""
 PATIENCE_SECONDS = 10.0
 """How long after a signal the current image may take; then the process ends, which loses nothing but this image."""
