@@ -88,7 +88,7 @@ def export(
     file = read_weights(str(weights))
     follow_conventions(cfg, file)
     model = load_trained(cfg, file)
-    card = build_card(cfg, file, shape, precision, resolve(str(weights)))
+    card = build_card(cfg, file, shape, precision, resolve(str(weights)), model.selection.score_thresh)
     samples = calibration_samples(cfg, card, images) if precision == "int8" else ()
     with _beside(output) as place:
         write = lookup(EXPORT_FORMATS, format, "--format")
@@ -121,8 +121,10 @@ def build_graph(cfg: CfgNode, model: GeneralizedRCNN, shape: FixedShape) -> Dete
     return DetectionGraph(fold_norms(model), build_normalize(cfg), scaling).eval()
 
 
-def build_card(cfg: CfgNode, file: WeightFile, shape: FixedShape, precision: str, weights: Path) -> ModelCard:
-    """What the file says about itself."""
+def build_card(
+    cfg: CfgNode, file: WeightFile, shape: FixedShape, precision: str, weights: Path, score_thresh: float
+) -> ModelCard:
+    """What the file says about itself; `score_thresh` is that of the model's own selection, for merging tiles."""
     value_range = tuple(cfg.INPUT.VALUE_RANGE) or None
     with weights.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256") if hasattr(hashlib, "file_digest") else _digest(content)
@@ -151,7 +153,7 @@ def build_card(cfg: CfgNode, file: WeightFile, shape: FixedShape, precision: str
             "float32" if value_range else "uint8",
         ),
         shape,
-        _tiles(cfg),
+        _tiles(cfg, score_thresh),
         facts,
         INFERENCE_PRECISION[precision],
     )
@@ -164,12 +166,11 @@ def _digest(content: Any) -> Any:
     return digest
 
 
-def _tiles(cfg: CfgNode) -> TileRule | None:
+def _tiles(cfg: CfgNode, score_thresh: float) -> TileRule | None:
     if not is_tiled(cfg):
         return None
     tiling = build_tiling(cfg)
-    # 0 is the score that the rules of merging without a limit would have.
-    parameters = dict(build_tile_merge(cfg, 0.0).keywords)
+    parameters = dict(build_tile_merge(cfg, score_thresh).keywords)
     return TileRule(tiling.size, tiling.overlap, tiling.keep_full, build_fill(cfg), cfg.TILING.MERGE_TYPE, parameters)
 
 

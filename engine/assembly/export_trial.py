@@ -13,17 +13,14 @@ from yacs.config import CfgNode
 from engine.assembly.detector import Predictor, usable_thresholds
 from engine.assembly.export_check import ExportCheck, check_table
 from engine.errors import InputError
-from engine.export.onnx_writer import replace_onnx_card
-from engine.export.openvino import replace_card
 from engine.log import get_logger
 from engine.runtime.card import ModelCard
+from engine.runtime.card_file import is_exported, write_card
 from engine.runtime.detector import Detector
 
 FEW = 4
 """Images that show whether a file of floats does what its model does."""
 NOISE_SIZE = (240, 320)
-CARD_WRITERS = {".onnx": replace_onnx_card, ".xml": replace_card}
-"""How a file gets another card, by its ending: the files that the runtime opens."""
 
 
 def try_file(
@@ -38,7 +35,7 @@ def try_file(
     Raises:
         InputError: it finds too little of the same; the line gives the figures.
     """
-    if path.suffix not in CARD_WRITERS:
+    if not is_exported(path):
         return
     model, exported = Predictor(cfg, weights, threshold=0.0), Detector(path, threshold=0.0)
     is_needed = precision == "int8" or max_drop is not None
@@ -57,7 +54,7 @@ def try_file(
     if check and outcomes and outcomes[0].thresholds:
         found = usable_thresholds(outcomes[0].thresholds)
         figures = {outcome.source: outcome.metrics[1]["AP"] for outcome in outcomes if outcome.metrics}
-        CARD_WRITERS[path.suffix](path, replace(card, thresholds=found, facts={**card.facts, "AP": figures}))
+        write_card(path, replace(card, thresholds=found, facts={**card.facts, "AP": figures}))
 
 
 def _all(cfg: CfgNode, model: Predictor, images: Path | None, is_needed: bool) -> ExportCheck | None:

@@ -49,14 +49,6 @@ def write_onnx(graph: DetectionGraph, card: ModelCard, path: Path, options: Expo
     library.save_model(model, str(path))
 
 
-def replace_onnx_card(path: Path, card: ModelCard) -> None:
-    """Give a file another card; the network is not touched."""
-    library = onnx_library()
-    model = library.load(str(path))
-    library.helper.set_model_props(model, {CARD_KEY: card.to_json()})
-    library.save_model(model, str(path))
-
-
 def to_onnx(graph: DetectionGraph, card: ModelCard) -> onnx.ModelProto:
     """The network as ONNX, with the open axes of the card; errors as for `write_onnx`."""
     library = onnx_library()

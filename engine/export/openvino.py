@@ -6,7 +6,6 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
 from engine.errors import InputError
 from engine.export.deformable import with_deformable
@@ -15,7 +14,6 @@ from engine.export.graph import DetectionGraph
 from engine.export.onnx_writer import onnx_library, to_onnx
 from engine.export.openvino_ops import add_conversions
 from engine.export.quantize import quantize_openvino
-from engine.files import replacing
 from engine.runtime.card import CARD_KEY, ModelCard
 
 if TYPE_CHECKING:
@@ -89,17 +87,6 @@ def save(model: openvino.Model, card: ModelCard, path: Path, half: bool = False)
     """
     model.set_rt_info(card.to_json(), [CARD_KEY])
     openvino_library().save_model(model, str(path), compress_to_fp16=half)
-
-
-def replace_card(path: Path, card: ModelCard) -> None:
-    """Give a saved model another card; its weights are not touched."""
-    tree = ElementTree.parse(path)
-    entry = tree.find(f"rt_info/{CARD_KEY}")
-    if entry is None:
-        raise InputError(f"{path}: has no card; export the model again")
-    entry.set("value", card.to_json())
-    with replacing(path) as file:
-        tree.write(file, encoding="utf-8", xml_declaration=True)
 
 
 def openvino_library() -> ModuleType:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from engine.errors import InputError
-from engine.export.openvino import convert, keep_regions_exact, replace_card, save
+from engine.export.openvino import convert, keep_regions_exact, save
 from engine.runtime.card import CARD_KEY, ImageRule, ModelCard
+from engine.runtime.card_file import write_card
 from tests.export.small_network import pictures, small_network
 
 onnx = pytest.importorskip("onnx")
@@ -40,7 +41,7 @@ def test_the_card_survives_saving_and_can_be_replaced(network: openvino.Model, t
     weights, scores = path.with_suffix(".bin").read_bytes(), outputs(path)
     assert card_of(path) == CARD
     other = replace(CARD, thresholds={"破洞\n\tx": 0.75}, facts={})
-    replace_card(path, other)
+    write_card(path, other)
     assert card_of(path) == other
     assert path.with_suffix(".bin").read_bytes() == weights
     np.testing.assert_array_equal(outputs(path), scores)
@@ -58,8 +59,8 @@ def test_a_model_of_another_maker_has_no_card_to_replace(network: openvino.Model
     path = tmp_path / "model.xml"
     openvino.save_model(network.clone(), str(path))
     path.write_text(path.read_text(encoding="utf-8").replace(f"<{CARD_KEY} ", "<other "), encoding="utf-8")
-    with pytest.raises(InputError, match=f"{path}: has no card"):
-        replace_card(path, CARD)
+    with pytest.raises(InputError, match=f"{path}: not exported by this engine"):
+        write_card(path, CARD)
 
 
 def test_what_openvino_cannot_convert_is_one_line(tmp_path: Path) -> None:
