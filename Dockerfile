@@ -1,7 +1,7 @@
 # An image that trains, tests and serves: `engine` with its arguments, by default the server.
 #
-#   docker build -t engine .                                   for CPUs
-#   docker build -t engine:cuda --build-arg TORCH=cu128 .      for NVIDIA GPUs: CUDA comes with that build of PyTorch
+#   docker build -t engine .                                         for CPUs and NVIDIA GPUs: CUDA comes with PyTorch
+#   docker build -t engine:cpu --build-arg TORCH_INDEX=URL .         smaller: URL is an index with PyTorch for CPUs only
 #
 # Versions are those that pyproject.toml allows, the newest of them: an image is built once and kept under its digest.
 # EXTRAS names parts of the package beside the server: serve,export for exported models, serve,ray for clusters.
@@ -22,12 +22,12 @@ COPY engine engine
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel .
 
 FROM python:${PYTHON}-slim
-ARG TORCH=cpu
+ARG TORCH_INDEX
 ARG EXTRAS=serve
 # opencv-python needs libraries of a desktop; the build without windows takes its place.
 # hadolint ignore=DL3013
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    pip install --no-cache-dir torch torchvision --index-url "https://download.pytorch.org/whl/${TORCH}" \
+    pip install --no-cache-dir torch torchvision ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} \
     && pip install --no-cache-dir "engine[${EXTRAS}] @ file://$(ls /wheel/engine-*.whl)" \
     && pip uninstall --yes opencv-python \
     && pip install --no-cache-dir opencv-python-headless \

@@ -116,7 +116,14 @@ def test_the_image_runs_an_engine_without_root() -> None:
     assert json.loads(of("ENTRYPOINT")[0]) == ["engine"]
     check_command(json.loads(of("CMD")[0]))
     assert of("HEALTHCHECK") and "/health" in of("HEALTHCHECK")[0]
-    assert {"PYTHON=3.12", "TORCH=cpu", "EXTRAS=serve"} <= set(of("ARG"))
+    assert {"PYTHON=3.12", "TORCH_INDEX", "EXTRAS=serve"} <= set(of("ARG"))
+
+
+def test_no_host_is_written_in_it() -> None:
+    """Packages come from the index that pip is set up for, and PyTorch from another one only by a build argument."""
+    for path in (REPOSITORY / "Dockerfile", REPOSITORY / "compose.yaml"):
+        hosts = set(re.findall(r"https?://([\w.-]+)", path.read_text()))
+        assert hosts <= {"127.0.0.1", "localhost"}, path
 
 
 def test_no_caches_and_no_secrets() -> None:
