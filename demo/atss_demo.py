@@ -19,8 +19,10 @@ from engine.files import expanded, user_path
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
-    parser.add_argument("--weights", required=True, type=expanded, metavar="W", help="checkpoint")
+    parser.add_argument(
+        "--config-file", type=user_path, metavar="F", help="YAML configuration; optional with an exported file"
+    )
+    parser.add_argument("--weights", required=True, type=expanded, metavar="W", help="checkpoint or exported file")
     parser.add_argument(
         "--images-dir",
         required=True,
@@ -54,11 +56,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from engine.config import load_config, split_overrides
+    from engine.assembly.run_config import run_config
+    from engine.config import split_overrides
 
     places, opts = split_overrides(args.images_dir, args.opts)
     size = ["INPUT.MIN_SIZE_TEST", str(args.min_image_size)] if args.min_image_size is not None else []
-    cfg = load_config(args.config_file, [*size, *opts])  # reports mistakes before torch is imported
+    cfg = run_config(args.config_file, args.weights, [*size, *opts])  # reports mistakes before torch is imported
 
     from engine.inference.items import find_items
 

@@ -25,7 +25,7 @@ SAVES = """outputs beside predictions.jsonl, separated by commas: pictures, vide
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
+    add("--config-file", type=user_path, metavar="F", help="YAML configuration; optional with an exported file")
     add("--weights", required=True, type=expanded, metavar="W", help="checkpoint or exported file")
     add(
         "--input",
@@ -76,7 +76,8 @@ def shard_words(args: argparse.Namespace) -> str:
 
 def main() -> None:
     args = parse_args()
-    from engine.config import load_config, split_overrides
+    from engine.assembly.run_config import run_config
+    from engine.config import split_overrides
 
     places, opts = split_overrides(args.input, args.opts)
     keys = {
@@ -85,7 +86,7 @@ def main() -> None:
         "INPUT.MIN_SIZE_TEST": args.min_image_size,
     }
     given = [str(word) for key, value in keys.items() if value is not None for word in (key, value)]
-    cfg = load_config(args.config_file, [*given, *opts])  # reports mistakes before torch is imported
+    cfg = run_config(args.config_file, args.weights, [*given, *opts])  # reports mistakes before torch is imported
 
     from engine.inference.items import find_items
     from engine.inference.run_folder import Shard

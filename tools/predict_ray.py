@@ -21,7 +21,7 @@ from engine.files import expanded, refuse_existing, user_path
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
+    add("--config-file", type=user_path, metavar="F", help="YAML configuration; optional with an exported file")
     add("--weights", required=True, type=expanded, metavar="W", help="checkpoint or exported file")
     add(
         "--images",
@@ -48,11 +48,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from engine.config import load_config, split_overrides
+    from engine.assembly.run_config import run_config
+    from engine.config import split_overrides
 
     places, opts = split_overrides(args.images, args.opts)
     device = ["MODEL.DEVICE", "cuda" if args.gpus else "cpu"]
-    cfg = load_config(args.config_file, [*device, *opts])  # reports mistakes before torch is imported
+    cfg = run_config(args.config_file, args.weights, [*device, *opts])  # reports mistakes before torch is imported
     refuse_existing(args.output_dir)
     if importlib.util.find_spec("ray") is None:
         raise InputError("Ray is not installed: pip install 'engine[ray]'")

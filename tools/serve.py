@@ -25,7 +25,9 @@ def parse_args() -> argparse.Namespace:
         description="Detect over HTTP: images in, boxes out, and a page to try it on.",
         epilog="Clients must send the key in the variable ENGINE_API_KEY, if it is set.",
     )
-    parser.add_argument("--config-file", required=True, type=user_path, metavar="F", help="YAML configuration")
+    parser.add_argument(
+        "--config-file", type=user_path, metavar="F", help="YAML configuration; optional with an exported file"
+    )
     parser.add_argument("--weights", required=True, type=expanded, metavar="W", help="checkpoint or exported file")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all (127.0.0.1)")
     parser.add_argument("--port", type=_integer(0, 65535), default=8000, help="0: any free one (8000)")
@@ -106,10 +108,11 @@ def _bounded(kind: Callable[[str], Number], name: str, least: float, most: float
 
 def main() -> int:
     args = parse_args()
-    from engine.config import load_config
+    from engine.assembly.run_config import run_config
 
     device = ["MODEL.DEVICE", args.device] if args.device else []
-    cfg = load_config(args.config_file, [*args.opts, *device, "TEST.IMS_PER_BATCH", str(args.max_batch)])
+    keys = [*args.opts, *device, "TEST.IMS_PER_BATCH", str(args.max_batch)]
+    cfg = run_config(args.config_file, args.weights, keys)
 
     from engine.assembly.serving import serve
 

@@ -77,7 +77,7 @@ class ExportCheck:
 
     Args:
         model: with thresholds of 0.
-        images: the folder.
+        images: the folder, or a pattern.
         limit: number of images of each set, the first ones; 0 for all.
 
     Raises:

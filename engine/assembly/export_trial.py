@@ -11,7 +11,7 @@ import numpy as np
 from yacs.config import CfgNode
 
 from engine.assembly.detector import Predictor, usable_thresholds
-from engine.assembly.export_check import ExportCheck, check_table
+from engine.assembly.export_check import ExportCheck, Outcome, check_table
 from engine.errors import InputError
 from engine.log import get_logger
 from engine.runtime.card import ModelCard
@@ -44,7 +44,7 @@ def try_file(
         outcomes = check(exported)
     else:
         # The AP of a few images says nothing.
-        outcomes = [replace(each, metrics=[]) for each in _few(cfg, model, images, card)(exported)]
+        outcomes = [replace(each, metrics=[]) for each in _on_few(cfg, model, exported, images)]
     if outcomes:
         get_logger(__name__).info("the model and the file\n\n%s\n", check_table(outcomes, ("model", path.name)))
     for outcome in outcomes:
@@ -69,21 +69,28 @@ def _all(cfg: CfgNode, model: Predictor, images: Path | None, is_needed: bool) -
     return ExportCheck(_without_test_sets(cfg), model, images) if images else None
 
 
-def _few(cfg: CfgNode, model: Predictor, images: Path | None, card: ModelCard) -> ExportCheck:
-    """What `model` finds in a few of `images`, else of the test sets, else in noise: data may be elsewhere."""
+def _on_few(cfg: CfgNode, model: Predictor, exported: Detector, images: Path | None) -> list[Outcome]:
+    """The check on a few of `images`, else of the test sets, else on noise: data may be elsewhere."""
     if images is None and cfg.DATASETS.TEST:
         with suppress(InputError):
-            return ExportCheck(cfg, model, limit=FEW)
+            return ExportCheck(cfg, model, limit=FEW)(exported)
     cfg = _without_test_sets(cfg)
     if images is not None:
-        return ExportCheck(cfg, model, images, FEW)
+        return ExportCheck(cfg, model, images, FEW)(exported)
     with tempfile.TemporaryDirectory() as folder:
-        height, width = card.shape.image_size or card.shape.input_size or NOISE_SIZE
-        rng = np.random.default_rng(0)
+        place = Path(folder) / "noise"
+        place.mkdir()
         for number in range(2):
-            noise = rng.integers(0, 256, (height, width, card.images.channels), np.uint8)
-            np.save(Path(folder) / f"noise{number}.npy", noise)
-        return ExportCheck(cfg, model, Path(folder))
+            np.save(place / f"{number}.npy", _noise(exported.card, number))
+        return ExportCheck(cfg, model, place / "*.npy")(exported)
+
+
+def _noise(card: ModelCard, seed: int) -> np.ndarray:
+    """An image (H, W, C) for the model of `card`, uint8, or float32 over its range of values."""
+    size = card.shape.image_size or card.shape.input_size or NOISE_SIZE
+    low, high = card.images.value_range or (0, 256)
+    noise = np.random.default_rng(seed).uniform(low, high, (*size, card.images.channels))
+    return noise.astype(np.float32 if card.images.value_range else np.uint8)
 
 
 def _without_test_sets(cfg: CfgNode) -> CfgNode:

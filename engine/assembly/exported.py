@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from yacs.config import CfgNode
 
-from engine.assembly.data import CHANNELS, VALUE_RANGE, test_batch_size
+from engine.assembly.data import test_batch_size
+from engine.assembly.run_config import card_conventions
 from engine.assembly.tiling import build_tiling, is_tiled
 from engine.assembly.weights import follow_conventions
 from engine.checkpoint import sources
@@ -68,17 +69,9 @@ def _is_same(tiling: Tiling, rule: TileRule) -> bool:
 
 
 def _conventions(cfg: CfgNode, card: ModelCard) -> dict[str, Any]:
-    """What `follow_conventions` sets in `cfg`."""
-    conventions: dict[str, Any] = {
-        CHANNELS: card.images.channels,
-        "MODEL.PIXEL_CONVENTION": "inclusive" if card.images.box_extent else "continuous",
-    }
-    if card.images.value_range is not None:
-        conventions[VALUE_RANGE] = card.images.value_range
-    if card.tiles is not None and not is_tiled(cfg):
-        tiles = card.tiles
-        conventions |= {"TILING.SIZE": tiles.size, "TILING.OVERLAP": tiles.overlap, "TILING.KEEP_FULL": tiles.keep_full}
-    return conventions
+    """What `follow_conventions` sets in `cfg`; tiles of its own are those of the card, see `_check_fixed`."""
+    is_set = is_tiled(cfg)
+    return {key: value for key, value in card_conventions(card).items() if not (is_set and key.startswith("TILING"))}
 
 
 def _thresholds(card: ModelCard) -> dict[str, Any]:
