@@ -65,8 +65,10 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + bytes(64)
 
 
-BAD = {"malformed": 400, "truncated": 422, "large": 413, "pixels": 413, "slow": 408, "broken off": 0}
+BAD = {"malformed": 400, "truncated": 422, "large": 413, "huge": 413, "pixels": 413, "slow": 408, "broken off": 0}
 """Kind of a bad request -> status of its answer; 0: there is nobody to answer."""
+HUGE = 34
+"""Megabytes, without a length in the head; the server takes 32."""
 
 
 def send_bad(kind: str, host: str, port: int, image: bytes) -> int:
@@ -79,6 +81,8 @@ def send_bad(kind: str, host: str, port: int, image: bytes) -> int:
             connection.request("POST", "/detect", image[: len(image) // 2], TYPE)
         elif kind == "pixels":
             connection.request("POST", "/detect", bomb(), TYPE)
+        elif kind == "huge":
+            connection.request("POST", "/detect", (bytes(1_000_000) for _ in range(HUGE)), TYPE)
         else:
             connection.putrequest("POST", "/detect")
             connection.putheader("Content-Type", "image/jpeg")
@@ -100,16 +104,56 @@ class Outcome:
         seconds: of the whole load.
         latencies: seconds of each good request.
         statuses: how often each came.
+        num_reopened: connections that the server had ended while they were idle.
         wrong: what should not have been, in words.
     """
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
+    num_reopened: int = 0
     wrong: list[str] = field(default_factory=list)
 
     def percentile(self, share: float) -> float:
         return sorted(self.latencies)[min(int(share * len(self.latencies)), len(self.latencies) - 1)]
+
+
+class Client:
+    """A client with one connection, which it opens again where the server has ended it between two requests.
+
+    A server may end an idle connection at any moment, so also while the next request is on its way; every client of
+    HTTP sends that request once more on a new connection.
+
+    Attributes:
+        num_reopened: how often that was.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._connection = http.client.HTTPConnection(host, port, timeout=120)
+        self.num_reopened = 0
+
+    def post(self, image: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer."""
+        was_open = self._connection.sock is not None
+        try:
+            return self._post_once(image)
+        except (ConnectionResetError, BrokenPipeError):  # http.client.RemoteDisconnected is one
+            if not was_open:
+                raise
+            self.num_reopened += 1
+            return self._post_once(image)
+
+    def _post_once(self, image: bytes) -> tuple[int, bytes]:
+        try:
+            self._connection.request("POST", "/detect", image, TYPE)
+            response = self._connection.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException):
+            self.close()  # the next request opens it again
+            raise
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 def load(
@@ -129,7 +173,7 @@ def load(
     outcome, lock = Outcome(), threading.Lock()
 
     def run() -> None:
-        connection = http.client.HTTPConnection(host, int(port), timeout=120)
+        client = Client(host, int(port))
         while True:
             with lock:
                 if not waiting:
@@ -142,19 +186,19 @@ def load(
                     status, wrong = send_bad(kind, host, int(port), images[index]), ""
                     wrong = "" if status == BAD[kind] else f"{kind}: status {status}"
                 else:
-                    connection.request("POST", "/detect", images[index], TYPE)
-                    response = connection.getresponse()
-                    status, wrong = response.status, difference(response.status, response.read(), expected[index])
+                    status, body = client.post(images[index])
+                    wrong = difference(status, body, expected[index])
             except (OSError, http.client.HTTPException) as error:
                 status, wrong = -1, f"{kind or 'good'}: {type(error).__name__}: {error}"
-                connection.close()  # the next request opens it again
             with lock:
                 outcome.statuses[status] += 1
                 if not kind:
                     outcome.latencies.append(time.perf_counter() - began)
                 if wrong:
                     outcome.wrong.append(wrong)
-        connection.close()
+        with lock:
+            outcome.num_reopened += client.num_reopened
+        client.close()
 
     threads = [threading.Thread(target=run) for _ in range(num_clients)]
     began = time.perf_counter()
@@ -215,7 +259,10 @@ def write_model(folder: Path, config: Path, opts: Sequence[str]) -> Path:
 
 
 def detect_directly(config: Path, weights: Path, opts: Sequence[str], threads: int, images: Sequence[bytes]) -> None:
-    """Answer each line on stdin with the images per second of single calls and of lists; the first with detections."""
+    """Answer each line on stdin with images per second, and CPU seconds per image, of single calls and of lists.
+
+    The first line on stdout has the detections.
+    """
     import torch
 
     from engine import Predictor
@@ -229,13 +276,13 @@ def detect_directly(config: Path, weights: Path, opts: Sequence[str], threads: i
     for line in sys.stdin:
         count = int(line)
         chosen = [images[number % len(images)] for number in range(count)]
-        began = time.perf_counter()
-        for each in chosen:
-            predictor(each)
-        single = count / (time.perf_counter() - began)
-        began = time.perf_counter()
-        predictor(chosen)
-        print(json.dumps([single, count / (time.perf_counter() - began)]), flush=True)
+        answer = []
+        for calls in (chosen, [chosen]):
+            began, cpu_began = time.perf_counter(), time.process_time()
+            for each in calls:
+                predictor(each)
+            answer += [count / (time.perf_counter() - began), (time.process_time() - cpu_began) / count]
+        print(json.dumps(answer), flush=True)
 
 
 @contextlib.contextmanager
@@ -260,13 +307,23 @@ def wait_until_ready(server: subprocess.Popen[str]) -> str:
     raise SystemExit("the server has not started")
 
 
+def workers_of(parent: int) -> list[Path]:
+    """What the system knows of each worker of a server."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    folders = [Path("/proc", each) for each in children]
+    return [each for each in folders if b"spawn_main" in (each / "cmdline").read_bytes()]
+
+
 def worker_megabytes(parent: int) -> list[float]:
     """Resident memory of each worker."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    workers = [each for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
-    return [
-        int(Path(f"/proc/{each}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 for each in workers
-    ]
+    pages = [int((each / "statm").read_text().split()[1]) for each in workers_of(parent)]
+    return [each * os.sysconf("SC_PAGE_SIZE") / 1e6 for each in pages]
+
+
+def worker_cpu_seconds(parent: int) -> float:
+    """CPU time that all workers have used."""
+    fields = [(each / "stat").read_text().rpartition(")")[2].split() for each in workers_of(parent)]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")  # in user and system mode
 
 
 def measure(args: argparse.Namespace, weights: Path, images: Sequence[bytes], opts: Sequence[str]) -> dict[str, Any]:
@@ -284,21 +341,29 @@ def measure(args: argparse.Namespace, weights: Path, images: Sequence[bytes], op
             memory.append(worker_megabytes(server.pid))
             print(args.direct_images, file=direct.stdin, flush=True)
             speeds = json.loads(direct.stdout.readline())
+            cpu_began = worker_cpu_seconds(server.pid)
             outcomes.append(load(url, images, expected, args.requests // args.rounds, args.clients, args.bad))
-            rounds.append([*speeds, outcomes[-1].statuses[200] / outcomes[-1].seconds])
+            cpu_seconds, num_answers = worker_cpu_seconds(server.pid) - cpu_began, outcomes[-1].statuses[200]
+            rounds.append([*speeds, num_answers / outcomes[-1].seconds, cpu_seconds / num_answers])
         memory.append(worker_megabytes(server.pid))
         direct.stdin.close()
-    single, listed, served = (statistics.median(column) for column in zip(*rounds, strict=True))
+    single, single_cpu, listed, listed_cpu, served, served_cpu = map(statistics.median, zip(*rounds, strict=True))
     together = Outcome(latencies=[each for one in outcomes for each in one.latencies])
     return {
         "images_per_second": {"single": round(single, 2), "list": round(listed, 2), "server": round(served, 2)},
         "ratio": round(served / max(single, listed), 3),
+        "cpu_ms_per_image": {
+            "single": round(1000 * single_cpu, 1),
+            "list": round(1000 * listed_cpu, 1),
+            "server": round(1000 * served_cpu, 1),
+        },
         "ms": {
             "p50": round(1000 * together.percentile(0.5), 1),
             "p99": round(1000 * together.percentile(0.99), 1),
             "p50 of one client": round(1000 * alone.percentile(0.5), 1),
         },
         "statuses": dict(sum((one.statuses for one in outcomes), Counter())),
+        "reopened": sum(one.num_reopened for one in outcomes),
         "worker_MB": [[round(each) for each in row] for row in memory],
         "detections_per_image": round(statistics.mean(map(len, expected)), 1),
         "wrong": [each for one in (alone, *outcomes) for each in one.wrong][:10],

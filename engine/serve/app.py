@@ -54,9 +54,10 @@ def create_app(service: Service, api_key: str = "") -> Application:
         uploads = await read_uploads(request, service.limits)
         return JSONResponse(await service.detect(uploads, options.threshold, options.max_detections))
 
-    @app.get("/health", summary="Whether the process lives", responses=STATE)
+    @app.get("/health", summary="Whether the process lives, and its network gets on", responses=STATE)
     async def health() -> Response:
-        return JSONResponse({"status": "alive"})
+        is_stuck = service.seconds_in_network > service.limits.timeout
+        return JSONResponse({"status": "stuck" if is_stuck else "alive"}, 503 if is_stuck else 200)
 
     @app.get("/ready", summary="Whether requests are answered: the model is loaded, and the server does not stop")
     async def ready() -> Response:
@@ -79,11 +80,12 @@ class Application:
     """The application with counts of what it answers.
 
     Attributes:
-        num_open: requests being answered.
+        open: a mark of each request that is being answered.
     """
 
     def __init__(self, app: FastAPI, service: Service) -> None:
-        self.service, self.num_open = service, 0
+        self.service = service
+        self.open: set[object] = set()
         self._app: ASGIApp = app
         self._paths = {getattr(route, "path", "") for route in app.routes}
 
@@ -99,12 +101,12 @@ class Application:
                 status = str(message["status"])
             await send(message)
 
-        self.num_open += 1
+        self.open.add(watched_send)
         metrics.in_flight.inc()
         try:
             await self._app(scope, receive, watched_send)
         finally:
-            self.num_open -= 1
+            self.open.remove(watched_send)
             metrics.in_flight.dec()
             metrics.requests.labels(path, status).inc()
             if path == DETECT:

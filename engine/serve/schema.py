@@ -69,7 +69,9 @@ _WORDS = {
 ANSWERS: dict[int | str, dict[str, Any]] = {200: {"model": Answer}} | {
     status: {"model": Refused, "description": words} for status, words in _WORDS.items()
 }
-STATE: dict[int | str, dict[str, Any]] = {200: {"description": "always, as long as there is an answer"}}
+STATE: dict[int | str, dict[str, Any]] = {
+    status: {"description": words} for status, words in {200: "yes", 503: 'no; "status" says why'}.items()
+}
 
 _BINARY = {"type": "string", "format": "binary"}
 _BASE64 = {"type": "string", "contentEncoding": "base64"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,17 +28,26 @@ logger = get_logger(__name__)
 
 
 class _CountedStages:
-    """The stages of a predictor, which put the sizes of batches into the metrics."""
+    """The stages of a predictor, which put the sizes of batches into the metrics.
 
-    def __init__(self, predictor: Any, metrics: Metrics) -> None:
-        self._stages, self._metrics = stages_of(predictor), metrics
+    Args:
+        runs: thread -> when it gave the network its present batch; kept up to date.
+    """
+
+    def __init__(self, predictor: Any, metrics: Metrics, runs: dict[int, float]) -> None:
+        self._stages, self._metrics, self._runs = stages_of(predictor), metrics, runs
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stages, name)
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         self._metrics.batches.observe(len(inputs))
-        return self._stages.run(inputs)
+        thread = threading.get_ident()
+        self._runs[thread] = time.monotonic()
+        try:
+            return self._stages.run(inputs)
+        finally:
+            del self._runs[thread]
 
 
 @dataclass(eq=False)
@@ -69,6 +79,13 @@ class Service:
         self.num_waiting = 0
         self._load, self._watched = load, tuple(watched)
         self._loaded: _Loaded | None = None
+        self._runs: dict[int, float] = {}
+
+    @property
+    def seconds_in_network(self) -> float:
+        """How long the network has been busy with the same images; 0 if it is not."""
+        now = time.monotonic()
+        return max((now - began for began in tuple(self._runs.values())), default=0.0)
 
     @property
     def model(self) -> ServedModel:
@@ -97,7 +114,7 @@ class Service:
     async def _load_checked(self) -> _Loaded:
         model = await asyncio.to_thread(self._load)
         await asyncio.to_thread(check_model, model)
-        stages, limits = _CountedStages(model.predictor, self.metrics), self.limits
+        stages, limits = _CountedStages(model.predictor, self.metrics, self._runs), self.limits
         return _Loaded(model, AsyncPredictor(stages, limits.max_batch, limits.max_delay, limits.max_queue))
 
     async def watch(self, seconds: float = WATCH_SECONDS) -> None:

@@ -18,7 +18,7 @@ import uvicorn
 from tqdm import tqdm
 
 from engine.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, InputError
-from engine.log import setup_logging
+from engine.log import get_logger, setup_logging
 from engine.serve.app import Application, create_app
 from engine.serve.connection import LimitedConnection
 from engine.serve.metrics import Metrics
@@ -28,6 +28,11 @@ from engine.serve.service import Service
 _KEEP_ALIVE_SECONDS = 30
 _CLOSE_SECONDS = 3
 _POLL_SECONDS = 0.02
+_STUCK_POLL_SECONDS = 1.0
+_STUCK_TIMEOUTS = 2
+"""How often a client would have given up on a network before its worker does."""
+
+logger = get_logger(__name__)
 
 
 def run_worker(plan: WorkerPlan, listening: socket.socket, parent: Connection, is_replacement: bool) -> NoReturn:
@@ -75,8 +80,10 @@ class _Server(uvicorn.Server):
         threading.Thread(target=self._listen, args=(asyncio.get_running_loop(),), daemon=True).start()
         loading = asyncio.create_task(self._load())
         self._tasks.append(asyncio.create_task(self._drain()))
-        if is_replacement and (code := await loading):
-            return code
+        if is_replacement:
+            if code := await loading:
+                return code
+            self._service.open()  # before it takes a connection, which must not meet a server that starts
         await self.serve([listening])
         return loading.result() if loading.done() else 0
 
@@ -93,15 +100,25 @@ class _Server(uvicorn.Server):
             self.should_exit = True
             raise
         self._tell(READY, self._service.model.name)
-        self._tasks.append(asyncio.create_task(self._service.watch()))
+        self._tasks += [asyncio.create_task(each) for each in (self._service.watch(), self._give_up_if_stuck())]
         return 0
 
+    async def _give_up_if_stuck(self) -> NoReturn:
+        """End the process, which the parent replaces, once the network does not come back: a thread cannot be ended."""
+        most = _STUCK_TIMEOUTS * self._service.limits.timeout
+        while self._service.seconds_in_network < most:
+            await asyncio.sleep(_STUCK_POLL_SECONDS)
+        logger.error("the network has been busy with the same images for more than %g seconds; this worker ends", most)
+        logging.shutdown()
+        os._exit(1)
+
     async def _drain(self) -> None:
-        """Once told to stop: refuse what is new, wait for what is being answered, and end."""
+        """Once told to stop: refuse what is new, wait for what was accepted before, and end."""
         await self._stopping.wait()
         self._service.stop()
+        accepted = set(self._app.open)
         end = time.monotonic() + self._service.limits.timeout
-        while self._app.num_open and time.monotonic() < end:
+        while not accepted.isdisjoint(self._app.open) and time.monotonic() < end:
             await asyncio.sleep(_POLL_SECONDS)
         self.should_exit = True
 

@@ -40,13 +40,14 @@ class FakePredictor:
 
     Attributes:
         seconds: that a call takes.
+        endless_height: of an image that a call never ends with.
         gate: calls wait for it.
         batches: sizes of the images of each call.
         fails: instead of an answer.
     """
 
-    def __init__(self, names: Sequence[str] = NAMES, seconds: float = 0.0) -> None:
-        self.class_names, self.seconds = names, seconds
+    def __init__(self, names: Sequence[str] = NAMES, seconds: float = 0.0, endless_height: int = 0) -> None:
+        self.class_names, self.seconds, self.endless_height = names, seconds, endless_height
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[list[tuple[int, ...]]] = []
@@ -58,6 +59,8 @@ class FakePredictor:
     def __call__(self, images: Sequence[np.ndarray]) -> list[Found]:
         time.sleep(self.seconds)
         assert self.gate.wait(20)
+        while any(each.shape[0] == self.endless_height for each in images):
+            time.sleep(1)
         if self.fails:
             raise self.fails
         self.batches.append([each.shape for each in images])
@@ -73,7 +76,7 @@ def fake_model(predictor: FakePredictor, name: str = "model.pth", digest: str = 
 
 
 def load(path: Path) -> ServedModel:
-    """The model of a file that holds {"names": [two names], "seconds": of a call}."""
+    """The model of a file that holds {"names": [two names], "seconds": of a call, ...}."""
     try:
         content = json.loads(path.read_text())
     except ValueError:

@@ -272,6 +272,21 @@ def test_a_model_that_fails() -> None:
     play(scenario)
 
 
+def test_a_network_that_does_not_come_back() -> None:
+    async def scenario(client: Client) -> None:
+        assert (await client.http.get("/health")).json() == {"status": "alive"}
+        client.predictor.gate.clear()
+        assert (await client.detect(JPEG)).status_code == 503
+        await until(lambda: client.service.seconds_in_network > 1)
+        health = await client.http.get("/health")
+        assert (health.status_code, health.json()) == (503, {"status": "stuck"})
+        client.predictor.gate.set()
+        await until(lambda: not client.service.seconds_in_network)
+        assert (await client.http.get("/health")).status_code == 200
+
+    play(scenario, Limits(timeout=1.0))
+
+
 def test_starting_and_stopping() -> None:
     async def scenario(client: Client) -> None:
         get = client.http.get

@@ -78,6 +78,7 @@ def test_lower_thresholds_than_the_stored_ones(server: Server, predictor: Predic
 def check_load(server: Server, predictor: Predictor, num_requests: int, share_bad: float) -> None:
     outcome = load(server.url, IMAGES, expected_of(predictor, IMAGES), num_requests, 16, share_bad)
     assert not outcome.wrong
+    assert outcome.num_reopened <= outcome.statuses[BAD["slow"]]  # whose clients left their connection idle meanwhile
     assert outcome.statuses[200] == len(outcome.latencies) and sum(outcome.statuses.values()) == num_requests
     assert set(BAD.values()) <= set(outcome.statuses)
     assert server.process.poll() is None and not [line for line in server.lines if "Traceback" in line]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -247,6 +249,56 @@ def test_a_new_file_is_taken_and_a_broken_one_is_not(tmp_path: Path) -> None:
         assert kept(detect(server)) == KEPT and httpx.get(f"{server.url}/model").json()["hash"] == first
 
 
+def test_models_change_while_clients_ask(tmp_path: Path) -> None:
+    """No request fails, and every answer is of one model only."""
+    models = [json.dumps({"names": [f"a{number}", f"b{number}"]}) for number in range(3)]
+    (tmp_path / "model.json").write_text(models[0])
+    end = threading.Event()
+
+    def ask() -> set[tuple[str, ...]]:
+        answers = set()
+        with httpx.Client(timeout=30) as client:
+            while not end.is_set():
+                response = client.post(f"{server.url}/detect", content=JPEG)
+                names = [name for name, _ in kept(response)]
+                answers.add((response.json()["model"]["hash"], *names))
+        return answers
+
+    with serving(fake(tmp_path)) as server, ThreadPoolExecutor() as pool:
+        clients = [pool.submit(ask) for _ in range(4)]
+        try:
+            for count, (content, words) in enumerate(
+                [(models[1], "answering with the new"), ("{", "cannot be used"), (models[2], "answering with the new")]
+            ):
+                (tmp_path / "new").write_text(content)
+                os.replace(tmp_path / "new", tmp_path / "model.json")
+                server.wait_for(words, 1 + count // 2)
+        finally:
+            end.set()
+        digests = [hashlib.sha256(each.encode()).hexdigest()[:16] for each in models]
+        expected = {(digest, f"a{k}", f"b{k}", f"a{k}") for k, digest in enumerate(digests)}
+        assert set().union(*(client.result() for client in clients)) == expected
+
+
+def test_many_clients_do_not_delay_the_end(tmp_path: Path) -> None:
+    """Refusing those that ask again and again is not answering what was accepted."""
+    outcomes: Counter[int] = Counter()
+
+    def ask() -> None:
+        with httpx.Client(timeout=30) as client:
+            while server.process.poll() is None:
+                with contextlib.suppress(httpx.TransportError):  # the port is closed, or the connection idle at the end
+                    outcomes[client.post(f"{server.url}/detect", content=JPEG).status_code] += 1
+
+    with serving(fake(tmp_path, timeout=600.0)) as server, ThreadPoolExecutor() as pool:
+        clients = [pool.submit(ask) for _ in range(4)]
+        wait_until(lambda: outcomes[200] > 20)
+        assert server.end() == 0
+        for client in clients:
+            client.result()
+    assert set(outcomes) <= {200, 503}
+
+
 def test_what_is_accepted_is_answered_after_a_signal(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text('{"seconds": 6.0}')
     with serving(fake(tmp_path, "--workers", "2")) as server, ThreadPoolExecutor() as pool:
@@ -291,6 +343,15 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
         workers = server.workers()
         server.process.kill()  # without their parent they end, and the port is free
         wait_until(lambda: not any(Path(f"/proc/{each}").exists() for each in workers))
+
+
+def test_a_worker_whose_network_is_stuck_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text('{"endless_height": 50}')
+    with serving(fake(tmp_path, timeout=2.0)) as server:
+        assert detect(server, encoded(50, 60)).status_code == 503
+        server.wait_for("busy with the same images for more than 4 seconds; this worker ends")
+        server.wait_for("another one is started")
+        assert kept(detect(server)) == KEPT  # the connection waits for the new one
 
 
 def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
