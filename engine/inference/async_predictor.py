@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from engine.inference.stages import run_each, stages_of
@@ -22,22 +21,23 @@ class PredictorClosedError(Exception):
     """No image is taken any more."""
 
 
-@dataclass(eq=False)
-class _Request:
-    """One image of one caller.
+class _Request(Future):
+    """The detections to come in one image of one caller, who may cancel it, which takes the image out of the queue.
+
+    It is the future itself and not a holder of one: the two would refer to each other through the future's callback,
+    and keep every image until the next full garbage collection.
 
     Attributes:
         image, color: as given; the image is dropped once it is prepared.
-        future: of its detections; whoever cancels it takes the image out of the queue.
         network_input, size, ready_at: of the prepared image.
     """
 
-    image: Any
-    color: str
-    future: Future = field(default_factory=Future)
-    network_input: Any = None
-    size: tuple[int, int] = (0, 0)
-    ready_at: float = 0.0
+    def __init__(self, image: Any, color: str) -> None:
+        super().__init__()
+        self.image, self.color = image, color
+        self.network_input: Any = None
+        self.size = (0, 0)
+        self.ready_at = 0.0
 
 
 class AsyncPredictor:
@@ -99,9 +99,7 @@ class AsyncPredictor:
             QueueFullError: too many images wait, and `when_full` is "error".
             PredictorClosedError: after `close`, or `close` gave up on it.
         """
-        with self._changed:
-            request = self._accepted(image, color)  # a coroutine waits for its result in any case
-        return await asyncio.wrap_future(self._watched(request))
+        return await asyncio.wrap_future(self._accepted(image, color))  # a coroutine waits for its result in any case
 
     def submit(self, image: Any, color: str = "bgr") -> Future:
         """As `detect`, for threads: the future of the detections. With `when_full="wait"` it blocks while it is full.
@@ -112,8 +110,7 @@ class AsyncPredictor:
         with self._changed:
             if self.when_full == "wait":
                 self._changed.wait_for(lambda: self._is_closed or not self._is_full())
-            request = self._accepted(image, color)
-        return self._watched(request)
+            return self._accepted(image, color)
 
     @property
     def num_waiting(self) -> int:
@@ -155,28 +152,27 @@ class AsyncPredictor:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    # ---------------------------------------------------------------- the queue; all with the lock, but for `_watched`
+    # ---------------------------------------------------------------- the queue
 
     def _is_full(self) -> bool:
         return len(self._queued) >= self.max_queue
 
     def _accepted(self, image: Any, color: str) -> _Request:
-        if self._is_closed:
-            raise PredictorClosedError("the predictor is closed")
-        if self.when_full == "error" and self._is_full():
-            raise QueueFullError(f"{self.max_queue} images wait already; try again later")
-        request = _Request(image, color)
-        self._unprepared.append(request)
-        self._queued.add(request)
-        self._open.add(request)
-        self._changed.notify_all()
+        with self._changed:
+            if self._is_closed:
+                raise PredictorClosedError("the predictor is closed")
+            if self.when_full == "error" and self._is_full():
+                raise QueueFullError(f"{self.max_queue} images wait already; try again later")
+            request = _Request(image, color)
+            self._unprepared.append(request)
+            self._queued.add(request)
+            self._open.add(request)
+            request.add_done_callback(self._forget)  # also when it is cancelled
+            self._changed.notify_all()
         return request
 
-    def _watched(self, request: _Request) -> Future:
-        request.future.add_done_callback(lambda _: self._forget(request))  # also when it is cancelled
-        return request.future
-
-    def _forget(self, request: _Request) -> None:
+    def _forget(self, request: Any) -> None:
+        request.image = request.network_input = None
         with self._changed:
             self._remove(request)
             self._open.discard(request)
@@ -220,15 +216,15 @@ class AsyncPredictor:
 
     def _run_batches(self) -> None:
         while (batch := self._next_batch()) is not None:
-            batch = [each for each in batch if each.future.set_running_or_notify_cancel()]
+            batch = [each for each in batch if each.set_running_or_notify_cancel()]
             try:
                 found = run_each(self._stages, [each.network_input for each in batch]) if batch else []
                 for request, each in zip(batch, found, strict=True):
                     self._answer(request, each)
             except BaseException as error:  # nobody may wait for ever
                 for request in batch:
-                    if not request.future.done():
-                        request.future.set_exception(error)
+                    if not request.done():
+                        request.set_exception(error)
 
     def _next_batch(self) -> list[_Request] | None:
         with self._changed:
@@ -251,14 +247,14 @@ class AsyncPredictor:
 
     def _answer(self, request: _Request, found: Any) -> None:
         if isinstance(found, Exception):
-            request.future.set_exception(found)
+            request.set_exception(found)
             return
         try:
-            request.future.set_result(self._stages.finish(found, request.size))
+            request.set_result(self._stages.finish(found, request.size))
         except Exception as error:
-            request.future.set_exception(error)
+            request.set_exception(error)
 
 
 def _fail(request: _Request, error: BaseException) -> None:
-    if request.future.set_running_or_notify_cancel():
-        request.future.set_exception(error)
+    if request.set_running_or_notify_cancel():
+        request.set_exception(error)

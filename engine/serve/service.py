@@ -195,7 +195,7 @@ class Service:
             except asyncio.TimeoutError:
                 raise busy(503, f"not answered within {self.limits.timeout:g} seconds; try again") from None
         if len(found) == 1 and isinstance(found[0], Refusal):
-            raise found[0]
+            raise found.pop()  # not kept here: its traceback keeps this frame, and so the image
         images = []
         for index, (upload, each) in enumerate(zip(uploads, found, strict=True)):
             entry: dict[str, Any] = {"index": index, "name": upload.name}
@@ -230,7 +230,7 @@ class Service:
             await asyncio.to_thread(check_image, upload.data, self.limits)
             found = await loaded.queue.detect(upload.data)
         except Refusal as refusal:
-            found = refusal
+            found = refusal.with_traceback(None)  # which would keep this frame, the frame the image, for long
         except PredictorClosedError:
             found = busy(503, "the server stops; try again")
         except (InputError, ValueError) as error:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -223,3 +225,47 @@ def test_a_predictor_that_is_only_called() -> None:
 def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         AsyncPredictor(Doubling(), **options)
+
+
+class Number:
+    """A number whose end a weak reference can see."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+
+class Watching(Doubling):
+    """Knows which of its images and network inputs are still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: weakref.WeakSet[Number] = weakref.WeakSet()
+
+    def pixels(self, image: Any, color: str = "bgr") -> np.ndarray:
+        self.alive.add(image)
+        return super().pixels(image.value, color)
+
+    def network_input(self, pixels: np.ndarray) -> Any:
+        made = Number(int(pixels[0, 0]))
+        self.alive.add(made)
+        return made
+
+    def run(self, inputs: Sequence[Any]) -> list[int]:
+        return super().run([each.value for each in inputs])
+
+
+@pytest.mark.parametrize("value", [1, -1, 13])
+def test_nothing_of_an_image_outlives_its_answer(value: int) -> None:
+    watching = Watching()
+
+    async def main() -> None:
+        async with AsyncPredictor(watching, max_delay=0.0) as predictor:
+            await asyncio.gather(predictor.detect(Number(value)), return_exceptions=True)
+            assert await predictor.detect(Number(2)) == 4  # the threads let go of the one before
+
+    gc.disable()  # only counted references end anything
+    try:
+        asyncio.run(main())
+        assert not watching.alive
+    finally:
+        gc.enable()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import struct
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
 
@@ -285,6 +287,43 @@ def test_a_network_that_does_not_come_back() -> None:
         assert (await client.http.get("/health")).status_code == 200
 
     play(scenario, Limits(timeout=1.0))
+
+
+async def refused(client: Client, parts: list[bytes]) -> int:
+    """The status for a body that arrives in these parts, and is kept by nobody else; `parts` is emptied."""
+    sent = []
+
+    async def receive() -> dict:
+        part = parts.pop(0)
+        return {"type": "http.request", "body": part, "more_body": bool(parts)}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    head = {"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "root_path": ""}
+    scope = head | {"path": "/detect", "raw_path": b"/detect", "query_string": b"", "headers": []}
+    await client.app(scope, receive, send)
+    return sent[0]["status"]
+
+
+@pytest.mark.parametrize(("start", "size", "status"), [(b"", 9, 415), (PNG[:-30], 9, 422), (JPEG, 11, 413)])
+def test_a_refused_body_is_let_go(start: bytes, size: int, status: int) -> None:
+    """Without the help of the garbage collector, which comes seldom to a process with a model in it."""
+    tenth = 100_000
+
+    async def scenario(client: Client) -> None:
+        assert await refused(client, [b"x"]) == 415  # what is built once
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(5):
+                assert await refused(client, [start, *(bytes(tenth) for _ in range(size))]) == status
+            assert tracemalloc.get_traced_memory()[0] < 2 * size * tenth  # the thread that decodes keeps the last one
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+
+    play(scenario, Limits(max_bytes=10 * tenth))
 
 
 def test_starting_and_stopping() -> None:
