@@ -117,7 +117,7 @@ def build_graph(cfg: CfgNode, model: GeneralizedRCNN, shape: FixedShape) -> Dete
     scaling = None
     if shape.image_size:
         seen = resized_size(shape.image_size, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-        scaling = Scaling(shape.image_size, seen)
+        scaling = Scaling(shape.image_size, seen, is_rounded=not cfg.INPUT.VALUE_RANGE)
     return DetectionGraph(fold_norms(model), build_normalize(cfg), scaling).eval()
 
 

@@ -82,6 +82,23 @@ def _scaled_lines(lines: np.ndarray, count: int) -> np.ndarray:
     return scaled
 
 
+def scaling_matrix(length: int, count: int, whole: bool) -> np.ndarray:
+    """The weights (count, length) float64 with which `resized` makes `count` lines of `length`.
+
+    Args:
+        whole: those of bytes, multiples of a power of 2; a sum of bytes by them is rounded to `floor(sum + 0.5)`.
+
+    Example:
+        >>> scaling_matrix(2, 4, True).tolist()
+        [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
+    """
+    first, weights, bits = _weights(length, count, whole)
+    reach = weights.shape[1]
+    matrix = np.zeros((count, length + reach))  # the last columns are of no line
+    np.put_along_axis(matrix, first[:, None] + np.arange(reach), weights * 2.0**-bits, axis=1)
+    return matrix[:, :length]
+
+
 @lru_cache(maxsize=64)  # the images of most data sets have few sizes
 def _weights(length: int, count: int, whole: bool) -> tuple[np.ndarray, np.ndarray, int]:
     """How `count` lines are made of `length`: the first line of each (count,), and the weights (count, reach).

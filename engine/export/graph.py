@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.data.resizing import scaling_matrix
 from engine.data.transforms import Normalize
 from engine.export.candidates import Candidates, dense_candidates, gather_rows, known, size_columns, smaller
 from engine.export.suppression import LOWEST_SCORE, NO_SCORE, Suppress, suppress
@@ -29,28 +30,28 @@ class Scaling(nn.Module):
     Args:
         size: (height, width) of the images.
         seen_size: that of the images that the model sees.
+        is_rounded: images are of bytes.
     """
 
-    def __init__(self, size: tuple[int, int], seen_size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], seen_size: tuple[int, int], is_rounded: bool = True) -> None:
         super().__init__()
-        self.size, self.seen_size = size, seen_size
+        self.size, self.seen_size, self.is_rounded = size, seen_size, is_rounded
         for name, length, seen in zip(("rows", "columns"), size, seen_size, strict=True):
-            unit = torch.eye(length)[None, None]
-            weights = F.interpolate(unit, (seen, length), mode="bilinear", antialias=True)[0, 0]
-            self.register_buffer(name, weights)  # (seen, length)
+            weights = scaling_matrix(length, seen, is_rounded)
+            self.register_buffer(name, torch.from_numpy(weights).float())  # (seen, length)
 
     @property
     def ratio_xy(self) -> tuple[float, float]:
         (height, width), (seen_height, seen_width) = self.size, self.seen_size
         return seen_width / width, seen_height / height
 
-    def pixels(self, planes: Tensor, dtype: torch.dtype) -> Tensor:
+    def pixels(self, planes: Tensor) -> Tensor:
         """Planes (N, C, H, W) scaled; those of bytes are rounded after each direction, as torchvision does it."""
-        is_rounded = not dtype.is_floating_point
-        wide = planes @ self.columns.T
-        wide = wide.round().clamp(0, 255) if is_rounded else wide
-        scaled = self.rows @ wide
-        return scaled.round().clamp(0, 255) if is_rounded else scaled
+        scaled = self._rounded(planes @ self.columns.T)
+        return self._rounded(self.rows @ scaled)
+
+    def _rounded(self, planes: Tensor) -> Tensor:
+        return (planes + 0.5).floor() if self.is_rounded else planes
 
     def sizes(self, sizes: Tensor) -> Tensor:
         """Sizes (N, 2) int64 in the scaled images; an image may be smaller than the others."""
@@ -102,7 +103,7 @@ class DetectionGraph(nn.Module):
         planes = images.permute(0, 3, 1, 2)[:, self.channels].float()  # (N, C, H, W)
         if self.scaling is None:
             return self.detect(planes, sizes)
-        boxes, *rest = self.detect(self.scaling.pixels(planes, images.dtype), self.scaling.sizes(sizes))
+        boxes, *rest = self.detect(self.scaling.pixels(planes), self.scaling.sizes(sizes))
         convention = self.model.rpn.anchor_generator.convention
         return self.scaling.undo(boxes, sizes, convention), *rest
 

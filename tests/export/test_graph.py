@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+import numpy as np
 import pytest
 import torch
 
 from engine.assembly.detector import build_normalize
 from engine.assembly.model import build_model
-from engine.data.transforms import Normalize, resize_pixels
+from engine.data.resizing import resized
+from engine.data.transforms import Normalize
 from engine.errors import InputError
 from engine.export.candidates import Candidates
 from engine.export.graph import DetectionGraph, Scaling, detections
@@ -137,8 +139,7 @@ def test_a_camera_of_fixed_size_is_scaled_by_the_graph() -> None:
     camera = DetectionGraph(graph.model, normalize, Scaling(size, seen)).eval()
     image = noise(size)[0]
     planes = image.permute(2, 0, 1)
-    scaled = camera.scaling.pixels(planes[None].float(), torch.uint8)[0]
-    assert (scaled - resize_pixels(planes, seen).float()).abs().max() <= 1  # a rounded half may fall otherwise
+    scaled = camera.scaling.pixels(planes[None].float())[0]
     convention = graph.model.rpn.anchor_generator.convention
     with torch.no_grad():
         expected = graph.model.detect([normalize.pixels(scaled.to(torch.uint8))])[0].resize(size, convention)
@@ -146,6 +147,21 @@ def test_a_camera_of_fixed_size_is_scaled_by_the_graph() -> None:
     assert counts.tolist() == [len(expected)] and len(expected) > 10
     torch.testing.assert_close(boxes[0], expected.boxes, rtol=0, atol=1e-3)
     torch.testing.assert_close(scores[0], expected.scores, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "seen", "share"),
+    [((90, 120), (66, 88), 0), ((40, 30), (80, 61), 0), ((97, 64), (97, 32), 0), ((900, 70), (60, 5), 1e-3)],
+)
+def test_the_graph_scales_as_images_are_scaled(size: tuple[int, int], seen: tuple[int, int], share: float) -> None:
+    """Bytes have the same bits; where 8 lines and more become one, a rounded half may fall otherwise."""
+    image = noise(size)[0]
+    scaled = Scaling(size, seen).pixels(image.permute(2, 0, 1)[None].float())[0]
+    difference = np.abs(scaled.permute(1, 2, 0).numpy() - resized(image.numpy(), seen))
+    assert difference.max() <= 1 and (difference > 0).mean() <= share
+    floats = Scaling(size, seen, is_rounded=False).pixels(image.permute(2, 0, 1)[None].float())[0]
+    expected = resized(image.numpy().astype(np.float32), seen)
+    np.testing.assert_allclose(floats.permute(1, 2, 0).numpy(), expected, rtol=0, atol=1e-3)
 
 
 def test_a_stage_of_the_users_own_is_refused_unless_it_is_a_dense_stage() -> None:
