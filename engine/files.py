@@ -111,7 +111,7 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[_RememberingFile]:
         cause = error if isinstance(error, OSError) else getattr(file, "error", None)
         if cause is None or isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
-        raise InputError(_why_not_written(path, cause)) from error
+        raise InputError(why_not_written(path, cause)) from error
 
 
 def refuse_existing(path: Path) -> None:
@@ -137,7 +137,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
-            raise InputError(_why_not_written(path, error)) from error
+            raise InputError(why_not_written(path, error)) from error
         raise
 
 
@@ -232,7 +232,8 @@ def parse_json(text: str, floats: Callable[[str], Any] = float) -> Any:
         raise ValueError(f"line {line}: a number of more than {limit} digits cannot be read; correct it") from None
 
 
-def _why_not_written(path: Path, error: OSError) -> str:
+def why_not_written(path: Path, error: OSError) -> str:
+    """The line that says that `path` cannot be written, why, and what to do."""
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         with contextlib.suppress(OSError):

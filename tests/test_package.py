@@ -172,6 +172,9 @@ def test_from_data_to_pictures_in_an_empty_folder(installed: Installed) -> None:
     assert "AP" in metrics["bbox"]
     elsewhere.engine("predict", *mine, "--weights", model, "--input", "../data/val", "--output-dir", "found")
     assert len((elsewhere.folder / "found/predictions.jsonl").read_text().splitlines()) == 4
+    pytest.importorskip("onnxscript")
+    told = elsewhere.engine("export", *mine, "--weights", model, "--output", "line.onnx", *QUICK)
+    assert "equal detections" in told.stdout and (elsewhere.folder / "line.onnx").is_file()
 
 
 @pytest.mark.nightly

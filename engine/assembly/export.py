@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from engine.export import onnx_writer, openvino, torch_writers  # noqa: F401, th
 from engine.export.formats import EXPORT_FORMATS, ExportOptions
 from engine.export.graph import DetectionGraph, Scaling
 from engine.export.precision import INFERENCE_PRECISION, check_precision, format_of
+from engine.files import why_not_written
 from engine.layers.folding import fold_norms
 from engine.log import get_logger
 from engine.modeling.detector import GeneralizedRCNN
@@ -84,13 +85,13 @@ def export(
     cfg.defrost()
     cfg.MODEL.DEVICE, cfg.MODEL.CHANNELS_LAST = "cpu", False
     cfg.freeze()
-    import_modules(cfg.IMPORTS)
-    file = read_weights(str(weights))
-    follow_conventions(cfg, file)
-    model = load_trained(cfg, file)
-    card = build_card(cfg, file, shape, precision, resolve(str(weights)), model.selection.score_thresh)
-    samples = calibration_samples(cfg, card, images) if precision == "int8" else ()
-    with _beside(output) as place:
+    with _beside(output) as place:  # first, since what cannot be written need not be computed
+        import_modules(cfg.IMPORTS)
+        file = read_weights(str(weights))
+        follow_conventions(cfg, file)
+        model = load_trained(cfg, file)
+        card = build_card(cfg, file, shape, precision, resolve(str(weights)), model.selection.score_thresh)
+        samples = calibration_samples(cfg, card, images) if precision == "int8" else ()
         write = lookup(EXPORT_FORMATS, format, "--format")
         write(build_graph(cfg, model, shape), card, place, ExportOptions(precision, samples, kept, deformable))
         try_file(cfg, str(weights), place, card, images, max_drop, precision)
@@ -176,9 +177,14 @@ def _tiles(cfg: CfgNode, score_thresh: float) -> TileRule | None:
 
 @contextmanager
 def _beside(output: Path) -> Iterator[Path]:
-    """A path of the same name in a new folder beside `output`; what stands there then takes its place."""
+    """A path of the same name in a new folder beside `output`; what stands there then takes its place.
+
+    If the block fails, nothing stays: neither what it wrote nor folders that were made for it.
+    """
     folder = output.with_name(f".{output.name}.{uuid.uuid4().hex}.tmp")
+    created: list[Path] = []
     try:
+        created = [each for each in folder.parents if not each.exists()]
         folder.mkdir(parents=True)
         yield folder / output.name
         # The file itself comes last, and an old one goes first, so that it never stands beside what belongs to another.
@@ -188,6 +194,9 @@ def _beside(output: Path) -> Iterator[Path]:
         for path in written:
             os.replace(path, output.with_name(path.name))
     except OSError as error:
-        raise InputError(f"{output}: cannot be written: {error.strerror or error}") from error
+        raise InputError(why_not_written(output, error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # a folder that is not empty stays
+            for each in created:
+                each.rmdir()

@@ -85,12 +85,14 @@ def predict(cfg: CfgNode, weights: str, inputs: FoundItems | WatchedFolder, opti
     facts = _facts(cfg, weights, inputs, options.threshold)
     folder = RunFolder(options.output_dir, options.shard, facts, block, options.resume, options.overwrite)
     try:
-        folder.begin(items)
+        folder.claim(items)
         for note in folder.notes:
             logger.warning("%s", note)
         items = [item for item in items if item.kind in LIVE or item.shown not in folder.done]
         is_done = isinstance(inputs, FoundItems) and not items
-        tally = None if is_done else _look(cfg, weights, inputs, items, options, folder)
+        predictor = None if is_done else Predictor(cfg, weights, options.threshold)
+        folder.begin()
+        tally = _look(predictor, inputs, items, options, folder) if predictor else None
         if isinstance(inputs, FoundItems) and inputs.left_out:
             logger.info("%s", inputs.left_out)
         if is_done:
@@ -103,8 +105,7 @@ def predict(cfg: CfgNode, weights: str, inputs: FoundItems | WatchedFolder, opti
 
 
 def _look(
-    cfg: CfgNode,
-    weights: str,
+    predictor: Predictor,
     inputs: FoundItems | WatchedFolder,
     items: Sequence[Item],
     options: PredictOptions,
@@ -113,7 +114,6 @@ def _look(
     """Detect in `items`, what is left of `inputs`, or in the images that come into a watched folder."""
     stop = _Stop(folder)
     everything = inputs.items if isinstance(inputs, FoundItems) else []
-    predictor = Predictor(cfg, weights, options.threshold)
     first = folder.num_frames.get(items[0].shown, 0) if items else 0
     timeout = {} if options.timeout is None else {"timeout": options.timeout}
     reading = Reading(stop.event, first=first, **timeout)

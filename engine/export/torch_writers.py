@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import torch
@@ -26,7 +27,9 @@ def write_torchscript(graph: DetectionGraph, card: ModelCard, path: Path, option
         raise InputError("--format torchscript holds for one size: add --input-size H W --batch N, or use torch-export")
     with explained("TorchScript"):
         traced = torch.jit.trace(graph, example_inputs(graph, card), check_trace=False)
-        torch.jit.save(traced, str(path), _extra_files={CARD_KEY: card.to_json()})
+        content = io.BytesIO()
+        torch.jit.save(traced, content, _extra_files={CARD_KEY: card.to_json()})
+    path.write_bytes(content.getbuffer())  # here, so that a full disk is not taken for a fault of the model
 
 
 @EXPORT_FORMATS.register("torch-export")
@@ -39,4 +42,6 @@ def write_torch_export(graph: DetectionGraph, card: ModelCard, path: Path, optio
     shapes = tuple({axis: torch.export.Dim.DYNAMIC for axis, _ in axes} for axes in open_axes(card))
     with explained("torch.export"):
         program = torch.export.export(graph, example_inputs(graph, card), dynamic_shapes=shapes, strict=False)
-        torch.export.save(program, str(path), extra_files={CARD_KEY: card.to_json()})
+        content = io.BytesIO()
+        torch.export.save(program, content, extra_files={CARD_KEY: card.to_json()})
+    path.write_bytes(content.getbuffer())

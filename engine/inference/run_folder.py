@@ -61,7 +61,7 @@ class Shard:
 
 
 class RunFolder:
-    """The part of an output folder that belongs to this process, from `begin` to `end`.
+    """The part of an output folder that belongs to this process, from `claim` to `release`.
 
     Args:
         folder: created if it does not exist.
@@ -90,31 +90,37 @@ class RunFolder:
         self.done: dict[str, None] = {}
         self.num_frames: dict[str, int] = {}
         self.notes: list[str] = []
+        self._created: list[Path] = []  # folders, the innermost first
 
-    def begin(self, items: Sequence[Item]) -> None:
-        """Claim the folder and find out what is done.
+    def claim(self, items: Sequence[Item]) -> None:
+        """Keep others out of the folder and find out what is done; no earlier records are removed yet.
 
         Raises:
             InputError: another run writes into it, there are records and neither `resume` nor `overwrite` was said, or
                 they are of another model.
         """
         try:
+            self._created = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
             self._claimed.mkdir(parents=True, exist_ok=True)
             if taken_over := folder_lock.claim(self._claimed):
                 self.notes.append(taken_over)
         except OSError as error:
             raise InputError(f"{self.folder} cannot be written to ({error.strerror}); name another folder") from error
         if not self._has_records() or self._overwrite:
-            self.records.unlink(missing_ok=True)
-            self._facts_path.unlink(missing_ok=True)
-        elif not self._resume:
+            return
+        if not self._resume:
             raise InputError(
                 f"{self.records} holds the records of an earlier run: add --resume to go on with it, --overwrite to "
                 "replace it, or name another --output-dir"
             )
-        else:
-            self._compare_facts()
-            self._find_done(items)
+        self._compare_facts()
+        self._find_done(items)
+
+    def begin(self) -> None:
+        """Remove what is to be replaced, and say whose records will follow: now that the model is known to load."""
+        if not self._has_records() or self._overwrite:
+            self.records.unlink(missing_ok=True)
+            self._facts_path.unlink(missing_ok=True)
         write_json(self._facts_path, {**self._facts, "is_complete": False})
 
     def _has_records(self) -> bool:
@@ -182,11 +188,12 @@ class RunFolder:
         return whole
 
     def release(self) -> None:
-        """Let others write into the folder."""
+        """Let others write into the folder; a new one in which nothing was written is removed."""
         folder_lock.release(self._claimed)
-        if self._claimed != self.folder:
-            with contextlib.suppress(OSError):  # it was never there, or another process holds it
-                self._claimed.rmdir()
+        own = [self._claimed] if self._claimed != self.folder else []
+        with contextlib.suppress(OSError):  # it was never there, another process holds it, or something is in it
+            for folder in [*own, *self._created]:
+                folder.rmdir()
 
 
 def merged(paths: Sequence[Path], block: int) -> Iterator[Record]:

@@ -25,7 +25,8 @@ ITEMS = [
 def begun(folder: Path, resume: bool = True, overwrite: bool = False, **facts: Any) -> RunFolder:
     run = RunFolder(folder, Shard(), FACTS | facts, 1, resume, overwrite)
     try:
-        run.begin(ITEMS)
+        run.claim(ITEMS)
+        run.begin()
     finally:
         run.release()
     return run
@@ -39,6 +40,21 @@ def write(path: Path, *records: dict[str, Any]) -> None:
 def frames(count: int, is_whole: bool = False) -> list[dict[str, Any]]:
     last = {"last": True} if is_whole else {}
     return [{"image": "v.mp4", "frame": k, **(last if k == count - 1 else {})} for k in range(count)]
+
+
+def test_a_run_that_ends_before_it_begins_changes_nothing(tmp_path: Path) -> None:
+    """Such as one whose model does not load."""
+    for folder in (tmp_path / "new/deep", tmp_path / "old"):
+        if folder.name == "old":
+            write(folder / "predictions.jsonl", {"image": "a.png"})
+        run = RunFolder(folder, Shard(), FACTS, 1, resume=False, overwrite=True)
+        run.claim(ITEMS)
+        run.release()
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "old",
+        "old/predictions.jsonl",
+    ]
+    assert (tmp_path / "old/predictions.jsonl").read_text() == '{"image": "a.png"}\n'
 
 
 def test_a_run_goes_on_behind_its_last_whole_line(tmp_path: Path) -> None:
@@ -127,7 +143,8 @@ def test_parts_together_are_the_whole(
 def test_the_last_process_to_end_merges(tmp_path: Path) -> None:
     runs = [RunFolder(tmp_path, Shard(index, 2), FACTS, 1, False, False) for index in range(2)]
     for run, place in zip(runs, ("a.png", "b.png"), strict=True):
-        run.begin(ITEMS)
+        run.claim(ITEMS)
+        run.begin()
         records = RecordFile(run.records)
         records.write({"image": place})
         records.close()
@@ -150,7 +167,8 @@ def test_the_last_process_to_end_merges(tmp_path: Path) -> None:
 def test_parts_of_two_runs_are_not_merged(tmp_path: Path) -> None:
     for index, weights in enumerate(("one", "two")):
         run = RunFolder(tmp_path, Shard(index, 2), FACTS | {"weights": weights}, 1, False, False)
-        run.begin(ITEMS)
+        run.claim(ITEMS)
+        run.begin()
         run.complete()
         run.release()
     with pytest.raises(InputError, match="run-00000-of-00002.json: is of another run than"):

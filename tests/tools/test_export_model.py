@@ -94,7 +94,11 @@ BAD = {
     "no such folder": ["--output", "model.onnx", "--images", "nowhere"],
     "TEST.BBOX_AUG.ENABLED": ["--output", "model.onnx", "TEST.BBOX_AUG.ENABLED", "True"],
     "unknown key": ["--output", "model.onnx", "TEST.NONSENSE", "1"],
-    "--input-size H W --batch N": ["--output", "model.ts"],
+    "--input-size H W --batch N": ["--output", "new/folder/model.ts"],
+    "nowhere.pth": ["--output", "new/folder/model.onnx", "--weights", "nowhere.pth"],
+    "damaged": ["--output", "new/folder/model.onnx", "--weights", "{folder}.pth"],
+    "at least 10 real images": ["--output", "new/model.xml", "--precision", "int8", "--images", "{run}/images"],
+    "cannot be written": ["--output", "{run}/model.pth/model.onnx"],
 }
 
 
@@ -103,7 +107,8 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(
     words: str, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = [word.format(folder=tmp_path) for word in BAD[words]]
+    tmp_path.with_name(f"{tmp_path.name}.pth").write_bytes((run_folder / "model.pth").read_bytes()[:100_000])
+    arguments = [word.format(folder=tmp_path, run=run_folder) for word in BAD[words]]
     with pytest.raises(InputError) as caught:
         run(run_folder, *arguments, monkeypatch=monkeypatch)
     message = str(caught.value)
