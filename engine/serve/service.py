@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -146,10 +147,16 @@ class Service:
         self._loaded = loaded
         self.metrics.reloads.labels("loaded").inc()
         logger.info("answering with the new file of the model, %s %s", loaded.model.name, loaded.model.digest)
-        while before is not None and before.num_requests:
+        if before is None:
+            return
+        while before.num_requests:
             await asyncio.sleep(_POLL_SECONDS)
-        if before is not None:
-            await before.queue.aclose()
+        closing = threading.Thread(target=before.queue.close, daemon=True)  # asyncio's own would keep it longer
+        del before
+        closing.start()
+        while closing.is_alive():
+            await asyncio.sleep(_POLL_SECONDS)
+        gc.collect()  # the parts of a model refer to each other; without this, several old ones stay in memory
 
     def stop(self) -> None:
         """Accept nothing from now on."""

@@ -8,6 +8,7 @@ import gc
 import json
 import struct
 import tracemalloc
+import weakref
 import zlib
 from collections.abc import AsyncIterator
 
@@ -16,7 +17,7 @@ import pytest
 
 from engine.serve.limits import Limits
 from tests.serve.conftest import Client, encoded, play, until
-from tests.serve.fake import KEPT, NAMES
+from tests.serve.fake import KEPT, NAMES, FakePredictor
 
 JPEG = encoded()
 PNG = encoded(suffix=".png")
@@ -404,6 +405,20 @@ def test_the_description_names_every_status_and_body() -> None:
         assert set(detect["requestBody"]["content"]) == kinds
         assert [each["name"] for each in detect["parameters"]] == ["threshold", "max_detections"]
         json.dumps(detect)
+
+    play(scenario)
+
+
+def test_a_replaced_model_leaves_the_memory() -> None:
+    async def scenario(client: Client) -> None:
+        before = client.predictor
+        before.itself = before  # as the modules of a network refer to each other
+        alive = weakref.ref(before)
+        del before
+        assert (await client.detect(JPEG)).status_code == 200
+        client.predictor = FakePredictor()
+        await client.service.reload()
+        assert alive() is None and (await client.detect(JPEG)).status_code == 200
 
     play(scenario)
 
