@@ -67,8 +67,8 @@ def best_per_level(ranks: Tensor, num_per_level: list[int], limit: int) -> Tenso
 
 def smaller(limit: int, size: int | torch.SymInt) -> int | torch.SymInt:
     """min(limit, size), where `size` is that of a dimension."""
-    if isinstance(size, int):
-        return min(limit, size)
+    if not isinstance(size, torch.SymInt):
+        return min(limit, int(size))  # a trace has tensors as sizes
     least = known(torch.sym_min(limit, size))
     torch._check(least <= size)
     return least
@@ -79,8 +79,8 @@ def known(size: int | torch.SymInt) -> int | torch.SymInt:
 
     The sizes of all later tensors would otherwise be formulas of it, on which torch's exporter spends minutes.
     """
-    if isinstance(size, int):
-        return size
+    if not isinstance(size, torch.SymInt):
+        return int(size)
     number = torch.scalar_tensor(size, dtype=torch.int64).item()
     torch._check(number >= 1)
     return number

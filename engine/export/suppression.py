@@ -38,7 +38,7 @@ def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int, io
     span = torch.cat([exact.flatten(), exact.new_zeros(1)]).aminmax()
     apart = exact + ((span.max - span.min + 1) * groups)[..., None]
     kept = nms(apart.flatten(0, 1), scores.double().flatten(), iou_thresh)
-    is_kept = torch.zeros_like(is_real).flatten().index_fill(0, kept, True).view_as(is_real)
+    is_kept = torch.zeros_like(is_real).flatten().index_fill(0, kept, 1).view_as(is_real)
     return is_kept & is_real
 
 

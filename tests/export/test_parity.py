@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from engine.data.transforms import Normalize
 from engine.export.graph import DetectionGraph
 from engine.modeling.detector import GeneralizedRCNN
 from engine.runtime.card import CARD_KEY, FixedShape, ImageRule, ModelCard
 from engine.runtime.networks import open_network
-from engine.structures import Detections
 from tests.conftest import made_once
+from tests.export.comparison import compare
 from tests.export.lively import lively_model
 from tests.export.test_graph import noise, padded
 
@@ -87,27 +84,3 @@ def test_files_find_what_the_model_finds(files: Path, name: str, kind: str, runt
         compare(network(*(each.numpy() for each in padded(images))), expected)
         most = max(most, *(len(each) for each in expected))
     assert most > 20, "a model that finds nothing proves nothing"
-
-
-def compare(found: Sequence[np.ndarray], expected: Sequence[Detections]) -> None:
-    """The same detections, in any order where scores are within the tolerance."""
-    boxes, scores, labels, counts = (torch.as_tensor(each) for each in found)
-    assert counts.tolist() == [len(each) for each in expected]
-    for i, wanted in enumerate(expected):
-        count = len(wanted)
-        order = order_of(boxes[i, :count], scores[i, :count], labels[i, :count], wanted)
-        assert torch.equal(labels[i, :count][order], wanted.labels)
-        torch.testing.assert_close(boxes[i, :count][order], wanted.boxes, atol=0.05, rtol=0)
-        torch.testing.assert_close(scores[i, :count][order], wanted.scores, atol=1e-3, rtol=0)
-        assert (scores[i, :count].diff() <= 0).all()
-
-
-def order_of(boxes: Tensor, scores: Tensor, labels: Tensor, wanted: Detections) -> Tensor:
-    """For each detection wanted, which of those found is nearest to it; each is taken once."""
-    distance = torch.cdist(wanted.boxes, boxes, p=torch.inf) + 50 * (wanted.scores[:, None] - scores).abs()
-    distance[wanted.labels[:, None] != labels] = 1e6
-    order = []
-    for row in distance:
-        order.append(int(row.argmin()))
-        distance[:, order[-1]] = torch.inf
-    return torch.tensor(order, dtype=torch.int64)
