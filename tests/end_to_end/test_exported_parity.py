@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine import Predictor
+from engine import Predictor, export
 from engine.checkpoint import io
 from engine.config import load_config
 from engine.runtime import Detector
+from engine.runtime.card import FixedShape
 from engine.runtime.card_file import read_card, write_card
 from engine.structures import Detections
 from tests.conftest import made_once
@@ -26,6 +27,7 @@ from tests.export.test_parity import compare
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
 
 NAMES = ["hole", "stain", "broken_thread", "knot", "float"]
 SIZES = {"INPUT.MIN_SIZE_TEST": "75", "INPUT.MAX_SIZE_TEST": "110"}
@@ -33,20 +35,30 @@ SIZES = {"INPUT.MIN_SIZE_TEST": "75", "INPUT.MAX_SIZE_TEST": "110"}
 TILES = ["TILING.SIZE", "56", "TILING.OVERLAP", "16", "TILING.KEEP_FULL", "True", "TILING.MERGE_TYPE", "soft-vote"]
 
 
+def lively_world(world: World, folder: Path, **settings: str) -> World:
+    """A copy of `world` in `folder`, its configuration with `settings`, and a checkpoint that finds much."""
+    overrides = SMALL | SIZES | {"MODEL.ATSS.NUM_CLASSES": str(len(NAMES) + 1)} | settings
+    cfg = load_config(world.config, [word for pair in overrides.items() for word in pair])
+    config = folder / "lively.yaml"
+    config.write_text(cfg.dump(), encoding="utf-8")
+    model = lively_model(str(config), num_classes=len(NAMES))
+    state = {
+        "format": io.FORMAT,
+        "model": model.state_dict(),
+        "class_names": NAMES,
+        "thresholds": {"classes": {"hole": {"threshold": 0.4}, "knot": {"threshold": None}}},
+        "conventions": {"INPUT.CHANNELS": cfg.INPUT.CHANNELS},
+    }
+    io.save(folder / "model.pth", state)
+    return World(world.copy(folder / "data").root, config)
+
+
 @pytest.fixture(scope="module")
 def lively(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     """A world with a configuration whose checkpoint, `model.pth` beside it, finds much, and also what is there."""
 
     def make(folder: Path) -> World:
-        overrides = SMALL | SIZES | {"MODEL.ATSS.NUM_CLASSES": str(len(NAMES) + 1)}
-        cfg = load_config(world.config, [word for pair in overrides.items() for word in pair])
-        config = folder / "lively.yaml"
-        config.write_text(cfg.dump(), encoding="utf-8")
-        model = lively_model(str(config), num_classes=len(NAMES))
-        limits = {"classes": {"hole": {"threshold": 0.4}, "knot": {"threshold": None}}}
-        state = {"format": io.FORMAT, "model": model.state_dict(), "class_names": NAMES, "thresholds": limits}
-        io.save(folder / "model.pth", state)
-        made = World(world.copy(folder / "data").root, config)
+        made = lively_world(world, folder)
         mark_some_of_the_found(made)
         return made
 
@@ -156,3 +168,47 @@ def test_records_and_pictures_of_a_file(lively: World, files: Path, tmp_path: Pa
     assert len(pictures["file"]) == len(pictures["checkpoint"]) == len(list(images.iterdir()))
     for ours, theirs in zip(pictures["file"], pictures["checkpoint"], strict=True):
         assert ours.shape == theirs.shape and (ours != theirs).mean() < 0.002  # a score may be rounded otherwise
+
+
+RGB = {
+    "INPUT.TO_BGR255": "False",
+    "INPUT.PIXEL_MEAN": "(0.485, 0.456, 0.406)",
+    "INPUT.PIXEL_STD": "(0.229, 0.224, 0.225)",
+}
+GREY = {"INPUT.CHANNELS": "1", "INPUT.PIXEL_MEAN": "(99.0,)", "INPUT.PIXEL_STD": "(50.0,)"}
+FOUR = {
+    "INPUT.CHANNELS": "4",
+    "INPUT.PIXEL_MEAN": "(99.0, 100.0, 110.0, 90.0)",
+    "INPUT.PIXEL_STD": "(50.0, 51.0, 52.0, 53.0)",
+}
+DEEP = {"INPUT.VALUE_RANGE": "(300.0, 3870.0)"}
+KINDS = {
+    "rgb": (RGB, FixedShape(), 3, np.uint8),
+    "grey": (GREY, FixedShape(batch_size=1), 1, np.uint8),
+    "four channels": (FOUR, FixedShape(batch_size=2), 4, np.uint8),
+    "16 bits": (DEEP, FixedShape(), 3, np.uint16),
+    "input size": ({}, FixedShape(2, (75, 100)), 3, np.uint8),
+    "camera": ({}, FixedShape(image_size=(96, 128)), 3, np.uint8),
+    "camera of 16 bits": (DEEP | RGB, FixedShape(1, image_size=(60, 80)), 3, np.uint16),
+    "inclusive boxes": ({"MODEL.PIXEL_CONVENTION": "inclusive"}, FixedShape(batch_size=1), 3, np.uint8),
+}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [*((kind, ".onnx") for kind in KINDS), ("16 bits", ".xml"), ("four channels", ".xml"), ("camera", ".xml")],
+)
+def test_models_of_all_images(world: World, kind: str, suffix: str, tmp_path: Path) -> None:
+    settings, shape, channels, dtype = KINDS[kind]
+    made = lively_world(world, tmp_path, **settings)
+    file = export(made.config, checkpoint(made), tmp_path / f"model{suffix}", shape=shape)  # tried on noise
+    fixed = shape.image_size or shape.input_size
+    sizes = [fixed] * 4 if fixed else [(1, 1), (12, 128), (96, 9), (31, 33), (128, 96), (150, 111), (150, 111)]
+    rng = np.random.default_rng(0)
+    low, high = (250, 4000) if dtype == np.uint16 else (0, 256)
+    images = [rng.integers(low, high, (*size, channels), dtype) for size in sizes]
+    expected = Predictor(made.config, checkpoint(made), 0.05)(images)
+    assert sum(map(len, expected)) > 50
+    assert_same(Detector(file, 0.05, threads=1, batch_size=3)(images), expected)
+    assert_same(Predictor(made.config, file, 0.05)(images), expected)

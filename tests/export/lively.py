@@ -64,7 +64,7 @@ def lively_model(path: str, num_classes: int = 3, seed: int = 0, **settings: str
             module.momentum = None
         if isinstance(module, DeformConv2d):
             nn.init.normal_(module.offset.weight)
-    images = 70 * torch.randn(2, 3, 128, 128)  # as spread as pixels are
+    images = 70 * torch.randn(2, cfg.INPUT.CHANNELS, 128, 128)  # as spread as pixels are
     with torch.no_grad():
         model.backbone.train()(images)
         hooks = [
