@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import os
@@ -184,6 +185,22 @@ def read_bytes(path: str | Path, count: int = -1) -> bytes:
             return file.read(count)
     except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's content in hexadecimal digits.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return digest.hexdigest()
 
 
 def read_json(path: str | Path, floats: Callable[[str], Any] = float) -> Any:

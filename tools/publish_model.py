@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.errors import run_tool
-from engine.files import expanded, user_path
+from engine.files import expanded, sha256, user_path
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -34,7 +34,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
-    from engine.checkpoint.publish import publish, read_own, sha256
+    from engine.checkpoint.publish import publish, read_own
 
     path = publish(args.source, args.output, args.safetensors)
     content = read_own(path, mmap=True)

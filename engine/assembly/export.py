@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import uuid
@@ -32,7 +31,7 @@ from engine.export import onnx_writer, openvino, torch_writers  # noqa: F401, th
 from engine.export.formats import EXPORT_FORMATS, ExportOptions
 from engine.export.graph import DetectionGraph, Scaling
 from engine.export.precision import INFERENCE_PRECISION, check_precision, format_of
-from engine.files import why_not_written
+from engine.files import sha256, why_not_written
 from engine.layers.folding import fold_norms
 from engine.log import get_logger
 from engine.modeling.detector import GeneralizedRCNN
@@ -127,8 +126,6 @@ def build_card(
 ) -> ModelCard:
     """What the file says about itself; `score_thresh` is that of the model's own selection, for merging tiles."""
     value_range = tuple(cfg.INPUT.VALUE_RANGE) or None
-    with weights.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256") if hasattr(hashlib, "file_digest") else _digest(content)
     facts: dict[str, Any] = {
         "architecture": [part for part in (body_name(cfg), neck_name(cfg), dense_name(cfg)) if part],
         "precision": precision,
@@ -136,35 +133,28 @@ def build_card(
         "std": list(cfg.INPUT.PIXEL_STD),
         "to_bgr255": cfg.INPUT.TO_BGR255,
         "weights": weights.name,
-        "sha256": digest.hexdigest(),
+        "sha256": sha256(weights),
         "engine": engine_version(),
         "torch": torch.__version__,
     }
     return ModelCard(
-        tuple(file.class_names or [f"class {k + 1}" for k in range(num_classes(cfg))]),
-        usable_thresholds(file.thresholds),
-        DEFAULT_THRESHOLD,
-        ImageRule(
-            cfg.INPUT.MIN_SIZE_TEST,
-            cfg.INPUT.MAX_SIZE_TEST,
-            cfg.INPUT.CHANNELS,
-            value_range,
-            cfg.INPUT.ORIENTATION,
-            build_convention(cfg).extent,
-            "float32" if value_range else "uint8",
+        class_names=tuple(file.class_names or [f"class {k + 1}" for k in range(num_classes(cfg))]),
+        thresholds=usable_thresholds(file.thresholds),
+        default_threshold=DEFAULT_THRESHOLD,
+        images=ImageRule(
+            min_size=cfg.INPUT.MIN_SIZE_TEST,
+            max_size=cfg.INPUT.MAX_SIZE_TEST,
+            channels=cfg.INPUT.CHANNELS,
+            value_range=value_range,
+            orientation=cfg.INPUT.ORIENTATION,
+            box_extent=build_convention(cfg).extent,
+            pixels="float32" if value_range else "uint8",
         ),
-        shape,
-        _tiles(cfg, score_thresh),
-        facts,
-        INFERENCE_PRECISION[precision],
+        shape=shape,
+        tiles=_tiles(cfg, score_thresh),
+        facts=facts,
+        inference_precision=INFERENCE_PRECISION[precision],
     )
-
-
-def _digest(content: Any) -> Any:
-    digest = hashlib.sha256()
-    while block := content.read(1 << 20):
-        digest.update(block)
-    return digest
 
 
 def _tiles(cfg: CfgNode, score_thresh: float) -> TileRule | None:

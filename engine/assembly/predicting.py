@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 
 from engine.assembly.detector import Predictor
 from engine.errors import EXIT_SAVED, Interrupted
+from engine.files import sha256
 from engine.inference.folder import looks_for, number_of_frames, originals, words_for
 from engine.inference.items import LIVE, FoundItems, Item
 from engine.inference.looking import Tally, one_by_one, refuse_nothing_read, use_frames
@@ -26,6 +27,7 @@ from engine.inference.sinks.pictures import Window
 from engine.inference.sources import Reading, read_frames
 from engine.inference.watch import WatchedFolder
 from engine.log import get_logger
+from engine.runtime.card_file import model_files
 from engine.signals import Answer, current_watch
 
 NO_INFLUENCE = (
@@ -39,6 +41,8 @@ NO_INFLUENCE = (
     "TEST.IMS_PER_BATCH",
 )
 """Keys that do not change what is found."""
+HASH_DIGITS = 16
+"""How many hexadecimal digits of a SHA-256 are recorded."""
 PATIENCE_SECONDS = 10.0
 """How long after a signal the current image may take; then the process ends, which loses nothing but this image."""
 
@@ -155,9 +159,8 @@ def _facts(cfg: CfgNode, weights: str, inputs: FoundItems | WatchedFolder, thres
         for part in path:
             node = node[part]
         del node[name]
-    files = [each for each in (Path(weights), Path(weights).with_suffix(".bin")) if each.is_file()]
     return {
-        "weights": " ".join([weights, *(_digest(each.read_bytes()) for each in files)]),
+        "weights": " ".join([weights, *(sha256(each)[:HASH_DIGITS] for each in model_files(weights))]),
         "configuration": _digest(str(relevant).encode()),
         "threshold": threshold,
         "inputs": places,
@@ -165,7 +168,7 @@ def _facts(cfg: CfgNode, weights: str, inputs: FoundItems | WatchedFolder, thres
 
 
 def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+    return hashlib.sha256(data).hexdigest()[:HASH_DIGITS]
 
 
 def _write_tables(folder: RunFolder, options: PredictOptions) -> Path:

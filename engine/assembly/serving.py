@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 from engine import __version__
 from engine.errors import InputError
 from engine.log import get_logger, setup_logging
+from engine.runtime.card_file import model_files
 from engine.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -95,11 +96,8 @@ def serve(cfg: CfgNode, weights: str, host: str, port: int, limits: Limits, num_
     from engine.serve.supervisor import Supervisor, address_of, open_port
 
     setup_logging()
-    watched = [path for path in (Path(weights), Path(weights).with_suffix(".bin")) if path.is_file()]
-    if Path(weights).suffix != ".xml":
-        watched = watched[:1]
     loader = ModelLoader(cfg, weights, num_threads, num_workers)
-    plan = WorkerPlan(loader, limits, watched, key or "")
+    plan = WorkerPlan(loader, limits, model_files(weights), key or "")
     with open_port(host, port) as listening:
         if host not in _LOCAL and not key:
             get_logger(__name__).warning("%s is open to the network without a key: set %s", host, KEY_VARIABLE)

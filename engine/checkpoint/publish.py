@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from engine.checkpoint import io
 from engine.checkpoint.io import FORMAT
 from engine.errors import InputError
+from engine.files import sha256
 
 KEPT = ("format", "model", "class_names", "thresholds", "config", "conventions", "norm_eps")
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -75,8 +75,3 @@ def publish(source: Path, output: str | Path, safetensors: bool = False) -> Path
         with contextlib.suppress(OSError):
             unnamed.unlink(missing_ok=True)
     return named
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content in hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -20,9 +20,8 @@ from tqdm import tqdm
 
 from engine.checkpoint import packaged, timm_hub
 from engine.checkpoint.io import nearest_file, not_weights
-from engine.checkpoint.publish import sha256
 from engine.errors import InputError
-from engine.files import expanded, replacing
+from engine.files import expanded, replacing, sha256
 from engine.spelling import did_you_mean
 
 _DETECTRON = "https://dl.fbaipublicfiles.com/detectron"

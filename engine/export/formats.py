@@ -40,14 +40,6 @@ Writer = Callable[["DetectionGraph", ModelCard, Path, ExportOptions], None]
 looks for them yet."""
 EXPORT_FORMATS = Registry("EXPORT_FORMATS")
 """`Writer` by the value of --format."""
-SUFFIXES = {
-    ".onnx": "onnx",
-    ".xml": "openvino",
-    ".torchscript": "torchscript",
-    ".ts": "torchscript",
-    ".pt2": "torch-export",
-}
-"""The format that a file name stands for."""
 
 
 def example_inputs(graph: DetectionGraph, card: ModelCard) -> tuple[Tensor, Tensor]:

@@ -22,13 +22,13 @@ from engine.export.graph import DetectionGraph
 from engine.export.quantize import quantize_onnx
 from engine.export.suppression import LOWEST_SCORE, NO_SCORE, suppress_as_one
 from engine.runtime.card import CARD_KEY, ModelCard
+from engine.runtime.networks import INPUTS, OUTPUTS
 
 if TYPE_CHECKING:
     import onnx
 
 OPSET = 20
 """DeformConv exists from 19 on."""
-INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels", "counts")
 MOST_BYTES = 2_000_000_000
 """Of weights: an ONNX file without others beside it ends at 2 GiB."""
 

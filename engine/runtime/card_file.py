@@ -24,6 +24,20 @@ def is_exported(path: str | Path) -> bool:
     return Path(path).suffix.lower() in SUFFIXES
 
 
+def model_files(weights: str | Path) -> list[Path]:
+    """The files that a checkpoint or exported model consists of: an OpenVINO model has its weights in a second one.
+
+    Those that do not exist are left out; so is a URL.
+
+    Example:
+        >>> model_files("no/such/model.xml")
+        []
+    """
+    path = Path(weights)
+    files = [path, path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path]
+    return [each for each in files if each.is_file()]
+
+
 def read_card(path: Path) -> ModelCard:
     """The card of an ONNX file or an OpenVINO model.
 

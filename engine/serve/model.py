@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from engine.errors import InputError
+from engine.files import sha256
 
 
 class Found(Protocol):
@@ -110,11 +110,7 @@ def check_model(model: ServedModel, size: tuple[int, int] = (160, 240)) -> None:
 
 def file_digest(path: Path) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
+    return sha256(path)[:16]
 
 
 def file_identity(path: Path) -> tuple[int, ...]:
