@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TEXTS = ["README.md", "CONTRIBUTING.md", "datasets/README.md", "docs/detectors.md"]
+TEXTS = ["README.md", "CONTRIBUTING.md", "datasets/README.md", "docs/deployment.md", "docs/detectors.md"]
 HELP_SECONDS = 2.0  # of CPU, so that others on the machine do not count; the limit is one second on a usual machine
 
 
@@ -106,7 +106,9 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
-@pytest.mark.parametrize("name", [*TEXTS, *(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "name", sorted({*TEXTS, *(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))})
+)
 def test_headings_that_links_name_exist(name: str) -> None:
     page = REPOSITORY / name
     links = re.findall(r"\]\(([^)\s:#]*)#([^)\s]+)\)", page.read_text(encoding="utf-8"))
