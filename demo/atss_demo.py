@@ -68,7 +68,7 @@ def main() -> None:
     found = find_items(places, args.recursive, skip=args.output_dir)
 
     from engine import Predictor
-    from engine.inference.folder import draw_items
+    from engine.inference.drawing import draw_items
     from engine.log import setup_logging
 
     setup_logging()

@@ -152,7 +152,7 @@ def main() -> None:
     import engine.assembly.predicting
     import engine.assembly.testing
     import engine.assembly.training
-    import engine.inference.folder  # noqa: F401
+    import engine.inference.drawing  # noqa: F401
 
     gc.freeze()
     with contextlib.suppress(KeyboardInterrupt):

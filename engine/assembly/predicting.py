@@ -17,14 +17,13 @@ from yacs.config import CfgNode
 from engine.assembly.detector import Predictor
 from engine.errors import EXIT_SAVED, Interrupted
 from engine.files import sha256
-from engine.inference.folder import looks_for, number_of_frames, originals, words_for
-from engine.inference.items import LIVE, FoundItems, Item
-from engine.inference.looking import Tally, one_by_one, refuse_nothing_read, use_frames
+from engine.inference.detect_frames import Tally, detect_frames, one_by_one, refuse_nothing_read, use_frames
+from engine.inference.items import LIVE, FoundItems, Item, number_of_frames, originals, words_for
 from engine.inference.records import RecordFile
 from engine.inference.run_folder import RunFolder, Shard
 from engine.inference.sinks.chosen import USUAL, USUAL_OF_LIVE, build_sinks, write_tables
 from engine.inference.sinks.pictures import Window
-from engine.inference.sources import Reading, read_frames
+from engine.inference.sources import Reading
 from engine.inference.watch import WatchedFolder
 from engine.log import get_logger
 from engine.runtime.card_file import model_files
@@ -96,7 +95,7 @@ def predict(cfg: CfgNode, weights: str, inputs: FoundItems | WatchedFolder, opti
         is_done = isinstance(inputs, FoundItems) and not items
         predictor = None if is_done else Predictor(cfg, weights, options.threshold)
         folder.begin()
-        tally = _look(predictor, inputs, items, options, folder) if predictor else None
+        tally = _detect(predictor, inputs, items, options, folder) if predictor else None
         if isinstance(inputs, FoundItems) and inputs.left_out:
             logger.info("%s", inputs.left_out)
         if is_done:
@@ -108,7 +107,7 @@ def predict(cfg: CfgNode, weights: str, inputs: FoundItems | WatchedFolder, opti
     return tally
 
 
-def _look(
+def _detect(
     predictor: Predictor,
     inputs: FoundItems | WatchedFolder,
     items: Sequence[Item],
@@ -123,16 +122,16 @@ def _look(
     reading = Reading(stop.event, first=first, **timeout)
     if isinstance(inputs, WatchedFolder):
         inputs = replace(inputs, done=list(folder.done), pixels=predictor.pixels)
-        looked = one_by_one(predictor, inputs.frames(stop.event))
+        results = one_by_one(predictor, inputs.frames(stop.event))
         logger.info("watching %s; Ctrl-C ends it", inputs.folder)
     else:
-        looked = looks_for(items)(predictor, read_frames(items, reading))
+        results = detect_frames(predictor, items, reading)
     is_live = any(item.kind in LIVE for item in items)
     names = (USUAL_OF_LIVE if is_live else USUAL) if options.save is None else options.save
     sinks = build_sinks(names, options.output_dir, predictor.class_names, originals(everything))
     sinks += [Window()] if options.show else []
     with stop, closing(RecordFile(folder.records)) as records:
-        tally = use_frames(predictor, looked, sinks, records, number_of_frames(items) if items else None, stop.event)
+        tally = use_frames(predictor, results, sinks, records, number_of_frames(items) if items else None, stop.event)
     if not stop.event.is_set():
         folder.complete()
     written = _write_tables(folder, options)

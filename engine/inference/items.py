@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -122,3 +123,24 @@ def free_name(name: Path, taken: set[str]) -> Path:
         free = name.with_name(f"{name.stem}_{number}{name.suffix}")
     taken.add(key)
     return free
+
+
+def originals(items: Sequence[Item]) -> frozenset[str]:
+    """The real paths of the files among `items`."""
+    return frozenset(os.path.realpath(item.place) for item in items if item.kind not in LIVE)
+
+
+def number_of_frames(items: Sequence[Item]) -> int | None:
+    """How many frames there will be, if that is known before they are read."""
+    return len(items) if words_for(items) == "images" else None
+
+
+def words_for(items: Sequence[Item]) -> str:
+    """What the frames of `items` are called.
+
+    Example:
+        >>> words_for([Item("image", "a.png", Path("a.png"))]), words_for([Item("camera", "0", Path("camera-0"))])
+        ('images', 'frames')
+    """
+    kinds = {item.kind for item in items}
+    return "images" if kinds <= {"image"} else "images and frames" if "image" in kinds else "frames"

@@ -60,7 +60,7 @@ def read_records(path: str | Path) -> Iterator[Record]:
     Raises:
         InputError: the file cannot be read, or one of its lines, which is named, is not a record.
     """
-    for _, record in _numbered(Path(path)):
+    for _, record in with_offsets(Path(path)):
         yield record
 
 
@@ -75,12 +75,8 @@ def whole_bytes(path: Path) -> int:
     return end
 
 
-def with_places(path: Path) -> Iterator[tuple[int, Record]]:
+def with_offsets(path: Path) -> Iterator[tuple[int, Record]]:
     """(offset in bytes, record) of each record; see `read_records`."""
-    return _numbered(path)
-
-
-def _numbered(path: Path) -> Iterator[tuple[int, Record]]:
     offset = 0
     try:
         with open(path, "rb") as file:

@@ -21,7 +21,7 @@ from engine import folder_lock
 from engine.errors import InputError
 from engine.files import read_json, replacing, write_json
 from engine.inference.items import LIVE, Item
-from engine.inference.records import Record, read_records, to_line, whole_bytes, with_places
+from engine.inference.records import Record, read_records, to_line, whole_bytes, with_offsets
 
 RECORDS, FACTS = "predictions", "run"
 
@@ -148,7 +148,7 @@ class RunFolder:
             self.notes.append(f"{self.records}: the last line was not written to its end and is dropped")
             os.truncate(self.records, size)
         begin, last = 0, None  # of the last item
-        for offset, record in with_places(self.records):
+        for offset, record in with_offsets(self.records):
             place = record["image"]
             if last is None or last["image"] != place:
                 begin = offset

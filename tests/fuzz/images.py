@@ -17,7 +17,7 @@ from PIL import Image
 from engine.data.image_file import read_image, read_size
 from engine.data.reading import Reading
 from engine.errors import InputError
-from engine.inference.folder import draw_items
+from engine.inference.drawing import draw_items
 from engine.inference.items import find_items
 from engine.inference.predictor import ImagePredictor
 from engine.log import setup_logging

@@ -62,6 +62,9 @@ class Coder:
     def pixels(self, image: Path | np.ndarray) -> np.ndarray:
         return read_image(image) if isinstance(image, Path) else image
 
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        return [self.detect(image) for image in images]
+
     def detect(self, pixels: np.ndarray) -> Detections:
         number = number_in(pixels)
         self.seen.append(number)

@@ -12,8 +12,8 @@ import pytest
 
 from engine.data.image_file import write_image
 from engine.errors import InputError
+from engine.inference.detect_frames import Tally, one_by_one, overlapped, use_frames
 from engine.inference.items import Item, find_items
-from engine.inference.looking import Tally, one_by_one, overlapped, use_frames
 from engine.inference.records import RecordFile, read_records
 from engine.inference.sinks.chosen import build_sinks, check_saves, write_tables
 from engine.inference.sinks.page import PER_PAGE

@@ -16,9 +16,11 @@ from tqdm import tqdm
 
 from engine.data.image_file import collected_damage
 from engine.errors import InputError
+from engine.inference.items import LIVE, Item
 from engine.inference.records import Record, RecordFile, detections_record, error_record
 from engine.inference.sinks import Seen, Sink
-from engine.inference.sources import Frame
+from engine.inference.sources import Frame, Reading, read_frames
+from engine.inference.stages import stages_of
 from engine.inference.stream import detect_stream
 from engine.log import get_logger
 from engine.tables import aligned_table
@@ -30,12 +32,13 @@ _MOST_LATENCIES = 100_000
 logger = get_logger(__name__)
 
 
-class Looks(Protocol):
-    """What is used of a predictor; what else it can do, see `inference.stages`, lets images overlap."""
+class FramePredictor(Protocol):
+    """What is used of a predictor; one that can be called in parts, see `inference.stages`, lets images overlap."""
 
     class_names: Sequence[str]
     thresholds: Any
 
+    def __call__(self, images: list[np.ndarray]) -> list[Any]: ...
     def pixels(self, image: Any) -> np.ndarray: ...
     def detect(self, pixels: np.ndarray) -> Any: ...
 
@@ -99,8 +102,8 @@ class Tally:
 
 
 def use_frames(
-    predictor: Looks,
-    looked: Iterator[Looked],
+    predictor: FramePredictor,
+    results: Iterator[FrameResult],
     sinks: Sequence[Sink],
     records: RecordFile | None = None,
     total: int | None = None,
@@ -112,7 +115,7 @@ def use_frames(
     sinks are closed, whatever happens.
 
     Args:
-        looked: from `overlapped` or `one_by_one`, of this predictor.
+        results: from `detect_frames` or `one_by_one`, of this predictor.
         total: how many frames there are, for the progress bar, if that is known.
         stop: when it is set, the current frame is the last.
 
@@ -124,8 +127,8 @@ def use_frames(
     with contextlib.ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
-        stack.enter_context(contextlib.closing(looked))
-        for each in tqdm(looked, desc="detect", total=total, disable=not sys.stderr.isatty()):
+        stack.enter_context(contextlib.closing(results))
+        for each in tqdm(results, desc="detect", total=total, disable=not sys.stderr.isatty()):
             record = _take(each, predictor.class_names, sinks, tally)
             if records:
                 records.write(record)
@@ -135,33 +138,33 @@ def use_frames(
     return tally
 
 
-def _take(looked: Looked, class_names: Sequence[str], sinks: Sequence[Sink], tally: Tally) -> Record:
+def _take(result: FrameResult, class_names: Sequence[str], sinks: Sequence[Sink], tally: Tally) -> Record:
     """Give a frame to all sinks and count it; returns its record."""
-    frame, place = looked.frame, looked.frame.item.shown
-    if looked.pixels is None:
-        logger.warning("skipped: %s", looked.error)
+    frame, place = result.frame, result.frame.item.shown
+    if result.pixels is None:
+        logger.warning("skipped: %s", result.error)
         tally.num_unreadable += 1
-        tally.first_error = tally.first_error or looked.error
-        return error_record(place, looked.error, **frame.where)
-    warnings = (*frame.warnings, *looked.damage)
+        tally.first_error = tally.first_error or result.error
+        return error_record(place, result.error, **frame.where)
+    warnings = (*frame.warnings, *result.damage)
     for line in warnings:
         logger.warning("%s", line)
     tally.num_odd += bool(warnings)
-    record = detections_record(place, looked.found, class_names, **frame.where)
-    seen = Seen(frame, looked.pixels, looked.found, class_names, draw_detections)
+    record = detections_record(place, result.found, class_names, **frame.where)
+    seen = Seen(frame, result.pixels, result.found, class_names, draw_detections)
     for sink in sinks:
         sink.write(seen)
-    tally.add(looked.found.labels, looked.seconds)
+    tally.add(result.found.labels, result.seconds)
     return record
 
 
 @dataclass(frozen=True)
-class Looked:
+class FrameResult:
     """A frame with what was found in its pixels, or the error because of which it has none.
 
     Attributes:
         damage: what is odd about its file.
-        seconds: for reading it and looking at it (with the others of its batch), without the time that it waited.
+        seconds: for reading it and detecting in it (with the others of its batch), without the time that it waited.
     """
 
     frame: Frame
@@ -172,20 +175,26 @@ class Looked:
     seconds: float = 0.0
 
 
-def overlapped(predictor: Looks, frames: Iterable[Frame]) -> Iterator[Looked]:
-    """What is found in each frame, in order; they are read, looked at and used at the same time.
+def detect_frames(predictor: FramePredictor, items: Sequence[Item], reading: Reading) -> Iterator[FrameResult]:
+    """What is found in each frame of `items`, in order; errors as for `read_frames` and `overlapped`."""
+    detect = one_by_one if any(item.kind in LIVE for item in items) else overlapped
+    return detect(predictor, read_frames(items, reading))
+
+
+def overlapped(predictor: FramePredictor, frames: Iterable[Frame]) -> Iterator[FrameResult]:
+    """What is found in each frame, in order; reading, the network and the use of the results overlap.
 
     Raises:
-        InputError: the model cannot look at a frame that could be read.
+        InputError: the model fails on a frame that could be read.
     """
     stages = _FrameStages(predictor)
     with contextlib.closing(detect_stream(stages, frames)) as outcomes:
         for outcome in outcomes:
             seconds = stages.seconds.pop(id(outcome.image), 0.0)
             if outcome.error is None:
-                yield Looked(outcome.image, outcome.pixels, outcome.detections, "", outcome.damage, seconds)
+                yield FrameResult(outcome.image, outcome.pixels, outcome.detections, "", outcome.damage, seconds)
             elif outcome.pixels is None and isinstance(outcome.error, InputError):
-                yield Looked(outcome.image, error=str(outcome.error))
+                yield FrameResult(outcome.image, error=str(outcome.error))
             else:
                 raise outcome.error
 
@@ -194,14 +203,14 @@ class _FrameStages:
     """The stages of a predictor, see `inference.stages`, for frames in the place of images.
 
     Attributes:
-        seconds: id of a frame -> how long it took, see `Looked`.
+        seconds: id of a frame -> how long it took, see `FrameResult`.
     """
 
-    def __init__(self, predictor: Looks) -> None:
-        stages = predictor if hasattr(predictor, "network_input") else _WholeStages(predictor)
-        self.class_names, self.batch_size = predictor.class_names, getattr(predictor, "batch_size", 1)
+    def __init__(self, predictor: FramePredictor) -> None:
+        stages = stages_of(predictor)
+        self.class_names, self.batch_size = stages.class_names, stages.batch_size
         self.num_copies = getattr(predictor, "num_copies", 1)
-        self._stages, self.finish, self._read = stages, stages.finish, predictor.pixels
+        self._stages, self.finish, self._read = stages, stages.finish, stages.pixels
         self.seconds: dict[int, float] = {}
         self._in_thread = threading.local()  # the frame that this thread reads, and since when
 
@@ -222,23 +231,7 @@ class _FrameStages:
         return found
 
 
-class _WholeStages:
-    """The stages of a predictor that has only `detect`, for pixels that it has read."""
-
-    def __init__(self, predictor: Looks) -> None:
-        self._detect = predictor.detect
-
-    def network_input(self, pixels: np.ndarray) -> np.ndarray:
-        return pixels
-
-    def run(self, inputs: Sequence[np.ndarray]) -> list[Any]:
-        return [self._detect(pixels) for pixels in inputs]
-
-    def finish(self, detections: Any, size: tuple[int, int]) -> Any:
-        return detections
-
-
-def one_by_one(predictor: Looks, frames: Iterable[Frame]) -> Iterator[Looked]:
+def one_by_one(predictor: FramePredictor, frames: Iterable[Frame]) -> Iterator[FrameResult]:
     """As `overlapped`, except that a frame is asked for when the one before has been used.
 
     So the frames of a camera are the newest, and an image that comes alone does not wait for others.
@@ -251,9 +244,9 @@ def one_by_one(predictor: Looks, frames: Iterable[Frame]) -> Iterator[Looked]:
             except InputError as error:
                 pixels, fault = None, str(error)
         if pixels is None:
-            yield Looked(frame, error=fault)
+            yield FrameResult(frame, error=fault)
         else:
-            yield Looked(frame, pixels, predictor.detect(pixels), "", damage, time.monotonic() - begin)
+            yield FrameResult(frame, pixels, predictor.detect(pixels), "", damage, time.monotonic() - begin)
 
 
 def _pixels_of(frame: Frame, read: Callable[[Any], np.ndarray]) -> np.ndarray:

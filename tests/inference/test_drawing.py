@@ -12,7 +12,7 @@ import torch
 from engine.data.image_file import read_image, write_image
 from engine.data.reading import Reading
 from engine.errors import InputError
-from engine.inference.folder import draw_items
+from engine.inference.drawing import draw_items
 from engine.inference.items import find_items
 from engine.structures import Detections
 
@@ -25,6 +25,9 @@ class Finder:
 
     def pixels(self, path: Path) -> np.ndarray:
         return read_image(path, reading=Reading((0.0, 4095.0)))
+
+    def __call__(self, images: list[np.ndarray]) -> list[Detections]:
+        return [self.detect(image) for image in images]
 
     def detect(self, image: np.ndarray) -> Detections:
         labels = torch.tensor([0, 1] if image.shape[1] > 50 else [0])
