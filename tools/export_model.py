@@ -48,7 +48,7 @@ def check(args: argparse.Namespace) -> None:
         if values and min(values) < 1 or (name == "--batch" and args.batch == 0):
             raise InputError(f"{name}: numbers must be at least 1")
     if args.dynamic and (args.input_size or args.image_size or args.batch):
-        raise InputError("--dynamic leaves open what --input-size, --image-size and --batch fix; remove one of both")
+        raise InputError("--dynamic leaves open what --input-size, --image-size and --batch fix; remove one of the two")
     if args.input_size and args.image_size:
         raise InputError("--input-size and --image-size exclude each other: with the latter the network scales images")
     if args.max_drop is not None and not 0 <= args.max_drop <= 1:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -58,33 +57,15 @@ def main() -> None:
     if importlib.util.find_spec("ray") is None:
         raise InputError("Ray is not installed: pip install 'engine[ray]'")
 
-    from engine import Predictor
+    from engine.assembly.predicting import predict_on_ray
     from engine.data.find_images import find_images
-    from engine.inference.ray_pipeline import Cluster, detect_on_ray
-    from engine.log import get_logger, setup_logging
+    from engine.inference.ray_pipeline import Cluster
+    from engine.log import setup_logging
 
     setup_logging()
     images = find_images(places, args.recursive, with_lists=True)
     cluster = Cluster(args.address, args.workers, args.cpus, args.gpus)
-    here = cfg.clone()  # the machine that starts the run need not have a GPU
-    here.defrost()
-    here.MODEL.DEVICE = "cpu"
-    here.freeze()
-    predictor = Predictor(
-        here, args.weights, args.score_thr
-    )  # mistakes in the weights are reported before workers start
-    detect_on_ray(
-        partial(Predictor, cfg, args.weights, args.score_thr),
-        predictor.reading,
-        [str(path) for path in images.paths],
-        args.output_dir,
-        cluster,
-        predictor.batch_size,
-    )
-    log = get_logger("engine.predict_ray")
-    log.info("%d images: %s", len(images.paths), args.output_dir)
-    if images.left_out:
-        log.info("%s", images.summary())
+    predict_on_ray(cfg, args.weights, images, args.output_dir, cluster, args.score_thr)
 
 
 if __name__ == "__main__":

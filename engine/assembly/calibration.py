@@ -16,7 +16,7 @@ from engine.errors import InputError
 from engine.export.quantize import Sample
 from engine.log import get_logger
 from engine.runtime.card import ModelCard
-from engine.runtime.detector import looking, reading_of
+from engine.runtime.detector import detect_as_card_says, reading_of
 
 NUM_SAMPLES = 100
 FEWEST = 10
@@ -72,7 +72,7 @@ def _network_inputs(pixels: np.ndarray, card: ModelCard) -> list[Sample]:
         no_labels, counts = np.zeros((rows, 0), np.int64), np.zeros(rows, np.int64)
         return np.zeros((rows, 0, 4), np.float32), np.zeros((rows, 0), np.float32), no_labels, counts
 
-    looking(record, card, card.shape.batch_size or 1, "the network")([pixels])
+    detect_as_card_says(record, card, card.shape.batch_size or 1, "the network")([pixels])
     return inputs
 
 

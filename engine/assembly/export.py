@@ -102,14 +102,18 @@ def _check(cfg: CfgNode, output: Path, shape: FixedShape) -> None:
     """Raise an `InputError` for what can be refused before the weights are read."""
     if cfg.TEST.BBOX_AUG.ENABLED:
         raise InputError(
-            "TEST.BBOX_AUG.ENABLED: an exported file looks at an image once; set it to False (tiles are exported)"
+            "TEST.BBOX_AUG.ENABLED: test-time augmentation cannot be exported; set it to False (tiles can be exported)"
         )
     if output.is_dir():
         raise InputError(f"--output {output}: is a folder; name a file")
     if shape.image_size and is_tiled(cfg):
-        raise InputError("--image-size is of whole images, but TILING cuts them into tiles; remove one of both")
+        raise InputError(
+            "--image-size fixes the size of whole images, but TILING cuts them into tiles; remove one of the two"
+        )
     if shape.image_size and shape.input_size:
-        raise InputError("--image-size and --input-size exclude each other; give the one that the camera has")
+        raise InputError(
+            "--image-size and --input-size exclude each other: with the former the network scales images itself"
+        )
 
 
 def build_graph(cfg: CfgNode, model: GeneralizedRCNN, shape: FixedShape) -> DetectionGraph:

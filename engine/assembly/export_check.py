@@ -32,7 +32,7 @@ from engine.tables import aligned_table
 MAX_DROP = 0.01
 """The loss of AP from which on an exported file is refused."""
 MAX_DISAGREEMENT = 0.1
-"""Without ground truth: the share of detections that only one of both has. Scores near a threshold may cross it."""
+"""Without ground truth: the share of detections that only one of the two has. Scores near a threshold may cross it."""
 
 Key = TypeVar("Key")
 """Of an image."""
@@ -57,7 +57,7 @@ class Outcome:
 
     @property
     def loss(self) -> float:
-        """Of AP, or 1 less the share of equal detections."""
+        """Of AP; without ground truth, the share of detections that differ."""
         return self.metrics[0]["AP"] - self.metrics[1]["AP"] if self.metrics else 1 - self.agreement.share
 
     def refusal(self, max_drop: float | None) -> str:
@@ -65,7 +65,7 @@ class Outcome:
         limit = (MAX_DROP if self.metrics else MAX_DISAGREEMENT) if max_drop is None else max_drop
         if self.loss <= limit:
             return ""
-        what = "AP falls by" if self.metrics else "the share of equal detections is short of 1 by"
+        what = "AP falls by" if self.metrics else "the share of detections that differ is"
         return f"{what} {self.loss:.4f} on {self.num_images} images of {self.source}, more than --max-drop {limit:g}"
 
 

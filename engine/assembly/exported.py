@@ -47,8 +47,8 @@ def _check_fixed(cfg: CfgNode, card: ModelCard, source: str) -> None:
     """Refuse keys that only a checkpoint can follow."""
     if cfg.TEST.BBOX_AUG.ENABLED:
         raise InputError(
-            f"TEST.BBOX_AUG.ENABLED: {source} is an exported file, which looks at images once; set it to False, or "
-            "test the checkpoint"
+            f"TEST.BBOX_AUG.ENABLED: {source} is an exported file, which has no test-time augmentation; set it to "
+            "False, or test the checkpoint"
         )
     ours = {"INPUT.MIN_SIZE_TEST": cfg.INPUT.MIN_SIZE_TEST, "INPUT.MAX_SIZE_TEST": cfg.INPUT.MAX_SIZE_TEST}
     theirs = card.images.min_size, card.images.max_size

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 from yacs.config import CfgNode
 
 from engine.assembly.detector import Predictor
+from engine.data.find_images import FoundImages
 from engine.errors import EXIT_SAVED, Interrupted
 from engine.files import sha256
 from engine.inference.detect_frames import Tally, detect_frames, one_by_one, refuse_nothing_read, use_frames
 from engine.inference.items import LIVE, FoundItems, Item, number_of_frames, originals, words_for
+from engine.inference.ray_pipeline import Cluster, detect_on_ray
 from engine.inference.records import RecordFile
 from engine.inference.run_folder import RunFolder, Shard
 from engine.inference.sinks.chosen import USUAL, USUAL_OF_LIVE, build_sinks, write_tables
@@ -105,6 +108,33 @@ def predict(cfg: CfgNode, weights: str, inputs: FoundItems | WatchedFolder, opti
     finally:
         folder.release()
     return tally
+
+
+def predict_on_ray(
+    cfg: CfgNode,
+    weights: str,
+    images: FoundImages,
+    output_dir: Path,
+    cluster: Cluster,
+    threshold: float | None = None,
+) -> None:
+    """Detect in `images` on a Ray cluster, see `detect_on_ray`; mistakes in the weights are reported before it starts.
+
+    Args:
+        output_dir: a new folder.
+        threshold: one score threshold for all classes instead of the stored ones.
+    """
+    here = cfg.clone()  # this machine need not have a GPU
+    here.defrost()
+    here.MODEL.DEVICE = "cpu"
+    here.freeze()
+    predictor = Predictor(here, weights, threshold)
+    places = [str(path) for path in images.paths]
+    build = partial(Predictor, cfg, weights, threshold)
+    detect_on_ray(build, predictor.reading, places, output_dir, cluster, predictor.batch_size)
+    logger.info("%d images: %s", len(places), output_dir)
+    if images.left_out:
+        logger.info("%s", images.summary())
 
 
 def _detect(

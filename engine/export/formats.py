@@ -43,7 +43,7 @@ EXPORT_FORMATS = Registry("EXPORT_FORMATS")
 
 
 def example_inputs(graph: DetectionGraph, card: ModelCard) -> tuple[Tensor, Tensor]:
-    """Images and sizes of the fixed sizes of the card, and for those that it leaves open, of some that show nothing.
+    """Images and sizes of the fixed sizes of the card, or of any sizes where it leaves them open; all black.
 
     A size of 0 or 1 would be taken for a constant: there are two images, and two cells at least on every level.
     """

@@ -126,7 +126,7 @@ class ModelCard:
         return card
 
     def _check(self) -> None:
-        """Raise a `ValueError` if a fact makes no sense."""
+        """Raise a `ValueError` if a value is not possible."""
         images, shape, tiles = self.images, self.shape, self.tiles
         sides = [*(shape.input_size or ()), *(shape.image_size or ()), shape.batch_size or 1]
         limits = [self.default_threshold, *self.thresholds.values()]
@@ -146,7 +146,7 @@ class ModelCard:
         }
         for name, is_sane in facts.items():
             if not is_sane:
-                raise ValueError(f"in its card, {name} makes no sense: {shown(getattr(self, name))}")
+                raise ValueError(f"in its card, {name} is not possible: {shown(getattr(self, name))}")
 
 
 def _built(hint: Any, value: Any, where: str) -> Any:
@@ -168,7 +168,7 @@ def _built(hint: Any, value: Any, where: str) -> Any:
         hints = get_type_hints(hint)
         needed = {each.name for each in fields(hint) if each.default is MISSING and each.default_factory is MISSING}
         if odd := sorted((needed - set(value)) | (set(value) - set(hints))):
-            raise ValueError(f"{where} lacks, or has besides: {', '.join(odd)}")
+            raise ValueError(f"{where} has missing or unknown fields: {', '.join(odd)}")
         return hint(**{name: _built(hints[name], each, name) for name, each in value.items()})
     if origin is dict and isinstance(value, dict):
         return {name: _built(kinds[1], each, f"{where}.{name}") for name, each in value.items()}

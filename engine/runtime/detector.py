@@ -68,7 +68,7 @@ class Detector:
         self.thresholds = np.float32([stored.get(name, default) for name in self.class_names])
         self.reading = reading_of(self.card)
         self.batch_size = self.card.shape.batch_size or max(batch_size, 1)
-        self._look = looking(network, self.card, self.batch_size, str(path))
+        self._detect = detect_as_card_says(network, self.card, self.batch_size, str(path))
 
     def __call__(self, image: Image | Sequence[Image], color: str = "bgr") -> Detections | list[Detections]:
         """Detections in the coordinates of the image given, highest score first; a list for a list.
@@ -108,7 +108,7 @@ class Detector:
         Images that are scaled to the same size go through the network together, at most `batch_size` at once. Others do
         not, since padding changes what a network finds.
         """
-        return self._look(images)
+        return self._detect(images)
 
     # A call in parts, so that those of several images overlap: see `inference.stages`.
 
@@ -130,22 +130,22 @@ def reading_of(card: ModelCard) -> Reading:
     return Reading(card.images.value_range, card.images.channels, card.images.orientation)
 
 
-Look = Callable[[Sequence[np.ndarray]], list[Detections]]
+Detect = Callable[[Sequence[np.ndarray]], list[Detections]]
 """Images (H_i, W_i, C) -> their detections in their own pixels."""
 
 
-def looking(network: Network, card: ModelCard, batch_size: int, name: str) -> Look:
-    """How `network` looks at images (H_i, W_i, C) as `card` says: scaled, padded, in tiles.
+def detect_as_card_says(network: Network, card: ModelCard, batch_size: int, name: str) -> Detect:
+    """Detection in images (H_i, W_i, C) that `network` is given as `card` says: scaled, padded, in tiles.
 
     Args:
         batch_size: images, or tiles, of one size that it sees at once.
         name: of its file, for messages.
     """
-    look = partial(_look, network, card, batch_size, name)
-    return look if card.tiles is None else _tiled(look, card, batch_size, name)
+    detect = partial(_detect_whole, network, card, batch_size, name)
+    return detect if card.tiles is None else _tiled(detect, card, batch_size, name)
 
 
-def _look(
+def _detect_whole(
     network: Network, card: ModelCard, batch_size: int, name: str, images: Sequence[np.ndarray]
 ) -> list[Detections]:
     """What `network` finds in each of `images`, which are scaled as the card says unless the network does it."""
@@ -176,7 +176,9 @@ def _checked(found: Found, num_images: int, num_classes: int, name: str) -> Foun
         is_real = np.arange(most) < counts[:, None]  # (N, D)
         is_sane = ((counts >= 0) & (counts <= most)).all() and ((labels >= 0) & (labels < num_classes))[is_real].all()
     if not is_sane:
-        raise InputError(f"{name}: its network gives no boxes of its {num_classes} classes; export the model again")
+        raise InputError(
+            f"{name}: the output of its network is not detections of its {num_classes} classes; export the model again"
+        )
     return found
 
 
@@ -184,22 +186,23 @@ def _prepared(image: np.ndarray, rule: ImageRule, shape: FixedShape, name: str) 
     """An image as the network takes it, not yet padded."""
     if image.dtype != np.uint8 and rule.pixels == "uint8":
         raise InputError(
-            f"{name} takes images of 8 bits, this one has more; export a model that was trained on such images, or "
-            "convert the image"
+            f"{name} takes images of 8 bits, but this one has more; convert the image, or export a model that was "
+            "trained on such images"
         )
     height, width = image.shape[:2]
     if shape.image_size is not None:
         if (height, width) != shape.image_size:
             raise InputError(
-                f"{name} is made for images of {_shown_size(shape.image_size)} pixels, this one has "
+                f"{name} is made for images of {_shown_size(shape.image_size)} pixels, but this one has "
                 f"{_shown_size((height, width))}; export a model without a fixed size of images"
             )
         return image.astype(rule.pixels, copy=False)
     size = resized_size((height, width), rule.min_size, rule.max_size)
     if shape.input_size is not None and (size[0] > shape.input_size[0] or size[1] > shape.input_size[1]):
         raise InputError(
-            f"{name} takes up to {_shown_size(shape.input_size)} pixels, this image of {_shown_size((height, width))} "
-            f"is scaled to {_shown_size(size)}; export a model of that size, or one without a fixed size"
+            f"{name} takes up to {_shown_size(shape.input_size)} pixels, but this image of "
+            f"{_shown_size((height, width))} is scaled to {_shown_size(size)}; export a model of that size, or one "
+            "without a fixed size"
         )
     return resized(image, size).astype(rule.pixels, copy=False)
 
@@ -228,29 +231,29 @@ def _shown_size(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} (height x width)"
 
 
-def _tiled(look: Look, card: ModelCard, batch_size: int, name: str) -> Look:
-    """`look` on tiles; see `inference.tiled`."""
+def _tiled(detect: Detect, card: ModelCard, batch_size: int, name: str) -> Detect:
+    """`detect` on tiles; see `inference.tiled`."""
     rule = card.tiles
     merge = _merge_rule(rule, name)
     tiling = Tiling(rule.size, rule.overlap, keep_full=rule.keep_full)
 
-    def look_at(image: np.ndarray) -> Detections:
+    def detect_in(image: np.ndarray) -> Detections:
         size = image.shape[:2]
         views = tiling.views(size)
         has_full = tiling.has_full(len(views))
         tiles = views[: len(views) - has_full]
         found: list[Detections] = []
         for start in range(0, len(tiles), batch_size):  # so that an image needs little more memory than its own
-            found += look([crop(image, view, rule.size, rule.fill) for view in tiles[start : start + batch_size]])
+            found += detect([crop(image, view, rule.size, rule.fill) for view in tiles[start : start + batch_size]])
         if has_full:
-            found += look([image])
+            found += detect([image])
         joined = Detections.cat(found)
         number = np.repeat(np.arange(len(found)), [len(each) for each in found])  # (P,)
         boxes = joined.boxes + views[:, [0, 1, 0, 1]].astype(np.float32)[number]
         kept = select(boxes, joined.scores, joined.labels, number, views, size, tiling)
         return Detections(*merge(*kept), size).resize(size, card.images.box_extent)
 
-    return lambda images: [look_at(image) for image in images]
+    return lambda images: [detect_in(image) for image in images]
 
 
 def _merge_rule(rule: TileRule, name: str) -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:

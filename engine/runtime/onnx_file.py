@@ -28,7 +28,7 @@ _PARTS: dict[str, dict[int, str]] = {
 }
 """Message -> number of a field -> the message that it holds, for all messages that tensors may be in."""
 _DEEPEST = 100
-"""Messages in each other, as protobuf itself limits them."""
+"""Nested messages, the limit of protobuf itself."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -105,9 +105,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         elif kind in (_FIXED64, _FIXED32):
             place += 8 if kind == _FIXED64 else 4
         else:
-            raise ValueError(f"no kind of field: {kind}")
+            raise ValueError(f"unknown wire type: {kind}")
         if place > len(message) or not tag >> 3:
-            raise ValueError("a field ends behind its message")
+            raise ValueError("a field ends beyond its message")
         yield tag >> 3, place, message[start:place]
 
 

@@ -9,17 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from engine.data.results import Found, arrays_of, to_dict
 from engine.errors import InputError
 from engine.files import sha256
-
-
-class Found(Protocol):
-    """Detections in one image, tensors or arrays: boxes (D, 4) xyxy, scores (D,), labels (D,), size (height, width)."""
-
-    boxes: Any
-    scores: Any
-    labels: Any
-    size: tuple[int, int]
+from engine.runtime.detections import Detections
 
 
 class Predicts(Protocol):
@@ -64,20 +57,12 @@ class ServedModel:
         self, found: Found, threshold: float | None = None, max_detections: int | None = None
     ) -> list[dict[str, Any]]:
         """Those that reach `threshold`, by default that of their class, highest score first, as JSON values."""
-        boxes, scores, labels = (np.asarray(each) for each in (found.boxes, found.scores, found.labels))
-        least = np.asarray(self.thresholds, scores.dtype)[labels] if threshold is None else threshold
-        kept = np.flatnonzero(scores >= least)
-        kept = kept[np.argsort(-scores[kept], kind="stable")][:max_detections]
-        names = self.predictor.class_names
-        return [
-            {
-                "label": int(labels[index]),
-                "class": names[labels[index]],
-                "score": round(float(scores[index]), 6),
-                "box": [round(side, 3) for side in boxes[index].tolist()],
-            }
-            for index in kept
-        ]
+        rows = Detections(*arrays_of(found), found.size)
+        least = np.float32(self.thresholds)[rows.labels] if threshold is None else threshold
+        rows = rows[rows.scores >= least]
+        rows = rows[np.argsort(-rows.scores, kind="stable")][:max_detections]
+        entries = to_dict(rows, self.predictor.class_names)["detections"]
+        return [{"label": label, **entry} for label, entry in zip(rows.labels.tolist(), entries, strict=True)]
 
 
 Load = Callable[[], ServedModel]

@@ -106,7 +106,7 @@ def test_without_ground_truth_the_detections_above_the_thresholds_are_compared(c
     assert (same.metrics, same.thresholds, same.agreement.share) == ([], {}, 1.0)
     lost = check(exported([0.9, 0.4, 0.4]))[0]
     assert lost.agreement.share == pytest.approx(2 / 3)
-    assert lost.refusal(None).startswith("the share of equal detections is short of 1 by 0.3333 on 3 images of ")
+    assert lost.refusal(None).startswith("the share of detections that differ is 0.3333 on 3 images of ")
     moved = check(exported([0.9, 0.8, 0.4], [8.0, 8.0, 24.0, 26.0]))[0]
     assert moved.agreement.share == 0.0
     assert ExportCheck(cfg, model([]))(exported([])) == []

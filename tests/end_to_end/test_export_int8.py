@@ -38,7 +38,7 @@ def test_a_file_that_loses_too_much_is_not_written(world: World, trained: Traine
     done = run(world.command("tools/export_model.py", *files, "--max-drop", "0", "DATASETS.TEST", "()"))
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
-    assert "the share of equal detections is short of 1 by" in last
+    assert "the share of detections that differ is" in last
     assert "more than --max-drop 0" in last
     assert not list(tmp_path.rglob("model*"))
 

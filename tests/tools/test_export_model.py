@@ -86,7 +86,7 @@ BAD = {
     "--output {folder}": ["--output", "{folder}"],
     "must end in .xml": ["--output", "model.onnx", "--format", "openvino"],
     "use --format openvino": ["--output", "model.onnx", "--precision", "bf16"],
-    "remove one of both": ["--output", "model.onnx", "--dynamic", "--batch", "2"],
+    "remove one of the two": ["--output", "model.onnx", "--dynamic", "--batch", "2"],
     "at least 1": ["--output", "model.onnx", "--batch", "0"],
     "--input-size: numbers": ["--output", "model.onnx", "--input-size", "0", "32"],
     "exclude each other": ["--output", "model.onnx", "--input-size", "64", "64", "--image-size", "64", "64"],
