@@ -54,7 +54,7 @@ def create_app(service: Service, api_key: str = "") -> Application:
         uploads = await read_uploads(request, service.limits)
         return JSONResponse(await service.detect(uploads, options.threshold, options.max_detections))
 
-    @app.get("/health", summary="Whether the process lives, and its network gets on", responses=STATE)
+    @app.get("/health", summary="Whether the process lives, and its network makes progress", responses=STATE)
     async def health() -> Response:
         is_stuck = service.seconds_in_network > service.limits.timeout
         return JSONResponse({"status": "stuck" if is_stuck else "alive"}, 503 if is_stuck else 200)
