@@ -79,7 +79,7 @@ def test_a_fixed_size_of_the_network(write: Write, card: ModelCard) -> None:
 def test_a_fixed_size_of_images(write: Write, card: ModelCard) -> None:
     detector = Detector(write(with_shape(card, image_size=(40, 60))))
     assert detector(WHITE).boxes == pytest.approx(expected((40, 60)))
-    with pytest.raises(InputError, match=r"images of 40 x 60 \(height x width\) pixels, this one has 60 x 40"):
+    with pytest.raises(InputError, match=r"images of 40 x 60 \(height x width\) pixels, but this one has 60 x 40"):
         detector(WHITE.transpose(1, 0, 2))
 
 
