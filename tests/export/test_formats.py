@@ -10,7 +10,7 @@ import torch
 
 from engine.data.transforms import Normalize
 from engine.errors import InputError
-from engine.export.formats import EXPORT_FORMATS, SUFFIXES, ExportOptions, example_inputs, open_axes
+from engine.export.formats import EXPORT_FORMATS, ExportOptions, example_inputs, open_axes
 from engine.export.graph import DetectionGraph
 from engine.export.precision import format_of
 from engine.registry import lookup
@@ -79,7 +79,7 @@ def test_formats_of_torch_find_the_same_and_keep_the_card(stages: str, suffix: s
     else:
         graph = DetectionGraph(lively_model("faster/faster_R_50_FPN_1x.yaml"), NORMALIZE).eval()
     path, extra = tmp_path / f"model{suffix}", {CARD_KEY: ""}
-    lookup(EXPORT_FORMATS, SUFFIXES[suffix], "format")(graph, card_of(FIXED), path, ExportOptions())
+    lookup(EXPORT_FORMATS, format_of(path), "format")(graph, card_of(FIXED), path, ExportOptions())
     if suffix == ".ts":
         loaded = torch.jit.load(str(path), _extra_files=extra)
     else:
