@@ -24,6 +24,7 @@ from engine.checkpoint.sources import resolve
 from engine.checkpoint.weights import WeightFile, read_weights
 from engine.config import load_config
 from engine.config.parts import body_name, dense_name, neck_name
+from engine.data.find_images import find_images
 from engine.data.transforms import resized_size
 from engine.environment import engine_version
 from engine.errors import InputError
@@ -81,6 +82,8 @@ def export(
     check_precision(format, precision)
     cfg = config.clone() if isinstance(config, CfgNode) else load_config(config)
     _check(cfg, output, shape)
+    if images is not None:
+        find_images([images], recursive=True)  # raises here what would end the trial of the file
     cfg.defrost()
     cfg.MODEL.DEVICE, cfg.MODEL.CHANNELS_LAST = "cpu", False
     cfg.freeze()

@@ -92,6 +92,20 @@ def test_a_stopped_video_is_whole(tmp_path: Path) -> None:
     assert names(tmp_path / "out") == ["videos/a.mp4"] and numbers_of(tmp_path / "out/videos/a.mp4") == [0, 1, 2, 3]
 
 
+def test_a_full_disk_leaves_no_piece_of_a_video(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path = write_video(tmp_path / "a.mp4", 9)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))  # bytes that a file can have
+    try:
+        with pytest.raises(InputError, match="disk full"):
+            frames = read_frames(find_items([str(path)]).items, Reading())
+            use_frames(Coder(), one_by_one(Coder(), frames), build_sinks(["video"], tmp_path / "out", ["a"]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert names(tmp_path / "out") == []
+
+
 def test_originals_are_never_overwritten(tmp_path: Path, images: Path) -> None:
     (tmp_path / "out" / "videos").mkdir(parents=True)
     video = write_video(tmp_path / "out" / "videos" / "a.mp4", 3)

@@ -92,6 +92,7 @@ BAD = {
     "exclude each other": ["--output", "model.onnx", "--input-size", "64", "64", "--image-size", "64", "64"],
     "--max-drop": ["--output", "model.onnx", "--max-drop", "2"],
     "no such folder": ["--output", "model.onnx", "--images", "nowhere"],
+    "holds no images": ["--output", "model.onnx", "--images", "{folder}"],
     "TEST.BBOX_AUG.ENABLED": ["--output", "model.onnx", "TEST.BBOX_AUG.ENABLED", "True"],
     "unknown key": ["--output", "model.onnx", "TEST.NONSENSE", "1"],
     "--input-size H W --batch N": ["--output", "new/folder/model.ts"],

@@ -101,6 +101,7 @@ class _OpenVideo:
         count = round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
         if not count:
+            self._temporary.unlink(missing_ok=True)
             raise InputError(f"{self._path}: could not be written; is the disk full?")
         os.replace(self._temporary, self._path)
         if count != self._count:
