@@ -128,8 +128,8 @@ def num_classes(cfg: CfgNode, class_names: Sequence[str] = ()) -> int:
         )
     if configured and class_names and configured - 1 != len(class_names):
         raise InputError(
-            f"{key} is {configured} (background included), but the data set has {len(class_names)} "
-            f"classes: set it to {len(class_names) + 1}, or to 0 to take the data set's"
+            f"{key} is {configured} (background included), but the data set or the checkpoint has {len(class_names)} "
+            f"classes: set it to {len(class_names) + 1}, or to 0 to take theirs"
         )
     return configured - 1 if configured else len(class_names)
 
