@@ -39,6 +39,10 @@ from engine.modeling.detector import GeneralizedRCNN
 from engine.registry import import_modules, lookup
 from engine.runtime.card import FixedShape, ImageRule, ModelCard, TileRule
 
+MARGIN = 2e-5
+"""By which score thresholds in a file are lower: each is the score of a detection in the test set, which another
+library computes with a last digit of its own."""
+
 
 def export(
     config: CfgNode | str | Path,
@@ -146,7 +150,7 @@ def build_card(
     }
     return ModelCard(
         class_names=tuple(file.class_names or [f"class {k + 1}" for k in range(num_classes(cfg))]),
-        thresholds=usable_thresholds(file.thresholds),
+        thresholds={name: max(limit - MARGIN, 0.0) for name, limit in usable_thresholds(file.thresholds).items()},
         default_threshold=DEFAULT_THRESHOLD,
         images=ImageRule(
             min_size=cfg.INPUT.MIN_SIZE_TEST,

@@ -65,7 +65,7 @@ def test_the_command_writes_a_file_with_its_card(run_folder: Path) -> None:
     assert "equal detections" in done.stdout + done.stderr
     model = onnx.load(str(run_folder / "line.onnx"))
     card = json.loads({entry.key: entry.value for entry in model.metadata_props}["engine"])
-    assert card["class_names"] == ["hole", "scratch"] and card["thresholds"] == {"hole": 0.25}
+    assert card["class_names"] == ["hole", "scratch"] and card["thresholds"] == pytest.approx({"hole": 0.25}, abs=3e-5)
     assert card["images"]["min_size"] == 96 and card["shape"] == {
         "batch_size": 1,
         "input_size": None,
