@@ -41,8 +41,8 @@ CALLS = {
     "fixed": [[SIZE]],
     "two": [[SIZE, (64, 70)]],
 }
-"""Sizes of the images of each call; in a second one of `SIZE` torch alone finds other boxes than in a batch (Cascade DCN),
-since its scores are too close to each other."""
+"""Sizes of the images of each call. In a second image of `SIZE` torch alone finds other boxes than in a batch (Cascade
+DCN), since its scores are too close to each other."""
 OFTEN = {("RetinaNet", "dynamic"), ("Faster", "dynamic"), ("ATSS dcnv2", "two"), ("Cascade DCN", "fixed")}
 """Files that every run of the tests writes; the nightly run writes all. One of open sizes takes 20 s, others 10 s."""
 FILES = [
