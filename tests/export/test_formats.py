@@ -52,7 +52,6 @@ def run(session: onnxruntime.InferenceSession, images: torch.Tensor, sizes: torc
 
 
 SHALLOW = {
-    "retinanet": {"MODEL.RETINANET.NUM_CONVS": "1"},
     "fcos": {"MODEL.FCOS.NUM_CONVS": "1"},
     "gfl": {"MODEL.DENSE.ARGS": "{'num_convs': 1}"},
     "vfnet": {"MODEL.DENSE.ARGS": "{'num_convs': 1}"},

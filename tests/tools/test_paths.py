@@ -27,6 +27,7 @@ FORMS = {  # a command line in which each path is P
     "convert_weights": ["P P --config-file P --class-names-from P"],
     "draw_dataset": ["--config-file P --results P --output-dir P"],
     "evaluate_results": ["--config-file P --results P --output-dir P"],
+    "export_model": ["--config-file P --weights P --output P --images P"],
     "generate_fabric": ["--output P"],
     "import_graph": [],
     "model_complexity": ["--config-file P"],
