@@ -161,7 +161,9 @@ def noise(size: tuple[int, int]) -> dict[str, np.ndarray]:
 
 def random_case(path: Path) -> Case:
     torch.manual_seed(0)
-    counts = [word for group in ("ATSS", "ROI_BOX_HEAD") for word in (f"MODEL.{group}.NUM_CLASSES", "0")]  # of the names
+    counts = [
+        word for group in ("ATSS", "ROI_BOX_HEAD") for word in (f"MODEL.{group}.NUM_CLASSES", "0")
+    ]  # of the names
     cfg = load_config(path, [*PLAIN_KEYS, *counts, "MODEL.WEIGHT", ""])
     return Case(path.stem, cfg, build_model(cfg, [f"class {k}" for k in range(NUM_CLASSES)]).eval())
 
