@@ -99,6 +99,7 @@ def export(
         card = build_card(cfg, file, shape, precision, resolve(str(weights)), model.selection.score_thresh)
         samples = calibration_samples(cfg, card, images) if precision == "int8" else ()
         write = lookup(EXPORT_FORMATS, format, "--format")
+        get_logger(__name__).info("tracing the model, which may take a minute")
         write(build_graph(cfg, model, shape), card, place, ExportOptions(precision, samples, kept, deformable))
         try_file(cfg, str(weights), place, card, images, max_drop, precision)
     get_logger(__name__).info("written to %s", output)
