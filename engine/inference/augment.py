@@ -91,9 +91,7 @@ class AugmentedDetector(nn.Module):
                 batch of such.
         """
         if isinstance(images, ImageBatch):
-            images = [
-                image[:, :height, :width] for image, (height, width) in zip(images.tensor, images.sizes, strict=True)
-            ]
+            images = images.unpadded()
         found: list[list[Detections]] = [[] for _ in images]
         for sizes, views in self._views_by_sizes(images).items():
             passes = self._detect(images, sizes, mirrored=any(view.mirrored for view in views))

@@ -37,9 +37,7 @@ class ExportedDetector(nn.Module):
             images: N images as read (C, H_i, W_i), uint8 or float32, or a batch of such.
         """
         if isinstance(images, ImageBatch):
-            images = [
-                image[:, :height, :width] for image, (height, width) in zip(images.tensor, images.sizes, strict=True)
-            ]
+            images = images.unpadded()
         pixels = [np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]  # (H_i, W_i, C)
         return [
             Detections(*map(torch.from_numpy, (found.boxes, found.scores, found.labels)), found.size)

@@ -129,9 +129,9 @@ def image_losses(model: GeneralizedRCNN, batch: Batch) -> dict[int | str, dict[s
     """
     losses = {}
     with distributed.alone():
-        for image, (height, width), target in zip(batch.images.tensor, batch.images.sizes, batch.targets, strict=True):
+        for image, target in zip(batch.images.unpadded(), batch.targets, strict=True):
             with random_state(0):  # from which samplers seed a generator for each image id
-                found = model.losses([image[:, :height, :width]], [target])
+                found = model.losses([image], [target])
             figures = torch.stack([value.float() for value in found.values()]).tolist()
             losses[target.image_id] = dict(zip(found, figures, strict=True))
     return losses

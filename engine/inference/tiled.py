@@ -60,9 +60,7 @@ class TiledDetector(nn.Module):
             images: N images as read (C, H_i, W_i), or a batch of such.
         """
         if isinstance(images, ImageBatch):
-            images = [
-                image[:, :height, :width] for image, (height, width) in zip(images.tensor, images.sizes, strict=True)
-            ]
+            images = images.unpadded()
         return [self._detect_in(image) for image in images]
 
     forward = detect  # what a model in evaluation mode does

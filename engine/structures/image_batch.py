@@ -61,6 +61,10 @@ class ImageBatch:
     def __len__(self) -> int:
         return len(self.sizes)
 
+    def unpadded(self) -> list[Tensor]:
+        """The images (C, H_i, W_i), as views of the batch."""
+        return [image[:, :height, :width] for image, (height, width) in zip(self.tensor, self.sizes, strict=True)]
+
     @property
     def padded_size(self) -> tuple[int, int]:
         """(H, W) of the tensor."""

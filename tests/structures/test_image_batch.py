@@ -14,6 +14,12 @@ def test_pads_below_and_to_the_right() -> None:
     assert torch.equal(batch.tensor[1, :, :, :3], images[1]) and not batch.tensor[1, :, :, 3:].any()
 
 
+def test_unpadded_gives_the_images_back() -> None:
+    images = [torch.rand(3, 4, 6), torch.rand(3, 5, 3)]
+    back = ImageBatch.from_list(images, 8).unpadded()
+    assert len(back) == 2 and all(map(torch.equal, back, images))
+
+
 @pytest.mark.parametrize(("divisor", "shape"), [(0, (5, 6)), (1, (5, 6)), (4, (8, 8)), (32, (32, 32))])
 def test_divisor(divisor: int, shape: tuple[int, int]) -> None:
     batch = ImageBatch.from_list([torch.ones(3, 5, 6)], divisor)
